@@ -1,0 +1,37 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both make the environment first.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help demo test lint types check real clean
+help:
+	@echo "make demo    the whole path on a generated world, in a page you can open"
+	@echo "make test    the tests"
+	@echo "make check   lint, types, import contract"
+	@echo "make clean   remove the environment and what the demo made"
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "lateen needs Python 3.11 or later"'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/lateen demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types
+
+clean:
+	rm -rf $(VENV) demo-out

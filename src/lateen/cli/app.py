@@ -1,0 +1,92 @@
+"""The app, its commands, and how every failure ends: one line, a remedy, an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import cyclopts
+
+import lateen
+from lateen.cli import features, models
+from lateen.errors import LateenError
+
+_FLAGS = {
+    "--debug": "show the trace of an error",
+    "--verbose": "say what is done, also where standard error is not a terminal",
+}
+
+app = cyclopts.App(
+    name="lateen",
+    help="Turn frozen, pretrained vision and language encoders into a CLIP.",
+    help_epilogue=(
+        "Every command takes --help, --verbose (say what is done also in a pipe) and --debug (show "
+        "the trace of an error). Exit codes: 0 ok, 1 failed, 2 bad usage."
+    ),
+    version=f"lateen {lateen.__version__}",
+)
+for command in (
+    models.demo, models.run, models.keys, features.encode, features.import_, features.inspect, models.train,
+    models.evaluate, models.search,
+):  # fmt: skip
+    app.command(command, name=command.__name__.rstrip("_"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Args:
+        arguments: the words after ``lateen``; those of this process if not given.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug, verbose = (flag in words for flag in _FLAGS)
+    words = [word for word in words if word not in _FLAGS]
+    _log_to_stderr(verbose or debug)
+    sys.exit(_call(words, debug))
+
+
+def _call(words: list[str], debug: bool) -> int:
+    try:
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _fail(_usage(error, words), 2)
+    except LateenError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where it stopped", 130)
+    except BrokenPipeError:
+        # The reader has seen enough; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        summary = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _fail(f"unexpected {summary}. Run it again with --debug and report the trace.", 1)
+    return 0
+
+
+def _usage(error: cyclopts.CycloptsError, words: list[str]) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    known = [name for name in app if not name.startswith("-")]
+    command = f"lateen {words[0]}" if words and words[0] in known else "lateen"
+    return f"{text}. See `{command} --help`."
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    """Progress notes on a terminal; in a pipe only if asked for."""
+    logger = logging.getLogger("lateen")
+    logger.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("· %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbose or sys.stderr.isatty() else logging.WARNING)
+    logger.propagate = False

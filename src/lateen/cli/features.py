@@ -1,0 +1,162 @@
+"""Commands that make and show feature stores: ``encode``, ``import``, ``inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from lateen.cli.output import say, show_json, show_table
+
+if TYPE_CHECKING:
+    from lateen.store import Store
+
+
+def encode(
+    source: str,
+    /,
+    *,
+    encoder: Annotated[str, Parameter(help="hub id, folder, or package.module:factory")],
+    out: Annotated[Path, Parameter(help="folder of the feature store")],
+    pooling: Annotated[
+        str | None, Parameter(help="cls, mean, cls+mean, pooler, projection; texts: mean, first, "
+                              "last, pooler (the encoder's own if known)")
+    ] = None,
+    layer: Annotated[int | None, Parameter(help="hidden layer, 0 = embeddings (last)")] = None,
+    modality: Annotated[
+        Literal["image", "text"] | None, Parameter(help="for encoders that have a tower for each")
+    ] = None,
+    column: Annotated[str | None, Parameter(help="caption column, if there are several")] = None,
+    images: Annotated[Path | None, Parameter(help="folder of the images in a caption file")] = None,
+    image_column: Annotated[str | None, Parameter(help="image column (guessed)")] = None,
+    split: Annotated[str | None, Parameter(help="split of a dataset that has splits")] = None,
+    prompt: Annotated[str | None, Parameter(help="put before every text")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="cut longer texts (encoder's own)")] = None,
+    dtype: Annotated[Literal["float16", "float32"], Parameter(help="on disk")] = "float16",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Parameter(help="of the forward pass; auto = bfloat16 where the processor has it"),
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, Parameter(help="images, or thousands of tokens, per forward pass "
+                              "(CPU: 16 images, 4 k tokens; GPU: 256, 64 k)")
+    ] = None,
+    shard_items: Annotated[int, Parameter(help="images or captions per shard file")] = 8192,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, …")] = "auto",
+    revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
+    trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,
+    overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:  # fmt: skip
+    """Encode images or captions once, into a feature store that training reads.
+
+    What cannot be read is left out and recorded in STORE/skipped.jsonl. A killed encode goes on
+    when called again; a finished one is left as it is.
+
+    Parameters
+    ----------
+    source
+        Folder of images, class folder, caption file (CSV, TSV, JSONL, Parquet, COCO JSON),
+        WebDataset shards, or the name of a Hugging Face dataset.
+    """
+    from lateen.encoding import encode as encode_source
+
+    store = encode_source(
+        source, encoder, out, modality=modality, column=column, images=images,
+        image_column=image_column, split=split, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, overwrite=overwrite, pooling=pooling, layer=layer, prompt=prompt,
+        max_tokens=max_tokens, precision=precision, device=device, revision=revision,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    _summary(store, json)
+
+
+def import_(
+    features: Path,
+    /,
+    *,
+    modality: Annotated[Literal["image", "text"], Parameter(help="what the features are of")],
+    encoder: Annotated[str, Parameter(help="what made them, as a name")],
+    out: Annotated[Path, Parameter(help="folder of the feature store")],
+    ids: Annotated[Path | None, Parameter(help="text file, the sample id of each row")] = None,
+    column: Annotated[str | None, Parameter(help="caption column (caption)")] = None,
+    dtype: Annotated[Literal["float16", "float32"], Parameter(help="on disk")] = "float16",
+    overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Make a feature store from features you already have.
+
+    Parameters
+    ----------
+    features
+        A .npy array [rows, dim], a .pt tensor (or dict with features and ids), or a Parquet file
+        with a list column and an id column. Rows with NaN are left out and recorded.
+    """
+    from lateen.store import import_features
+
+    store = import_features(
+        features, out, ids=ids, modality=modality, encoder=encoder, column=column, dtype=dtype,
+        overwrite=overwrite,
+    )  # fmt: skip
+    _summary(store, json)
+
+
+def inspect(
+    store: Path,
+    /,
+    *,
+    verify: Annotated[bool, Parameter(help="read every byte and check its SHA-256")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Show what a feature store holds and how it was made.
+
+    Parameters
+    ----------
+    store
+        Folder of a feature store.
+    """
+    from lateen.store import Store
+
+    _summary(Store.open(store, verify=verify), json, verified=verify)
+
+
+def _summary(store: Store, as_json: bool, *, verified: bool = False) -> None:
+    if as_json:
+        show_json({"path": str(store.path), **store.manifest.as_dict()})
+        return
+    from lateen.report.tables import inspect_table
+
+    show_table(inspect_table(_facts(store, verified), title=str(store.path)))
+    if store.skipped:
+        first = store.skipped[0]
+        say(f"skipped {len(store.skipped)}, the first: {first['source']}: {first['reason']}")
+        say(f"all of them: {store.path / 'skipped.jsonl'}")
+
+
+def _facts(store: Store, verified: bool) -> dict[str, Any]:
+    manifest, description = store.manifest, store.manifest.description
+    encoder = description.encoder
+    size = sum(shard.bytes for shard in manifest.shards)
+    facts: dict[str, Any] = {
+        "modality": description.modality,
+        "rows": len(store),
+        "samples": len(set(store.ids)),
+        "dim": store.dim,
+        "encoder": encoder["id"],
+        "pooling": encoder.get("pooling"),
+        "layer": "last" if encoder.get("layer") is None else encoder["layer"],
+        "precision": encoder.get("precision"),
+        "weights (SHA-256)": str(encoder.get("weights"))[:16],
+        "source": description.source,
+        "column": description.column,
+        "on disk": f"{description.dtype}, {len(manifest.shards)} shards, {size / 1e6:.1f} MB",
+        "skipped": manifest.skipped,
+        **manifest.notes,
+        "first ids": ", ".join(store.ids[:3]),
+        "key": description.key[:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in manifest.versions.items()),
+    }
+    if verified:
+        facts["verified"] = "every byte matches its SHA-256"
+    return {name: value for name, value in facts.items() if value is not None}

@@ -1,0 +1,243 @@
+"""Commands around a model: ``run``, ``train``, ``evaluate``, ``search``, ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from lateen.cli.output import say, show_json, show_table
+from lateen.errors import UsageError
+
+if TYPE_CHECKING:
+    from lateen.report.tables import TableData
+
+_Overrides = Annotated[
+    str, Parameter(allow_leading_hyphen=True, show=False, help="--section.key value")
+]
+
+
+def run(
+    recipe: Path,
+    /,
+    *overrides: _Overrides,
+    out: Annotated[Path, Parameter(help="folder of the run")],
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Encode, train and evaluate as a recipe says: one command from images to a model.
+
+    Any recipe key can be overridden: `--data.root DIR --vision.encoder NAME --train.lr 1e-3`.
+    `lateen keys` lists them all with types and defaults. Stages that are done, by content, are
+    skipped. The model is in OUT/model, numbers in OUT/results.json, a page in OUT/report.html.
+
+    Parameters
+    ----------
+    recipe
+        YAML file (see recipes/).
+    """
+    from lateen.experiment import run as run_recipe
+    from lateen.recipe import Recipe
+    from lateen.report.run_page import write_run_page
+
+    result = run_recipe(Recipe.load(recipe, _parse_overrides(overrides)), out)
+    page = write_run_page(result)
+    if json:
+        show_json(result.results)
+        return
+    show_table(*_result_tables(result.results))
+    say(f"model    {result.out / 'model'}")
+    say(f"results  {result.out / 'results.json'}")
+    say(f"report   {page}")
+
+
+def keys() -> None:
+    """List every recipe key with its values, its default and its meaning."""
+    from lateen.recipe import keys as recipe_keys
+    from lateen.report.tables import Column, TableData
+
+    columns = [Column("key"), Column("values"), Column("default"), Column("meaning")]
+    show_table(TableData("Recipe keys", columns, [list(row) for row in recipe_keys()]))
+
+
+def train(
+    *,
+    images: Annotated[Path, Parameter(help="image store")],
+    texts: Annotated[
+        list[Path], Parameter(help="text stores, one per caption column", consume_multiple=True)
+    ],
+    out: Annotated[Path, Parameter(help="folder of the model and its checkpoints")],
+    preset: Annotated[Literal["small", "sail", "probe"], Parameter(help="values")] = "small",
+    missing: Annotated[
+        Literal["error", "drop"], Parameter(help="ids that only one store has")
+    ] = "error",
+    holdout: Annotated[float, Parameter(help="share of images held out to choose the step")] = 0.05,
+    settings: Annotated[
+        list[str] | None,
+        Parameter(name="--set", help="KEY=VALUE of the recipe's head and train sections"),
+    ] = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Train alignment heads on feature stores.
+
+    `lateen train --images stores/img --texts stores/txt --set train.lr=1e-3 --out my-clip`
+    """
+    import yaml
+
+    from lateen.store import pair
+    from lateen.training import train as train_model
+
+    values: dict[str, Any] = {}
+    for item in settings or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set {item!r} has no value", "Write --set KEY=VALUE.")
+        values[key.removeprefix("train.")] = yaml.safe_load(value)
+    pairs = pair(images, *texts, missing=missing)
+    head = values.pop("head.name", None)
+    flat = {key.removeprefix("head."): value for key, value in values.items()}
+    model = train_model(pairs, preset=preset, head=head, holdout=holdout, out=out, **flat)
+    model.save_pretrained(out / "model")
+    best = {"task": "retrieval", **(model.config.training or {}).get("validation", {})}
+    if json:
+        show_json({"model": str(out / "model"), **best})
+        return
+    say(f"model    {out / 'model'}")
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    task: Annotated[Literal["retrieval", "classification"], Parameter(help="what to measure")],
+    images: Annotated[
+        Path | None,
+        Parameter(help="retrieval: folder of the captions' images; classification: class folder"),
+    ] = None,
+    captions: Annotated[Path | None, Parameter(help="retrieval: caption file")] = None,
+    column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
+    vision_encoder: Annotated[
+        str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
+    ] = None,
+    text_encoder: Annotated[
+        str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
+    ] = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Measure a model: retrieval both ways, or zero-shot classification; in percent.
+
+    Features are cached by content (in $LATEEN_CACHE, ~/.cache/lateen by default), so that a second
+    evaluation of the same data costs little.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model.
+    """
+    from lateen.evaluation import evaluate as evaluate_model
+    from lateen.model import AlignedModel
+
+    ready = AlignedModel.from_pretrained(
+        model, vision_encoder=vision_encoder, text_encoder=text_encoder
+    )
+    result = evaluate_model(ready, task, images=images, captions=captions, column=column)
+    if json:
+        show_json(result)
+        return
+    show_table(_table(result))
+
+
+def search(
+    model: Path,
+    query: str,
+    /,
+    *,
+    images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
+    k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
+    out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
+    vision_encoder: Annotated[
+        str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
+    ] = None,
+    text_encoder: Annotated[
+        str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
+    ] = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Find the photographs that a sentence describes.
+
+    The search is exact. Only photographs that are new or changed since the last search are encoded.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model.
+    query
+        What to look for, in words.
+    """
+    from lateen.image_search import search as search_images
+    from lateen.model import AlignedModel
+
+    ready = AlignedModel.from_pretrained(
+        model, vision_encoder=vision_encoder, text_encoder=text_encoder
+    )
+    [hits] = search_images(ready, query, images, k=k)
+    if out is not None:
+        _write_sheet(query, hits, out)
+    if json:
+        show_json({"query": query, "hits": [hit.as_dict() for hit in hits]})
+        return
+    from lateen.report.tables import hits_table
+
+    show_table(hits_table([hit.as_dict() for hit in hits], title=query))
+    if out is not None:
+        say(f"contact sheet  {out}")
+
+
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="folder of the demo")] = Path("demo-out"),
+    quick: Annotated[
+        bool, Parameter(help="a tenth of the data: a smoke test, poor numbers")
+    ] = False,
+) -> None:
+    """Show everything on a generated world, without data or network, in under three minutes."""
+    from lateen.demo import run_demo
+
+    page, tables = run_demo(out, quick=quick)
+    show_table(*tables)
+    say(f"report  {page.resolve()}")
+
+
+def _parse_overrides(words: tuple[str, ...]) -> dict[str, str]:
+    """``--a.b value`` and ``--a.b=value`` to ``{"a.b": "value"}``."""
+    overrides: dict[str, str] = {}
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word!r}", "Overrides are --section.key VALUE.")
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise UsageError(f"--{key} has no value", f"Write --{key} VALUE.")
+            value = remaining.pop(0)
+        overrides[key] = value
+    return overrides
+
+
+def _result_tables(results: dict[str, Any]) -> list[TableData]:
+    return [_table(results[task]) for task in ("retrieval", "classification") if task in results]
+
+
+def _table(result: dict[str, Any]) -> TableData:
+    from lateen.report.tables import classification_table, retrieval_table
+
+    table = {"retrieval": retrieval_table, "classification": classification_table}
+    return table[result["task"]](result)
+
+
+def _write_sheet(query: str, hits: list[Any], out: Path) -> None:
+    from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, save_png
+
+    row = SheetRow(query, [SheetHit(hit.path, hit.id, hit.score) for hit in hits])
+    save_png(contact_sheet([row]), out)

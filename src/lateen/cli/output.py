@@ -1,0 +1,29 @@
+"""What commands print: tables for people, one JSON value for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lateen.report.tables import TableData
+
+
+def say(text: str) -> None:
+    """One line on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def show_json(value: Any) -> None:
+    """``value`` as indented JSON on standard output."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_table(*tables: TableData) -> None:
+    """Tables on standard output, sized to the terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    for table in tables:
+        console.print(table.rich())

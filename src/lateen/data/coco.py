@@ -1,0 +1,136 @@
+"""COCO captions and Karpathy's splits, both JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lateen.data.ids import sample_id
+from lateen.data.rooted import PEEK, RootedDataset, find_root
+from lateen.data.rows import read_utf8
+from lateen.data.sample import Skip
+from lateen.errors import DataError, UsageError, choices
+
+
+class _Image(NamedTuple):
+    sample: str
+    captions: Any
+    source: str
+
+
+class CocoCaptions(RootedDataset):
+    """Captions in one JSON file of COCO's form (``images`` and ``annotations``) or Karpathy's.
+
+    Karpathy's (``dataset_coco.json``, ``dataset_flickr30k.json``, …: ``images`` with
+    ``sentences``) divides the images into splits. The id is the ``file_name``, or ``filename``
+    behind ``filepath`` where there is one. The caption column is ``caption``; there is none where
+    the file has no captions at all, as for COCO's test images.
+
+    Args:
+        path: the JSON file.
+        images: the folder that file names are relative to; if not given, where the files are found
+            beside the JSON file or its folder.
+        split: for Karpathy's, ``train``, ``restval``, ``val``, ``test``, or several joined by
+            ``+``; every image if not given.
+
+    Raises:
+        DataError: the file is not of these forms, or not one of its images is there.
+        UsageError: there is no such split.
+    """
+
+    def __init__(
+        self, path: Path | str, *, images: Path | str | None = None, split: str | None = None
+    ) -> None:
+        content = _read(Path(path))
+        try:
+            found, skips = _parse(content, split, str(path))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is not of COCO's or Karpathy's form: an entry is malformed ({error!r})",
+                "Download it again.",
+            ) from error
+        first = [image.sample for image in itertools.islice(found, PEEK)]
+        root = find_root(images, _candidates(Path(path)), first)
+        columns = ("caption",) if any(image.captions for image in found) else ()
+        super().__init__(str(path), columns, root, merge=False)
+        for image in found:
+            self._add_file(image.sample, {"caption": image.captions}, image.source)
+        for skip in skips:
+            self._skip(skip)
+        self._require_images()
+
+
+def _candidates(path: Path) -> list[Path]:
+    """Where COCO's and other sets keep the images of ``annotations/captions_val2017.json``."""
+    above = path.parent.parent
+    split = path.stem.rpartition("_")[2]
+    folders = [path.parent, path.parent / "images", above / split, above / "images", above]
+    return [*folders, path.parent / split]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_utf8(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or not images or not all(isinstance(i, dict) for i in images):
+        raise DataError(
+            f"{path} is neither COCO captions nor Karpathy's splits: it has no list of images",
+            "Give such a file, or the captions as CSV, TSV, JSON lines (.jsonl) or Parquet.",
+        )
+    return dict(content)
+
+
+def _parse(
+    content: Mapping[str, Any], split: str | None, path: str
+) -> tuple[list[_Image], list[Skip]]:
+    if any("sentences" in image for image in content["images"]):
+        return _karpathy(content["images"], split, path), []
+    if split is not None:
+        raise UsageError(f"{path} has no splits, so no {split!r}", "Leave the split out.")
+    return _coco(content, path)
+
+
+def _karpathy(images: list[dict[str, Any]], split: str | None, path: str) -> list[_Image]:
+    known = list(dict.fromkeys(str(image.get("split")) for image in images))
+    wanted = known if split is None else split.split("+")
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"{path} has no split {name!r}", choices(name, known))
+    return [
+        _Image(
+            sample_id(posixpath.join(image.get("filepath", ""), image["filename"])),
+            [sentence["raw"] for sentence in image["sentences"]],
+            f"{path}:images[{index}]",
+        )
+        for index, image in enumerate(images)
+        if str(image.get("split")) in wanted
+    ]
+
+
+def _coco(content: Mapping[str, Any], path: str) -> tuple[list[_Image], list[Skip]]:
+    annotations = content.get("annotations", [])
+    if annotations and not any("caption" in annotation for annotation in annotations):
+        raise DataError(
+            f"the annotations in {path} are not captions", "Give the captions_*.json file."
+        )
+    captions: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+    skips = []
+    for index, annotation in enumerate(annotations):
+        image = annotation.get("image_id")
+        if image in captions:
+            captions[image].append(annotation.get("caption"))
+        else:
+            reason = f"there is no image with the id {image!r}"
+            place = f"{path}:annotations[{index}]"
+            skips.append(Skip(str(image), reason, place, sample=False))
+    images = [
+        _Image(sample_id(image["file_name"]), captions[image["id"]], f"{path}:images[{index}]")
+        for index, image in enumerate(content["images"])
+    ]
+    return images, skips

@@ -1,0 +1,91 @@
+"""One function that opens whatever the user points at."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lateen.data.coco import CocoCaptions
+from lateen.data.folder import ImageFolder
+from lateen.data.hub import HubDataset, is_saved_dataset
+from lateen.data.sample import Dataset
+from lateen.data.table import TABLE_SUFFIXES, Table
+from lateen.data.webdataset import WebDataset
+from lateen.errors import DataError, UsageError
+
+_ACCEPTED = (
+    f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
+    "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
+)
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def open_dataset(
+    source: str | Path,
+    *,
+    images: str | Path | None = None,
+    image_column: str | None = None,
+    captions: Sequence[str] = (),
+    split: str | None = None,
+) -> Dataset:
+    """Open a dataset; what it is follows from the first of these rules that fits.
+
+    1. Ends in ``.tar`` (also ``{000..123}.tar``): WebDataset shards.
+    2. A folder with ``dataset_info.json`` or ``dataset_dict.json``: saved by ``datasets``.
+    3. A folder with ``.tar`` files: WebDataset shards.
+    4. Any other folder: images, with class subfolders or without.
+    5. A file that ends in ``.csv``, ``.tsv``, ``.jsonl``, ``.ndjson`` or ``.parquet``: a table.
+    6. A file that ends in ``.json``: COCO captions or Karpathy's splits.
+    7. No such path, and the form ``owner/name``: a dataset on the Hugging Face hub.
+
+    Args:
+        source: a path, a pattern of shards, or a hub name.
+        images: the folder that the images' names in a table or JSON file are relative to.
+        image_column: the image column of a table or hub dataset.
+        captions: the caption columns of a table, shards or hub dataset.
+        split: the split of Karpathy's JSON or a hub dataset.
+
+    Raises:
+        DataError: there is nothing there, it is of no known kind, or it cannot be read.
+        UsageError: a split is asked for where there are none, or one that is not there.
+    """
+    path = Path(source)
+    if path.is_dir() and is_saved_dataset(path):
+        return HubDataset(source, split=split, image_column=image_column, captions=captions)
+    if path.suffix.lower() == ".json" and path.is_file():
+        return CocoCaptions(source, images=images, split=split)
+    if _is_hub_name(path, str(source)):
+        return HubDataset(source, split=split, image_column=image_column, captions=captions)
+    if split is not None:
+        raise UsageError(f"{source} has no splits, so no {split!r}", "Leave the split out.")
+    if str(source).lower().endswith(_TAR) or (path.is_dir() and any(path.glob("*.tar"))):
+        return WebDataset(source, captions=captions)
+    if path.is_dir():
+        return ImageFolder(source)
+    if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        return Table(source, images=images, image_column=image_column, captions=captions)
+    raise _nothing_known(path)
+
+
+def _is_hub_name(path: Path, source: str) -> bool:
+    """Whether it can only be meant as a hub name, not as a path with a typing mistake."""
+    if path.exists() or _HUB_NAME.fullmatch(source) is None:
+        return False
+    known = (*TABLE_SUFFIXES, *_TAR, ".json")
+    return not path.parent.exists() and not source.lower().endswith(known)
+
+
+def _nothing_known(path: Path) -> DataError:
+    if path.exists():
+        return DataError(
+            f"{path} is a file of no known kind ({path.suffix or 'no'} suffix)", _ACCEPTED
+        )
+    parent = path.parent
+    siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    if near:
+        return DataError(f"there is no {path}", f"Did you mean {parent / near[0]}?")
+    return DataError(f"there is no {path}", _ACCEPTED)

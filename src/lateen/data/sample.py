@@ -1,0 +1,133 @@
+"""What a dataset is made of: samples, where their images come from, and what had to be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Where the bytes of one image come from; reading is left to the worker that decodes."""
+
+    @property
+    def name(self) -> str:
+        """The place in words, for messages: a path, or ``shard.tar:member.jpg``."""
+
+    def read(self) -> bytes:
+        """The encoded bytes; any failure is an ``OSError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """An image in a file of its own."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return self.path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """An image inside an uncompressed tar shard, read by position."""
+
+    tar: Path
+    member: str
+    offset: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """``shard.tar:member``."""
+        return f"{self.tar}:{self.member}"
+
+    def read(self) -> bytes:
+        """The member's bytes; a shard that ends early is an ``OSError``."""
+        with self.tar.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) < self.size:
+            raise OSError(f"the shard ends after {len(data)} of {self.size} bytes of this member")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryImage:
+    """Encoded image bytes that are already in memory (Parquet and ``datasets`` rows)."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its captions.
+
+    Attributes:
+        id: what joins modalities; unique within a dataset and never a position.
+        image: where the image is, or ``None`` for a dataset of texts alone.
+        captions: for each caption column, the captions in it, in file order.
+        label: the class name, where the dataset has one.
+    """
+
+    id: str
+    image: ImageSource | None = None
+    captions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Something that was left out, and why: one line of ``skipped.jsonl``.
+
+    Attributes:
+        id: the sample's id.
+        reason: one sentence.
+        source: where it was found: a path, a table's line, a caption column with its index.
+        sample: True where the whole sample leaves every modality; False where only one of its
+            captions does.
+    """
+
+    id: str
+    reason: str
+    source: str
+    sample: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON line."""
+        return {"id": self.id, "reason": self.reason, "source": self.source, "sample": self.sample}
+
+
+class Dataset(Protocol):
+    """Samples in a fixed order. Iterating twice gives the same, and does not decode images."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The caption columns; empty for images alone."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that change whenever any sample's bytes, captions or order change."""
+
+    def __len__(self) -> int:
+        """How many samples and skips iterating yields."""
+
+    def __iter__(self) -> Iterator[Sample | Skip]:
+        """The samples, and in their places those that the reader had to leave out."""

@@ -1,0 +1,82 @@
+"""The one protocol behind every encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+
+from lateen.files import content_key
+
+Modality = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """Everything about an encoder that can change the features it gives.
+
+    Attributes:
+        id: the name the user gave: a hub id, a folder, or ``package.module:factory``.
+        modality: ``image`` or ``text``.
+        dim: length of a feature vector.
+        pooling: how token features become one vector (``cls``, ``mean``, ``cls+mean``, …).
+        layer: index into the hidden states (0 = embeddings), or ``None`` for the final output.
+        weights: SHA-256 over the weight files, or the version of a hand-written encoder.
+        revision: the hub commit, if the weights came from the hub.
+        preprocessing: image size, resampling, mean and std; or token limit and prompt.
+        precision: the arithmetic of the forward pass, ``float32`` or ``bfloat16``.
+        load: the arguments of :func:`~lateen.encoders.load_encoder` that load it again.
+    """
+
+    id: str
+    modality: Modality
+    dim: int
+    pooling: str
+    weights: str
+    layer: int | None = None
+    revision: str | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    load: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-ready copy."""
+        return asdict(self)
+
+    @property
+    def key(self) -> str:
+        """Content key (64 hex digits) of all fields that say what it computes, not where it was
+        found: the same weights are the same encoder, whatever their folder is called."""
+        where = ("id", "revision", "load")
+        return content_key({k: v for k, v in self.as_dict().items() if k not in where})
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen encoder of images or texts.
+
+    ``prepare`` is the part that needs no accelerator and runs in worker threads: images are
+    resized and normalised, texts are tokenised. ``encode`` is the forward pass. The length of a
+    prepared text (``len``) is what token-budget batching counts.
+    """
+
+    info: EncoderInfo
+
+    def prepare(self, items: Sequence[Any]) -> Sequence[Any]:
+        """PIL images (RGB) or strings to what :meth:`encode` takes, one for one."""
+
+    def encode(self, prepared: Sequence[Any]) -> torch.Tensor:
+        """Features ``[len(prepared), info.dim]``, float32, on the CPU."""
+
+
+@runtime_checkable
+class PatchEncoder(Encoder, Protocol):
+    """An image encoder that can also give one feature per patch."""
+
+    def encode_patches(self, prepared: Sequence[Any]) -> torch.Tensor:
+        """Patch features ``[len(prepared), patches, info.dim]``, float32, in raster order.
+
+        With ``cls+mean`` pooling each is ``concat(CLS, patch)`` (METHODS §1.1, dense mode).
+        """

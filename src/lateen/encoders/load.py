@@ -1,0 +1,272 @@
+"""From an encoder's name to a ready :class:`~lateen.encoders.base.Encoder`."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lateen.data.fingerprint import file_hashes
+from lateen.encoders.base import Encoder, EncoderInfo, Modality
+from lateen.encoders.resolve import Resolved, resolve
+from lateen.encoders.runtime import (
+    load_pretrained,
+    quiet_transformers,
+    resolve_device,
+    resolve_precision,
+    weights_hash,
+)
+from lateen.encoders.sentence import MODULES, SentenceEncoder, read_layout
+from lateen.encoders.text import POOLINGS, TextEncoder
+from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor
+from lateen.errors import EncoderError, choices
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the caller asked for, resolved as far as the name alone allows."""
+
+    name: str
+    found: Resolved
+    modality: Modality | None
+    pooling: str | None
+    layer: int | None
+    prompt: str | None
+    max_tokens: int | None
+    precision: str
+    device: torch.device
+    remote: bool
+    load: dict[str, Any]
+
+    def info(self, modality: Modality, pooling: str, processing: dict[str, Any]) -> EncoderInfo:
+        return EncoderInfo(
+            id=self.name, modality=modality, dim=0, pooling=pooling, layer=self.layer,
+            weights=weights_hash(self.found.folder), revision=self.found.revision,
+            preprocessing=processing, precision=self.precision, load=self.load,
+        )  # fmt: skip
+
+
+def load_encoder(
+    name: str,
+    modality: Modality | None = None,
+    *,
+    pooling: str | None = None,
+    layer: int | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """Load a frozen encoder.
+
+    Args:
+        name: a local folder, a hub id (or its last part, for those in the table), or
+            ``package.module:factory`` of your own, called without arguments.
+        modality: ``image`` or ``text``; needed only for models with a tower for each.
+        pooling: how tokens become one vector; the encoder's own where it is known.
+        layer: hidden layer to take (0 = embeddings, as is, before any final norm); last by default.
+        prompt: put before every text.
+        max_tokens: longer texts are cut; the encoder's own limit by default.
+        precision: of the forward pass; ``auto`` is bfloat16 where the processor has it.
+        device: ``auto``, ``cpu``, ``cuda``, ….
+        revision: hub branch, tag or commit.
+        trust_remote_code: allow a model repository to bring its own code.
+
+    Raises:
+        EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
+    """
+    if _FACTORY.fullmatch(name) and not Path(name).exists():
+        return _from_factory(name, modality)
+    found = resolve(name, revision)
+    chosen = resolve_device(device)
+    again = {
+        "name": str(found.folder) if found.origin == "local folder" else name, "pooling": pooling,
+        "layer": layer, "prompt": prompt, "max_tokens": max_tokens, "revision": found.revision,
+        "trust_remote_code": trust_remote_code or None,
+    }  # fmt: skip
+    request = _Request(
+        name, found, modality or (found.spec.modality if found.spec else None),
+        pooling or (found.spec.pooling if found.spec else None), layer, prompt,
+        max_tokens or (found.spec.max_tokens if found.spec else None),
+        resolve_precision(precision, chosen), chosen,
+        trust_remote_code, {k: v for k, v in again.items() if v is not None},
+    )  # fmt: skip
+    if found.spec and found.spec.trust_remote_code and not trust_remote_code:
+        raise EncoderError(
+            f"{name} brings its own model code, which runs on your machine",
+            "Read it on the hub, then pass trust_remote_code.",
+        )
+    if (found.folder / MODULES).is_file():
+        encoder: Encoder = _load_sentence(request)
+    else:
+        encoder = _load_plain(request)
+    if modality is not None and encoder.info.modality != modality:
+        raise EncoderError(
+            f"{name} encodes {encoder.info.modality}s, not {modality}s",
+            f"Give an encoder of {modality}s.",
+        )
+    return encoder
+
+
+def _from_factory(name: str, modality: Modality | None) -> Encoder:
+    module, _, factory = name.partition(":")
+    try:
+        encoder = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise EncoderError(
+            f"cannot find the encoder factory {name!r} ({error})",
+            "It must be package.module:function, importable from here.",
+        ) from error
+    if not isinstance(encoder, Encoder):
+        raise EncoderError(
+            f"{name} returned a {type(encoder).__name__}, which is not an encoder",
+            "It needs `info`, `prepare` and `encode`: see lateen.encoders.base.Encoder.",
+        )
+    if modality is not None and encoder.info.modality != modality:
+        raise EncoderError(
+            f"{name} encodes {encoder.info.modality}s, not {modality}s",
+            f"Give an encoder of {modality}s.",
+        )
+    return encoder
+
+
+def _load_sentence(request: _Request) -> Encoder:
+    folder = request.found.folder
+    layout = read_layout(folder)
+    pooling = request.pooling or layout.pooling
+    own_code = request.found.spec is not None and request.found.spec.trust_remote_code
+    if pooling is None or own_code:
+        if request.layer is not None or request.pooling is not None:
+            raise EncoderError(
+                f"{request.name} has a pooling of its own, which no pooling or layer can replace",
+                "Leave pooling and layer out.",
+            )
+        processing = {"prompt": request.prompt, "max_tokens": request.max_tokens}
+        info = request.info("text", "own", processing)
+        return SentenceEncoder(folder, info, request.device, trust_remote_code=request.remote)
+    model, trained = load_pretrained(layout.transformer, trust_remote_code=request.remote)
+    own = request.pooling is None and request.layer is None
+    return _text(
+        request, model, layout.transformer, pooling, trained,
+        max_tokens=request.max_tokens or layout.max_tokens, normalize=layout.normalize and own,
+    )  # fmt: skip
+
+
+def _load_plain(request: _Request) -> Encoder:
+    folder = request.found.folder
+    config = _config(request)
+    if hasattr(config, "vision_config") and hasattr(config, "text_config"):
+        return _load_tower(request)
+    # A masked autoencoder must see every patch when it encodes.
+    options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+    vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
+    _need_pooling(request, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS))
+    model, trained = load_pretrained(folder, trust_remote_code=request.remote, **options)
+    if vision:
+        return _vision(request, model, folder, str(request.pooling), trained)
+    return _text(
+        request, model, folder, str(request.pooling), trained, max_tokens=request.max_tokens
+    )
+
+
+def _load_tower(request: _Request) -> Encoder:
+    """One tower of a CLIP-like model; ``pooler`` is the tower's own, ``projection`` the shared."""
+    if request.modality is None:
+        raise EncoderError(
+            f"{request.name} encodes images and texts", "Say which: modality image or text."
+        )
+    folder, pooling = request.found.folder, request.pooling or "pooler"
+    model, trained = load_pretrained(folder, trust_remote_code=request.remote)
+
+    def image(pixels: torch.Tensor) -> torch.Tensor:
+        return _projected(model.get_image_features(pixel_values=pixels))
+
+    def text(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return _projected(model.get_text_features(input_ids=ids, attention_mask=mask))
+
+    model.to(request.device)
+    if request.modality == "image":
+        return _vision(request, model.vision_model, folder, pooling, trained, project=image)
+    length = getattr(model.config.text_config, "max_position_embeddings", None)
+    # SigLIP's towers were trained on texts padded to their full length, without a mask.
+    fixed = length if model.config.model_type in ("siglip", "siglip2") else None
+    return _text(
+        request, model.text_model, folder, pooling, trained, project=text,
+        max_tokens=request.max_tokens or length, pad_to=fixed,
+    )  # fmt: skip
+
+
+def _projected(output: Any) -> torch.Tensor:
+    return torch.as_tensor(getattr(output, "pooler_output", output))
+
+
+def _config(request: _Request) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(request.found.folder, trust_remote_code=request.remote)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(
+            f"transformers does not know the model in {request.found.folder}: "
+            f"{str(error).strip().splitlines()[0]}",
+            "A class outside transformers needs trust_remote_code.",
+        ) from error
+
+
+def _need_pooling(request: _Request, valid: list[str]) -> None:
+    if request.pooling is None:
+        raise EncoderError(
+            f"{request.name} is not in lateen's table, so its pooling must be given",
+            f"Pass --pooling (in a recipe: pooling), one of: {', '.join(valid)}.",
+        )
+    if request.pooling not in [*valid, "projection"]:
+        raise EncoderError(f"unknown pooling {request.pooling!r}", choices(request.pooling, valid))
+
+
+def _vision(
+    request: _Request, model: Any, folder: Path, pooling: str, trained: bool, project: Any = None
+) -> VisionEncoder:
+    processor = load_processor(folder, trust_remote_code=request.remote)
+    info = request.info("image", pooling, describe_processing(processor))
+    return VisionEncoder(
+        model, processor, info, request.device, pooler_trained=trained, project=project
+    )
+
+
+def _text(
+    request: _Request,
+    model: Any,
+    folder: Path,
+    pooling: str,
+    trained: bool,
+    *,
+    max_tokens: int | None,
+    normalize: bool = False,
+    pad_to: int | None = None,
+    project: Any = None,
+) -> TextEncoder:
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=request.remote)
+    tokenizer.padding_side = "right"
+    positions = getattr(model.config, "max_position_embeddings", None) or _LONGEST
+    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, positions)
+    files = sorted(p for p in folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
+    processing = {
+        "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
+        "pad_to": pad_to, "tokenizer": file_hashes(files),
+    }  # fmt: skip
+    info = request.info("text", pooling, processing)
+    return TextEncoder(
+        model, tokenizer, info, request.device, pooler_trained=trained, project=project
+    )

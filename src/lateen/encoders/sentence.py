@@ -1,0 +1,116 @@
+"""sentence-transformers models, with the pooling they bring.
+
+A model that is a transformer, one pooling and perhaps a normalisation runs as a plain
+:class:`~lateen.encoders.text.TextEncoder`, which is faster. Anything else (dense layers, code of
+its own) runs inside the sentence-transformers library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.encoders.base import EncoderInfo
+from lateen.encoders.runtime import forward_pass
+from lateen.errors import EncoderError, MissingExtraError
+from lateen.files import read_json
+
+MODULES = "modules.json"
+_POOLING_MODES = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_lasttoken": "last",
+}
+_POOLING_NAMES = {"mean": "mean", "cls": "first", "lasttoken": "last"}
+
+
+@dataclass(frozen=True)
+class SentenceLayout:
+    """What a sentence-transformers folder says about itself.
+
+    Attributes:
+        transformer: the folder of the transformer module.
+        pooling: ``mean``, ``first`` or ``last``; ``None`` if it is not that simple.
+        normalize: whether features are L2-normalised.
+        max_tokens: its text limit, if it sets one.
+    """
+
+    transformer: Path
+    pooling: str | None
+    normalize: bool
+    max_tokens: int | None
+
+
+def read_layout(folder: Path) -> SentenceLayout:
+    """Read ``modules.json`` and the files it names.
+
+    Raises:
+        EncoderError: the files are not as sentence-transformers writes them.
+    """
+    try:
+        modules = read_json(folder / MODULES)
+        kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
+        transformer = folder / modules[0]["path"]
+        simple = kinds[:2] == ["Transformer", "Pooling"] and kinds[2:] in ([], ["Normalize"])
+        pooling = (
+            _pooling(read_json(folder / modules[1]["path"] / "config.json")) if simple else None
+        )
+    except (KeyError, IndexError, TypeError, FileNotFoundError) as error:
+        raise EncoderError(
+            f"{folder} is not a whole sentence-transformers model ({error!r})", "Download it again."
+        ) from error
+    limits = transformer / "sentence_bert_config.json"
+    max_tokens = read_json(limits).get("max_seq_length") if limits.is_file() else None
+    return SentenceLayout(transformer, pooling, "Normalize" in kinds, max_tokens)
+
+
+def _pooling(config: dict[str, Any]) -> str | None:
+    if "pooling_mode" in config:  # the form that newer releases write
+        return _POOLING_NAMES.get(str(config["pooling_mode"]))
+    on = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
+    return _POOLING_MODES.get(on[0]) if len(on) == 1 else None
+
+
+class SentenceEncoder:
+    """A model run by the sentence-transformers library itself.
+
+    ``prepare`` leaves texts as they are: the library tokenises them, and a text's length in
+    characters stands for its cost.
+    """
+
+    def __init__(
+        self, folder: Path, info: EncoderInfo, device: torch.device, *, trust_remote_code: bool
+    ) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingExtraError(
+                "sentence_transformers", "text", f"the model {info.id}"
+            ) from error
+        self._device = device
+        self._model = SentenceTransformer(
+            str(folder), device=str(device), trust_remote_code=trust_remote_code
+        ).eval()
+        max_tokens = info.preprocessing.get("max_tokens")
+        if max_tokens is not None:
+            self._model.max_seq_length = max_tokens
+        dim = int(self._model.get_sentence_embedding_dimension() or 0)
+        self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
+
+    def prepare(self, items: Sequence[str]) -> list[str]:
+        """The texts, the prompt before each."""
+        prompt = self.info.preprocessing.get("prompt") or ""
+        return [prompt + text for text in items]
+
+    def encode(self, prepared: Sequence[str]) -> torch.Tensor:
+        """Features ``[n, dim]``, float32."""
+        with forward_pass(self._device, self.info.precision):
+            features = self._model.encode(
+                list(prepared), batch_size=len(prepared), convert_to_tensor=True,
+                show_progress_bar=False,
+            )  # fmt: skip
+        return torch.as_tensor(features).float().cpu()

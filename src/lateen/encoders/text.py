@@ -1,0 +1,127 @@
+"""Any Hugging Face text model as a frozen text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lateen.encoders.base import EncoderInfo
+from lateen.encoders.runtime import forward_pass
+from lateen.errors import EncoderError
+
+POOLINGS = ("mean", "first", "last", "pooler")
+
+
+class TextEncoder:
+    """A frozen transformers text model with one pooling.
+
+    Args:
+        model: the network, in evaluation mode; it takes ``input_ids`` and ``attention_mask``.
+        tokenizer: its tokenizer.
+        info: its description; ``dim`` may be 0, it is filled in here. ``preprocessing`` holds
+            ``max_tokens``, ``prompt``, ``normalize`` and ``pad_to`` (a fixed length, for towers
+            trained with one).
+        device: where the forward pass runs.
+        pooler_trained: whether the checkpoint had pooler weights.
+        project: for ``projection`` pooling: tokens and mask to the embedding of a dual tower.
+
+    Raises:
+        EncoderError: the model has no such pooling or layer; the choices are listed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        info: EncoderInfo,
+        device: torch.device,
+        *,
+        pooler_trained: bool = True,
+        project: Any = None,
+    ) -> None:
+        self._model = model.to(device)
+        self._tokenizer = tokenizer
+        self._device = device
+        self._project = project
+        self._settings = dict(info.preprocessing)
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self.info = info
+        valid = [p for p in POOLINGS if pooler_trained or p != "pooler"]
+        valid += ["projection"] if project is not None else []
+        if info.pooling not in valid:
+            raise EncoderError(
+                f"{info.id} has no pooling {info.pooling!r}", f"Choose one of: {', '.join(valid)}."
+            )
+        dim = self.encode(self.prepare(["probe"])).shape[1]
+        self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
+
+    def prepare(self, items: Sequence[str]) -> list[list[int]]:
+        """Texts to token ids, the prompt before each, cut at ``max_tokens``."""
+        prompt = self._settings.get("prompt") or ""
+        texts = [prompt + text for text in items] if prompt else list(items)
+        tokens: list[list[int]] = self._tokenizer(
+            texts, truncation=True, max_length=self._settings["max_tokens"]
+        )["input_ids"]
+        return tokens
+
+    def encode(self, prepared: Sequence[list[int]]) -> torch.Tensor:
+        """Pooled features ``[n, dim]``, float32."""
+        ids, mask = self._pad_batch(prepared)
+        with forward_pass(self._device, self.info.precision):
+            features = self._features(ids, mask).float()
+            if self._settings.get("normalize"):
+                features = torch.nn.functional.normalize(features, dim=-1)
+        return features.cpu()
+
+    def _features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # Attention without a mask takes the fast path; batches of one length need none. A tower
+        # trained at a fixed length was trained to attend to its padding, too.
+        fixed = self._settings.get("pad_to") is not None
+        needed = None if fixed or bool(mask.all()) else mask
+        if self.info.pooling == "projection" and self._project is not None:
+            return torch.as_tensor(self._project(ids, needed))
+        layer = self.info.layer
+        output = self._model(
+            input_ids=ids, attention_mask=needed, output_hidden_states=layer is not None
+        )
+        if self.info.pooling == "pooler":
+            if layer is not None or getattr(output, "pooler_output", None) is None:
+                raise EncoderError(
+                    f"{self.info.id} has no trained pooler at this layer",
+                    "Use pooling mean, first or last.",
+                )
+            return torch.as_tensor(output.pooler_output)
+        return self._pool(self._tokens(output), mask)
+
+    def _tokens(self, output: Any) -> torch.Tensor:
+        layer = self.info.layer
+        if layer is None:
+            return torch.as_tensor(output.last_hidden_state)
+        last = len(output.hidden_states) - 1
+        if not -last - 1 <= layer <= last:
+            raise EncoderError(
+                f"{self.info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
+                "Choose a layer in that range.",
+            )
+        return torch.as_tensor(output.hidden_states[layer])
+
+    def _pool(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.float()
+        if self.info.pooling == "first":
+            return tokens[:, 0]
+        if self.info.pooling == "last":
+            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
+        weights = mask[..., None].to(tokens.dtype)
+        return (tokens * weights).sum(1) / weights.sum(1)
+
+    def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""
+        length = self._settings.get("pad_to") or max(map(len, prepared))
+        ids = torch.full((len(prepared), length), self._pad, dtype=torch.long)
+        mask = torch.zeros(len(prepared), length, dtype=torch.long)
+        for row, tokens in enumerate(prepared):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        return ids.to(self._device), mask.to(self._device)

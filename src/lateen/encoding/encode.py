@@ -1,0 +1,110 @@
+"""Samples to a feature store: the public function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lateen.data import Dataset, open_dataset
+from lateen.encoders import Encoder, Modality, load_encoder
+from lateen.encoding.items import fingerprint, items_of
+from lateen.encoding.pipeline import encode_items
+from lateen.errors import DataError, UsageError, choices
+from lateen.files import folder_lock
+from lateen.store import Description, Store, StoreWriter
+
+SHARD_ITEMS = 8192
+
+
+def encode(
+    source: str | Path | Dataset,
+    encoder: str | Encoder,
+    out: str | Path,
+    *,
+    modality: Modality | None = None,
+    column: str | None = None,
+    images: str | Path | None = None,
+    image_column: str | None = None,
+    captions: Sequence[str] = (),
+    split: str | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    batch_size: int | None = None,
+    shard_items: int = SHARD_ITEMS,
+    workers: int | None = None,
+    overwrite: bool = False,
+    **encoder_options: Any,
+) -> Store:
+    """Encode one modality of a dataset into a feature store.
+
+    A store that is already there and would have the same bytes is returned as it is; a half-written
+    one is finished. Unreadable images, empty captions and non-finite features are left out and
+    recorded in ``skipped.jsonl``.
+
+    Args:
+        source: a folder, a caption file, tar shards, a datasets name, or a Dataset.
+        encoder: a name for :func:`~lateen.encoders.load_encoder`, or a ready encoder.
+        out: the store's folder.
+        modality: needed only for an encoder with a tower for each modality.
+        column: the caption column, if the dataset has several.
+        images: folder of the images that a caption file names.
+        image_column: the caption file's image column (guessed by default).
+        captions: the caption file's caption columns (guessed by default).
+        split: of a dataset that has splits.
+        dtype: of the features on disk.
+        batch_size: images, or thousands of text tokens (4), per forward pass; 16 images on a CPU
+            (what stays in its cache), 256 on a GPU.
+        shard_items: images or captions per shard: what a killed run may lose.
+        workers: threads that decode and prepare; as many as there are cores, at most 8.
+        overwrite: replace a store made differently.
+        encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`.
+
+    Raises:
+        DataError: nothing to encode in the source, or no such caption column.
+        EncoderError: the encoder cannot be loaded.
+        StoreError: ``out`` holds something else.
+        BusyError: another process writes to ``out``.
+    """
+    folder = Path(out)
+    dataset = (
+        open_dataset(
+            source, images=images, image_column=image_column, captions=captions, split=split
+        )
+        if isinstance(source, str | Path)
+        else source
+    )
+    ready = (
+        load_encoder(encoder, modality, **encoder_options) if isinstance(encoder, str) else encoder
+    )
+    chosen = _choose_column(dataset, column) if ready.info.modality == "text" else None
+    with folder_lock(folder):
+        count, content = fingerprint(dataset, ready.info.modality, chosen)
+        description = Description(
+            modality=ready.info.modality, dim=ready.info.dim, encoder=ready.info.as_dict(),
+            encoder_key=ready.info.key, source=dataset.name, fingerprint=content,
+            column=chosen, dtype=dtype, shard_items=shard_items,
+        )  # fmt: skip
+        writer = StoreWriter(folder, description, overwrite=overwrite)
+        if not writer.finished:
+            items = items_of(dataset, ready.info.modality, chosen)
+            encode_items(items, count, ready, writer, batch_size, workers)
+            writer.finish()
+    return Store.open(folder)
+
+
+def _choose_column(dataset: Dataset, column: str | None) -> str:
+    columns = dataset.columns
+    if column is not None:
+        if column not in columns:
+            raise DataError(
+                f"{dataset.name} has no caption column {column!r}", choices(column, columns)
+            )
+        return column
+    if not columns:
+        raise DataError(f"{dataset.name} has no captions", "Give a caption file.")
+    if len(columns) > 1:
+        raise UsageError(
+            f"{dataset.name} has several caption columns: {', '.join(columns)}",
+            "Choose one with --column; each makes a store of its own.",
+        )
+    return columns[0]

@@ -1,0 +1,106 @@
+"""Every error that lateen raises on purpose.
+
+::
+
+    LateenError                 anything that stopped, with a remedy (exit 1)
+    ├── UsageError              the request itself is wrong (exit 2)
+    │   ├── RecipeError         a recipe key or value
+    │   └── MissingExtraError   an optional package is not installed
+    ├── DataError               images, captions, tables, shards of a dataset
+    │   └── ImageError          one image that cannot be decoded
+    ├── StoreError              a feature store: truncated, foreign, wrong dim
+    │   └── PairingError        two stores whose ids do not match
+    ├── EncoderError            an encoder: not found, no such pooling or layer
+    ├── ModelError              an AlignedModel: unknown keys, missing tensors
+    ├── TrainingError           NaN loss, not enough data
+    └── BusyError               another process writes to the same folder
+
+Each error is one sentence on what is wrong and one on what to do about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LateenError(Exception):
+    """Something lateen cannot go on with.
+
+    Args:
+        message: what is wrong: the value, and the rule it breaks.
+        remedy: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        super().__init__(f"{message.rstrip('.')}. {remedy}".strip() if remedy else message)
+
+
+class UsageError(LateenError):
+    """The request itself is wrong: an option, a name, a combination."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe has an unknown key or a value that does not fit."""
+
+
+class MissingExtraError(UsageError):
+    """An optional package is needed and not installed.
+
+    Args:
+        package: the import name of the package.
+        extra: the lateen extra that brings it.
+        purpose: what it is needed for.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed",
+            f"Install it with: pip install 'lateen[{extra}]'",
+        )
+
+
+class DataError(LateenError):
+    """A dataset cannot be read as asked."""
+
+
+class ImageError(DataError):
+    """One image cannot be decoded; the message is the reason recorded for it."""
+
+
+class StoreError(LateenError):
+    """A feature store is truncated, foreign, or does not fit what it is used for."""
+
+
+class PairingError(StoreError):
+    """Two stores do not describe the same samples."""
+
+
+class EncoderError(LateenError):
+    """An encoder cannot be found, loaded or pooled as asked."""
+
+
+class ModelError(LateenError):
+    """A saved AlignedModel is not what its config says, or inputs do not fit it."""
+
+
+class TrainingError(LateenError):
+    """Training cannot start or go on."""
+
+
+class BusyError(LateenError):
+    """Another process is writing to the same folder."""
+
+
+def choices(word: str, valid: Iterable[str]) -> str:
+    """One sentence that names the valid choices, the nearest to ``word`` first if there is one."""
+    names = list(valid)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    listed = f"Choose one of: {', '.join(names)}." if names else "There is nothing to choose from."
+    return f"Did you mean {near[0]!r}? {listed}" if near else listed

@@ -1,0 +1,337 @@
+"""AlignedModel: two frozen encoders and the heads between them, used like any CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from lateen.align.heads import AlignmentHeads
+from lateen.data import FileImage, decode_image
+from lateen.encoders import Encoder, load_encoder
+from lateen.encoders.runtime import quiet_transformers
+from lateen.encoding import token_batches
+from lateen.errors import ModelError
+from lateen.model.config import AlignedConfig, read_config
+from lateen.model.saving import embed_encoders, weights_problem, write_card
+
+_TOKENS = 4096  # per text batch
+Side = Literal["vision", "text"]
+
+
+@dataclass
+class AlignedOutput(ModelOutput):  # type: ignore[misc]
+    """What a forward pass gives, named as in transformers' CLIP.
+
+    Attributes:
+        logits_per_image: ``[images, texts]``, t · cosine + b.
+        logits_per_text: its transpose.
+        image_embeds: ``[images, dim]``, L2-normalised.
+        text_embeds: ``[texts, dim]``, L2-normalised.
+    """
+
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+
+
+class AlignedModel(PreTrainedModel):  # type: ignore[misc]
+    """A CLIP made of two frozen encoders.
+
+    The encoders are loaded when first needed; projecting features that were computed before needs
+    neither. Save with :meth:`save_pretrained`, load with :meth:`from_pretrained`.
+
+    Args:
+        config: names the encoders and the heads' shape.
+    """
+
+    config_class = AlignedConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = ""
+
+    def __init__(self, config: AlignedConfig) -> None:
+        super().__init__(config)
+        self.heads = AlignmentHeads(config.head_settings, config.image_dim, config.text_dim)
+        self._encoders: dict[Side, Encoder] = {}
+        self._folder: Path | None = None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The heads initialise themselves; transformers has nothing to add."""
+
+    @classmethod
+    def build(
+        cls, heads: AlignmentHeads, vision: dict[str, Any], text: dict[str, Any],
+        head: dict[str, Any], training: dict[str, Any] | None = None,
+    ) -> AlignedModel:  # fmt: skip
+        """A model around trained heads.
+
+        Args:
+            heads: the trained heads.
+            vision: the vision encoder's info as a dict.
+            text: the text encoder's info as a dict.
+            head: the heads' settings as a dict.
+            training: conditions to keep with the model.
+        """
+        config = AlignedConfig(vision=vision, text=text, head=head, training=training)
+        model = cls(config)
+        model.heads.load_state_dict(heads.state_dict())
+        return model.eval()
+
+    # -- encoders ---------------------------------------------------------------------------------
+
+    @property
+    def vision_encoder(self) -> Encoder:
+        """The frozen vision encoder, loaded when first asked for."""
+        return self._encoder("vision")
+
+    @property
+    def text_encoder(self) -> Encoder:
+        """The frozen text encoder, loaded when first asked for."""
+        return self._encoder("text")
+
+    def set_encoders(
+        self, vision: str | Encoder | None = None, text: str | Encoder | None = None
+    ) -> None:
+        """Use these encoders instead of those that the config's names lead to.
+
+        Args:
+            vision: a ready encoder, or the folder or hub id where the same weights now are.
+            text: the same for the text encoder.
+
+        Raises:
+            ModelError: the weights, pooling or preprocessing differ from those trained with.
+        """
+        for side, given in (("vision", vision), ("text", text)):
+            if given is not None:
+                key = cast(Side, side)
+                encoder = self._load(key, given) if isinstance(given, str) else given
+                self._check_encoder(key, encoder)
+                self._encoders[key] = encoder
+
+    def _encoder(self, side: Side) -> Encoder:
+        if side not in self._encoders:
+            encoder = self._load(side, None)
+            self._check_encoder(side, encoder)
+            self._encoders[side] = encoder
+        return self._encoders[side]
+
+    def _load(self, side: Side, name: str | None) -> Encoder:
+        described = getattr(self.config, side)
+        arguments = dict(described.get("load", {}))
+        own = arguments.pop("name", None)
+        if own is None and name is None:
+            raise ModelError(
+                f"this model was trained on imported features; it does not know how to load its "
+                f"{side} encoder ({described['id']})",
+                f"Pass {side}_encoder=, or project features that you computed yourself.",
+            )
+        if self.config.embedded_encoders and self._folder is not None and name is None:
+            name = str(self._folder / f"{side}_encoder")
+            arguments.pop("revision", None)
+        modality: Literal["image", "text"] = "image" if side == "vision" else "text"
+        return load_encoder(str(name or own), modality, **arguments)
+
+    def _check_encoder(self, side: Side, encoder: Encoder) -> None:
+        trained, now_is = getattr(self.config, side), encoder.info.as_dict()
+        for field in ("weights", "pooling", "layer", "preprocessing", "dim"):
+            before, now = trained.get(field), now_is[field]
+            if before != now:
+                raise ModelError(
+                    f"the {side} encoder {encoder.info.id} is not the one this model was trained "
+                    f"with: {field} is {_short(now)}, it was {_short(before)}",
+                    f"Give the original with --{side}.encoder or {side}_encoder=.",
+                )
+
+    # -- embeddings -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode_image(
+        self,
+        images: Image | str | Path | Sequence[Image | str | Path],
+        *,
+        normalize: bool = True,
+        batch_size: int = 16,
+    ) -> Tensor:
+        """Images to embeddings ``[n, dim]``, float32; a single image gives ``[1, dim]``.
+
+        Args:
+            images: PIL images or paths.
+            normalize: L2-normalise.
+            batch_size: images per forward pass.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        items = [images] if isinstance(images, Image | str | Path) else list(images)
+        parts = []
+        for start in range(0, len(items), batch_size):
+            batch = [_as_image(item) for item in items[start : start + batch_size]]
+            features = self.vision_encoder.encode(self.vision_encoder.prepare(batch))
+            parts.append(self.project_image(features, normalize=normalize))
+        return torch.cat(parts) if parts else torch.empty(0, self.config.head_settings.dim)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Texts to embeddings ``[n, dim]``, float32; a single text gives ``[1, dim]``.
+
+        Args:
+            texts: one text or several.
+            normalize: L2-normalise.
+        """
+        items = [texts] if isinstance(texts, str) else list(texts)
+        prepared = self.text_encoder.prepare(items) if items else []
+        out = torch.empty(len(items), self.config.head_settings.dim)
+        for batch in token_batches([len(tokens) for tokens in prepared], _TOKENS):
+            features = self.text_encoder.encode([prepared[i] for i in batch])
+            out[batch] = self.project_text(features, normalize=normalize).cpu()
+        return out
+
+    def project_image(self, features: Tensor, *, normalize: bool = True) -> Tensor:
+        """Image features ``[n, image_dim]`` of the vision encoder to embeddings ``[n, dim]``.
+
+        Raises:
+            ModelError: the features have another dim.
+        """
+        self._check_dim(features, self.config.image_dim, "image")
+        head = self.heads.embed_image if normalize else self.heads.vision
+        return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
+
+    def project_text(self, features: Tensor, *, normalize: bool = True) -> Tensor:
+        """Text features ``[n, text_dim]`` of the text encoder to embeddings ``[n, dim]``.
+
+        Raises:
+            ModelError: the features have another dim.
+        """
+        self._check_dim(features, self.config.text_dim, "text")
+        head = self.heads.embed_text if normalize else self.heads.text
+        return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Preprocessed pixels ``[n, 3, H, W]`` to embeddings ``[n, dim]``, not normalised."""
+        features = self.vision_encoder.encode(list(pixel_values))
+        return self.project_image(features, normalize=False)
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Token ids ``[n, length]`` to embeddings ``[n, dim]``, not normalised.
+
+        Args:
+            input_ids: right-padded token ids of the text encoder's tokenizer.
+            attention_mask: 1 on tokens, 0 on padding; all tokens if not given.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        prepared = [row[keep.bool()].tolist() for row, keep in zip(input_ids, mask, strict=True)]
+        return self.project_text(self.text_encoder.encode(prepared), normalize=False)
+
+    def forward(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> AlignedOutput:
+        """Logits of every image against every text: z = t · x·y + b (METHODS §1.3)."""
+        image = nn.functional.normalize(self.get_image_features(pixel_values), dim=-1)
+        text = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
+        logits = self.heads.scale * image @ text.T + self.logit_bias
+        return AlignedOutput(logits, logits.T, image, text)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """log t, as CLIP keeps it."""
+        return self.heads.logit_scale
+
+    @property
+    def logit_bias(self) -> Tensor:
+        """b."""
+        return self.heads.logit_bias
+
+    @staticmethod
+    def _check_dim(features: Tensor, dim: int, modality: str) -> None:
+        if features.ndim != 2 or features.shape[1] != dim:
+            raise ModelError(
+                f"{modality} features of shape {list(features.shape)} do not fit this model, "
+                f"whose {modality} encoder gives [n, {dim}]",
+                "Use features of the encoder that the model was trained with.",
+            )
+
+    # -- saving and loading -----------------------------------------------------------------------
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, encoders: bool = False, **options: Any
+    ) -> None:
+        """Write config, heads and a model card.
+
+        Args:
+            save_directory: the folder.
+            encoders: also copy both encoders into it, so that it works where they are not.
+            options: passed on to transformers.
+
+        Raises:
+            ModelError: an encoder cannot be copied (a hand-written one).
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if encoders:
+            embed_encoders(self.config, folder)
+        self.config.embedded_encoders = encoders
+        super().save_pretrained(folder, **options)
+        write_card(self.config, folder)
+        self._folder = folder
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        path: str | Path,
+        *,
+        vision_encoder: str | Encoder | None = None,
+        text_encoder: str | Encoder | None = None,
+    ) -> AlignedModel:
+        """Load a saved model, strictly.
+
+        Args:
+            path: a folder, or a hub id.
+            vision_encoder: where the vision encoder is now, if not where the config says.
+            text_encoder: the same for the text encoder.
+
+        Raises:
+            ModelError: unknown or missing keys or tensors, wrong shapes, or other encoders.
+        """
+        folder = _folder_of(path)
+        config = read_config(folder)
+        problem = weights_problem(folder, cls(config).state_dict())
+        if problem:
+            raise problem
+        with quiet_transformers():
+            model = cast("AlignedModel", super().from_pretrained(folder, config=config))
+        model._folder = folder
+        model.set_encoders(vision_encoder, text_encoder)
+        return model.eval()
+
+
+def _folder_of(path: str | Path) -> Path:
+    folder = Path(path).expanduser()
+    if folder.exists() or str(path).count("/") != 1 or str(path).startswith("."):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path)))
+    except Exception as error:  # the hub client raises many kinds; all mean "not here"
+        raise ModelError(
+            f"there is no folder {path}, and the hub has no such model that could be reached",
+            "Check the path, or the connection.",
+        ) from error
+
+
+def _as_image(item: Image | str | Path) -> Image:
+    return decode_image(FileImage(Path(item))) if isinstance(item, str | Path) else item
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

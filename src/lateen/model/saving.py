@@ -1,0 +1,130 @@
+"""What a saved model carries besides its weights: a card, and its encoders if asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lateen.encoders.resolve import resolve
+from lateen.errors import ModelError, choices
+from lateen.files import write_text
+from lateen.model.config import AlignedConfig
+
+WEIGHTS = "model.safetensors"
+_COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
+
+
+def weights_problem(folder: Path, expected: Mapping[str, Tensor]) -> ModelError | None:
+    """What is wrong with a folder's weights, measured against what the config calls for."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return ModelError(f"{folder} has no {WEIGHTS}", "Copy the whole model folder.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        return ModelError(f"{path} is damaged or truncated ({error})", "Copy the file again.")
+    wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
+    for key in wanted.keys() - found.keys():
+        return ModelError(f"{path} lacks the tensor {key!r}", "Copy the whole model folder.")
+    for key in found.keys() - wanted.keys():
+        return ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(wanted)))
+    for key, shape in wanted.items():
+        if found[key] != shape:
+            return ModelError(
+                f"{path}: {key!r} has shape {found[key]}, its config asks for {shape}",
+                "The config and the weights are of different models; copy both again.",
+            )
+    return None
+
+
+def embed_encoders(config: AlignedConfig, folder: Path) -> None:
+    """Copy both encoders' files below ``folder``.
+
+    Raises:
+        ModelError: an encoder is code, not files.
+    """
+    for side in ("vision", "text"):
+        load = getattr(config, side)["load"]
+        if ":" in load["name"] and not Path(load["name"]).exists():
+            raise ModelError(
+                f"the {side} encoder {load['name']} is code and cannot be saved with the model",
+                "Save without encoders=True, and install its package where the model is used.",
+            )
+        source = resolve(load["name"], load.get("revision")).folder
+        for pattern in _COPIED:
+            for file in source.rglob(pattern):
+                target = folder / f"{side}_encoder" / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+
+
+def write_card(config: AlignedConfig, folder: Path) -> None:
+    """Write README.md in the hub's model-card form, from the config alone."""
+    vision, text, head = config.vision or {}, config.text or {}, config.head or {}
+    training = config.training or {}
+    name = folder.resolve().parent.name if folder.name == "model" else folder.name
+    lines = [
+        "---", "library_name: lateen", "tags:", "- clip", "- vision-language", "- zero-shot",
+        "pipeline_tag: zero-shot-image-classification", "---", "",
+        f"# {name}", "",
+        f"A CLIP-like model made of two frozen encoders, **{_name(vision)}** for images and "
+        f"**{_name(text)}** for texts, with a trained `{head.get('name')}` head on each. "
+        "Made with [lateen](https://github.com/lateen/lateen) after SAIL (CVPR 2025).", "",
+        "| | images | texts |", "|---|---|---|",
+        f"| encoder | {_name(vision)} | {_name(text)} |",
+        f"| pooling | {vision.get('pooling')} | {text.get('pooling')} |",
+        f"| layer | {_layer(vision)} | {_layer(text)} |",
+        f"| feature length | {vision.get('dim')} | {text.get('dim')} |",
+        f"| weights (SHA-256) | `{str(vision.get('weights'))[:12]}` | "
+        f"`{str(text.get('weights'))[:12]}` |",
+        "", f"Shared embedding: {head.get('dim')} values.", "",
+        "## Use", "", "```python", "from lateen import AlignedModel", "",
+        'model = AlignedModel.from_pretrained("path/to/this/folder")',
+        'images = model.encode_image(["photo.jpg"])         # [1, dim], L2-normalised',
+        'texts = model.encode_text(["a dog on a beach"])    # [1, dim]',
+        "print(images @ texts.T)", "```", "",
+        *_results(training), *_conditions(training),
+        "## Limits", "",
+        "It knows what its two encoders know and what its captions named; it was not checked for "
+        "social bias, and it should not decide about people. The encoders keep their own licences.",
+        "",
+    ]  # fmt: skip
+    write_text(folder / "README.md", "\n".join(lines))
+
+
+def _name(side: Mapping[str, Any]) -> str:
+    name = str(side.get("id"))
+    return Path(name).name if Path(name).exists() else name
+
+
+def _layer(side: Mapping[str, Any]) -> str:
+    return "last" if side.get("layer") is None else str(side["layer"])
+
+
+def _results(training: Mapping[str, Any]) -> list[str]:
+    best = training.get("validation")
+    if not best:
+        return []
+    rows = [
+        f"| {label} | {best[way]['R@1']:.1f} | {best[way]['R@5']:.1f} | {best[way]['R@10']:.1f} |"
+        for way, label in (("text_to_image", "text → image"), ("image_to_text", "image → text"))
+    ]
+    return [
+        "## Validation retrieval, percent", "",
+        "This split also chose the training step that was kept.", "",
+        "| | R@1 | R@5 | R@10 |", "|---|---|---|---|", *rows, "",
+    ]  # fmt: skip
+
+
+def _conditions(training: Mapping[str, Any]) -> list[str]:
+    simple = {k: v for k, v in training.items() if k != "validation"}
+    if not simple:
+        return []
+    rows = [f"| {key} | {value} |" for key, value in simple.items()]
+    return ["## Training", "", "| | |", "|---|---|", *rows, ""]

@@ -1,0 +1,234 @@
+"""Plots of a training run and of accuracy by class, as matplotlib figures, SVG text or PNG."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lateen.errors import UsageError, choices
+from lateen.files import atomic_path, write_text
+from lateen.report.palette import BLUE, INK, LINE, MUTED, ORANGE, PAPER
+from lateen.report.text import plain
+from lateen.report.typeset import families
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DIRECTIONS = {
+    "text_to_image": ("text → image", BLUE),
+    "image_to_text": ("image → text", ORANGE),
+}
+_MOST_POINTS = 400  # of a curve: what the eye can tell apart at this size
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lateen",
+    "text.parse_math": False,
+    "text.color": INK,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.facecolor": "none",
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.unicode_minus": True,
+    "axes.axisbelow": True,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+}
+
+
+def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training loss (left) and validation R@10 both ways (right) over the optimiser steps.
+
+    The loss axis is logarithmic where the loss falls by more than a factor of five. A panel
+    without rows is left out.
+
+    Args:
+        metrics: rows of ``metrics.jsonl``: ``{"step", "loss", …}`` and ``{"step", "validation":
+            {"text_to_image": {"R@10": percent, …}, "image_to_text": {…}}}``.
+
+    Raises:
+        UsageError: there is neither a loss nor a validation.
+    """
+    losses = [(row["step"], row["loss"]) for row in metrics if row.get("loss") is not None]
+    validations = [(row["step"], row["validation"]) for row in metrics if row.get("validation")]
+    drawings: list[tuple[Callable[..., None], Sequence[Any]]] = [
+        (_loss_panel, losses),
+        (_recall_panel, validations),
+    ]
+    panels = [(draw, rows) for draw, rows in drawings if rows]
+    if not panels:
+        raise UsageError("there is nothing to plot", "Give the rows of a run's metrics.jsonl.")
+    with _quiet_style():
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+        layout = ConstrainedLayoutEngine(wspace=0.06)
+        figure = Figure(figsize=(4.6 * len(panels), 3.1), layout=layout)
+        axes = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
+        for (draw, rows), panel in zip(panels, axes, strict=True):
+            draw(panel, rows)
+            panel.set_xlabel("optimiser step")
+            panel.margins(x=0.02)
+            panel.grid(axis="y")
+            panel.tick_params(length=0)
+        return _laid_out(figure)
+
+
+def bar_chart(
+    values: Mapping[str, float],
+    *,
+    label: str = "top-1 accuracy (%)",
+    chance: float | None = None,
+    limit: int = 40,
+) -> Figure:
+    """One horizontal bar for each class, the highest on top, with its value at its end.
+
+    Args:
+        values: percent by class name.
+        label: what the values are, with their unit.
+        chance: the level of guessing in percent, drawn as a line.
+        limit: with more classes, the highest and the lowest halves of this many are shown.
+
+    Raises:
+        UsageError: there are no values.
+    """
+    if not values:
+        raise UsageError("there is nothing to plot", "Give at least one class with its value.")
+    bars = _ends(sorted(values.items(), key=lambda item: -item[1]), limit)
+    with _quiet_style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.2, 0.55 + 0.27 * len(bars)), layout="constrained")
+        axes = figure.subplots()
+        places = [place for place, (_, value) in enumerate(bars) if value is not None]
+        lengths = [value for _, value in bars if value is not None]
+        drawn = axes.barh(places, lengths, height=0.66, color=BLUE)
+        numbers = [f"{value:.1f}" for value in lengths]
+        axes.bar_label(drawn, numbers, padding=4, color=INK)
+        names = [_short(name) for name, _ in bars]
+        axes.set_yticks(range(len(bars)), names, family=["DejaVu Sans", *families(names)])
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlim(0, 108)
+        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlabel(label)
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.spines["bottom"].set_visible(False)
+        if chance is not None:
+            axes.axvline(chance, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
+            name = f"chance {chance:.1f}"
+            axes.text(chance, -0.6, name, color=ORANGE, ha="left", va="bottom", size=9)
+        return _laid_out(figure)
+
+
+def svg(figure: Figure) -> str:
+    """``figure`` as SVG with its text as text and no background; the same figure, the same text."""
+    buffer = io.StringIO()
+    with _quiet_style():
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    return buffer.getvalue()
+
+
+def save_plot(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as ``.svg`` or ``.png`` (200 pixels an inch), whole or not at all.
+
+    Raises:
+        UsageError: the name ends in something else.
+    """
+    if path.suffix == ".svg":
+        write_text(path, svg(figure))
+    elif path.suffix == ".png":
+        with _quiet_style(), atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=200, facecolor=PAPER)
+    else:
+        raise UsageError(
+            f"a plot cannot be written as {path.name!r}", choices(path.suffix, (".svg", ".png"))
+        )
+
+
+@contextlib.contextmanager
+def _quiet_style() -> Iterator[None]:
+    """The style of all plots; matplotlib looks up fonts both when it makes and when it draws."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # SVG holds the characters themselves, and the viewer's fonts show them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _laid_out(figure: Figure) -> Figure:
+    # The layout engine moves things a little at every drawing; once is enough, and repeatable.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _loss_panel(axes: Axes, losses: Sequence[tuple[float, float]]) -> None:
+    steps, values = _thinned(losses)
+    axes.plot(steps, values, color=INK, linewidth=1.2)
+    finite = [value for value in values if math.isfinite(value)]
+    if finite and min(finite) > 0 and max(finite) > 5 * min(finite):
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("training")
+    axes.set_ylabel("loss, log scale" if axes.get_yscale() == "log" else "loss")
+
+
+def _recall_panel(axes: Axes, validations: Sequence[tuple[float, Mapping[str, Any]]]) -> None:
+    steps = [step for step, _ in validations]
+    for direction, (name, colour) in _DIRECTIONS.items():
+        recall = [result[direction]["R@10"] for _, result in validations]
+        axes.plot(steps, recall, color=colour, marker="o", markersize=3.5, label=name)
+    axes.set_title("validation")
+    axes.set_ylabel("R@10 (%)")
+    axes.legend(frameon=False, loc="lower right", labelcolor="linecolor")
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """At most ``_MOST_POINTS`` points, each the mean of as many neighbours."""
+    size = math.ceil(len(points) / _MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    steps = [math.fsum(step for step, _ in group) / len(group) for group in groups]
+    values = [math.fsum(value for _, value in group) / len(group) for group in groups]
+    return steps, values
+
+
+def _ends(ranked: Sequence[tuple[str, float]], limit: int) -> list[tuple[str, float | None]]:
+    if len(ranked) <= limit:
+        return list(ranked)
+    half = limit // 2
+    hidden = len(ranked) - 2 * half
+    return [*ranked[:half], (f"… {hidden:,} more …", None), *ranked[-half:]]
+
+
+def _short(name: str) -> str:
+    name = plain(name)
+    return name if len(name) <= 32 else name[:31] + "…"

@@ -1,0 +1,220 @@
+"""Tables of results: one set of rows for the terminal, for Markdown and for HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lateen.report import chance
+from lateen.report.text import escape, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Cell = str | int | float | None
+_ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+
+
+def number(value: Cell, decimals: int) -> str:
+    """A number with thousands separators and fixed decimals; ``–`` where there is none."""
+    if value is None:
+        return "–"
+    return plain(value) if isinstance(value, str) else f"{value:,.{decimals}f}"
+
+
+def fact(value: object) -> str:
+    """A single value: counts with thousands separators; a seed or an id is given as a string."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if type(value) is int else plain(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading, with its unit; ``decimals`` makes it one of right-aligned numbers."""
+
+    name: str
+    decimals: int | None = None
+
+    def show(self, cell: Cell) -> str:
+        """The cell as text."""
+        if self.decimals is not None:
+            return number(cell, self.decimals)
+        return "" if cell is None else plain(cell)
+
+
+@dataclass(frozen=True)
+class TableData:
+    """Rows of a table, and the three ways to show them.
+
+    Attributes:
+        title: what the table is about.
+        columns: the headings; without any name there is no heading row.
+        rows: cells, one for each column.
+        note: one sentence on how to read it, or the conditions of the numbers.
+        reference: indices of rows that are there for comparison only (the chance level).
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+    reference: Collection[int] = ()
+
+    def cells(self) -> list[list[str]]:
+        """The rows as text."""
+        return [
+            [column.show(cell) for column, cell in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]
+
+    @property
+    def _headed(self) -> bool:
+        return any(column.name for column in self.columns)
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=Text(plain(self.title)) if self.title else None,
+            caption=Text(plain(self.note)) if self.note else None,
+            title_style="bold",
+            caption_style="dim",
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_header=self._headed,
+            show_edge=False,
+        )
+        for column in self.columns:
+            table.add_column(
+                Text(column.name),
+                justify="left" if column.decimals is None else "right",
+                overflow="fold",
+            )
+        for index, row in enumerate(self.cells()):
+            style = "dim" if index in self.reference else None
+            # Text, not str: brackets in a caption are no markup.
+            table.add_row(*map(Text, row), style=style)
+        return table
+
+    def markdown(self) -> str:
+        """As a GitHub-flavoured Markdown table, with title and note around it."""
+        sides = ["---" if column.decimals is None else "---:" for column in self.columns]
+        heads = [_markdown(column.name) for column in self.columns]
+        body = [[_markdown(cell) for cell in row] for row in self.cells()]
+        lines = ["| " + " | ".join(row) + " |" for row in [heads, sides, *body]]
+        above = [f"**{_markdown(plain(self.title))}**", ""] if self.title else []
+        below = ["", _markdown(plain(self.note))] if self.note else []
+        return "\n".join([*above, *lines, *below]) + "\n"
+
+    def html(self) -> str:
+        """As an HTML ``<figure>`` around a ``<table>``; everything in it is escaped."""
+        head = "".join(f'<th scope="col"{_side(c)}>{escape(c.name)}</th>' for c in self.columns)
+        rows = "".join(
+            f"<tr{_reference(index in self.reference)}>{self._html_row(row)}</tr>\n"
+            for index, row in enumerate(self.cells())
+        )
+        return (
+            '<figure class="table"><div class="scroll"><table>\n'
+            + (f"<caption>{escape(self.title)}</caption>\n" if self.title else "")
+            + (f"<thead><tr>{head}</tr></thead>\n" if self._headed else "")
+            + f"<tbody>\n{rows}</tbody></table></div>"
+            + (f"<figcaption>{escape(self.note)}</figcaption>" if self.note else "")
+            + "</figure>"
+        )
+
+    def _html_row(self, row: Sequence[str]) -> str:
+        first, *rest = zip(self.columns, row, strict=True)
+        cells = "".join(f"<td{_side(column)}>{escape(cell)}</td>" for column, cell in rest)
+        return f'<th scope="row"{_side(first[0])}>{escape(first[1])}</th>{cells}'
+
+
+def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> TableData:
+    """Recall@k and median rank both ways, each above the level of chance.
+
+    Args:
+        result: ``{"text_to_image": {"R@1": …, "median_rank": …}, "image_to_text": {…},
+            "images": n, "captions": m}``, recalls in percent.
+        title: what was evaluated.
+    """
+    images, captions = int(result["images"]), int(result["captions"])
+    pools = {"text_to_image": (images, 1.0), "image_to_text": (captions, captions / images)}
+    depths = [key for key in result["text_to_image"] if key.startswith("R@")]
+    rows: list[list[Cell]] = []
+    for direction, (candidates, relevant) in pools.items():
+        measured = result[direction]
+        rows.append([_ARROWS[direction], *(measured[key] for key in depths)])
+        rows[-1].append(measured.get("median_rank"))
+        guesses = (chance.recall_at_k(int(key[2:]), candidates, relevant) for key in depths)
+        rows.append(["chance", *guesses, chance.median_rank(candidates, relevant)])
+    return TableData(
+        title,
+        [Column(""), *(Column(f"{key} (%)", 1) for key in depths), Column("median rank", 1)],
+        rows,
+        f"{images:,} images, {captions:,} captions.",
+        reference=(1, 3),
+    )
+
+
+def classification_table(
+    result: Mapping[str, Any], title: str = "Zero-shot classification"
+) -> TableData:
+    """Top-1 and top-5 accuracy above the level of chance.
+
+    Args:
+        result: ``{"top1": …, "top5": …, "per_class": {name: …}}`` in percent; ``"classes"`` where
+            some class has no image and so no accuracy; ``"images"`` if known.
+        title: what was evaluated.
+    """
+    per_class = result["per_class"].values()
+    classes = int(result.get("classes", len(per_class)))
+    images = f"{result['images']:,} images, " if "images" in result else ""
+    return TableData(
+        title,
+        [Column(""), Column("top-1 (%)", 1), Column("top-5 (%)", 1), Column("lowest class (%)", 1)],
+        [
+            ["zero-shot", result["top1"], result.get("top5"), min(per_class)],
+            ["chance", chance.top_k(1, classes), chance.top_k(5, classes), None],
+        ],
+        f"{images}{classes:,} classes.",
+        reference=(1,),
+    )
+
+
+def per_class_table(per_class: Mapping[str, float], limit: int = 20) -> TableData:
+    """Accuracy by class in percent, the lowest first and at most ``limit`` of them."""
+    ranked = sorted(per_class.items(), key=lambda item: item[1])
+    note = f"The lowest {limit} of {len(ranked):,} classes." if len(ranked) > limit else ""
+    columns = [Column("class"), Column("top-1 (%)", 1)]
+    return TableData("Accuracy by class", columns, ranked[:limit], note)
+
+
+def hits_table(hits: Iterable[Mapping[str, Any]], title: str = "") -> TableData:
+    """Search results, best first: ``[{"id": …, "path": …, "score": …}]``; a score is a cosine."""
+    rows = [(rank, hit["score"], hit["id"], hit["path"]) for rank, hit in enumerate(hits, start=1)]
+    columns = [Column("rank", 0), Column("score", 3), Column("id"), Column("path")]
+    return TableData(title, columns, rows, "" if rows else "No hits.")
+
+
+def inspect_table(facts: Mapping[str, Any], title: str = "") -> TableData:
+    """Names and values, one pair a line, without a heading row; see :func:`fact`."""
+    rows = [(name, fact(value)) for name, value in facts.items()]
+    return TableData(title, [Column(""), Column("")], rows)
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\|`*<>\[\]])", r"\\\1", text)
+
+
+def _side(column: Column) -> str:
+    return "" if column.decimals is None else ' class="number"'
+
+
+def _reference(yes: bool) -> str:
+    return ' class="reference"' if yes else ""

@@ -1,0 +1,220 @@
+"""Joining an image store and text stores by id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lateen.errors import PairingError
+from lateen.files import content_key
+from lateen.store.reader import Store
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """The captions of one column, grouped by sample: sample i has rows[offsets[i]:offsets[i+1]].
+
+    Attributes:
+        store: the text store.
+        offsets: ``[n + 1]``.
+        rows: ``[captions]`` rows of the store.
+    """
+
+    store: Store
+    offsets: Array
+    rows: Array
+
+    @property
+    def name(self) -> str:
+        """The caption column's name."""
+        return self.store.name
+
+    @property
+    def counts(self) -> Array:
+        """Captions of each sample, ``[n]``, each at least 1."""
+        return np.diff(self.offsets)
+
+    def take(self, samples: Array) -> TextColumn:
+        """The captions of these samples only, in this order."""
+        counts = self.counts[samples]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+        rows = self.rows[np.repeat(self.offsets[samples], counts) + inside]
+        return TextColumn(self.store, offsets, rows)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Samples that have an image and at least one caption in every column.
+
+    Attributes:
+        ids: ``n`` sample ids, in the image store's order.
+        image: the image store.
+        image_rows: ``[n]`` rows of it.
+        texts: one entry per caption column.
+        dropped: how many ids were left out of the join.
+    """
+
+    ids: list[str]
+    image: Store
+    image_rows: Array
+    texts: tuple[TextColumn, ...]
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image_features(self, samples: Array | slice) -> torch.Tensor:
+        """Image features ``[len(samples), image dim]``, float32."""
+        return self.image[self.image_rows[samples]]
+
+    def text_features(self, column: int, samples: Array, pick: Array) -> torch.Tensor:
+        """One caption per sample, ``[len(samples), text dim]``, float32.
+
+        Args:
+            column: index into :attr:`texts`.
+            samples: ``[k]`` positions of samples.
+            pick: ``[k]`` which caption of each, from 0 to its count - 1.
+        """
+        texts = self.texts[column]
+        return texts.store[texts.rows[texts.offsets[samples] + pick]]
+
+    def all_texts(self, column: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every caption of a column: features ``[m, dim]`` and its sample's position ``[m]``."""
+        texts = self.texts[column]
+        owner = np.repeat(np.arange(len(self)), texts.counts)
+        return texts.store[texts.rows], torch.from_numpy(owner)
+
+    def take(self, samples: Array) -> Pairs:
+        """These samples only, in this order."""
+        return Pairs(
+            [self.ids[i] for i in samples], self.image, self.image_rows[samples],
+            tuple(column.take(samples) for column in self.texts), self.dropped,
+        )  # fmt: skip
+
+    def holdout(self, share: float, seed: int = 0) -> tuple[Pairs, Pairs]:
+        """Split into (rest, held out); an id's side depends on the id and the seed alone.
+
+        Args:
+            share: of the samples to hold out, in (0, 1).
+            seed: another seed, another split.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must be in (0, 1), not {share}")
+        digests = [hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids]
+        order = sorted(range(len(self)), key=lambda i: digests[i])
+        count = min(max(1, round(share * len(self))), len(self) - 1)
+        held = np.array(sorted(order[:count]), dtype=np.int64)
+        rest = np.array(sorted(order[count:]), dtype=np.int64)
+        return self.take(rest), self.take(held)
+
+    @property
+    def key(self) -> str:
+        """Content key of the joined features: it changes when any row, id or order does."""
+        ids = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        stores = [self.image, *(column.store for column in self.texts)]
+        return content_key([ids, [store.manifest.content for store in stores]])
+
+
+def pair(
+    images: Store | str | Path,
+    *texts: Store | str | Path,
+    missing: Literal["error", "drop"] = "error",
+) -> Pairs:
+    """Join an image store with one text store per caption column, by id.
+
+    Ids that either side recorded as skipped leave silently: they are in its ``skipped.jsonl``.
+
+    Args:
+        images: an image store or its path.
+        texts: text stores or their paths, one per caption column.
+        missing: what to do with ids that only one side knows: ``error``, or ``drop`` them.
+
+    Raises:
+        PairingError: ids that differ (the first are named), a duplicate image id, a store of the
+            wrong modality, or nothing in common.
+    """
+    image = images if isinstance(images, Store) else Store.open(images)
+    columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
+    _check_modalities(image, columns)
+    row_of = _unique_rows(image)
+    groups = [_group(column) for column in columns]
+    if missing == "error":
+        for column, group in zip(columns, groups, strict=True):
+            _check_same_ids(image, row_of, column, group)
+    common = [i for i in image.ids if all(i in group for group in groups)]
+    if not common:
+        raise PairingError(
+            f"{image.path} and {columns[0].path} share no id: for example {image.ids[0]!r} "
+            f"against {columns[0].ids[0]!r}",
+            "Encode both from the same dataset, so that they carry the same ids.",
+        )
+    everything = set(row_of).union(*groups)
+    return Pairs(
+        common, image, np.array([row_of[i] for i in common], dtype=np.int64),
+        tuple(_column(c, g, common) for c, g in zip(columns, groups, strict=True)),
+        dropped=len(everything) - len(common),
+    )  # fmt: skip
+
+
+def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
+    if not columns:
+        raise PairingError("there is no text store to pair with", "Give at least one.")
+    for store, wanted in [(image, "image"), *((column, "text") for column in columns)]:
+        if store.modality != wanted:
+            raise PairingError(
+                f"{store.path} holds {store.modality} features where {wanted} features belong",
+                "Give the image store first, then the text stores.",
+            )
+
+
+def _unique_rows(image: Store) -> dict[str, int]:
+    row_of: dict[str, int] = {}
+    for row, sample in enumerate(image.ids):
+        if sample in row_of:
+            raise PairingError(
+                f"{image.path} has the id {sample!r} twice (rows {row_of[sample]} and {row})",
+                "Ids join images to captions; give every image its own.",
+            )
+        row_of[sample] = row
+    return row_of
+
+
+def _group(column: Store) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row, sample in enumerate(column.ids):
+        groups.setdefault(sample, []).append(row)
+    return groups
+
+
+def _check_same_ids(
+    image: Store, row_of: dict[str, int], column: Store, group: dict[str, list[int]]
+) -> None:
+    skipped = {skip["id"] for store in (image, column) for skip in store.skipped}
+    no_caption = [i for i in row_of if i not in group and i not in skipped]
+    no_image = [i for i in group if i not in row_of and i not in skipped]
+    if not no_caption and not no_image:
+        return
+    parts = [
+        f"{len(ids)} ids are only in {where}: {', '.join(map(repr, ids[:3]))}"
+        for ids, where in ((no_caption, image.path), (no_image, column.path))
+        if ids
+    ]
+    raise PairingError(
+        "the stores do not describe the same samples: " + "; ".join(parts),
+        "Encode both from the same dataset, or pass missing='drop' to keep the common ids.",
+    )
+
+
+def _column(store: Store, group: dict[str, list[int]], ids: list[str]) -> TextColumn:
+    counts = [len(group[i]) for i in ids]
+    rows = np.array([row for i in ids for row in group[i]], dtype=np.int64)
+    return TextColumn(store, np.concatenate([[0], np.cumsum(counts)]), rows)

@@ -1,0 +1,158 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from lateen.report.tables import (
+    Column,
+    TableData,
+    classification_table,
+    fact,
+    hits_table,
+    inspect_table,
+    per_class_table,
+    retrieval_table,
+)
+
+RETRIEVAL = {
+    "task": "retrieval",
+    "text_to_image": {"R@1": 19.04, "R@5": 44.06, "R@10": 59.4, "median_rank": 7.0},
+    "image_to_text": {"R@1": 26.1, "R@5": 52.1, "R@10": 65.25, "median_rank": 4.5},
+    "images": 1000,
+    "captions": 5000,
+}
+CLASSIFICATION = {
+    "task": "classification",
+    "top1": 70.0,
+    "top5": 100.0,
+    "per_class": {"church": 90.0, "gas pump": 50.0},
+}
+
+
+def on_terminal(table: TableData, width: int = 100) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(table.rich())
+    return stream.getvalue()
+
+
+def test_retrieval_rows_are_the_input_with_chance_below_each_direction():
+    table = retrieval_table(RETRIEVAL, "Flickr8k test")
+    assert [column.name for column in table.columns] == [
+        "", "R@1 (%)", "R@5 (%)", "R@10 (%)", "median rank",
+    ]  # fmt: skip
+    assert table.cells() == [
+        ["text → image", "19.0", "44.1", "59.4", "7.0"],
+        ["chance", "0.1", "0.5", "1.0", "500.0"],
+        ["image → text", "26.1", "52.1", "65.2", "4.5"],
+        ["chance", "0.1", "0.5", "1.0", "647.0"],
+    ]
+    assert table.reference == (1, 3)
+    assert table.note == "1,000 images, 5,000 captions."
+
+
+def test_chance_of_image_to_text_counts_the_captions_of_an_image():
+    both = {"text_to_image": {"R@2": 1.0}, "image_to_text": {"R@2": 2.0}}
+    cells = retrieval_table({**both, "images": 2, "captions": 4}).cells()
+    assert cells[1] == ["chance", "100.0", "1.0"]
+    assert cells[3] == ["chance", "83.3", "1.0"]  # 1 − (2/4)(1/3)
+    assert cells[0] == ["text → image", "1.0", "–"]  # no median rank given
+
+
+def test_classification_shows_accuracy_chance_and_the_lowest_class():
+    assert classification_table(CLASSIFICATION).cells() == [
+        ["zero-shot", "70.0", "100.0", "50.0"],
+        ["chance", "50.0", "100.0", "–"],
+    ]
+
+
+def test_chance_counts_the_classes_that_no_image_was_of():
+    table = classification_table({**CLASSIFICATION, "classes": 8, "images": 1200})
+    assert table.cells()[1] == ["chance", "12.5", "62.5", "–"]
+    assert table.note == "1,200 images, 8 classes."
+
+
+def test_per_class_lists_the_lowest_first_and_says_what_it_leaves_out():
+    table = per_class_table({"a": 3.0, "b": 1.0, "c": 2.0}, limit=2)
+    assert table.cells() == [["b", "1.0"], ["c", "2.0"]]
+    assert table.note == "The lowest 2 of 3 classes."
+    assert per_class_table({"a": 3.0}).note == ""
+
+
+def test_hits_are_ranked_as_given():
+    table = hits_table([{"id": "x", "path": "p/x.jpg", "score": 0.31249}])
+    assert table.cells() == [["1", "0.312", "x", "p/x.jpg"]]
+    assert hits_table([]).note == "No hits."
+
+
+def test_facts_group_counts_and_leave_words_and_strings_alone():
+    assert fact(30000) == "30,000"
+    assert fact("12345") == "12345"
+    assert fact(True) == "True"
+    assert fact(None) == "–"
+    assert inspect_table({"rows": 30000, "dtype": "float16"}).cells() == [
+        ["rows", "30,000"],
+        ["dtype", "float16"],
+    ]
+
+
+def test_a_row_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        TableData("", [Column("a"), Column("b")], [("only one",)]).cells()
+
+
+def test_terminal_markdown_and_html_show_the_same_cells():
+    table = retrieval_table(RETRIEVAL, "Flickr8k test")
+    shown = on_terminal(table)
+    html = re.findall(r"<t[dh](?: [^>]*)?>([^<]*)</t[dh]>", table.html())
+    markdown = table.markdown()
+    for cell in (cell for row in table.cells() for cell in row):
+        assert cell in shown
+        assert cell in html
+        assert f"| {cell} |" in markdown
+    for text in (shown, table.html(), markdown):
+        assert "Flickr8k test" in text
+        assert "1,000 images, 5,000 captions." in text
+
+
+def test_markdown_is_a_table_with_numbers_to_the_right():
+    table = TableData("T", [Column("name"), Column("n", 0)], [("a|b", 1234)], "note")
+    assert table.markdown() == (
+        "**T**\n\n| name | n |\n| --- | ---: |\n| a\\|b | 1,234 |\n\nnote\n"
+    )
+
+
+def test_html_escapes_every_text():
+    evil = '<script>alert("1")</script>'
+    html = TableData(evil, [Column(evil), Column("n", 1)], [(evil, evil)], evil).html()
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;") == 5
+
+
+def test_html_marks_the_rows_of_reference_and_the_columns_of_numbers():
+    html = classification_table(CLASSIFICATION).html()
+    assert html.count('<tr class="reference">') == 1
+    assert '<td class="number">70.0</td>' in html
+    assert '<th scope="row">zero-shot</th>' in html
+
+
+def test_tables_without_headings_have_no_heading_row():
+    table = inspect_table({"rows": 3})
+    assert "<thead>" not in table.html()
+    assert "─" not in on_terminal(table)
+
+
+def test_the_terminal_shows_markup_and_escape_sequences_as_text():
+    shown = on_terminal(
+        hits_table([{"id": "[red]\x1b[31mx", "path": ":smile: \ud800", "score": 0}])
+    )
+    assert "\x1b" not in shown
+    assert "[red]�[31mx" in shown
+    assert ":smile: �" in shown
+
+
+def test_a_narrow_terminal_folds_long_paths_and_loses_nothing():
+    path = "folder/" * 12 + "photo.jpg"
+    lines = on_terminal(hits_table([{"id": "x", "path": path, "score": 0.5}]), width=60).split("\n")
+    assert max(map(len, lines)) <= 60
+    assert path in "".join(line.split()[-1] for line in lines[2:] if line.split())
