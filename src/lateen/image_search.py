@@ -77,7 +77,8 @@ def search(
     ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
     samples, features = photo_features(ready, images, cache=cache)
     with torch.inference_mode():
-        image = torch.cat([ready.project_image(part).cpu() for part in features.split(_ROWS)])
+        parts = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
+        image = torch.cat([ready.project_image(part).cpu() for part in parts])
         scores = ready.encode_text(queries) @ image.T
     best = scores.topk(min(k, len(samples)), dim=1)
     return [

@@ -131,8 +131,7 @@ def test_losses_are_stable_at_extreme_logits(scale: float) -> None:
     one = torch.eye(4, D)
     t = torch.tensor(scale, requires_grad=True)
     swapped = infonce_loss(one, one.roll(1, 0), t)
-    assert swapped.item() == pytest.approx(math.log(math.exp(scale - 100) + 3 * math.exp(-100)) + 100
-                                           if scale < 100 else 100.0, rel=1e-5)  # fmt: skip
+    assert swapped.item() == pytest.approx(math.log(math.exp(scale) + 3))
     sigmoid = sigmoid_loss(one, one, t, torch.tensor(-1000.0), normalization="batch")
     assert sigmoid.item() == pytest.approx(1000 - scale)
 
@@ -201,5 +200,5 @@ def test_no_tensor_is_larger_than_a_chunk_and_none_of_it_is_kept(
     largest = LargestTensor()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), largest:
         loss(image, text, scale).backward()
-    assert 8 * size <= largest.numel <= 8 * size
+    assert largest.numel == 8 * size
     assert max(kept) == size * D

@@ -124,10 +124,8 @@ def test_a_file_that_cannot_be_read_has_no_hash(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text_are_hashed_too(tmp_path: Path, hashed: list[str]) -> None:
-    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.bin")
-    with open(path, "wb") as file:
-        file.write(b"x")
-    name = Path(os.fsdecode(path))
+    name = tmp_path / os.fsdecode(b"caf\xe9.bin")
+    name.write_bytes(b"x")
     age(name)
     assert file_hashes([name]) == file_hashes([name]) == [sha256(b"x")]
     assert len(hashed) == 1
@@ -204,7 +202,7 @@ def test_processes_share_the_cache_and_one_may_be_killed(tmp_path: Path, hashed:
     program = (
         "import sys, pathlib; from lateen.data import fingerprint as f; f._COMMIT_EVERY = 20\n"
         "paths = sorted(pathlib.Path(sys.argv[1]).glob('*.bin')); print(flush=True)\n"
-        "while True: f.file_hashes(paths); f._connect(f._cache_folder() / 'fingerprints.sqlite')"
+        "while True: f.file_hashes(paths); f._connect(f.cache_folder() / 'fingerprints.sqlite')"
         ".execute('DELETE FROM files').connection.commit()"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

@@ -72,8 +72,7 @@ def test_a_name_in_both_unicode_forms_is_a_duplicate(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:
     write_images(tmp_path, ["a.jpg"])
-    with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9.jpg"), "wb") as file:
-        file.write(jpeg())
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg())
     dataset = ImageFolder(tmp_path)
     (skip,) = skips(dataset)
     assert (skip.id, skip.reason) == ("caf\\xe9.jpg", "the file name is not valid UTF-8")

@@ -38,6 +38,12 @@ def retrieval_ranks(
     """
     _check_finite(queries)
     _check_finite(targets)
+    # In bfloat16, whatever an ambient autocast wants, unequal scores would round to ties.
+    with torch.autocast(queries.device.type, enabled=False):
+        return _ranks(queries.float(), targets.float(), positives, chunk)
+
+
+def _ranks(queries: Tensor, targets: Tensor, positives: Tensor, chunk: int) -> Tensor:
     ranks = []
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ targets.T

@@ -11,6 +11,7 @@ from torch import Tensor
 from lateen.align.batches import Batch
 from lateen.align.heads import AlignmentHeads
 from lateen.align.losses import infonce_loss, sigmoid_loss
+from lateen.align.state import TrainState
 from lateen.encoders.runtime import resolve_precision
 from lateen.errors import TrainingError
 from lateen.recipe import Precision, TrainSection
@@ -37,13 +38,9 @@ def contrastive_loss(heads: AlignmentHeads, batch: Batch, settings: TrainSection
 
 
 def training_step(
-    heads: AlignmentHeads,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    lr: float,
-    settings: TrainSection,
+    state: TrainState, batch: Batch, lr: float, settings: TrainSection
 ) -> Mapping[str, float]:
-    """Update the heads once.
+    """Update the heads once and count the step.
 
     Returns:
         ``loss``; ``lr``; ``logit_scale`` (t itself) and ``logit_bias`` that the loss was computed
@@ -52,8 +49,8 @@ def training_step(
     Raises:
         TrainingError: the loss or a gradient is NaN or infinite; the heads are left as they were.
     """
-    device = batch.image.device
-    with autocast(settings.precision, device):
+    heads, optimizer = state.heads, state.optimizer
+    with autocast(settings.precision, batch.image.device):
         loss = contrastive_loss(heads, batch, settings)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -65,9 +62,10 @@ def training_step(
     }  # fmt: skip
     if not torch.isfinite(loss + norm):
         raise TrainingError(
-            f"the loss is {row['loss']:.4g} and its gradient norm {row['grad_norm']:.4g} "
-            f"at learning rate {lr:.3g}",
-            "Lower train.lr, raise train.warmup, or use precision float32.",
+            f"step {state.step + 1} has loss {row['loss']:.4g} and gradient norm "
+            f"{row['grad_norm']:.4g} at learning rate {lr:.3g}",
+            "Lower train.lr or raise train.warmup, and choose another --out: the last checkpoint "
+            "before it is kept.",
         )
     if settings.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
@@ -75,4 +73,5 @@ def training_step(
         group["lr"] = lr
     optimizer.step()
     heads.clamp_scale()
+    state.step += 1
     return row

@@ -113,8 +113,8 @@ def _run(
             batch = plan.batch(step).to(device)
             lr = learning_rate(step, total, settings)
             with seeded(settings.seed, Stream.DROPOUT, step, device=device):
-                row = training_step(state.heads, state.optimizer, batch, lr, settings)
-            done = state.step = step + 1
+                row = training_step(state, batch, lr, settings)
+            done = state.step
             if _due(done, total, _ROWS):
                 metrics.write({"step": done, "epoch": plan.epoch(step) + 1, **row})
                 progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)

@@ -27,8 +27,8 @@ app = cyclopts.App(
     version=f"lateen {lateen.__version__}",
 )
 for command in (
-    models.demo, models.run, models.keys, features.encode, features.import_, features.inspect, models.train,
-    models.evaluate, models.search,
+    models.demo, models.run, models.keys, features.encode, features.import_, features.inspect,
+    models.train, models.evaluate, models.search,
 ):  # fmt: skip
     app.command(command, name=command.__name__.rstrip("_"))
 

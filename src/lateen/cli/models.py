@@ -36,16 +36,16 @@ def run(
     recipe
         YAML file (see recipes/).
     """
+    from lateen.experiment import result_tables, write_run_page
     from lateen.experiment import run as run_recipe
     from lateen.recipe import Recipe
-    from lateen.report.run_page import write_run_page
 
     result = run_recipe(Recipe.load(recipe, _parse_overrides(overrides)), out)
     page = write_run_page(result)
     if json:
         show_json(result.results)
         return
-    show_table(*_result_tables(result.results))
+    show_table(*result_tables(result.results))
     say(f"model    {result.out / 'model'}")
     say(f"results  {result.out / 'results.json'}")
     say(f"report   {page}")
@@ -223,10 +223,6 @@ def _parse_overrides(words: tuple[str, ...]) -> dict[str, str]:
             value = remaining.pop(0)
         overrides[key] = value
     return overrides
-
-
-def _result_tables(results: dict[str, Any]) -> list[TableData]:
-    return [_table(results[task]) for task in ("retrieval", "classification") if task in results]
 
 
 def _table(result: dict[str, Any]) -> TableData:

@@ -112,7 +112,7 @@ def _hash(path: str) -> str:
 @contextlib.contextmanager
 def _cache() -> Iterator[sqlite3.Connection | None]:
     """The cache, or ``None`` where there cannot be one."""
-    connection = _connect(_cache_folder() / "fingerprints.sqlite")
+    connection = _connect(cache_folder() / "fingerprints.sqlite")
     try:
         yield connection
     finally:
@@ -120,7 +120,11 @@ def _cache() -> Iterator[sqlite3.Connection | None]:
             connection.close()
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """lateen's cache: ``$LATEEN_CACHE``, ``$XDG_CACHE_HOME/lateen`` or ``~/.cache/lateen``.
+
+    Everything in it can be deleted at any time; it is made again when needed.
+    """
     if own := os.environ.get("LATEEN_CACHE"):
         return Path(own).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):

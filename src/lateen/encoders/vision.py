@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,8 +213,5 @@ def load_processor(folder: Path, *, trust_remote_code: bool) -> Any:
 
 def describe_processing(processor: Any) -> dict[str, Any]:
     """The settings of an image processor that can change pixel values, JSON-ready."""
-    values = processor.to_dict()
-    chosen = {name: values[name] for name in _PROCESSING if values.get(name) is not None}
-    if "resample" in chosen:
-        chosen["resample"] = int(chosen["resample"])
-    return chosen
+    values = json.loads(processor.to_json_string())
+    return {name: values[name] for name in _PROCESSING if values.get(name) is not None}

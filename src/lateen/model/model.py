@@ -19,6 +19,7 @@ from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.runtime import quiet_transformers
 from lateen.encoding import token_batches
 from lateen.errors import ModelError
+from lateen.files import canonical_json
 from lateen.model.config import AlignedConfig, read_config
 from lateen.model.saving import embed_encoders, weights_problem, write_card
 
@@ -84,7 +85,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         config = AlignedConfig(vision=vision, text=text, head=head, training=training)
         model = cls(config)
         model.heads.load_state_dict(heads.state_dict())
-        return model.eval()
+        return cast("AlignedModel", model.eval())
 
     # -- encoders ---------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         trained, now_is = getattr(self.config, side), encoder.info.as_dict()
         for field in ("weights", "pooling", "layer", "preprocessing", "dim"):
             before, now = trained.get(field), now_is[field]
-            if before != now:
+            if canonical_json(before) != canonical_json(now):
                 raise ModelError(
                     f"the {side} encoder {encoder.info.id} is not the one this model was trained "
                     f"with: {field} is {_short(now)}, it was {_short(before)}",
@@ -261,7 +262,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
     # -- saving and loading -----------------------------------------------------------------------
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | Path, *, encoders: bool = False, **options: Any
     ) -> None:
         """Write config, heads and a model card.
@@ -284,7 +285,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         self._folder = folder
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         path: str | Path,
         *,
@@ -310,7 +311,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             model = cast("AlignedModel", super().from_pretrained(folder, config=config))
         model._folder = folder
         model.set_encoders(vision_encoder, text_encoder)
-        return model.eval()
+        model.eval()
+        return model
 
 
 def _folder_of(path: str | Path) -> Path:

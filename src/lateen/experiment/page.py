@@ -1,0 +1,117 @@
+"""The page that a run leaves behind: numbers, training curve, conditions, what to do next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lateen.align.retrieval import mean_recall
+from lateen.experiment.run import RunResult
+from lateen.report import (
+    Headline,
+    Page,
+    TableData,
+    bar_chart,
+    classification_table,
+    retrieval_table,
+    training_curve,
+)
+
+PAGE = "report.html"
+
+
+def write_run_page(result: RunResult) -> Path:
+    """Write ``report.html`` into the run's folder.
+
+    Returns:
+        The page's path.
+    """
+    vision, text = result.model.config.vision or {}, result.model.config.text or {}
+    names = [Path(str(side["id"])).name for side in (vision, text)]
+    page = Page(f"{names[0]} × {names[1]}", "A CLIP made of two frozen encoders")
+    page.headline(_headlines(result.results))
+    add_results(page, result.results)
+    page.section("Training").figure(
+        training_curve(read_metrics(result.metrics)),
+        "Loss over the steps, and retrieval on the split that chose the step.",
+    )
+    page.section("Conditions").facts(_facts(result))
+    model = result.out / "model"
+    page.section("What to run next").code(
+        f'lateen search {model} "two dogs on the beach" --images DIR --out sheet.png\n'
+        f"lateen evaluate {model} --task retrieval --captions F.csv --images DIR"
+    )
+    page.save(result.out / PAGE)
+    return result.out / PAGE
+
+
+def add_results(page: Page, results: dict[str, Any]) -> None:
+    """Sections for what ``results.json`` holds."""
+    for table in result_tables(results):
+        page.section(table.title).table(table)
+    classes = results.get("classification")
+    if classes:
+        page.figure(
+            bar_chart(classes["per_class"], chance=100 / classes["classes"]),
+            "Zero-shot accuracy of each class.",
+        )
+
+
+def result_tables(results: dict[str, Any]) -> list[TableData]:
+    """The tables of a ``results.json``, for the page and the terminal."""
+    tables = []
+    if "retrieval" in results:
+        retrieval = results["retrieval"]
+        note = " (this split also chose the training step)" if retrieval["chose_step"] else ""
+        tables.append(retrieval_table(retrieval, title=f"Retrieval, {retrieval['split']}{note}"))
+    if "classification" in results:
+        title = "Zero-shot classification"
+        tables.append(classification_table(results["classification"], title=title))
+    return tables
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _headlines(results: dict[str, Any]) -> list[Headline]:
+    lines = []
+    if "retrieval" in results:
+        retrieval = results["retrieval"]
+        lines.append(Headline(f"{mean_recall(retrieval):.1f} %", "mean R@10", "both directions"))
+        first = retrieval["text_to_image"]["R@1"]
+        lines.append(
+            Headline(f"{first:.1f} %", "text → image R@1", f"{retrieval['images']} images")
+        )
+    if "classification" in results:
+        classes = results["classification"]
+        note = f"{classes['classes']} classes, zero-shot"
+        lines.append(Headline(f"{classes['top1']:.1f} %", "top-1 accuracy", note))
+    return lines
+
+
+def _facts(result: RunResult) -> dict[str, Any]:
+    config = result.model.config
+    training = config.training or {}
+    head = config.head_settings
+    facts: dict[str, Any] = {
+        "vision encoder": _encoder(config.vision),
+        "text encoder": _encoder(config.text),
+        "head": f"{head.name}, {head.dim} dimensions",
+        "training pairs": training.get("pairs"),
+        "captions": training.get("captions"),
+        "steps": training.get("steps"),
+        "seed": str(training.get("seed")),
+        "model": result.results.get("retrieval", {}).get("conditions", {}).get("model", "")[:16],
+    }
+    for stage, seconds in result.seconds.items():
+        facts[f"{stage} in this call"] = f"{seconds:.1f} s"
+    return facts
+
+
+def _encoder(side: dict[str, Any] | None) -> str:
+    side = side or {}
+    layer = "" if side.get("layer") is None else f", layer {side['layer']}"
+    return f"{side.get('id')} ({side.get('pooling')}{layer}, {side.get('dim')} dimensions)"

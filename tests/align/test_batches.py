@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from lateen.align.batches import BatchPlan
+from lateen.store import Pairs
+
+from .conftest import MakePairs
+
+
+def plan(
+    pairs: Pairs, *, batch: int = 4, epochs: int = 6, captions: int = 1, seed: int = 0
+) -> BatchPlan:
+    return BatchPlan(pairs, batch=batch, epochs=epochs, captions_per_image=captions, seed=seed)
+
+
+def used_captions(p: BatchPlan, epoch: int, column: int = 0) -> dict[int, list[int]]:
+    """Which captions of each image an epoch uses."""
+    used: dict[int, list[int]] = {}
+    for step in range(epoch * p.steps_per_epoch, (epoch + 1) * p.steps_per_epoch):
+        samples = p.samples(step)
+        for c, pick in p.picks(step):
+            if c == column:
+                for sample, caption in zip(samples, pick, strict=True):
+                    used.setdefault(int(sample), []).append(int(caption))
+    return used
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "sizes"),
+    [(10, 4, [4, 3, 3]), (8, 4, [4, 4]), (9, 8, [5, 4]), (3, 2, [2, 1])],
+)
+def test_an_epoch_sees_every_image_once_in_even_batches(
+    make_pairs: MakePairs, images: int, batch: int, sizes: list[int]
+) -> None:
+    p = plan(make_pairs([1] * images), batch=batch)
+    for epoch in range(2):
+        parts = [p.samples(epoch * len(sizes) + i) for i in range(len(sizes))]
+        assert [len(part) for part in parts] == sizes
+        assert sorted(np.concatenate(parts)) == list(range(images))
+    assert p.steps == 6 * len(sizes)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own(make_pairs: MakePairs) -> None:
+    pairs = make_pairs([1] * 30)
+    p, other = plan(pairs, batch=30), plan(pairs, batch=30, seed=1)
+    orders = {tuple(p.samples(0)), tuple(p.samples(1)), tuple(other.samples(0))}
+    assert len(orders) == 3
+
+
+def test_batches_depend_on_the_step_alone(make_pairs: MakePairs) -> None:
+    pairs = make_pairs([5] * 10)
+    once, again = plan(pairs), plan(pairs)
+    forward = [once.batch(step) for step in range(once.steps)]
+    for step in reversed(range(once.steps)):
+        batch = again.batch(step)
+        assert torch.equal(batch.image, forward[step].image)
+        assert all(map(torch.equal, batch.texts, forward[step].texts))
+
+
+def test_every_caption_is_used_once_before_any_again(make_pairs: MakePairs) -> None:
+    counts = [5, 1, 3, 2, 5]
+    p = plan(make_pairs(counts), epochs=30)
+    epochs = [used_captions(p, epoch) for epoch in range(30)]
+    for image, count in enumerate(counts):
+        for start in range(0, 30, count):
+            turn = [epochs[e][image][0] for e in range(start, start + count)]
+            assert sorted(turn) == list(range(count))
+
+
+def test_images_start_at_different_captions(make_pairs: MakePairs) -> None:
+    first = used_captions(plan(make_pairs([5] * 50)), 0)
+    assert {captions[0] for captions in first.values()} == {0, 1, 2, 3, 4}
+
+
+def test_several_captions_are_distinct_where_there_are_enough(make_pairs: MakePairs) -> None:
+    counts = [5, 3, 4, 1, 2]
+    p = plan(make_pairs(counts), captions=3, epochs=5)
+    total: Counter[tuple[int, int]] = Counter()
+    for epoch in range(5):
+        for image, captions in used_captions(p, epoch).items():
+            assert len(captions) == 3
+            assert len(set(captions)) == min(3, counts[image])
+            total.update((image, caption) for caption in captions)
+    assert {total[0, caption] for caption in range(5)} == {3}  # 15 draws of 5 captions
+
+
+def test_batches_hold_each_image_with_its_own_captions(make_pairs: MakePairs) -> None:
+    pairs = make_pairs([3] * 10, columns=2)
+    p = plan(pairs, captions=2)
+    batch = p.batch(4)
+    assert torch.equal(batch.image, pairs.image_features(p.samples(4)))
+    assert len(batch.texts) == 4  # two captions of each of two columns
+    index = batch.image[:, 0]
+    assert index.tolist() == p.samples(4).tolist()
+    for text, (_, pick) in zip(batch.texts, p.picks(4), strict=True):
+        torch.testing.assert_close(
+            text[:, 0], index + torch.from_numpy(pick) / 10, atol=1e-4, rtol=0
+        )
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it_and_said_so(
+    make_pairs: MakePairs, caplog: pytest.LogCaptureFixture
+) -> None:
+    p = plan(make_pairs([1] * 5), batch=100, epochs=2)
+    assert p.steps == 2
+    assert sorted(p.samples(0)) == [0, 1, 2, 3, 4]
+    assert "batch 100" in caplog.text
+    assert "5 images" in caplog.text
