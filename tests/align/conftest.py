@@ -29,15 +29,15 @@ def write_store(
 def make_pairs(tmp_path: Path) -> MakePairs:
     """``make_pairs(counts, seed=, columns=)``: one image per count, with so many captions.
 
-    Feature 0 of an image is its index and feature 0 of a caption ``index + turn / 10``, so that a
-    test can see what was put together.
+    Feature 0 of an image is its index / 100 and feature 0 of a caption that + turn / 10, so that
+    a test can see what was put together.
     """
 
     def make(counts: Sequence[int], *, seed: int = 0, columns: int = 1, name: str = "a") -> Pairs:
         generator = torch.Generator().manual_seed(seed)
         latent = torch.randn(len(counts), 6, generator=generator)
         ids = [f"{name}{i:03d}" for i in range(len(counts))]
-        index = torch.arange(len(counts)).float()[:, None]
+        index = torch.arange(len(counts)).float()[:, None] / 100
         image = torch.cat([index, latent @ torch.randn(6, 11, generator=generator)], 1)
         images = write_store(tmp_path / f"{name}-image", "image", image, ids, None)
         mix = torch.randn(6, 7, generator=generator)

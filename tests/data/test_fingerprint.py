@@ -198,9 +198,9 @@ def test_threads_share_the_cache(tmp_path: Path) -> None:
 
 
 def test_processes_share_the_cache_and_one_may_be_killed(tmp_path: Path, hashed: list[str]) -> None:
-    paths = write(tmp_path, 500)
+    paths = write(tmp_path, 200)
     program = (
-        "import sys, pathlib; from lateen.data import fingerprint as f; f._COMMIT_EVERY = 20\n"
+        "import sys, pathlib; from lateen.data import fingerprint as f; f._COMMIT_EVERY = 50\n"
         "paths = sorted(pathlib.Path(sys.argv[1]).glob('*.bin')); print(flush=True)\n"
         "while True: f.file_hashes(paths); f._connect(f.cache_folder() / 'fingerprints.sqlite')"
         ".execute('DELETE FROM files').connection.commit()"

@@ -92,7 +92,7 @@ def test_an_image_without_any_caption_is_skipped_whole(two: Path) -> None:
     rows = [["image", "caption"], ["a.jpg", ""], ["a.jpg", " "], ["b.jpg", "b"]]
     table = Table(write_csv(two / "t.csv", rows))
     assert list(captions(table)) == ["b.jpg"]
-    assert list(table)[0] == Skip(
+    assert next(iter(table)) == Skip(
         "a.jpg", "none of its 2 captions can be used", f"{two / 't.csv'}:2"
     )
     assert len(table) == 2
@@ -223,7 +223,7 @@ def test_a_column_that_is_not_there_is_an_error_with_the_nearest(two: Path) -> N
 @pytest.mark.parametrize("text", ["", "image,caption\n", "image,caption\n\n\n"])
 def test_a_table_without_rows_is_an_error(two: Path, text: str) -> None:
     (two / "t.csv").write_text(text)
-    with pytest.raises(DataError, match="no header|no rows"):
+    with pytest.raises(DataError, match=r"no header|no rows"):
         Table(two / "t.csv")
 
 

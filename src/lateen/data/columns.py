@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lateen.errors import DataError, choices
@@ -12,10 +13,10 @@ _IMAGE_NAMES = (
     "img", "img_path", "img_file", "img_name", "jpg", "png", "photo", "picture",
 )  # fmt: skip
 _ID_NAMES = ("id", "image_id", "img_id", "key", "uid")
-_CAPTION_NAMES = frozenset(
-    {"raw", "title", "sentence", "sentences", "comment", "description", "sentence_raw"}
+_CAPTION = re.compile(
+    r"(caption|text|short|long(?!itude))\w*"
+    r"|(\w+_)?(captions?|text|raw|title|sentences?|comment|description)"
 )
-_CAPTION_STARTS = ("caption", "text", "short", "long")
 # A column that describes captions is not one: caption_id, text_url, short_count.
 _NOT_CAPTION_ENDS = ("_id", "_ids", "id", "_index", "_number", "_count", "_url", "_path", "_file",
                      "_length", "_score", "_embedding")  # fmt: skip
@@ -39,7 +40,7 @@ def find_id_column(names: Sequence[str]) -> str | None:
 
 def guess_caption_columns(names: Sequence[str]) -> tuple[str, ...]:
     """The columns whose names say that they hold captions, in the order of ``names``."""
-    return tuple(name for name in names if _names_captions(name.strip().lower()))
+    return tuple(name for name in names if _names_captions(name))
 
 
 def find_caption_columns(
@@ -76,11 +77,14 @@ def _check(names: Sequence[str], given: str, option: str) -> str:
 
 
 def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    by_word = {name.strip().lower(): name for name in reversed(names)}
+    by_word = {_word(name): name for name in reversed(names)}
     return next((by_word[word] for word in wanted if word in by_word), None)
 
 
-def _names_captions(word: str) -> bool:
-    if word in _CAPTION_NAMES:
-        return True
-    return word.startswith(_CAPTION_STARTS) and not word.endswith(_NOT_CAPTION_ENDS)
+def _names_captions(name: str) -> bool:
+    word = _word(name)
+    return _CAPTION.fullmatch(word) is not None and not word.endswith(_NOT_CAPTION_ENDS)
+
+
+def _word(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")

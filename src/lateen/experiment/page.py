@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lateen.align.retrieval import mean_recall
+from lateen.data import ImageSource
+from lateen.experiment.examples import best_matches
 from lateen.experiment.run import RunResult
 from lateen.report import (
     Headline,
     Page,
+    SheetRow,
     TableData,
     bar_chart,
     classification_table,
@@ -32,11 +36,8 @@ def write_run_page(result: RunResult) -> Path:
     page = Page(f"{names[0]} × {names[1]}", "A CLIP made of two frozen encoders")
     page.headline(_headlines(result.results))
     add_results(page, result.results)
-    page.section("Training").figure(
-        training_curve(read_metrics(result.metrics)),
-        "Loss over the steps, and retrieval on the split that chose the step.",
-    )
-    page.section("Conditions").facts(_facts(result))
+    add_examples(page, best_matches(result.model, _captions(result), result.pairs, _images(result)))
+    add_training(page, result)
     model = result.out / "model"
     page.section("What to run next").code(
         f'lateen search {model} "two dogs on the beach" --images DIR --out sheet.png\n'
@@ -46,10 +47,39 @@ def write_run_page(result: RunResult) -> Path:
     return result.out / PAGE
 
 
+def add_examples(page: Page, rows: Sequence[SheetRow]) -> None:
+    """A section of queries, each with the images found for it."""
+    page.section("Searching with a sentence")
+    for row in rows:
+        page.gallery(row)
+
+
+def add_training(page: Page, result: RunResult) -> None:
+    """The training curve and the conditions of every number."""
+    page.section("Training").figure(
+        training_curve(read_metrics(result.metrics)),
+        "Loss over the steps, and retrieval on the images that chose the step.",
+    )
+    page.section("Conditions").facts(_facts(result))
+
+
+def _captions(result: RunResult, count: int = 4) -> list[str]:
+    """The first caption of samples spread evenly over the split."""
+    ids = result.pairs.ids
+    column = result.pairs.texts[0].name
+    chosen = [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(min(count, len(ids)))]
+    return [result.samples[i].captions[column][0] for i in chosen]
+
+
+def _images(result: RunResult) -> dict[str, ImageSource]:
+    return {i: s.image for i, s in result.samples.items() if s.image is not None}
+
+
 def add_results(page: Page, results: dict[str, Any]) -> None:
     """Sections for what ``results.json`` holds."""
+    page.section("Results")
     for table in result_tables(results):
-        page.section(table.title).table(table)
+        page.table(table)
     classes = results.get("classification")
     if classes:
         page.figure(
@@ -63,8 +93,8 @@ def result_tables(results: dict[str, Any]) -> list[TableData]:
     tables = []
     if "retrieval" in results:
         retrieval = results["retrieval"]
-        note = " (this split also chose the training step)" if retrieval["chose_step"] else ""
-        tables.append(retrieval_table(retrieval, title=f"Retrieval, {retrieval['split']}{note}"))
+        note = "; these images also chose the training step" if retrieval["chose_step"] else ""
+        tables.append(retrieval_table(retrieval, title=f"Retrieval on {retrieval['split']}{note}"))
     if "classification" in results:
         title = "Zero-shot classification"
         tables.append(classification_table(results["classification"], title=title))

@@ -11,7 +11,7 @@ from typing import Any
 
 from lateen.align.trainer import TrainResult
 from lateen.align.trainer import train as train_heads
-from lateen.data import Dataset, open_dataset
+from lateen.data import Dataset, Sample, open_dataset
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoding import encode
 from lateen.errors import DataError
@@ -34,6 +34,8 @@ class RunResult:
         out: the run's folder; the model is in ``model``, the features in ``stores``.
         model: the trained model, its encoders loaded.
         results: the JSON of ``results.json``.
+        pairs: the features of the split that the results lead with.
+        samples: its samples, for showing examples.
         metrics: the training's ``metrics.jsonl``.
         seconds: wall-clock time of each stage in this call; near 0 where it was already done.
     """
@@ -41,6 +43,8 @@ class RunResult:
     out: Path
     model: AlignedModel
     results: dict[str, Any]
+    pairs: Pairs
+    samples: dict[str, Sample]
     metrics: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -79,7 +83,10 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
         write_json(folder / RESULTS, results)
-    return RunResult(folder, model, results, trained.metrics, clock.seconds)
+    headline = _headline(splits, chosen_on)
+    shown = splits[headline]
+    samples = _samples(plan.data, headline, set(shown.ids))
+    return RunResult(folder, model, results, shown, samples, trained.metrics, clock.seconds)
 
 
 @dataclass
@@ -140,6 +147,13 @@ def _open(data: DataSection, source: str, split: str) -> Dataset:
     )  # fmt: skip
 
 
+def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
+    """The samples with these ids; those of the holdout are in the training split."""
+    name = "train" if split == "holdout" else split
+    dataset = _open(data, getattr(data, name), name)
+    return {s.id: s for s in dataset if isinstance(s, Sample) and s.id in ids}
+
+
 def _may_be_hub(source: str) -> bool:
     return source.count("/") == 1 and not Path(source).suffix
 
@@ -170,6 +184,11 @@ def _train(plan: Recipe, pairs: Pairs, validation: Pairs, folder: Path) -> Train
     )  # fmt: skip
 
 
+def _headline(splits: Mapping[str, Pairs], chosen_on: str) -> str:
+    """The split whose numbers come first: one that chose nothing, where there is one."""
+    return "test" if "test" in splits else chosen_on
+
+
 def _evaluate(
     plan: Recipe, model: AlignedModel, splits: Mapping[str, Pairs], chosen_on: str, folder: Path
 ) -> dict[str, Any]:
@@ -179,8 +198,7 @@ def _evaluate(
             name: {**retrieval_result(model, pairs), "split": name, "chose_step": name == chosen_on}
             for name, pairs in splits.items()
         }
-        headline = "test" if "test" in by_split else chosen_on
-        results["retrieval"] = by_split.pop(headline)
+        results["retrieval"] = by_split.pop(_headline(splits, chosen_on))
         results["other_splits"] = by_split
     if plan.evaluate.classification is not None:
         results["classification"] = evaluate_classification(

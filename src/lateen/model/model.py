@@ -280,7 +280,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         if encoders:
             embed_encoders(self.config, folder)
         self.config.embedded_encoders = encoders
-        super().save_pretrained(folder, **options)
+        with quiet_transformers():
+            super().save_pretrained(folder, **options)
         write_card(self.config, folder)
         self._folder = folder
 

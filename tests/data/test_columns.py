@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from lateen.data.columns import find_id_column, find_image_column, guess_caption_columns
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["caption", "Captions", "caption_0", "text", "raw", "short", "longSV_captions", "short_llava",
+     "raw_caption", "title", "sentence", "comment", "alt_text", " Text ", "Image Caption"],
+)  # fmt: skip
+def test_names_of_caption_columns(name: str) -> None:
+    assert guess_caption_columns(["image", name, "width"]) == (name,)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["longitude", "caption_id", "text_url", "captionid", "context", "texts_path", "drawing",
+     "comment_number", "text_embedding", "label", "entitled", ""],
+)  # fmt: skip
+def test_names_of_other_columns(name: str) -> None:
+    assert guess_caption_columns(["image", name]) == ()
+
+
+def test_the_commonest_name_of_the_image_wins_whatever_the_order() -> None:
+    assert find_image_column(["path", "Image Path", "filename"], None) == "Image Path"
+    assert find_image_column(["path", "image"], "path") == "path"
+    assert find_image_column(["image_id", "caption"], None) is None
+    assert find_id_column(["caption", "Image-ID"]) == "Image-ID"
+    assert find_id_column(["caption"]) is None
