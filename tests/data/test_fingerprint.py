@@ -200,10 +200,12 @@ def test_threads_share_the_cache(tmp_path: Path) -> None:
 def test_processes_share_the_cache_and_one_may_be_killed(tmp_path: Path, hashed: list[str]) -> None:
     paths = write(tmp_path, 200)
     program = (
-        "import sys, pathlib; from lateen.data import fingerprint as f; f._COMMIT_EVERY = 50\n"
-        "paths = sorted(pathlib.Path(sys.argv[1]).glob('*.bin')); print(flush=True)\n"
-        "while True: f.file_hashes(paths); f._connect(f.cache_folder() / 'fingerprints.sqlite')"
-        ".execute('DELETE FROM files').connection.commit()"
+        "import sys, time, pathlib; from lateen.data import fingerprint as f\n"
+        "f._COMMIT_EVERY = 50; paths = sorted(pathlib.Path(sys.argv[1]).glob('*.bin'))\n"
+        "print(flush=True)\n"
+        "while True:\n"
+        "    f.file_hashes(paths); time.sleep(0.02)\n"
+        "    with f._cache() as cache, cache: cache.execute('DELETE FROM files')\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
@@ -215,6 +217,7 @@ def test_processes_share_the_cache_and_one_may_be_killed(tmp_path: Path, hashed:
         assert file_hashes(paths) == expected
         time.sleep(0.05)
     for other in others:
+        assert other.poll() is None
         other.kill()
         other.communicate()
     assert file_hashes(paths) == expected

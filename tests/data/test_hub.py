@@ -142,6 +142,7 @@ def test_a_hub_name_is_loaded_with_its_split(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("error", [
     datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."),
+    datasets.exceptions.DatasetGenerationError("An error occurred"),
     ConnectionError("Couldn't reach 'a/b' on the Hub"),
     ValueError("Unknown split 'x'.\nShould be one of ['train']."),
 ])  # fmt: skip

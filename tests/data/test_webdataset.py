@@ -20,7 +20,7 @@ Files = Iterable[tuple[str, bytes]]
 
 
 def write_tar(path: Path, files: Files) -> Path:
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "w", errors="surrogateescape") as tar:
         for name, content in files:
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -117,6 +117,16 @@ def test_faults_within_samples_are_recorded(tmp_path: Path) -> None:
         "broken": "its .json is not a JSON object",
         "list": "its .json is not a JSON object",
     }
+
+
+def test_a_name_that_is_not_utf8_is_skipped(tmp_path: Path) -> None:
+    dataset = WebDataset(
+        write_tar(tmp_path / "a.tar", [("caf\udce9.jpg", jpeg()), *sample("b", 1)])
+    )
+    (skip,) = skips(dataset)
+    assert (skip.id, skip.reason) == ("caf\\udce9", "the id is not valid Unicode")
+    assert [sample.id for sample in samples(dataset)] == ["b"]
+    assert len(dataset.fingerprint) == 64
 
 
 def ends_of_files(path: Path) -> list[tuple[str, int]]:

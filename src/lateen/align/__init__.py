@@ -1,1 +1,1 @@
-""""""
+"""Training the alignment heads between two frozen encoders on their stored features."""

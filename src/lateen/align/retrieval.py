@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -84,10 +84,10 @@ def retrieval(image: Tensor, text: Tensor, owner: Tensor, *, chunk: int = 256) -
     }
 
 
-def mean_recall(result: Mapping[str, Mapping[str, float]], cutoff: int = 10) -> float:
-    """Mean of both directions' ``R@cutoff``, in percent."""
-    key = f"R@{cutoff}"
-    return (result["text_to_image"][key] + result["image_to_text"][key]) / 2
+def mean_recall(result: Mapping[str, Mapping[str, float]], cutoffs: Sequence[int] = (10,)) -> float:
+    """Mean over both directions and ``cutoffs`` of R@K, in percent."""
+    recalls = [direction[f"R@{k}"] for direction in result.values() for k in cutoffs]
+    return sum(recalls) / len(recalls)
 
 
 def _captions(owner: Tensor, images: int, texts: int) -> Tensor:

@@ -67,7 +67,7 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     """
     files = [_look(os.fspath(path)) for path in paths]
     with _cache() as cache:
-        result = ["" if file is None else _recall(cache, file) for file in files]
+        result = _recall(cache, files)
         unknown = [(i, file) for i, file in enumerate(files) if file is not None and not result[i]]
         with bar(len(unknown), "fingerprint", "file") as progress:
             for start in range(0, len(unknown), _COMMIT_EVERY):
@@ -150,17 +150,22 @@ def _connect(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _recall(cache: sqlite3.Connection | None, file: _File) -> str:
-    if cache is None or not file.settled:
-        return ""
+def _recall(cache: sqlite3.Connection | None, files: Sequence[_File | None]) -> list[str]:
+    """Each file's hash as it was kept, empty where it was not."""
+    result = [""] * len(files)
+    if cache is None:
+        return result
+    query = "SELECT sha256 FROM files WHERE path = ? AND state = ?"
     try:
-        row = cache.execute(
-            "SELECT sha256 FROM files WHERE path = ? AND state = ?",
-            (os.fsencode(file.path), file.state),
-        ).fetchone()
-    except sqlite3.Error:  # damaged further in: as good as forgotten
-        return ""
-    return str(row[0]) if row else ""
+        cache.execute("BEGIN")  # one lock for all, not one for each
+        for index, file in enumerate(files):
+            if file is not None and file.settled:
+                row = cache.execute(query, (os.fsencode(file.path), file.state)).fetchone()
+                result[index] = str(row[0]) if row else ""
+        cache.rollback()
+    except sqlite3.Error as error:  # damaged further in, or locked: as good as forgotten
+        log.info("file hashes are not remembered: %s", error)
+    return result
 
 
 def _remember(

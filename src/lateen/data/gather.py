@@ -96,6 +96,10 @@ class GatheredDataset:
             source: where the row is.
             fault: why the sample cannot be used, empty if it can.
         """
+        if not is_unicode(sample):
+            name = sample.encode("utf-8", "backslashreplace").decode()
+            self._skip(Skip(name, "the id is not valid Unicode", source))
+            return
         entry = self._by_id.get(sample)
         if entry is None:
             captions: dict[str, list[str]] = {column: [] for column in self.columns}

@@ -117,7 +117,9 @@ def _load(source: Path | str, split: str | None) -> Any:
             found = datasets.load_from_disk(str(source), keep_in_memory=False)
         else:
             found = datasets.load_dataset(str(source), split=split, keep_in_memory=False)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (
+        OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError
+    ) as error:  # fmt: skip
         raise DataError(
             f"the dataset {source} cannot be loaded ({' '.join(str(error).split())})",
             "Check its name; if it is gated, accept its terms on the hub and run `hf auth login`; "

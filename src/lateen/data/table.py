@@ -83,9 +83,8 @@ class Table(RootedDataset):
         names = self._embedded.names() if self._embedded is not None else itertools.repeat(None)
         wanted = [*self.columns, *([key] if key else [])]
         for index, row in enumerate(rows.read(wanted)):
-            sample = (
-                row_key(row.cells.get(key)) if key else sample_id(next(names) or "") or str(index)
-            )
+            name = sample_id(next(names) or "")
+            sample = row_key(row.cells.get(key)) if key else name or str(index)
             fault = row.fault or ("" if sample else f"the row has no {key}")
             if fault:
                 self._skip(Skip(sample, fault, row.source, sample=False))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lateen.encoders.base import EncoderInfo
-from lateen.encoders.runtime import forward_pass
+from lateen.encoders.runtime import forward_pass, quiet_transformers
 from lateen.errors import EncoderError, MissingExtraError
 from lateen.files import read_json
 
@@ -92,13 +92,15 @@ class SentenceEncoder:
                 "sentence_transformers", "text", f"the model {info.id}"
             ) from error
         self._device = device
-        self._model = SentenceTransformer(
-            str(folder), device=str(device), trust_remote_code=trust_remote_code
-        ).eval()
+        with quiet_transformers():
+            self._model = SentenceTransformer(
+                str(folder), device=str(device), trust_remote_code=trust_remote_code
+            ).eval()
         max_tokens = info.preprocessing.get("max_tokens")
         if max_tokens is not None:
             self._model.max_seq_length = max_tokens
-        dim = int(self._model.get_sentence_embedding_dimension() or 0)
+        self.info = info
+        dim = self.encode(["probe"]).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[str]) -> list[str]:
