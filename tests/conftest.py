@@ -80,3 +80,11 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder with 24 pictures and a caption file; see ``toys.album``."""
+    import toys
+
+    return toys.album(tmp_path / "album")
