@@ -31,7 +31,9 @@ class DataSection(_Section):
     """Where images and captions are."""
 
     root: Path = Field(Path(), description="folder that the other paths are relative to")
-    images: str = Field("images", description="image folder, for caption files that name images")
+    images: str | None = Field(
+        None, description="image folder of a caption file (its own folder, or images/ in it)"
+    )
     train: str = Field("train.csv", description="training split: CSV, TSV, JSONL, Parquet, COCO "
                        "JSON, WebDataset shards, a folder, or a datasets name")  # fmt: skip
     validation: str | None = Field(

@@ -89,6 +89,13 @@ def test_several_captions_are_distinct_where_there_are_enough(make_pairs: MakePa
     assert {total[0, caption] for caption in range(5)} == {3}  # 15 draws of 5 captions
 
 
+def test_several_captions_take_turns_over_epochs_too(make_pairs: MakePairs) -> None:
+    p = plan(make_pairs([6] * 5), captions=2, epochs=3)
+    for image in range(5):
+        used = [caption for epoch in range(3) for caption in used_captions(p, epoch)[image]]
+        assert sorted(used) == [0, 1, 2, 3, 4, 5]
+
+
 def test_batches_hold_each_image_with_its_own_captions(make_pairs: MakePairs) -> None:
     pairs = make_pairs([3] * 10, columns=2)
     p = plan(pairs, captions=2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lateen.align import inputs
 from lateen.align.inputs import check_features
 from lateen.errors import TrainingError
 from lateen.store import Store, pair
@@ -60,6 +61,15 @@ def test_one_constant_dim_among_others_is_no_fault(tmp_path: Path) -> None:
     features = torch.randn(6, 3)
     features[:, 1] = 0
     check_features(pair(images(tmp_path, features), texts(tmp_path, torch.randn(6, 3))))
+
+
+def test_stores_are_judged_as_a_whole_and_not_chunk_by_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_CHUNK", 2)
+    features = torch.randn(5, 3)
+    features[2:] = features[1]
+    check_features(pair(images(tmp_path, features), texts(tmp_path, torch.randn(5, 3))))
 
 
 def test_rows_that_are_not_used_are_not_judged(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def _add_captions(entry: _Entry, column: str, cell: Any, place: str) -> None:
     if not isinstance(cell, (list, tuple)):
         _add_caption(entry, column, cell, place)
     elif not cell:
-        entry.skips.append(Skip(entry.id, "it has no caption", place, sample=False))
+        entry.skips.append(Skip(entry.id, "it has no caption", place, sample=False, column=column))
     else:
         for index, value in enumerate(cell):
             _add_caption(entry, column, value, f"{place}[{index}]")
@@ -152,7 +152,7 @@ def _add_captions(entry: _Entry, column: str, cell: Any, place: str) -> None:
 def _add_caption(entry: _Entry, column: str, value: Any, place: str) -> None:
     reason = _unusable(value)
     if reason:
-        entry.skips.append(Skip(entry.id, reason, place, sample=False))
+        entry.skips.append(Skip(entry.id, reason, place, sample=False, column=column))
     else:
         entry.captions[column].append(value.strip())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -99,20 +99,25 @@ class Skip:
         source: where it was found: a path, a table's line, a caption column with its index.
         sample: True where the whole sample leaves every modality; False where only one of its
             captions does.
+        column: the caption column it concerns, if it concerns one alone.
     """
 
     id: str
     reason: str
     source: str
     sample: bool = True
+    column: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON line."""
-        return {"id": self.id, "reason": self.reason, "source": self.source, "sample": self.sample}
+        return asdict(self)
 
 
 class Dataset(Protocol):
-    """Samples in a fixed order. Iterating twice gives the same, and does not decode images."""
+    """Samples in a fixed order. Iterating twice gives the same, and does not decode images.
+
+    A sample with no usable caption in one of the columns comes with a skip for that column.
+    """
 
     @property
     def name(self) -> str:

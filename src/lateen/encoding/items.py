@@ -25,7 +25,7 @@ def items_of(dataset: Dataset, modality: str, column: str | None) -> Iterator[It
     """The dataset as items of one modality, and the skips that concern it, in order."""
     for sample in dataset:
         if isinstance(sample, Skip):
-            if sample.sample or modality == "text":
+            if sample.sample or (modality == "text" and sample.column in (None, column)):
                 yield sample
         elif modality == "image":
             if sample.image is not None:
@@ -36,14 +36,12 @@ def items_of(dataset: Dataset, modality: str, column: str | None) -> Iterator[It
 
 def _captions(sample: Sample, column: str) -> Iterator[Item | Skip]:
     captions = sample.captions.get(column, ())
-    if not captions:
-        yield Skip(sample.id, "no caption", f"column {column}", sample=True)
     for index, caption in enumerate(captions):
         source = f"column {column}, caption {index + 1}"
         if caption.strip():
             yield Item(sample.id, caption, source)
         else:
-            yield Skip(sample.id, "empty caption", source, sample=False)
+            yield Skip(sample.id, "empty caption", source, sample=False, column=column)
 
 
 def fingerprint(dataset: Dataset, modality: str, column: str | None) -> tuple[int, str]:
@@ -56,7 +54,7 @@ def fingerprint(dataset: Dataset, modality: str, column: str | None) -> tuple[in
     whole = False
     for item in items_of(dataset, modality, column):
         count += 1
-        parts = [item.id, item.source if isinstance(item, Skip) else ""]
+        parts = [item.id]  # and no path: a dataset that was moved is the same dataset
         if isinstance(item, Skip):
             parts.append(item.reason)
         elif isinstance(item.content, str):

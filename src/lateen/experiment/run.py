@@ -138,10 +138,9 @@ def _open(data: DataSection, source: str, split: str) -> Dataset:
     """A split's dataset: a path below the root, or a datasets name as it stands."""
     path = data.root / source
     exists = path.exists() or "{" in source
-    images = data.root / data.images
     return open_dataset(
         path if exists or not _may_be_hub(source) else source,
-        images=images if images.is_dir() else None,
+        images=data.root / data.images if data.images else None,
         image_column=data.image_column, captions=data.captions,
         split=split if not exists else None,
     )  # fmt: skip

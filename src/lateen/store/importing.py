@@ -94,7 +94,7 @@ def _write(array: np.ndarray[Any, Any], names: list[str], writer: StoreWriter) -
             ids = names[start : start + len(rows)]
             skipped = [
                 {"id": ids[i], "reason": "NaN or infinity", "source": f"row {start + i}",
-                 "sample": False}
+                 "sample": False, "column": writer.description.column}
                 for i in np.flatnonzero(~finite)
             ]  # fmt: skip
             kept = [i for i, good in zip(ids, finite, strict=True) if good]
