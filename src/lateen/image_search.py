@@ -76,7 +76,7 @@ def search(
         raise UsageError("the query is empty", "Say in a few words what to look for.")
     ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
     samples, features = photo_features(ready, images, cache=cache)
-    with torch.inference_mode():
+    with torch.no_grad():
         parts = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
         image = torch.cat([ready.project_image(part).cpu() for part in parts])
         scores = ready.encode_text(queries) @ image.T

@@ -8,9 +8,11 @@ valid one.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,7 +37,8 @@ class DataSection(_Section):
         None, description="image folder of a caption file (its own folder, or images/ in it)"
     )
     train: str = Field("train.csv", description="training split: CSV, TSV, JSONL, Parquet, COCO "
-                       "JSON, WebDataset shards, a folder, or a datasets name")  # fmt: skip
+                       "JSON, WebDataset shards, a folder, a datasets name; file#split for one of "
+                       "several splits")  # fmt: skip
     validation: str | None = Field(
         None, description="split that picks the best step; without it, `holdout` of train does"
     )
@@ -81,11 +84,11 @@ class HeadSection(_Section):
     """The alignment heads, one per modality (METHODS §1.2)."""
 
     name: Literal["linear", "mlp", "glu"] = Field("linear", description="shape of both heads")
-    dim: int = Field(1024, gt=0, description="length of the shared embedding")
+    dim: int = Field(512, gt=0, description="length of the shared embedding")
     width: int | None = Field(None, gt=0, description="hidden / input width (mlp 4, glu 8)")
     depth: int = Field(1, gt=0, description="how many such blocks, without residuals")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of the normalised features set to 0 in training"
+        0.5, ge=0, lt=1, description="share of the normalised features set to 0 in training"
     )
 
     @model_validator(mode="after")
@@ -98,7 +101,7 @@ class HeadSection(_Section):
 class TrainSection(_Section):
     """How the heads are trained (METHODS §1.3, §1.4)."""
 
-    loss: Literal["sigmoid", "infonce"] = "sigmoid"
+    loss: Literal["sigmoid", "infonce"] = Field("sigmoid", description="contrastive loss")
     normalization: Literal["batch", "batch_squared"] = Field(
         "batch", description="sigmoid loss over B (SigLIP) or B² (SAIL)"
     )
@@ -106,18 +109,18 @@ class TrainSection(_Section):
     captions_per_image: int = Field(
         1, gt=0, description="captions of each column drawn per image and step, each a positive"
     )
-    optimizer: Literal["adamw", "lion"] = "adamw"
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    optimizer: Literal["adamw", "lion"] = Field("adamw", description="optimiser")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="not on biases, norms, scale and bias")
     betas: tuple[float, float] | None = Field(None, description="(0.9, 0.99 lion; 0.9, 0.95 adamw)")
-    batch: int = Field(1024, gt=1, description="images per step at most; an epoch is split evenly")
-    epochs: int = Field(100, gt=0, description="passes over the images")
+    batch: int = Field(512, gt=1, description="images per step at most; an epoch is split evenly")
+    epochs: int = Field(60, gt=0, description="passes over the images")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with rising rate")
     clip_norm: float | None = Field(1.0, gt=0, description="gradient norm limit, null for none")
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")
     chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
-    precision: Precision = Field("float32", description="of the matrix products in training")
+    precision: Precision = Field("auto", description="of the matrix products in training")
     validations: int = Field(10, ge=1, description="validation retrievals during training")
     checkpoints: int = Field(10, ge=1, description="checkpoints during training")
     seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
@@ -136,15 +139,9 @@ Preset = Literal["small", "sail", "probe"]
 
 # METHODS §1.4; `small` is what `lateen run` uses where nothing else is said.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "small": {
-        "head": {"name": "linear", "dim": 512, "dropout": 0.5},
-        "train": {
-            "loss": "sigmoid", "normalization": "batch", "optimizer": "adamw", "lr": 3e-3,
-            "batch": 512, "epochs": 60, "precision": "auto",
-        },
-    },
+    "small": {},
     "sail": {
-        "head": {"name": "glu", "dim": 1024, "width": 8},
+        "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
         "train": {
             "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
             "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4, "betas": (0.9, 0.99),
@@ -152,7 +149,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "probe": {
-        "head": {"name": "linear", "dim": 2048},
+        "head": {"name": "linear", "dim": 2048, "dropout": 0.0},
         "train": {
             "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
             "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-7, "betas": (0.9, 0.99),
@@ -226,14 +223,28 @@ def keys() -> Iterator[tuple[str, str, str, str]]:
             )  # fmt: skip
 
 
+_TYPE_NAMES = {
+    str: "text",
+    Path: "path",
+    int: "whole number",
+    float: "number",
+    bool: "true | false",
+}
+
+
 def _show(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
-    text = getattr(annotation, "__name__", None) if isinstance(annotation, type) else None
-    text = text or str(annotation).replace("typing.", "").replace("pathlib.", "")
-    return text.replace("Literal[", "[").replace(" | None", "").replace("'", "")
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, options))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_name, options))
+    if get_origin(annotation) is tuple:
+        return "list of " + _type_name(options[0])
+    return _TYPE_NAMES.get(annotation, str(annotation))
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,17 +281,25 @@ def _parse(text: str) -> Any:
 
 def _unknown(dotted: str) -> RecipeError:
     names = [name for name, *_ in keys()]
-    section = dotted.split(".")[0]
-    same = [name for name in names if name.split(".")[0] == section]
-    return RecipeError(f"unknown recipe key {dotted!r}", choices(dotted, same or names))
+    same = [name for name in names if name.split(".")[0] == dotted.split(".")[0]]
+    if same:
+        return RecipeError(f"unknown recipe key {dotted!r}", choices(dotted, same))
+    near = difflib.get_close_matches(dotted, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    sections = ", ".join(Recipe.model_fields)
+    return RecipeError(
+        f"unknown recipe key {dotted!r}", f"{hint}The sections are {sections}; see `lateen keys`."
+    )
 
 
 def _explain(error: ValidationError) -> RecipeError:
     first = error.errors()[0]
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _unknown(dotted)
+        inside = first["input"]  # a whole section, if it is the section that is unknown
+        first_key = next(iter(inside), "") if isinstance(inside, dict) else ""
+        return _unknown(f"{dotted}.{first_key}" if first_key else dotted)
     return RecipeError(
         f"recipe key {dotted!r} cannot be {first['input']!r}: {first['msg'].lower()}",
-        "See `lateen run --help` for every key, its type and its default.",
+        "See `lateen keys` for every key, its type and its default.",
     )

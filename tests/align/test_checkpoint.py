@@ -87,7 +87,7 @@ def test_a_restored_optimizer_goes_on_exactly(name: str) -> None:
 
     def start() -> tuple[AlignmentHeads, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        heads = AlignmentHeads(HeadSection(name="glu", dim=4), 5, 6)
+        heads = AlignmentHeads(HeadSection(dropout=0.0, name="glu", dim=4), 5, 6)
         return heads, build_optimizer(heads, settings)
 
     def step(heads: AlignmentHeads, optimizer: torch.optim.Optimizer, seed: int) -> None:

@@ -36,7 +36,7 @@ def golden() -> Golden:
         state = torch.load(folder / "sail_glu.pt", weights_only=True)["state_dict"]
     with np.load(folder / "sail_glu.npz") as file:
         values = {name: torch.from_numpy(file[name]) for name in file.files}
-    heads = AlignmentHeads(HeadSection(name="glu", dim=16), 32, 24)
+    heads = AlignmentHeads(HeadSection(dropout=0.0, name="glu", dim=16), 32, 24)
     shapes = heads.state_dict()
     heads.load_state_dict({
         _our_name(name): tensor.reshape(shapes[_our_name(name)].shape)

@@ -12,7 +12,7 @@ from lateen.recipe import HeadSection
 
 
 def head_section(name: str, **values: object) -> HeadSection:
-    return HeadSection.model_validate({"name": name, "dim": 3, **values})
+    return HeadSection.model_validate({"name": name, "dim": 3, "dropout": 0.0, **values})
 
 
 def normed(head: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -63,12 +63,13 @@ def test_one_constant_dim_among_others_is_no_fault(tmp_path: Path) -> None:
     check_features(pair(images(tmp_path, features), texts(tmp_path, torch.randn(6, 3))))
 
 
+@pytest.mark.parametrize("difference", [-1.0, 1.0])
 def test_stores_are_judged_as_a_whole_and_not_chunk_by_chunk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
     monkeypatch.setattr(inputs, "_CHUNK", 2)
-    features = torch.randn(5, 3)
-    features[2:] = features[1]
+    features = torch.randn(1, 3).repeat(5, 1)
+    features[0] += difference
     check_features(pair(images(tmp_path, features), texts(tmp_path, torch.randn(5, 3))))
 
 

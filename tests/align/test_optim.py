@@ -50,7 +50,7 @@ def test_lion_does_not_move_on_a_zero_gradient_without_decay() -> None:
 def test_weight_decay_is_on_matrices_only(
     name: str, kind: type[torch.optim.Optimizer], betas: tuple[float, float]
 ) -> None:
-    heads = AlignmentHeads(HeadSection(name="glu", dim=4), 5, 6)
+    heads = AlignmentHeads(HeadSection(dropout=0.0, name="glu", dim=4), 5, 6)
     optimizer = build_optimizer(heads, settings(optimizer=name, lr=0.2, weight_decay=0.3))
     assert isinstance(optimizer, kind)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
@@ -62,7 +62,7 @@ def test_weight_decay_is_on_matrices_only(
 
 
 def test_betas_can_be_set() -> None:
-    heads = AlignmentHeads(HeadSection(dim=4), 5, 6)
+    heads = AlignmentHeads(HeadSection(dropout=0.0, dim=4), 5, 6)
     optimizer = build_optimizer(heads, settings(betas=(0.5, 0.6)))
     assert optimizer.param_groups[0]["betas"] == (0.5, 0.6)
 

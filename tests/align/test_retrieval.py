@@ -35,7 +35,8 @@ def test_recall_of_a_three_by_four_worked_by_hand() -> None:
     assert result["image_to_text"] == {
         "R@1": pytest.approx(200 / 3), "R@5": 100, "R@10": 100, "median_rank": 1,
     }  # fmt: skip
-    assert mean_recall(result) == 100
+    assert mean_recall(result, (10,)) == 100
+    assert mean_recall(result) == pytest.approx((50 + 200 / 3 + 400) / 6)
     assert mean_recall(result, (1,)) == pytest.approx((50 + 200 / 3) / 2)
     assert mean_recall(result, (1, 5)) == pytest.approx((50 + 200 / 3 + 200) / 4)
 

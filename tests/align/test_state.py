@@ -10,11 +10,12 @@ from lateen.recipe import HeadSection, TrainSection
 
 
 def start() -> TrainState:
-    return TrainState(AlignmentHeads(HeadSection(dim=4), 5, 6), TrainSection())
+    return TrainState(AlignmentHeads(HeadSection(dropout=0.0, dim=4), 5, 6), TrainSection())
 
 
 def recall(value: float) -> dict[str, dict[str, float]]:
-    return {"text_to_image": {"R@10": value}, "image_to_text": {"R@10": value}}
+    recalls = dict.fromkeys(("R@1", "R@5", "R@10"), value)
+    return {"text_to_image": recalls, "image_to_text": recalls}
 
 
 def bias(tensors: Any) -> float:

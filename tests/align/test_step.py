@@ -19,7 +19,7 @@ def section(**values: Any) -> TrainSection:
 
 def start(settings: TrainSection) -> TrainState:
     torch.manual_seed(0)
-    return TrainState(AlignmentHeads(HeadSection(dim=4), 5, 6), settings)
+    return TrainState(AlignmentHeads(HeadSection(dropout=0.0, dim=4), 5, 6), settings)
 
 
 def batch(texts: int = 1) -> Batch:

@@ -47,6 +47,10 @@ def same(a: TrainResult, b: TrainResult) -> bool:
     return all(map(torch.equal, weights(a).values(), weights(b).values()))
 
 
+def all_recalls(value: float) -> dict[str, float]:
+    return dict.fromkeys(("R@1", "R@5", "R@10"), value)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -97,12 +101,13 @@ def test_the_best_validation_is_kept(
     def validate(heads: torch.nn.Module, _: Pairs) -> dict[str, dict[str, float]]:
         seen.append({name: p.clone() for name, p in heads.state_dict().items()})
         recall = next(recalls)
-        return {"text_to_image": {"R@10": recall}, "image_to_text": {"R@10": recall}}
+        return {"text_to_image": all_recalls(recall), "image_to_text": all_recalls(recall)}
 
     monkeypatch.setattr(trainer, "validate", validate)
     result = run(pairs, tmp_path, pairs)
     assert result.best_step == 9
-    assert result.best_metrics == {"text_to_image": {"R@10": 30.0}, "image_to_text": {"R@10": 30.0}}
+    thirty = all_recalls(30.0)
+    assert result.best_metrics == {"text_to_image": thirty, "image_to_text": thirty}
     assert all(map(torch.equal, weights(result).values(), seen[1].values()))
     again = run(pairs, tmp_path, pairs)
     assert again.skipped

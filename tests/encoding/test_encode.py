@@ -158,7 +158,7 @@ def test_nothing_to_encode_and_wrong_columns_are_explained(album: Path) -> None:
     (album / "two.jsonl").write_text('{"image": "000.png", "short": "a", "long": "b"}\n')
     with pytest.raises(UsageError, match=r"short, long.*--column"):
         encode(album / "two.jsonl", WordEncoder(), album / "t", captions=("short", "long"))
-    with pytest.raises(DataError, match="no caption column 'shirt'.*Did you mean 'short'"):
+    with pytest.raises(DataError, match=r"no caption column 'shirt'.*Did you mean 'short'"):
         encode(
             album / "two.jsonl", WordEncoder(), album / "t", captions=("short", "long"),
             column="shirt",

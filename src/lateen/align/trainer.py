@@ -15,7 +15,7 @@ from lateen.align.metrics import MetricsLog
 from lateen.align.optim import learning_rate
 from lateen.align.seeding import Stream, seeded
 from lateen.align.state import TrainState, new_heads
-from lateen.align.step import autocast, training_step
+from lateen.align.step import training_step
 from lateen.align.validation import validate
 from lateen.encoders.runtime import resolve_device
 from lateen.errors import TrainingError
@@ -68,7 +68,7 @@ def train(
 
     Args:
         pairs: features to train on.
-        validation: features whose retrieval (first caption column, mean R@10 of both directions)
+        validation: features whose retrieval (first caption column, mean of R@1/5/10 both ways)
             picks the best heads; without it the last ones are given back.
         head: shape of the heads.
         settings: loss, optimiser, schedule.
@@ -119,8 +119,7 @@ def _run(
                 metrics.write({"step": done, "epoch": plan.epoch(step) + 1, **row})
                 progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)
             if validation is not None and _due(done, total, settings.validations):
-                with autocast(settings.precision, device):
-                    recall = validate(state.heads, validation)
+                recall = validate(state.heads, validation)
                 metrics.write({"step": done, "validation": recall})
                 state.keep_if_best(recall)
             if _due(done, total, settings.checkpoints):

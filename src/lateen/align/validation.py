@@ -13,9 +13,13 @@ _CHUNK = 8192
 
 @torch.no_grad()
 def validate(heads: AlignmentHeads, pairs: Pairs) -> Retrieval:
-    """Retrieval of ``pairs``' images and the captions of their first column, without dropout."""
+    """Retrieval of ``pairs``' images and the captions of their first column.
+
+    Without dropout and in float32 whatever the training's precision, as every later evaluation.
+    """
     device = heads.logit_scale.device
     features, owner = pairs.all_texts(0)
+    training = heads.training
     heads.eval()
     image = [
         heads.embed_image(pairs.image_features(slice(i, i + _CHUNK)).to(device))
@@ -25,5 +29,5 @@ def validate(heads: AlignmentHeads, pairs: Pairs) -> Retrieval:
         heads.embed_text(features[i : i + _CHUNK].to(device))
         for i in range(0, len(features), _CHUNK)
     ]
-    heads.train()
+    heads.train(training)
     return retrieval(torch.cat(image), torch.cat(text), owner)

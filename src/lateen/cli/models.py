@@ -56,8 +56,9 @@ def keys() -> None:
     from lateen.recipe import keys as recipe_keys
     from lateen.report.tables import Column, TableData
 
-    columns = [Column("key"), Column("values"), Column("default"), Column("meaning")]
-    show_table(TableData("Recipe keys", columns, [list(row) for row in recipe_keys()]))
+    columns = [Column("key", whole=True), Column("default"), Column("meaning")]
+    rows = [[key, default, f"{meaning}: {kind}"] for key, kind, default, meaning in recipe_keys()]
+    show_table(TableData("Recipe keys", columns, rows))
 
 
 def train(
@@ -116,6 +117,7 @@ def evaluate(
     ] = None,
     captions: Annotated[Path | None, Parameter(help="retrieval: caption file")] = None,
     column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
+    split: Annotated[str | None, Parameter(help="split of a caption file that has several")] = None,
     vision_encoder: Annotated[
         str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
     ] = None,
@@ -140,7 +142,9 @@ def evaluate(
     ready = AlignedModel.from_pretrained(
         model, vision_encoder=vision_encoder, text_encoder=text_encoder
     )
-    result = evaluate_model(ready, task, images=images, captions=captions, column=column)
+    result = evaluate_model(
+        ready, task, images=images, captions=captions, column=column, split=split
+    )
     if json:
         show_json(result)
         return

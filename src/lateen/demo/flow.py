@@ -88,11 +88,12 @@ def _write_page(
 ) -> Path:  # fmt: skip
     retrieval = result.results["retrieval"]
     images = {i: s.image for i, s in result.samples.items() if s.image is not None}
+    recall = mean_recall(retrieval, (10,))
     rows = best_matches(result.model, SENTENCES, result.pairs, images)
     save_png(contact_sheet(rows), out / "sheet.png")
     page = Page("A CLIP from two frozen encoders", "lateen's demo, without data or network")
     page.headline([
-        Headline(f"{mean_recall(retrieval):.0f} %", "mean R@10", f"among {len(images)} new scenes"),
+        Headline(f"{recall:.0f} %", "mean R@10", f"among {len(images)} new scenes"),
         Headline(f"{shape['top1']:.0f} %", "zero-shot shape", "combinations never seen"),
         Headline(f"{colour['top1']:.0f} %", "zero-shot colour", "combinations never seen"),
     ])  # fmt: skip

@@ -39,13 +39,15 @@ def _cpu_has_bfloat16() -> bool:
 
 @contextlib.contextmanager
 def forward_pass(device: torch.device, precision: str) -> Iterator[None]:
-    """Inference mode, and autocast where the precision is bfloat16.
+    """No gradients, and autocast where the precision is bfloat16.
+
+    Not inference mode: its tensors could not be trained on.
 
     Autocast keeps norms and reductions in float32; it costs nothing against pure bfloat16 here
     and keeps text features at cosine ≥ 0.9999 of float32.
     """
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.inference_mode(), autocast:
+    with torch.no_grad(), autocast:
         yield
 
 

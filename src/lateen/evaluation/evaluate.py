@@ -33,6 +33,7 @@ def evaluate(
     images: str | Path | None = None,
     captions: str | Path | None = None,
     column: str | None = None,
+    split: str | None = None,
     templates: Sequence[str] = TEMPLATES,
     cache: Path | None = None,
 ) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def evaluate(
             with one subfolder of images per class.
         captions: retrieval: any source of pairs that :func:`~lateen.data.open_dataset` reads.
         column: the caption column, if there are several.
+        split: of a caption file or datasets name that has splits.
         templates: prompts with ``{}`` for the class name.
         cache: where to keep features; lateen's cache folder if not given.
 
@@ -62,7 +64,7 @@ def evaluate(
             raise UsageError(
                 "retrieval needs image-caption pairs", "Give --captions (and --images)."
             )
-        return evaluate_retrieval(ready, source, images if captions else None, column, cache)
+        return evaluate_retrieval(ready, source, images if captions else None, column, split, cache)
     if task == "classification":
         if images is None:
             raise UsageError("classification needs a class folder", "Give --images.")
@@ -75,10 +77,11 @@ def evaluate_retrieval(
     source: str | Path,
     images: str | Path | None = None,
     column: str | None = None,
+    split: str | None = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
     """Retrieval both ways on any source of pairs; see :func:`evaluate`."""
-    dataset = open_dataset(source, images=images)
+    dataset = open_dataset(source, images=images, split=split)
     columns = [column] if column else dataset.columns[:1]
     if not columns:
         raise DataError(f"{dataset.name} has no captions", "Give --captions.")
@@ -147,7 +150,7 @@ def evaluate_classification(
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _project(
     project: Callable[[Tensor], Tensor], store: Store, rows: Sequence[int] | Any
 ) -> Tensor:

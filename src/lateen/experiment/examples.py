@@ -12,7 +12,7 @@ from lateen.report import SheetHit, SheetRow
 from lateen.store import Pairs
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def best_matches(
     model: AlignedModel,
     queries: Sequence[str],

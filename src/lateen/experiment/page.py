@@ -110,7 +110,9 @@ def _headlines(results: dict[str, Any]) -> list[Headline]:
     lines = []
     if "retrieval" in results:
         retrieval = results["retrieval"]
-        lines.append(Headline(f"{mean_recall(retrieval):.1f} %", "mean R@10", "both directions"))
+        lines.append(
+            Headline(f"{mean_recall(retrieval, (10,)):.1f} %", "mean R@10", "both directions")
+        )
         first = retrieval["text_to_image"]["R@1"]
         lines.append(
             Headline(f"{first:.1f} %", "text → image R@1", f"{retrieval['images']} images")

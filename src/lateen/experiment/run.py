@@ -134,15 +134,19 @@ def _encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -
     return splits
 
 
-def _open(data: DataSection, source: str, split: str) -> Dataset:
-    """A split's dataset: a path below the root, or a datasets name as it stands."""
+def _open(data: DataSection, source: str, name: str) -> Dataset:
+    """A split's dataset: what lies below the root, or else a datasets name.
+
+    ``file.json#val`` names a split inside it; of a datasets name it is by default ``name``.
+    """
+    source, _, split = source.partition("#")
     path = data.root / source
-    exists = path.exists() or "{" in source
+    hub = not path.exists() and source.count("/") == 1 and not Path(source).suffix
     return open_dataset(
-        path if exists or not _may_be_hub(source) else source,
+        source if hub else path,
         images=data.root / data.images if data.images else None,
         image_column=data.image_column, captions=data.captions,
-        split=split if not exists else None,
+        split=split or (name if hub else None),
     )  # fmt: skip
 
 
@@ -151,10 +155,6 @@ def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
     name = "train" if split == "holdout" else split
     dataset = _open(data, getattr(data, name), name)
     return {s.id: s for s in dataset if isinstance(s, Sample) and s.id in ids}
-
-
-def _may_be_hub(source: str) -> bool:
-    return source.count("/") == 1 and not Path(source).suffix
 
 
 def _store(

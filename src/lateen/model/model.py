@@ -154,7 +154,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
     # -- embeddings -------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_image(
         self,
         images: Image | str | Path | Sequence[Image | str | Path],
@@ -180,7 +180,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             parts.append(self.project_image(features, normalize=normalize))
         return torch.cat(parts) if parts else torch.empty(0, self.config.head_settings.dim)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> Tensor:
         """Texts to embeddings ``[n, dim]``, float32; a single text gives ``[1, dim]``.
 

@@ -33,10 +33,17 @@ def fact(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading, with its unit; ``decimals`` makes it one of right-aligned numbers."""
+    """A column's heading, with its unit.
+
+    Attributes:
+        name: the heading.
+        decimals: makes it a column of right-aligned numbers.
+        whole: its cells are never broken over lines in the terminal.
+    """
 
     name: str
     decimals: int | None = None
+    whole: bool = False
 
     def show(self, cell: Cell) -> str:
         """The cell as text."""
@@ -96,6 +103,7 @@ class TableData:
                 Text(column.name),
                 justify="left" if column.decimals is None else "right",
                 overflow="fold",
+                no_wrap=column.whole,
             )
         for index, row in enumerate(self.cells()):
             style = "dim" if index in self.reference else None

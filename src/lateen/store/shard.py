@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from lateen.errors import StoreError
 from lateen.files import atomic_path, file_sha256
@@ -76,8 +76,7 @@ def write_shard(
     }  # fmt: skip
     metadata = {METADATA: json.dumps(content, ensure_ascii=False, sort_keys=True)}
     with atomic_path(path) as temporary:
-        # Not save_file: that makes the file readable by its owner alone.
-        temporary.write_bytes(save({TENSOR: features.contiguous()}, metadata))
+        save_file({TENSOR: features.contiguous()}, temporary, metadata=metadata)
     return describe_shard(path, len(ids), span)
 
 

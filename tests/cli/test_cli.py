@@ -1,0 +1,175 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import lateen
+from lateen.cli import main
+
+TOYS = ["--vision.encoder", "toys:colour_encoder", "--text.encoder", "toys:word_encoder"]
+SMALL = ["--train.batch", "8", "--train.epochs", "20", "--head.dim=16", "--data.holdout", "0.25"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of ``lateen WORDS``."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def trained(album: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    (album / "recipe.yaml").write_text("data:\n  train: train.jsonl\n")
+    code, out, err = call(
+        capsys, "run", album / "recipe.yaml", "--data.root", album, *TOYS, *SMALL,
+        "--out", album / "run",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "report.html" in out
+    return album
+
+
+def test_run_evaluate_search_inspect(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = trained / "run" / "model"
+    code, out, _ = call(
+        capsys, "evaluate", model, "--task", "retrieval", "--captions", trained / "train.jsonl",
+        "--images", trained / "images", "--json",
+    )  # fmt: skip
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["text_to_image"]) == {"R@1", "R@5", "R@10", "median_rank"}
+    assert result["task"] == "retrieval"
+    assert (result["images"], result["captions"]) == (24, 48)
+    sheet = trained / "sheet.png"
+    code, out, _ = call(
+        capsys, "search", model, "a red picture", "--images", trained / "images", "--k", 3,
+        "--out", sheet, "--json",
+    )  # fmt: skip
+    hits = json.loads(out)["hits"]
+    assert code == 0
+    assert [set(hit) for hit in hits] == [{"id", "path", "score"}] * 3
+    assert Path(hits[0]["path"]).is_file()
+    with Image.open(sheet) as image:
+        assert image.width > 300
+    store = next((trained / "run" / "stores").glob("train-vision*"))
+    code, out, _ = call(capsys, "inspect", store, "--verify")
+    assert code == 0
+    assert "every byte matches" in out
+    code, out, _ = call(capsys, "inspect", store, "--json")
+    assert json.loads(out)["description"]["dim"] == 6
+
+
+def test_encode_import_train(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    code, out, err = call(
+        capsys, "encode", album / "images", "--encoder", "toys:colour_encoder",
+        "--out", album / "img",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "toys:colour_encoder" in out
+    features = {"features": torch.rand(24, 5), "ids": [f"{i:03d}.png" for i in range(24)]}
+    torch.save(features, album / "text.pt")
+    code, _, err = call(
+        capsys, "import", album / "text.pt", "--modality", "text", "--encoder", "mine",
+        "--out", album / "txt",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    code, out, err = call(
+        capsys, "train", "--images", album / "img", "--texts", album / "txt", "--out",
+        album / "clip", "--set", "epochs=2", "--set", "train.batch=8", "--set", "head.dim=4",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert (album / "clip" / "model" / "config.json").is_file()
+
+
+WRONG: list[tuple[Sequence[str], int, str]] = [
+    (["serch"], 2, 'Did you mean "search"?'),
+    (["run"], 2, "RECIPE"),
+    (["run", "absent.yaml", "--out", "o"], 2, "there is no recipe absent.yaml"),
+    (["run", "r.yaml", "--out", "o", "--train.lrr", "1"], 2, "Did you mean 'train.lr'?"),
+    (["run", "r.yaml", "--out", "o", "--trian.lr", "1"], 2, "unknown recipe key 'trian.lr'"),
+    (["run", "r.yaml", "--out", "o", "--train.lr"], 2, "--train.lr has no value"),
+    (["run", "r.yaml", "--out", "o", "--train.lr", "fast"], 2, "cannot be 'fast'"),
+    (["run", "broken.yaml", "--out", "o"], 2, "is not valid YAML"),
+    (["run", "r.yaml", "--out", "o", "stray"], 2, "unexpected argument 'stray'"),
+    (["inspect", "nowhere"], 1, "nowhere does not exist"),
+    (["inspect", "."], 1, "is not a feature store"),
+    (["encode", "nowhere", "--encoder", "toys:colour_encoder", "--out", "o"], 1, "nowhere"),
+    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "o"], 1, "no images in ."),
+    (["encode", "."], 2, "--encoder"),
+    (["evaluate", "nowhere", "--task", "retrieval"], 1, "nowhere is not a lateen model"),
+    (["evaluate", "nowhere", "--task", "retreival"], 2, "retreival"),
+    (["search", "nowhere", "dogs", "--images", "."], 1, "nowhere is not a lateen model"),
+    (["search", "nowhere", "dogs", "--images", ".", "--k", "many"], 2, "many"),
+    (["import", "f.npy", "--modality", "image", "--encoder", "e", "--out", "o"], 1, "no file"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "message"), WRONG, ids=[" ".join(w[0]) for w in WRONG])
+def test_wrong_input_is_one_line_with_a_remedy(
+    words: Sequence[str], code: int, message: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("preset: small\n")
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    got, out, err = call(capsys, *words)
+    assert message in err
+    assert got == code
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_debug_shows_the_trace() -> None:
+    with pytest.raises(lateen.LateenError):
+        main(["inspect", "nowhere", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "keys", "encode", "import", "inspect", "train", "evaluate", "search"]
+)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, command, "--help")
+    assert code == 0
+    assert f"lateen {command}" in out
+    assert len(out.splitlines()) > 5
+
+
+def test_keys_lists_every_recipe_key(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "keys")
+    assert code == 0
+    for key in ("data.root", "vision.pooling", "train.lr", "evaluate.classification"):
+        assert key in out
+
+
+def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
+    for code in ("import lateen", "from lateen.cli import main; main(['--help'])",
+                 "from lateen.cli import main; main(['run', '--help'])"):  # fmt: skip
+        script = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nassert not "
+        script += (
+            "{'torch', 'transformers', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules), sys.modules"
+        )
+        script = script.replace("    from", "    from").replace("; main", "\n    main")
+        subprocess.run(
+            [sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+        )  # fmt: skip
+
+
+def test_the_public_names_are_these() -> None:
+    assert lateen.__all__ == [
+        "AlignedConfig", "AlignedModel", "LateenError", "Pairs", "Recipe", "Store", "encode",
+        "evaluate", "import_features", "load_encoder", "pair", "run", "search", "train",
+    ]  # fmt: skip
+    for name in lateen.__all__:
+        assert getattr(lateen, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'serve'"):
+        lateen.serve  # noqa: B018

