@@ -22,7 +22,6 @@ class ColourEncoder:
     def __init__(self) -> None:
         self.info = EncoderInfo(
             id="toys:colour_encoder", modality="image", dim=6, pooling="mean", weights="v1",
-            load={"name": "toys:colour_encoder"},
         )  # fmt: skip
 
     def prepare(self, items: Sequence[Image.Image]) -> list[torch.Tensor]:
@@ -39,7 +38,6 @@ class WordEncoder:
     def __init__(self) -> None:
         self.info = EncoderInfo(
             id="toys:word_encoder", modality="text", dim=len(COLOURS), pooling="mean", weights="v1",
-            load={"name": "toys:word_encoder"},
         )  # fmt: skip
 
     def prepare(self, items: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-from __future__ import annotations
+from __future__ import logging
 
 from collections import Counter
 
@@ -113,7 +113,8 @@ def test_batches_hold_each_image_with_its_own_captions(make_pairs: MakePairs) ->
 def test_a_batch_larger_than_the_data_is_all_of_it_and_said_so(
     make_pairs: MakePairs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    p = plan(make_pairs([1] * 5), batch=100, epochs=2)
+    with caplog.at_level(logging.INFO, logger="lateen"):
+        p = plan(make_pairs([1] * 5), batch=100, epochs=2)
     assert p.steps == 2
     assert sorted(p.samples(0)) == [0, 1, 2, 3, 4]
     assert "batch 100" in caplog.text

@@ -64,7 +64,7 @@ class BatchPlan:
         self, pairs: Pairs, *, batch: int, epochs: int, captions_per_image: int, seed: int
     ) -> None:
         if batch > len(pairs):
-            log.warning("batch %d is more than the data: each step sees all %d images",
+            log.info("batch %d is more than the data: each step sees all %d images",
                         batch, len(pairs))  # fmt: skip
         self.steps_per_epoch = math.ceil(len(pairs) / batch)
         self.steps = epochs * self.steps_per_epoch

@@ -69,7 +69,7 @@ def _recipe(world: World, quick: bool) -> Recipe:
                  "captions": ["short", "detailed"]},
         "vision": {"encoder": VISION_ENCODER},
         "text": {"encoder": TEXT_ENCODER},
-        "train": {"batch": 128, "epochs": 10} if quick else {"batch": 512, "epochs": 30},
+        "train": {"batch": 128} if quick else {"epochs": 30},
     })  # fmt: skip
 
 

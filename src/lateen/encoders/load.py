@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,6 +136,8 @@ def _from_factory(name: str, modality: Modality | None) -> Encoder:
             f"{name} encodes {encoder.info.modality}s, not {modality}s",
             f"Give an encoder of {modality}s.",
         )
+    if not encoder.info.load:
+        encoder.info = replace(encoder.info, load={"name": name})
     return encoder
 
 

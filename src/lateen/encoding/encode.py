@@ -68,7 +68,11 @@ def encode(
     folder = Path(out)
     dataset = (
         open_dataset(
-            source, images=images, image_column=image_column, captions=captions, split=split
+            source,
+            images=images,
+            image_column=image_column,
+            split=split,
+            captions=captions or ((column,) if column else ()),
         )
         if isinstance(source, str | Path)
         else source

@@ -81,7 +81,7 @@ def evaluate_retrieval(
     cache: Path | None = None,
 ) -> dict[str, Any]:
     """Retrieval both ways on any source of pairs; see :func:`evaluate`."""
-    dataset = open_dataset(source, images=images, split=split)
+    dataset = open_dataset(source, images=images, split=split, captions=(column,) if column else ())
     columns = [column] if column else dataset.columns[:1]
     if not columns:
         raise DataError(f"{dataset.name} has no captions", "Give --captions.")

