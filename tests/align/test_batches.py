@@ -1,5 +1,6 @@
-from __future__ import logging
+from __future__ import annotations
 
+import logging
 from collections import Counter
 
 import numpy as np
