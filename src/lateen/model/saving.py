@@ -50,13 +50,14 @@ def embed_encoders(config: AlignedConfig, folder: Path) -> None:
         ModelError: an encoder is code, not files.
     """
     for side in ("vision", "text"):
-        load = getattr(config, side)["load"]
-        if ":" in load["name"] and not Path(load["name"]).exists():
+        load = getattr(config, side).get("load", {})
+        name = load.get("name", "")
+        if not name or (":" in name and not Path(name).exists()):
             raise ModelError(
-                f"the {side} encoder {load['name']} is code and cannot be saved with the model",
+                f"the {side} encoder {name} is code and cannot be saved with the model",
                 "Save without encoders=True, and install its package where the model is used.",
             )
-        source = resolve(load["name"], load.get("revision")).folder
+        source = resolve(name, load.get("revision")).folder
         for pattern in _COPIED:
             for file in source.rglob(pattern):
                 target = folder / f"{side}_encoder" / file.relative_to(source)
