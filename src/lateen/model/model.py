@@ -131,8 +131,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         own = arguments.pop("name", None)
         if own is None and name is None:
             raise ModelError(
-                f"this model does not know how to load its {side} encoder ({described['id']}), whose "
-                "features were imported or came from an object",
+                f"this model does not know how to load its {side} encoder ({described['id']}): its "
+                "features were imported, or made by an object",
                 f"Pass {side}_encoder=, or project features that you computed yourself.",
             )
         if self.config.embedded_encoders and self._folder is not None and name is None:
