@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help demo test lint types check real clean
+.PHONY: help demo test lint types check clean
 help:
 	@echo "make demo    the whole path on a generated world, in a page you can open"
 	@echo "make test    the tests"

@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     reader, also one after a power cut, sees the old file, no file, or the whole new one.
 
     Raises:
-        LateenError: the disk is full or not writable; the temporary file is removed.
+        LateenError: the disk is full; the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
@@ -63,10 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise LateenError(
-                f"the disk is full: could not write {path}",
-                "Free some space and run the same command again: it goes on where it stopped.",
-            ) from error
+            raise disk_full(path) from error
         raise
 
 
@@ -75,6 +72,14 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error)
+
+
+def disk_full(path: Path) -> LateenError:
+    """The error for a file that could not be written because the disk is full."""
+    return LateenError(
+        f"the disk is full: could not write {path}",
+        "Free some space and run the same command again: it goes on where it stopped.",
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,8 +109,12 @@ def jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock goes with the process, also when it is killed.
+
+    Args:
+        folder: is made if it is not there.
+        wait: until another process lets go of it, instead of refusing.
 
     Raises:
         BusyError: another process holds it.
@@ -113,8 +122,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise BusyError(

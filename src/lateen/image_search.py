@@ -102,16 +102,17 @@ def photo_features(
     if not samples:
         raise DataError(f"{images} has no images", "Give a folder of photographs.")
     hashes = file_hashes([_path(sample) for sample in samples])
+    dtype = (model.config.vision or {}).get("dtype", "float16")
     base = cache or cache_folder() / "photos"
-    folder = base / model.vision_encoder.info.key[:24]
-    with folder_lock(folder):
-        stores = _finished(folder)
-        known = {i for store in stores for i in store.ids}
-        unreadable = {skip["id"] for store in stores for skip in store.skipped}
-        new = {h: s for h, s in zip(hashes, samples, strict=True)
-               if h not in known and h not in unreadable}  # fmt: skip
-        if new:
-            stores.append(_encode_new(model, new, folder))
+    folder = base / f"{model.vision_encoder.info.key[:24]}-{dtype}"
+    stores = _finished(folder)
+    if _unseen(stores, hashes):
+        with folder_lock(folder, wait=True):  # another search may have encoded them by now
+            stores = _finished(folder)
+            unseen = _unseen(stores, hashes)
+            new = {h: s for h, s in zip(hashes, samples, strict=True) if h in unseen}
+            if new:
+                stores.append(_encode_new(model, new, folder, dtype))
     place = {i: (n, row) for n, store in enumerate(stores) for row, i in enumerate(store.ids)}
     kept = [(s, place[h]) for s, h in zip(samples, hashes, strict=True) if h in place]
     if not kept:
@@ -144,9 +145,18 @@ class _NewPhotos:
             yield Sample(content, sample.image)
 
 
-def _encode_new(model: AlignedModel, new: dict[str, Sample], folder: Path) -> Store:
+def _unseen(stores: Sequence[Store], hashes: Sequence[str]) -> set[str]:
+    """The content hashes that no part has, neither as a row nor as unreadable."""
+    seen = {i for store in stores for i in store.ids}
+    seen |= {skip["id"] for store in stores for skip in store.skipped}
+    return set(hashes) - seen
+
+
+def _encode_new(model: AlignedModel, new: dict[str, Sample], folder: Path, dtype: Any) -> Store:
     dataset = _NewPhotos(new)
-    return encode(dataset, model.vision_encoder, folder / f"part-{dataset.fingerprint[:24]}")
+    part = folder / f"part-{dataset.fingerprint[:24]}"
+    # Empty is allowed: that photographs cannot be read is worth remembering, too.
+    return encode(dataset, model.vision_encoder, part, dtype=dtype, allow_empty=True)
 
 
 def _finished(folder: Path) -> list[Store]:

@@ -256,7 +256,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _assign(values: dict[str, Any], dotted: str, text: Any) -> None:
-    value = _parse(text) if isinstance(text, str) else text
+    value = parse_value(text, dotted) if isinstance(text, str) else text
     *sections, last = dotted.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
@@ -266,7 +266,16 @@ def _assign(values: dict[str, Any], dotted: str, text: Any) -> None:
     values[last] = value
 
 
-def _parse(text: str) -> Any:
+def parse_value(text: str, dotted: str) -> Any:
+    """The value that ``text`` stands for; where a key takes text or a path, that is itself.
+
+    Args:
+        text: as given on the command line.
+        dotted: the recipe key it is for.
+    """
+    kinds = {name: kind for name, kind, *_ in keys()}.get(dotted, "")
+    if kinds in (_TYPE_NAMES[str], _TYPE_NAMES[Path]):
+        return None if text in ("null", "none", "") else text
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lateen.align.trainer import TrainResult
 from lateen.align.trainer import train as train_heads
+from lateen.errors import DataError, RecipeError, UsageError
 from lateen.model import AlignedModel
 from lateen.recipe import HeadSection, Recipe, TrainSection
 from lateen.store import Pairs, Store
 from lateen.store.manifest import library_versions
 
-_HEAD_KEYS = frozenset(HeadSection.model_fields) - {"name"}
+_FEWEST = 3  # two to contrast with each other, one to validate on
+_SECTIONS = {"head": HeadSection.model_fields, "train": TrainSection.model_fields}
 
 
 def train(
@@ -36,27 +40,69 @@ def train(
         holdout: share of the images held out where there is no ``validation``.
         out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
             that is removed if not given.
-        settings: any key of the recipe's ``head`` and ``train`` sections: ``dim=1024``,
-            ``lr=1e-3``, ``epochs=50``, ….
+        settings: any key of the recipe's ``head`` and ``train`` sections, alone or with its
+            section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, ….
 
     Raises:
         RecipeError: an unknown key or a value that does not fit.
+        UsageError: a key that is given twice, or a ``holdout`` outside (0, 1).
+        DataError: too few images to hold any out.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
-    values: dict[str, dict[str, Any]] = {"head": {}, "train": {}}
-    if head is not None:
-        values["head"]["name"] = head
-    for key, value in settings.items():
-        values["head" if key in _HEAD_KEYS else "train"][key] = value
-    recipe = Recipe.build({"preset": preset, **values})
+    recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
     if validation is None:
-        pairs, validation = pairs.holdout(holdout, recipe.train.seed)
+        pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
     with tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         result = train_heads(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
             out=Path(out or temporary),
         )  # fmt: skip
     return build_model(pairs, result, recipe.head, recipe.train)
+
+
+def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings by section, each once."""
+    values: dict[str, dict[str, Any]] = {"head": {}, "train": {}}
+    named = [("head.name", head)] if head is not None else []
+    for key, value in [*named, *settings.items()]:
+        section, name = _place(key)
+        if name in values[section]:
+            raise UsageError(
+                f"{section}.{name} is given twice, as {values[section][name]!r} and {value!r}",
+                "Give it once.",
+            )
+        values[section][name] = value
+    return values
+
+
+def _place(key: str) -> tuple[str, str]:
+    """The section and the name of a key that has its section before it or not."""
+    given, _, name = key.rpartition(".")
+    for section, fields in _SECTIONS.items():
+        if name in fields and given in ("", section):
+            return section, name
+    plain = {name: section for section, fields in _SECTIONS.items() for name in fields}
+    near = difflib.get_close_matches(name, plain, n=1)
+    hint = f"Did you mean '{plain[near[0]]}.{near[0]}'? " if near else ""
+    raise RecipeError(
+        f"unknown recipe key {key if given else f'train.{key}'!r}",
+        f"{hint}The keys here are those of head ({', '.join(_SECTIONS['head'])}) and train "
+        f"({', '.join(_SECTIONS['train'])}).",
+    )
+
+
+def _hold_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
+    if not 0 < share < 1:
+        raise UsageError(
+            f"the holdout cannot be {share}: it is a share of the images, above 0 and below 1",
+            "Give a share such as 0.05, or validation pairs of their own.",
+        )
+    if len(pairs) < _FEWEST:
+        raise DataError(
+            f"{len(pairs)} paired images are too few to hold any out and train on two",
+            "Give more pairs, or validation pairs of their own.",
+        )
+    return pairs.holdout(share, seed)
 
 
 def build_model(
@@ -81,4 +127,5 @@ def build_model(
 
 def _side(store: Store) -> dict[str, Any]:
     """What the model must remember of a store's encoder."""
-    return {**store.manifest.description.encoder, "dim": store.dim}
+    description = store.manifest.description
+    return {**description.encoder, "dim": store.dim, "dtype": description.dtype}

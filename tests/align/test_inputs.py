@@ -57,6 +57,17 @@ def test_a_store_whose_rows_are_all_the_same_is_refused(tmp_path: Path) -> None:
         check_features(pairs)
 
 
+def test_a_validation_split_may_have_one_caption_but_no_faults(tmp_path: Path) -> None:
+    same = torch.tensor([[1.0, 2.0, 3.0]]).expand(2, 3)
+    check_features(pair(images(tmp_path, torch.randn(2, 3)), texts(tmp_path, same)), varied=False)
+    store = images(tmp_path / "bad", torch.randn(2, 3))
+    shard = next(store.path.glob("shard-*"))
+    shard.write_bytes(shard.read_bytes()[:-4] + np.float32(np.nan).tobytes())
+    pairs = pair(Store.open(store.path), texts(tmp_path, same))
+    with pytest.raises(TrainingError, match="are not finite"):
+        check_features(pairs, varied=False)
+
+
 def test_one_constant_dim_among_others_is_no_fault(tmp_path: Path) -> None:
     features = torch.randn(6, 3)
     features[:, 1] = 0

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
+import pytest
+
 from lateen.align.metrics import MetricsLog
+from lateen.errors import LateenError
 
 
 def test_rows_are_json_lines_with_six_digits(tmp_path: Path) -> None:
@@ -44,3 +48,28 @@ def test_a_lost_log_is_started_again(tmp_path: Path) -> None:
     with MetricsLog(tmp_path / "m", 5) as metrics:
         metrics.write({"step": 6})
     assert (tmp_path / "m").read_text() == '{"step": 6}\n'
+
+
+def test_a_full_disk_is_explained_and_the_file_is_closed(tmp_path: Path) -> None:
+    metrics = MetricsLog(tmp_path / "m", 0)
+    metrics._file.close()
+    full = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+    metrics._file = full
+    with (
+        pytest.raises(LateenError, match=r"disk is full: could not write .*m\. Free some"),
+        metrics,
+    ):
+        metrics.write({"step": 1})
+    assert full.closed
+
+
+def test_another_fault_of_the_disk_is_not_called_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    metrics = MetricsLog(tmp_path / "m", 0)
+    monkeypatch.setattr("os.fsync", broken)
+    with metrics, pytest.raises(OSError, match="broken"):
+        metrics.sync()

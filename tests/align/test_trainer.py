@@ -265,25 +265,6 @@ def test_a_diverging_loss_names_step_and_rate_and_keeps_the_last_checkpoint(
     assert same(result, whole)
 
 
-def test_nothing_is_learned_from_one_image(make_pairs: MakePairs, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="1 image is not enough"):
-        run(make_pairs([3]), tmp_path)
-
-
-def test_validation_of_other_encoders_is_refused(make_pairs: MakePairs, tmp_path: Path) -> None:
-    from lateen.store import pair
-
-    from .conftest import write_store
-
-    ids = ["x", "y"]
-    other = pair(
-        write_store(tmp_path / "i", "image", torch.randn(2, 5), ids, None),
-        write_store(tmp_path / "t", "text", torch.randn(2, 8), ids, "c"),
-    )
-    with pytest.raises(TrainingError, match=r"dims 5 \(image\) and 8 \(text\).* 12 and 8"):
-        run(make_pairs(COUNTS), tmp_path / "out", other)
-
-
 def test_a_folder_in_use_is_left_alone(make_pairs: MakePairs, tmp_path: Path) -> None:
     with folder_lock(tmp_path / "out"), pytest.raises(BusyError):
         run(make_pairs(COUNTS), tmp_path / "out")

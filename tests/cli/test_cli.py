@@ -83,7 +83,7 @@ def test_encode_import_train(album: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (code, err) == (0, "")
     code, out, err = call(
         capsys, "train", "--images", album / "img", "--texts", album / "txt", "--out",
-        album / "clip", "--set", "epochs=2", "--set", "train.batch=8", "--set", "head.dim=4",
+        album / "clip", "--train.epochs", 2, "--train.batch=8", "--head.dim", 4,
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert (album / "clip" / "model" / "config.json").is_file()
@@ -108,6 +108,10 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["evaluate", "nowhere", "--task", "retreival"], 2, "retreival"),
     (["search", "nowhere", "dogs", "--images", "."], 1, "nowhere is not a lateen model"),
     (["search", "nowhere", "dogs", "--images", ".", "--k", "many"], 2, "many"),
+    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "no images in ."),
+    (["search", "nowhere", "dogs"], 2, "--images"),
+    (["train", "--images", "i", "--texts", "t", "--out", "o", "--epochs", "2"], 2, "--train.KEY"),
+    (["train", "--images", "i", "--texts", "t", "--out", "o"], 1, "i does not exist"),
     (["import", "f.npy", "--modality", "image", "--encoder", "e", "--out", "o"], 1, "no file"),
 ]
 
@@ -126,6 +130,37 @@ def test_wrong_input_is_one_line_with_a_remedy(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert out == ""
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "file").write_text("in the way")
+    code, _, err = call(
+        capsys, "encode", album / "images", "--encoder", "toys:colour_encoder",
+        "--out", album / "file",
+    )  # fmt: skip
+    assert code == 1
+    assert "exists" in err
+    assert err.count("\n") == 1
+
+
+def test_text_stays_text(tmp_path: Path) -> None:
+    from lateen.recipe import Recipe
+
+    (tmp_path / "r.yaml").write_text("")
+    overrides = {
+        "text.prompt": "query: ", "data.root": "2024", "vision.encoder": "123", "data.images": "no",
+        "train.lr": "1e-4", "train.clip_norm": "null", "data.captions": "[raw, long]",
+        "evaluate.retrieval": "false",
+    }  # fmt: skip
+    recipe = Recipe.load(tmp_path / "r.yaml", overrides)
+    assert recipe.text.prompt == "query: "
+    assert (str(recipe.data.root), recipe.data.images) == ("2024", "no")
+    assert recipe.vision.encoder == "123"
+    assert (recipe.train.lr, recipe.train.clip_norm) == (1e-4, None)
+    assert recipe.data.captions == ("raw", "long")
+    assert recipe.evaluate.retrieval is False
 
 
 def test_debug_shows_the_trace() -> None:

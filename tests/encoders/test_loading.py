@@ -1,4 +1,6 @@
+import json
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from PIL import Image
 from lateen.encoders import EncoderInfo, known_names, load_encoder
 from lateen.encoders.resolve import resolve
 from lateen.encoders.specs import find_spec
-from lateen.errors import EncoderError
+from lateen.errors import EncoderError, UsageError
 
 
 class Brightness:
@@ -31,6 +33,10 @@ def brightness() -> Brightness:
 
 def not_an_encoder() -> int:
     return 3
+
+
+def broken() -> Brightness:
+    raise AttributeError("mine to fix")
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +76,31 @@ def test_your_own_encoder_by_dotted_path(monkeypatch: pytest.MonkeyPatch) -> Non
         load_encoder("my_package:brightness", "text")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pooling": "cls"}, {"layer": 2}, {"prompt": "a "}, {"max_tokens": 8},
+        {"precision": "float32"}, {"revision": "main"},
+    ],
+)  # fmt: skip
+def test_your_own_encoder_refuses_options_it_would_not_see(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_package", sys.modules[__name__])
+    with pytest.raises(UsageError, match=rf"takes no options \({next(iter(options))}\)"):
+        load_encoder("my_package:brightness", "image", **options)  # type: ignore[arg-type]
+
+
+def test_an_error_inside_your_own_factory_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_package", sys.modules[__name__])
+    with pytest.raises(AttributeError, match="mine to fix"):
+        load_encoder("my_package:broken")
+    with pytest.raises(EncoderError, match=r"cannot find .*No module named 'no_such_package'"):
+        load_encoder("no_such_package:broken")
+
+
 def test_both_towers_of_a_clip(clip_folder: Path) -> None:
     from transformers import AutoImageProcessor, CLIPModel
 
@@ -90,6 +121,12 @@ def test_both_towers_of_a_clip(clip_folder: Path) -> None:
     assert load_encoder(name, "text").info.dim == 16
     with pytest.raises(EncoderError, match="Say which: modality image or text"):
         load_encoder(name)
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_a_projection_has_no_layer(clip_folder: Path, modality: str) -> None:
+    with pytest.raises(EncoderError, match="'projection' works on the last layer, not on layer 1"):
+        load_encoder(str(clip_folder), modality, pooling="projection", layer=1)  # type: ignore[arg-type]
 
 
 def test_clip_text_features_do_not_depend_on_the_batch(clip_folder: Path) -> None:
@@ -143,3 +180,67 @@ def test_what_cannot_be_found_says_where_it_was_sought(name: str, message: str) 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"no config\.json"):
         load_encoder(str(tmp_path), "image")
+
+
+class FakeHub:
+    """Stands for the hub: the cache holds ``cached``, a download brings ``whole`` there."""
+
+    def __init__(self, cached: Path, whole: Path | None) -> None:
+        self.cached, self.whole = cached, whole
+        self.downloads = 0
+
+    def snapshot_download(self, repository: str, *, local_files_only: bool, **_: object) -> str:
+        if local_files_only:
+            return str(self.cached)
+        if self.whole is None:
+            raise ConnectionError("no network")
+        self.downloads += 1
+        return str(self.whole)
+
+
+@pytest.fixture
+def partial(vit_folder: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((vit_folder / "config.json").read_bytes())
+    return folder
+
+
+def _index(folder: Path, *shards: str, kind: str = "safetensors") -> None:
+    named = {f"layer.{i}": shard for i, shard in enumerate(shards)}
+    name = "model" if kind == "safetensors" else "pytorch_model"
+    (folder / f"{name}.{kind}.index.json").write_text(json.dumps({"weight_map": named}))
+
+
+@pytest.mark.parametrize("has_a_shard", [False, True])
+def test_a_partial_cache_is_not_the_model(
+    partial: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch, has_a_shard: bool
+) -> None:
+    if has_a_shard:
+        _index(partial, "a.safetensors", "b.safetensors")
+        shutil.copy(vit_folder / "model.safetensors", partial / "a.safetensors")
+    hub = FakeHub(partial, vit_folder)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    found = resolve("facebook/dinov2-small")
+    assert (found.origin, found.folder) == ("hub", vit_folder)
+    hub.whole = None
+    with pytest.raises(
+        EncoderError, match=r"does not have it whole, and the hub answered: no network"
+    ):
+        resolve("facebook/dinov2-small")
+
+
+def test_a_whole_cache_needs_no_hub(
+    partial: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub(partial, None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    shutil.copy(vit_folder / "model.safetensors", partial / "a.safetensors")
+    _index(partial, "a.safetensors")
+    _index(partial, "not-needed.bin", kind="bin")
+    assert resolve("facebook/dinov2-small").origin == "hub cache"
+    (partial / "a.safetensors").unlink()
+    (partial / "model.safetensors.index.json").unlink()
+    (partial / "not-needed.bin").write_bytes(b"weights")
+    assert resolve("facebook/dinov2-small").origin == "hub cache"
+    assert hub.downloads == 0

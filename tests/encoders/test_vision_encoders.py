@@ -1,3 +1,6 @@
+import json
+import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -5,6 +8,7 @@ import torch
 from PIL import Image
 
 from lateen.encoders import PatchEncoder, load_encoder
+from lateen.encoders.runtime import weights_dtype, weights_hash
 from lateen.errors import EncoderError
 
 IMAGES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "green", "navy")]
@@ -58,11 +62,11 @@ def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def outputs(folder: Path) -> object:
+def outputs(folder: Path, **options: object) -> object:
     """The plain twin: transformers alone, in float32."""
     from transformers import AutoImageProcessor, AutoModel
 
-    model = AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_pretrained(folder, **options).eval()
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     pixels = processor(images=IMAGES, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
@@ -192,6 +196,124 @@ def test_missing_weights_are_refused(vit_folder: Path, tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EncoderError, match="partly random"):
         features(tmp_path, pooling="cls")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_half_precision_checkpoint_computes_as_asked(
+    vit_folder: Path, tmp_path: Path, precision: str
+) -> None:
+    from transformers import AutoImageProcessor, AutoModel
+
+    AutoModel.from_pretrained(vit_folder).half().save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(vit_folder, backend="pil").save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), "image", pooling="cls+mean", precision=precision)  # type: ignore[arg-type]
+    close = torch.cosine_similarity(
+        encoder.encode(encoder.prepare(IMAGES)), features(vit_folder, pooling="cls+mean")
+    )
+    assert close.min() > (0.99999 if precision == "float32" else 0.99)
+
+
+def test_weights_are_halved_only_where_a_gpu_computes_in_bfloat16() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert weights_dtype(cuda, "bfloat16") == torch.bfloat16
+    assert weights_dtype(cuda, "float32") == torch.float32
+    assert weights_dtype(cpu, "bfloat16") == torch.float32
+
+
+def test_a_thread_of_an_image_is_refused_before_it_is_resized(vit_folder: Path) -> None:
+    encoder = load_encoder(str(vit_folder), "image", pooling="cls")
+    for size in ((101, 1), (1, 30000)):
+        with pytest.raises(ValueError, match=r"aspect ratio \d+:\d+ is beyond 100:1"):
+            encoder.prepare([Image.new("RGB", size)])
+    assert len(encoder.prepare([Image.new("RGB", (100, 1))])) == 1
+
+
+def test_a_model_that_cannot_take_its_own_images_is_explained(
+    vit_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(vit_folder, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 48, "width": 48}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(EncoderError, match=r"fails on a first input: .*48") as caught:
+        features(tmp_path, pooling="cls")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def aimv2_folder(tmp_path: Path) -> Path:
+    """A tiny AIMv2 as its repositories are now: transformers' class, the old code still named."""
+    from transformers import Aimv2VisionConfig, Aimv2VisionModel
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    config = Aimv2VisionConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        image_size=32, patch_size=8, use_head=False,
+    )  # fmt: skip
+    Aimv2VisionModel(config).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    saved["auto_map"] = {"AutoModel": "modeling_aimv2.AIMv2Model"}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    return tmp_path
+
+
+def test_code_that_is_not_used_is_warned_of(
+    aimv2_folder: Path, vit_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("lateen").propagate = True
+    with caplog.at_level(logging.WARNING, logger="lateen"):
+        features(vit_folder, pooling="mean")
+        assert not caplog.records
+        tokens = outputs(aimv2_folder).last_hidden_state  # type: ignore[attr-defined]
+        torch.testing.assert_close(features(aimv2_folder, pooling="mean"), tokens.mean(1))
+    assert "model code of its own, which is not used" in caplog.text
+
+
+def test_the_same_weights_are_the_same_encoder_whoever_saved_them(
+    vit_folder: Path, tmp_path: Path
+) -> None:
+    def key(**changes: object) -> str:
+        config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        return load_encoder(str(tmp_path), "image", pooling="cls", precision="float32").info.key
+
+    shutil.copytree(vit_folder, tmp_path, dirs_exist_ok=True)
+    original = load_encoder(str(vit_folder), "image", pooling="cls", precision="float32").info.key
+    assert key(transformers_version="4.8.2", _name_or_path="x/y", torch_dtype="float16") == original
+    assert key(architectures=["ViTForImageClassification"]) == original
+    assert key(hidden_act="relu") != original
+
+
+def test_the_name_of_a_weight_file_is_not_part_of_the_encoder(
+    vit_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(vit_folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").rename(tmp_path / "weights.safetensors")
+    assert weights_hash(tmp_path) == weights_hash(vit_folder)
+    with (tmp_path / "weights.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert weights_hash(tmp_path) != weights_hash(vit_folder)
+
+
+def test_precision_is_kept_for_loading_again_if_it_was_asked_for(vit_folder: Path) -> None:
+    asked = load_encoder(str(vit_folder), "image", pooling="cls", precision="bfloat16")
+    assert asked.info.load["precision"] == "bfloat16"
+    again = load_encoder(**asked.info.load)
+    assert again.info.key == asked.info.key
+    auto = load_encoder(str(vit_folder), "image", pooling="cls")
+    assert "precision" not in auto.info.load
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_real_half_precision_checkpoint_encodes(real: Path, precision: str) -> None:
+    folder = real / "encoders/vit-tiny"
+    encoder = load_encoder(str(folder), "image", pooling="cls+mean", precision=precision)  # type: ignore[arg-type]
+    plain = outputs(folder, dtype=torch.float32).last_hidden_state  # type: ignore[attr-defined]
+    expected = torch.cat([plain[:, 0], plain[:, 1:].mean(1)], dim=1)
+    close = torch.cosine_similarity(encoder.encode(encoder.prepare(IMAGES)), expected)
+    assert close.min() > (0.99999 if precision == "float32" else 0.99)
 
 
 @pytest.mark.real

@@ -130,6 +130,40 @@ def test_search_encodes_only_what_is_new(album: Path, monkeypatch: pytest.Monkey
     assert hits == sorted(hits, key=lambda hit: -hit.score)
 
 
+def test_photographs_that_cannot_be_read_do_not_stop_later_searches(album: Path) -> None:
+    run(recipe(album), album / "run")
+    search(album / "run/model", "red", album / "images")
+    (album / "images" / "bad.png").write_bytes(b"no picture")
+    for _ in range(2):
+        [hits] = search(album / "run/model", "red", album / "images", k=50)
+        assert len(hits) == 24
+
+
+def test_many_searches_at_once(album: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    run(recipe(album), album / "run")
+    model = AlignedModel.from_pretrained(album / "run/model")
+    model.set_encoders("toys:colour_encoder", "toys:word_encoder")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: search(model, "red", album / "images"), range(8)))
+    assert all(hits == found[0] for hits in found)
+
+
+def test_features_beyond_float16_work_all_the_way(
+    album: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import toys
+
+    plain = toys.ColourEncoder.encode
+    monkeypatch.setattr(
+        toys.ColourEncoder, "encode", lambda self, prepared: plain(self, prepared) * 1e6
+    )
+    result = run(recipe(album, evaluate={"classification": str(classes)}), album / "run")
+    assert result.results["classification"]["images"] == 18
+    assert len(search(album / "run/model", "red", album / "images")[0]) == 12
+
+
 def test_search_and_evaluate_explain_wrong_input(album: Path, tmp_path: Path) -> None:
     run(recipe(album), album / "run")
     model = AlignedModel.from_pretrained(album / "run/model")

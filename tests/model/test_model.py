@@ -196,3 +196,23 @@ def test_a_model_of_imported_features_says_what_it_cannot_do(tmp_path: Path) -> 
     assert again.project_image(torch.ones(2, 4)).shape == (2, 8)
     with pytest.raises(ModelError, match=r"some encoder.*imported"):
         again.encode_text("hello")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_embeddings_come_back_from_the_gpu_and_projections_stay(model: AlignedModel) -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    expected = model.encode_image(image), model.encode_text("red")
+    model.to("cuda")
+    torch.testing.assert_close(model.encode_image(image), expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode_text("red"), expected[1], atol=1e-5, rtol=0)
+    assert model.project_image(torch.ones(1, 6)).is_cuda
+    assert model.project_text(torch.ones(1, 6)).is_cuda
+
+
+def test_embeddings_are_float32_whatever_the_model_is(model: AlignedModel) -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    expected = model.encode_image(image), model.encode_text("red")
+    model.to(torch.float64)
+    assert model.project_image(torch.ones(1, 6)).dtype == torch.float64
+    torch.testing.assert_close(model.encode_image(image), expected[0])
+    torch.testing.assert_close(model.encode_text("red"), expected[1])

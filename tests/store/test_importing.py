@@ -39,6 +39,17 @@ def test_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store[:].numpy(), VALUES)
 
 
+def test_parquet_as_polars_writes_it(tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.large_list(pa.float32()))
+    pq.write_table(pa.table({"id": IDS, "embedding": column}), tmp_path / "f.parquet")
+    store = import_features(tmp_path / "f.parquet", tmp_path / "s", modality="image", encoder="e")
+    np.testing.assert_array_equal(store[:].numpy(), VALUES)
+    ragged = pa.table({"id": IDS, "embedding": [[1.0], [1.0, 2.0], None, [1.0]]})
+    pq.write_table(ragged, tmp_path / "r.parquet")
+    with pytest.raises(StoreError, match="different lengths"):
+        import_features(tmp_path / "r.parquet", tmp_path / "t", modality="image", encoder="e")
+
+
 def test_rows_with_nan_are_left_out_and_recorded(tmp_path: Path) -> None:
     bad = VALUES.copy()
     bad[1, 2] = np.nan

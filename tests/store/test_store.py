@@ -117,6 +117,31 @@ def test_a_changed_byte_is_found_by_verify(tmp_path: Path) -> None:
         Store.open(tmp_path / "s", verify=True)
 
 
+def test_a_half_written_store_of_other_conditions_is_begun_anew(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "s", describe(), conditions={"batch": 16})
+    writer.write(torch.zeros(3, 4), ["id0", "id1", "id2"], [], 3)
+    assert StoreWriter(tmp_path / "s", describe(), conditions={"batch": 16}).done == 3
+    assert StoreWriter(tmp_path / "s", describe(), conditions={"batch": 32}).done == 0
+
+
+def test_a_removal_that_was_killed_can_be_done_again(tmp_path: Path) -> None:
+    fill(tmp_path / "s")
+    for shard in (tmp_path / "s").glob("shard-*"):
+        shard.unlink()  # as far as the removal got
+    assert StoreWriter(tmp_path / "s", describe(fingerprint="g"), overwrite=True).done == 0
+
+
+def test_content_goes_by_rows_and_ids_not_by_what_was_skipped(tmp_path: Path) -> None:
+    contents = []
+    for name in ("here", "there"):
+        writer = StoreWriter(tmp_path / name, describe())
+        skip = {"id": "bad", "reason": "truncated", "source": f"/{name}/bad.jpg", "sample": True}
+        writer.write(torch.ones(2, 4), ["a", "b"], [skip], 3)
+        writer.finish()
+        contents.append(Store.open(tmp_path / name).manifest.content)
+    assert contents[0] == contents[1]
+
+
 def test_another_description_is_refused_by_name_of_what_differs(tmp_path: Path) -> None:
     fill(tmp_path / "s")
     with pytest.raises(StoreError, match=r"fingerprint: f there, other now.*--overwrite"):

@@ -16,8 +16,13 @@ _NAMED = 3
 Array = np.ndarray[Any, Any]
 
 
-def check_features(pairs: Pairs) -> None:
+def check_features(pairs: Pairs, *, varied: bool = True) -> None:
     """Read every feature once and refuse those that nothing can be learned from.
+
+    Args:
+        pairs: the features.
+        varied: also ask that a store's rows are not all the same, which those of a small and
+            sound validation split can be: two pictures of "a dog".
 
     Raises:
         TrainingError: NaN or infinite values, rows whose values are all the same, a store whose
@@ -30,12 +35,12 @@ def check_features(pairs: Pairs) -> None:
             f"the caption columns have features of different dims ({listed})",
             "One text head serves all columns: encode them with the same encoder.",
         )
-    _check_store(pairs.image, pairs.image_rows)
+    _check_store(pairs.image, pairs.image_rows, varied)
     for texts in pairs.texts:
-        _check_store(texts.store, texts.rows)
+        _check_store(texts.store, texts.rows, varied)
 
 
-def _check_store(store: Store, rows: Array) -> None:
+def _check_store(store: Store, rows: Array, varied: bool) -> None:
     low = torch.full((store.dim,), torch.inf)
     high = torch.full((store.dim,), -torch.inf)
     for start in range(0, len(rows), _CHUNK):
@@ -45,7 +50,7 @@ def _check_store(store: Store, rows: Array) -> None:
         _refuse(store, chunk, features.amax(1) == features.amin(1), "have one value in every dim")
         low = torch.minimum(low, features.amin(0))
         high = torch.maximum(high, features.amax(0))
-    if len(rows) > 1 and bool((low == high).all()):
+    if varied and len(rows) > 1 and bool((low == high).all()):
         raise TrainingError(
             f"all {len(rows)} rows of {store.path} are the same in all {store.dim} dims",
             "Check the encoder's layer and pooling, then encode again.",

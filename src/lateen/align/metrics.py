@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lateen.files import jsonl, write_text
+from lateen.files import disk_full, is_disk_full, jsonl, write_text
 
 
 class MetricsLog:
@@ -22,16 +23,27 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         write_text(path, "".join(_lines_until(path, step)))
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Append one line; numbers keep six digits."""
-        self._file.write(jsonl([{name: _six_digits(value) for name, value in row.items()}]))
-        self._file.flush()
+        """Append one line; numbers keep six digits.
+
+        Raises:
+            LateenError: the disk is full.
+        """
+        with _full_disk_explained(self._path):
+            self._file.write(jsonl([{name: _six_digits(value) for name, value in row.items()}]))
+            self._file.flush()
 
     def sync(self) -> None:
-        """Bring all lines to the disk, before a checkpoint that counts on them."""
-        os.fsync(self._file.fileno())
+        """Bring all lines to the disk, before a checkpoint that counts on them.
+
+        Raises:
+            LateenError: the disk is full.
+        """
+        with _full_disk_explained(self._path):
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +54,18 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with _full_disk_explained(self._path):  # closing tries once more what could not be written
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _full_disk_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise disk_full(path) from error
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

@@ -155,7 +155,7 @@ def _check_data(pairs: Pairs, validation: Pairs | None) -> None:
     check_features(pairs)
     if validation is None:
         return
-    check_features(validation)
+    check_features(validation, varied=False)
     here, there = (
         (p.image.dim, p.texts[0].store.dim) for p in (pairs, validation)
     )  # fmt: skip

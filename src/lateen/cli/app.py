@@ -11,6 +11,7 @@ import cyclopts
 import lateen
 from lateen.cli import features, models
 from lateen.errors import LateenError
+from lateen.files import is_disk_full
 
 _FLAGS = {
     "--debug": "show the trace of an error",
@@ -25,6 +26,7 @@ app = cyclopts.App(
         "the trace of an error). Exit codes: 0 ok, 1 failed, 2 bad usage."
     ),
     version=f"lateen {lateen.__version__}",
+    default_parameter=cyclopts.Parameter(negative=""),
 )
 for command in (
     models.demo, models.run, models.keys, features.encode, features.import_, features.inspect,
@@ -43,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug, verbose = (flag in words for flag in _FLAGS)
     words = [word for word in words if word not in _FLAGS]
     _log_to_stderr(verbose or debug)
+    if "" not in sys.path:  # as `python -m` has it: --encoder my_file:factory is found here
+        sys.path.insert(0, "")
     sys.exit(_call(words, debug))
 
 
@@ -61,6 +65,10 @@ def _call(words: list[str], debug: bool) -> int:
         # The reader has seen enough; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        return _fail(_system(error), 1)
     except Exception as error:
         if debug:
             raise
@@ -74,6 +82,13 @@ def _usage(error: cyclopts.CycloptsError, words: list[str]) -> str:
     known = [name for name in app if not name.startswith("-")]
     command = f"lateen {words[0]}" if words and words[0] in known else "lateen"
     return f"{text}. See `{command} --help`."
+
+
+def _system(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if is_disk_full(error):
+        return f"the disk is full{where}. Free some space and run the same command again."
+    return f"{error.strerror or error}{where}. Check the path and its permissions."
 
 
 def _fail(message: str, code: int) -> int:

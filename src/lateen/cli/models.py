@@ -62,7 +62,7 @@ def keys() -> None:
 
 
 def train(
-    *,
+    *overrides: _Overrides,
     images: Annotated[Path, Parameter(help="image store")],
     texts: Annotated[
         list[Path], Parameter(help="text stores, one per caption column", consume_multiple=True)
@@ -73,31 +73,23 @@ def train(
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
     holdout: Annotated[float, Parameter(help="share of images held out to choose the step")] = 0.05,
-    settings: Annotated[
-        list[str] | None,
-        Parameter(name="--set", help="KEY=VALUE of the recipe's head and train sections"),
-    ] = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
     """Train alignment heads on feature stores.
 
-    `lateen train --images stores/img --texts stores/txt --set train.lr=1e-3 --out my-clip`
+    Any key of a recipe's head and train sections can be set: `--head.name glu --train.lr 1e-3`;
+    `lateen keys` lists them.
     """
-    import yaml
-
+    from lateen.recipe import parse_value
     from lateen.store import pair
     from lateen.training import train as train_model
 
-    values: dict[str, Any] = {}
-    for item in settings or []:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UsageError(f"--set {item!r} has no value", "Write --set KEY=VALUE.")
-        values[key.removeprefix("train.")] = yaml.safe_load(value)
+    settings = {key: parse_value(text, key) for key, text in _parse_overrides(overrides).items()}
+    for key in settings:
+        if "." not in key:  # else it would meet an argument of train itself
+            raise UsageError(f"unknown option --{key}", "Settings are --head.KEY and --train.KEY.")
     pairs = pair(images, *texts, missing=missing)
-    head = values.pop("head.name", None)
-    flat = {key.removeprefix("head."): value for key, value in values.items()}
-    model = train_model(pairs, preset=preset, head=head, holdout=holdout, out=out, **flat)
+    model = train_model(pairs, preset=preset, holdout=holdout, out=out, **settings)
     model.save_pretrained(out / "model")
     best = {"task": "retrieval", **(model.config.training or {}).get("validation", {})}
     if json:

@@ -88,7 +88,7 @@ class RootedDataset(GatheredDataset):
             raise DataError(
                 f"not one of the {len(self._by_id)} images named in {self.name} can be used: "
                 f"{first.fault} (the first is {first.id!r}, looked for in {self._root.folder})",
-                "Give the folder that the names are relative to with --data.images.",
+                "Give the folder they are relative to with --images (--data.images for a recipe).",
             )
 
     def _images(self, refs: Iterable[Any]) -> Iterator[ImageSource | None]:

@@ -23,7 +23,8 @@ class EncoderInfo:
         dim: length of a feature vector.
         pooling: how token features become one vector (``cls``, ``mean``, ``cls+mean``, …).
         layer: index into the hidden states (0 = embeddings), or ``None`` for the final output.
-        weights: SHA-256 over the weight files, or the version of a hand-written encoder.
+        weights: content key of the weights and the model's configuration, or the version of a
+            hand-written encoder.
         revision: the hub commit, if the weights came from the hub.
         preprocessing: image size, resampling, mean and std; or token limit and prompt.
         precision: the arithmetic of the forward pass, ``float32`` or ``bfloat16``.

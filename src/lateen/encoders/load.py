@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,20 +10,23 @@ import torch
 
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.base import Encoder, EncoderInfo, Modality
-from lateen.encoders.resolve import Resolved, resolve
+from lateen.encoders.factory import from_factory, is_factory
+from lateen.encoders.resolve import resolve
 from lateen.encoders.runtime import (
     load_pretrained,
     quiet_transformers,
     resolve_device,
     resolve_precision,
+    warn_of_unused_code,
+    weights_dtype,
     weights_hash,
 )
 from lateen.encoders.sentence import MODULES, SentenceEncoder, read_layout
+from lateen.encoders.specs import EncoderSpec
 from lateen.encoders.text import POOLINGS, TextEncoder
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor
 from lateen.errors import EncoderError, choices
 
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
 
 
@@ -34,7 +35,9 @@ class _Request:
     """What the caller asked for, resolved as far as the name alone allows."""
 
     name: str
-    found: Resolved
+    folder: Path
+    revision: str | None
+    spec: EncoderSpec
     modality: Modality | None
     pooling: str | None
     layer: int | None
@@ -45,12 +48,19 @@ class _Request:
     remote: bool
     load: dict[str, Any]
 
-    def info(self, modality: Modality, pooling: str, processing: dict[str, Any]) -> EncoderInfo:
+    def info(
+        self, modality: Modality, pooling: str, weights: str, processing: dict[str, Any]
+    ) -> EncoderInfo:
         return EncoderInfo(
             id=self.name, modality=modality, dim=0, pooling=pooling, layer=self.layer,
-            weights=weights_hash(self.found.folder), revision=self.found.revision,
-            preprocessing=processing, precision=self.precision, load=self.load,
+            weights=weights, revision=self.revision, preprocessing=processing,
+            precision=self.precision, load=self.load,
         )  # fmt: skip
+
+    def pretrained(self, folder: Path, **options: Any) -> tuple[Any, bool]:
+        """The model in ``folder`` and whether its pooler is trained."""
+        dtype = weights_dtype(self.device, self.precision)
+        return load_pretrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
 
 
 def load_encoder(
@@ -83,79 +93,62 @@ def load_encoder(
 
     Raises:
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
+        UsageError: an option for an encoder of your own.
     """
-    if _FACTORY.fullmatch(name) and not Path(name).exists():
-        return _from_factory(name, modality)
-    found = resolve(name, revision)
-    chosen = resolve_device(device)
-    again = {
-        "name": str(found.folder) if found.origin == "local folder" else name, "pooling": pooling,
-        "layer": layer, "prompt": prompt, "max_tokens": max_tokens, "revision": found.revision,
-        "trust_remote_code": trust_remote_code or None,
+    options = {
+        "pooling": pooling, "layer": layer, "prompt": prompt, "max_tokens": max_tokens,
+        "revision": revision, "precision": None if precision == "auto" else precision,
     }  # fmt: skip
-    request = _Request(
-        name, found, modality or (found.spec.modality if found.spec else None),
-        pooling or (found.spec.pooling if found.spec else None), layer, prompt,
-        max_tokens or (found.spec.max_tokens if found.spec else None),
-        resolve_precision(precision, chosen), chosen,
-        trust_remote_code, {k: v for k, v in again.items() if v is not None},
-    )  # fmt: skip
-    if found.spec and found.spec.trust_remote_code and not trust_remote_code:
+    if is_factory(name):
+        encoder = from_factory(name, options)
+    else:
+        encoder = _from_files(name, modality, options, resolve_device(device), trust_remote_code)
+    if modality is not None and encoder.info.modality != modality:
+        raise EncoderError(
+            f"{name} encodes {encoder.info.modality}s, not {modality}s",
+            f"Give an encoder of {modality}s.",
+        )
+    return encoder
+
+
+def _from_files(
+    name: str,
+    modality: Modality | None,
+    options: dict[str, Any],
+    device: torch.device,
+    remote: bool,
+) -> Encoder:
+    found = resolve(name, options["revision"])
+    spec = found.spec or EncoderSpec(name, None)
+    again = {
+        **options, "name": str(found.folder) if found.origin == "local folder" else name,
+        "revision": found.revision, "trust_remote_code": remote or None,
+    }  # fmt: skip
+    if spec.trust_remote_code and not remote:
         raise EncoderError(
             f"{name} brings its own model code, which runs on your machine",
             "Read it on the hub, then pass trust_remote_code.",
         )
+    if not remote:
+        warn_of_unused_code(name, found.folder)
+    request = _Request(
+        name, found.folder, found.revision, spec, modality or spec.modality,
+        options["pooling"] or spec.pooling, options["layer"], options["prompt"],
+        options["max_tokens"] or spec.max_tokens,
+        resolve_precision(options["precision"] or "auto", device), device, remote,
+        {k: v for k, v in again.items() if v is not None},
+    )  # fmt: skip
     if (found.folder / MODULES).is_file():
-        encoder: Encoder = _load_sentence(request)
-    else:
-        encoder = _load_plain(request)
-    if modality is not None and encoder.info.modality != modality:
-        raise EncoderError(
-            f"{name} encodes {encoder.info.modality}s, not {modality}s",
-            f"Give an encoder of {modality}s.",
-        )
-    return encoder
-
-
-def _from_factory(name: str, modality: Modality | None) -> Encoder:
-    module, _, factory = name.partition(":")
-    try:
-        encoder = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
-        raise EncoderError(
-            f"cannot find the encoder factory {name!r} ({error})",
-            "It must be package.module:function, importable from here.",
-        ) from error
-    if not isinstance(encoder, Encoder):
-        raise EncoderError(
-            f"{name} returned a {type(encoder).__name__}, which is not an encoder",
-            "It needs `info`, `prepare` and `encode`: see lateen.encoders.base.Encoder.",
-        )
-    if modality is not None and encoder.info.modality != modality:
-        raise EncoderError(
-            f"{name} encodes {encoder.info.modality}s, not {modality}s",
-            f"Give an encoder of {modality}s.",
-        )
-    if not encoder.info.load:
-        encoder.info = replace(encoder.info, load={"name": name})
-    return encoder
+        return _load_sentence(request)
+    return _load_plain(request)
 
 
 def _load_sentence(request: _Request) -> Encoder:
-    folder = request.found.folder
-    layout = read_layout(folder)
+    layout = read_layout(request.folder)
     pooling = request.pooling or layout.pooling
-    own_code = request.found.spec is not None and request.found.spec.trust_remote_code
-    if pooling is None or own_code:
-        if request.layer is not None or request.pooling is not None:
-            raise EncoderError(
-                f"{request.name} has a pooling of its own, which no pooling or layer can replace",
-                "Leave pooling and layer out.",
-            )
-        processing = {"prompt": request.prompt, "max_tokens": request.max_tokens}
-        info = request.info("text", "own", processing)
-        return SentenceEncoder(folder, info, request.device, trust_remote_code=request.remote)
-    model, trained = load_pretrained(layout.transformer, trust_remote_code=request.remote)
+    if pooling is None or request.spec.trust_remote_code:
+        return _load_library(request)
+    model, trained = request.pretrained(layout.transformer)
     own = request.pooling is None and request.layer is None
     return _text(
         request, model, layout.transformer, pooling, trained,
@@ -163,8 +156,23 @@ def _load_sentence(request: _Request) -> Encoder:
     )  # fmt: skip
 
 
+def _load_library(request: _Request) -> Encoder:
+    """A model that runs inside sentence-transformers, as it is."""
+    if request.layer is not None or request.pooling is not None:
+        raise EncoderError(
+            f"{request.name} has a pooling of its own, which no pooling or layer can replace",
+            "Leave pooling and layer out.",
+        )
+    processing = {
+        "prompt": request.prompt, "max_tokens": request.max_tokens,
+        "append_eos": request.spec.append_eos, "padding_side": request.spec.padding_side,
+    }  # fmt: skip
+    info = request.info("text", "own", weights_hash(request.folder, nested=True), processing)
+    return SentenceEncoder(request.folder, info, request.device, trust_remote_code=request.remote)
+
+
 def _load_plain(request: _Request) -> Encoder:
-    folder = request.found.folder
+    folder = request.folder
     config = _config(request)
     if hasattr(config, "vision_config") and hasattr(config, "text_config"):
         return _load_tower(request)
@@ -172,7 +180,7 @@ def _load_plain(request: _Request) -> Encoder:
     options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
     _need_pooling(request, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS))
-    model, trained = load_pretrained(folder, trust_remote_code=request.remote, **options)
+    model, trained = request.pretrained(folder, **options)
     if vision:
         return _vision(request, model, folder, str(request.pooling), trained)
     return _text(
@@ -186,8 +194,8 @@ def _load_tower(request: _Request) -> Encoder:
         raise EncoderError(
             f"{request.name} encodes images and texts", "Say which: modality image or text."
         )
-    folder, pooling = request.found.folder, request.pooling or "pooler"
-    model, trained = load_pretrained(folder, trust_remote_code=request.remote)
+    folder, pooling = request.folder, request.pooling or "pooler"
+    model, trained = request.pretrained(folder)
 
     def image(pixels: torch.Tensor) -> torch.Tensor:
         return _projected(model.get_image_features(pixel_values=pixels))
@@ -215,10 +223,10 @@ def _config(request: _Request) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(request.found.folder, trust_remote_code=request.remote)
+        return AutoConfig.from_pretrained(request.folder, trust_remote_code=request.remote)
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(
-            f"transformers does not know the model in {request.found.folder}: "
+            f"transformers does not know the model in {request.folder}: "
             f"{str(error).strip().splitlines()[0]}",
             "A class outside transformers needs trust_remote_code.",
         ) from error
@@ -238,7 +246,7 @@ def _vision(
     request: _Request, model: Any, folder: Path, pooling: str, trained: bool, project: Any = None
 ) -> VisionEncoder:
     processor = load_processor(folder, trust_remote_code=request.remote)
-    info = request.info("image", pooling, describe_processing(processor))
+    info = request.info("image", pooling, weights_hash(folder), describe_processing(processor))
     return VisionEncoder(
         model, processor, info, request.device, pooler_trained=trained, project=project
     )
@@ -261,14 +269,22 @@ def _text(
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=request.remote)
     tokenizer.padding_side = "right"
-    positions = getattr(model.config, "max_position_embeddings", None) or _LONGEST
-    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, positions)
+    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, _positions(model))
     files = sorted(p for p in folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
     processing = {
         "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
         "pad_to": pad_to, "tokenizer": file_hashes(files),
     }  # fmt: skip
-    info = request.info("text", pooling, processing)
+    info = request.info("text", pooling, weights_hash(folder), processing)
     return TextEncoder(
         model, tokenizer, info, request.device, pooler_trained=trained, project=project
     )
+
+
+def _positions(model: Any) -> int:
+    """How many tokens the model has positions for."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin count positions from padding_idx + 1.
+    if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+        return table.num_embeddings - table.padding_idx - 1
+    return getattr(model.config, "max_position_embeddings", None) or _LONGEST

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
 from lateen.errors import EncoderError, choices
+from lateen.files import read_json
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
 _FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors"]
 _LEGACY_WEIGHTS = ["*.bin"]
-_FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot"]
+_FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,6 @@ def _packaged(name: str, revision: str | None) -> Resolved | None:
 
 
 def _from_hub(name: str, revision: str | None) -> Resolved:
-    from huggingface_hub import snapshot_download
-
     spec = find_spec(name)
     repository = spec.id if spec else name
     if repository.count("/") != 1 or any(c.isspace() for c in repository):
@@ -81,27 +80,51 @@ def _from_hub(name: str, revision: str | None) -> Resolved:
             f"{name!r} is neither a folder, nor in lateen's table, nor a hub id (owner/name)",
             choices(name, known_names()),
         )
-    problems = []
+    problem = ""
     for origin, cached in (("hub cache", True), ("hub", False)):
         try:
-            folder = Path(snapshot_download(
-                repository, revision=revision, allow_patterns=_FILES, ignore_patterns=_FOREIGN,
-                local_files_only=cached,
-            ))  # fmt: skip
-            if not any(folder.rglob("*.safetensors")):
-                snapshot_download(
-                    repository, revision=revision, allow_patterns=_LEGACY_WEIGHTS,
-                    ignore_patterns=_FOREIGN, local_files_only=cached,
-                )  # fmt: skip
+            folder = _download(repository, revision, cached)
         except Exception as error:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
-            problems.append(f"{origin}: {_first_line(error)}")
+            problem = _first_line(error)
             continue
         return Resolved(folder, origin, folder.name, spec)
     raise EncoderError(
-        f"the encoder {name!r} is not a folder, no installed package carries it, and "
-        + "; ".join(problems),
+        f"the encoder {name!r} is not a folder, no installed package carries it, the hub cache "
+        f"does not have it whole, and the hub answered: {problem}",
         _hub_remedy(spec),
     )
+
+
+def _download(repository: str, revision: str | None, cached: bool) -> Path:
+    """The repository's snapshot, from the cache alone if ``cached``, with all its weights."""
+    from huggingface_hub import snapshot_download
+
+    def fetch(files: list[str]) -> Path:
+        return Path(snapshot_download(
+            repository, revision=revision, allow_patterns=files, ignore_patterns=_FOREIGN,
+            local_files_only=cached,
+        ))  # fmt: skip
+
+    folder = fetch(_FILES)
+    if not any(folder.rglob("*.safetensors")):
+        fetch(_LEGACY_WEIGHTS)
+    # The cache gives out what an interrupted or partial download left there.
+    if missing := _missing_weights(folder):
+        raise FileNotFoundError(f"only part of the model is there, without {missing}")
+    return folder
+
+
+def _missing_weights(folder: Path) -> str:
+    """A weight file that should be in ``folder`` and is not; empty if the weights are whole."""
+    kind = ".safetensors" if any(folder.rglob("*.safetensors*")) else ".bin"
+    found = {path for path in folder.rglob(f"*{kind}") if path.is_file()}
+    named = {
+        index.parent / name
+        for index in folder.rglob(f"*{kind}.index.json")
+        for name in read_json(index)["weight_map"].values()
+    }
+    missing = sorted(path.name for path in named - found)
+    return missing[0] if missing else ("" if found else "weights")
 
 
 def _hub_remedy(spec: EncoderSpec | None) -> str:

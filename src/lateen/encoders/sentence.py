@@ -15,7 +15,13 @@ from typing import Any
 import torch
 
 from lateen.encoders.base import EncoderInfo
-from lateen.encoders.runtime import forward_pass, quiet_transformers
+from lateen.encoders.runtime import (
+    forward_pass,
+    probing,
+    quiet_transformers,
+    weights_dtype,
+    without_cache,
+)
 from lateen.errors import EncoderError, MissingExtraError
 from lateen.files import read_json
 
@@ -80,6 +86,17 @@ class SentenceEncoder:
 
     ``prepare`` leaves texts as they are: the library tokenises them, and a text's length in
     characters stands for its cost.
+
+    Args:
+        folder: as sentence-transformers saves it.
+        info: its description; ``dim`` may be 0, it is filled in here. ``preprocessing`` holds
+            ``max_tokens``, ``prompt``, ``append_eos`` and ``padding_side``.
+        device: where the forward pass runs.
+        trust_remote_code: run the model code in ``folder``.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+        EncoderError: the model fails on a first text.
     """
 
     def __init__(
@@ -92,21 +109,28 @@ class SentenceEncoder:
                 "sentence_transformers", "text", f"the model {info.id}"
             ) from error
         self._device = device
+        dtype = weights_dtype(device, info.precision)
         with quiet_transformers():
             self._model = SentenceTransformer(
-                str(folder), device=str(device), trust_remote_code=trust_remote_code
-            ).eval()
-        max_tokens = info.preprocessing.get("max_tokens")
-        if max_tokens is not None:
-            self._model.max_seq_length = max_tokens
+                str(folder), device=str(device), trust_remote_code=trust_remote_code,
+                model_kwargs={"dtype": dtype},
+            ).eval()  # fmt: skip
+        without_cache(self._model)
+        settings = info.preprocessing
+        if settings.get("max_tokens") is not None:
+            self._model.max_seq_length = settings["max_tokens"]
+        if settings.get("padding_side") is not None:
+            self._model.tokenizer.padding_side = settings["padding_side"]
+        self._before = settings.get("prompt") or ""
+        self._after = self._model.tokenizer.eos_token if settings.get("append_eos") else ""
         self.info = info
-        dim = self.encode(["probe"]).shape[1]
+        with probing(info.id):
+            dim = self.encode(self.prepare(["probe"])).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[str]) -> list[str]:
-        """The texts, the prompt before each."""
-        prompt = self.info.preprocessing.get("prompt") or ""
-        return [prompt + text for text in items]
+        """The texts, the prompt before each and, where the model wants it, EOS after each."""
+        return [self._before + text + self._after for text in items]
 
     def encode(self, prepared: Sequence[str]) -> torch.Tensor:
         """Features ``[n, dim]``, float32."""

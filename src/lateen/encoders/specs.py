@@ -22,6 +22,9 @@ class EncoderSpec:
         package: an installed package that carries the model, as (module, folder inside it).
         trust_remote_code: the model's class lives in its own repository, not in transformers.
         max_tokens: text limit where the paper uses another than the model's own.
+        append_eos: for models with code of their own: the end-of-sequence token goes after every
+            text, which the tokenizer does not do by itself.
+        padding_side: likewise: the side on which texts are padded, where it is not the tokenizer's.
     """
 
     id: str
@@ -30,6 +33,8 @@ class EncoderSpec:
     package: tuple[str, str] | None = None
     trust_remote_code: bool = False
     max_tokens: int | None = None
+    append_eos: bool = False
+    padding_side: str | None = None
 
 
 def _vision(pooling: str, *ids: str) -> list[EncoderSpec]:
@@ -56,6 +61,10 @@ _SPECS = [
         "facebook/vit-mae-base", "facebook/vit-mae-large", "facebook/vit-mae-huge",
     ),
     *_vision("pooler", "Ramos-Ramos/dino-resnet-50"),
+    # AIMv2: apple's repositories first had code of their own; their main branches were since turned
+    # into transformers' Aimv2VisionModel ("Add HF compatible checkpoint"). That is known of
+    # large-224 (transformers' own integration test), 1B-224, large-448 and 3B-448; huge-224 and
+    # 3B-224 were last seen before it. Commits from before need trust_remote_code.
     *_vision(
         "mean",
         "facebook/ijepa_vith14_1k", "facebook/ijepa_vith14_22k", "facebook/ijepa_vith16_1k",
@@ -72,11 +81,18 @@ _SPECS = [
         "Alibaba-NLP/gte-base-en-v1.5", "Alibaba-NLP/gte-large-en-v1.5",
         remote=True, max_tokens=1024,
     ),
+    # Their config.json maps AutoModel to modeling_qwen.Qwen2Model, and their tokenizer's own code
+    # appends EOS. Without that code transformers' causal Qwen2 takes its place, and retrieval with
+    # the 7B model falls to noise (embeddings-benchmark/mteb pull request 4935).
     *_sentence(
         "Alibaba-NLP/gte-Qwen2-1.5B-instruct", "Alibaba-NLP/gte-Qwen2-7B-instruct",
-        max_tokens=1024,
+        remote=True, max_tokens=1024,
     ),
-    *_sentence("nvidia/NV-Embed-v2", remote=True, max_tokens=1024),
+    # As its model card uses it: EOS after every text, padding on the right.
+    EncoderSpec(
+        "nvidia/NV-Embed-v2", "text", trust_remote_code=True, max_tokens=1024,
+        append_eos=True, padding_side="right",
+    ),
     *[
         EncoderSpec(i, None, "pooler")
         for i in (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lateen.encoders.base import EncoderInfo
-from lateen.encoders.runtime import forward_pass
+from lateen.encoders.runtime import forward_pass, probing
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
@@ -54,7 +54,13 @@ class TextEncoder:
             raise EncoderError(
                 f"{info.id} has no pooling {info.pooling!r}", f"Choose one of: {', '.join(valid)}."
             )
-        dim = self.encode(self.prepare(["probe"])).shape[1]
+        if info.layer is not None and info.pooling in ("pooler", "projection"):
+            raise EncoderError(
+                f"pooling {info.pooling!r} works on the last layer, not on layer {info.layer}",
+                "Use pooling mean, first or last with a layer.",
+            )
+        with probing(info.id):
+            dim = self.encode(self.prepare(["probe"])).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[str]) -> list[list[int]]:
@@ -87,9 +93,9 @@ class TextEncoder:
             input_ids=ids, attention_mask=needed, output_hidden_states=layer is not None
         )
         if self.info.pooling == "pooler":
-            if layer is not None or getattr(output, "pooler_output", None) is None:
+            if getattr(output, "pooler_output", None) is None:
                 raise EncoderError(
-                    f"{self.info.id} has no trained pooler at this layer",
+                    f"{self.info.id} has no trained pooler",
                     "Use pooling mean, first or last.",
                 )
             return torch.as_tensor(output.pooler_output)

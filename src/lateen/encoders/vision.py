@@ -12,7 +12,7 @@ import torch
 from PIL.Image import Image
 
 from lateen.encoders.base import EncoderInfo
-from lateen.encoders.runtime import forward_pass, quiet_transformers
+from lateen.encoders.runtime import forward_pass, probing, quiet_transformers
 from lateen.errors import EncoderError
 
 # What of a processor's settings can change pixel values.
@@ -20,6 +20,7 @@ _PROCESSING = (
     "image_processor_type", "size", "crop_size", "resample", "do_resize", "do_center_crop",
     "do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std",
 )  # fmt: skip
+_LONGEST_ASPECT = 100
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,24 @@ class VisionEncoder:
         self._device = device
         self._project = project
         self.info = info
-        probe = self._probe()
-        self.layout = _layout(probe, self._image_size, model.config, pooler_trained)
+        with probing(info.id):
+            probe = self._probe()
+            self.layout = _layout(probe, self._image_size, model.config, pooler_trained)
         self._check(probe)
         dim = self._pool(probe).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[Image]) -> list[torch.Tensor]:
-        """RGB images to pixel values ``[3, H, W]``, by the model's own processor."""
+        """RGB images to pixel values ``[3, H, W]``, by the model's own processor.
+
+        Raises:
+            ValueError: an image is over 100 times as long as wide: resizing its shorter edge to
+                the model's size would take gigabytes.
+        """
+        for image in items:
+            if max(image.size) > _LONGEST_ASPECT * min(image.size):
+                width, height = image.size
+                raise ValueError(f"aspect ratio {width}:{height} is beyond {_LONGEST_ASPECT}:1")
         values = self._processor(images=list(items), return_tensors="pt")["pixel_values"]
         return list(values)
 
@@ -117,7 +128,7 @@ class VisionEncoder:
     def _probe(self) -> Any:
         """One black image through the model: tells shapes, and that the forward pass works."""
         height, width = self._image_size
-        with forward_pass(self._device, "float32"):
+        with forward_pass(self._device, self.info.precision):
             return self._forward([torch.zeros(3, height, width)])
 
     def _forward(self, prepared: Sequence[torch.Tensor]) -> Any:
@@ -134,8 +145,6 @@ class VisionEncoder:
 
     def _check(self, output: Any) -> None:
         pooling, layer = self.info.pooling, self.info.layer
-        if pooling == "projection" and self._project is not None:
-            return
         valid = self.layout.poolings + (["projection"] if self._project else [])
         if pooling not in valid:
             raise EncoderError(
@@ -143,9 +152,9 @@ class VisionEncoder:
             )
         if layer is None:
             return
-        if pooling == "pooler":
+        if pooling in ("pooler", "projection"):
             raise EncoderError(
-                f"pooling 'pooler' works on the last layer, not on layer {layer}",
+                f"pooling {pooling!r} works on the last layer, not on layer {layer}",
                 "Use pooling cls, mean or cls+mean with a layer.",
             )
         last = len(output.hidden_states) - 1

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
 from lateen.encoders import Encoder, Modality, load_encoder
+from lateen.encoders.runtime import resolve_device
 from lateen.encoding.items import fingerprint, items_of
-from lateen.encoding.pipeline import encode_items
-from lateen.errors import DataError, UsageError, choices
+from lateen.encoding.pipeline import default_batch, encode_items
+from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.files import folder_lock
 from lateen.store import Description, Store, StoreWriter
 
@@ -33,6 +34,8 @@ def encode(
     shard_items: int = SHARD_ITEMS,
     workers: int | None = None,
     overwrite: bool = False,
+    wait: bool = False,
+    allow_empty: bool = False,
     **encoder_options: Any,
 ) -> Store:
     """Encode one modality of a dataset into a feature store.
@@ -57,6 +60,8 @@ def encode(
         shard_items: images or captions per shard: what a killed run may lose.
         workers: threads that decode and prepare; as many as there are cores, at most 8.
         overwrite: replace a store made differently.
+        wait: for another process that writes to ``out``, instead of refusing.
+        allow_empty: finish the store even if nothing could be encoded.
         encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`.
 
     Raises:
@@ -81,19 +86,36 @@ def encode(
         load_encoder(encoder, modality, **encoder_options) if isinstance(encoder, str) else encoder
     )
     chosen = _choose_column(dataset, column) if ready.info.modality == "text" else None
-    with folder_lock(folder):
-        count, content = fingerprint(dataset, ready.info.modality, chosen)
-        description = Description(
-            modality=ready.info.modality, dim=ready.info.dim, encoder=ready.info.as_dict(),
-            encoder_key=ready.info.key, source=dataset.name, fingerprint=content,
-            column=chosen, dtype=dtype, shard_items=shard_items,
-        )  # fmt: skip
-        writer = StoreWriter(folder, description, overwrite=overwrite)
+    count, content = fingerprint(dataset, ready.info.modality, chosen)
+    description = Description(
+        modality=ready.info.modality, dim=ready.info.dim, encoder=ready.info.as_dict(),
+        encoder_key=ready.info.key, source=dataset.name, fingerprint=content,
+        column=chosen, dtype=dtype, shard_items=shard_items,
+    )  # fmt: skip
+    found = _finished(folder, description)
+    if found is not None:
+        return found  # readers need no lock
+    batch = batch_size or default_batch(ready.info.modality == "image")
+    conditions = {
+        "batch": batch,
+        "device": str(resolve_device(encoder_options.get("device", "auto"))),
+    }
+    with folder_lock(folder, wait=wait):
+        writer = StoreWriter(folder, description, conditions=conditions, overwrite=overwrite)
         if not writer.finished:
             items = items_of(dataset, ready.info.modality, chosen)
-            encode_items(items, count, ready, writer, batch_size, workers)
-            writer.finish()
+            encode_items(items, count, ready, writer, batch, workers)
+            writer.finish(allow_empty=allow_empty)
     return Store.open(folder)
+
+
+def _finished(folder: Path, description: Description) -> Store | None:
+    """The store in ``folder``, if it is whole and just what is asked for."""
+    try:
+        store = Store.open(folder)
+    except StoreError:
+        return None
+    return store if store.manifest.description.key == description.key else None
 
 
 def _choose_column(dataset: Dataset, column: str | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -67,7 +67,7 @@ def encode_items(
     count: int,
     encoder: Encoder,
     writer: StoreWriter,
-    batch_size: int | None,
+    batch: int,
     workers: int | None,
 ) -> None:
     """Encode what ``writer`` does not have yet and write it shard by shard.
@@ -77,15 +77,14 @@ def encode_items(
         count: how many there are.
         encoder: of the items' modality.
         writer: the open store.
-        batch_size: images, or thousands of tokens, per forward pass.
+        batch: images, or thousands of tokens, per forward pass.
         workers: threads that prepare.
     """
     image = encoder.info.modality == "image"
-    batch = batch_size or _default_batch(image)
     shard_items = writer.description.shard_items
     limit = encoder.info.preprocessing.get("max_tokens")
     todo = islice(items, writer.done, None)
-    cuts = _cut(todo, shard_items, batch if image else shard_items)
+    cuts = _cut(todo, range(writer.done, count), shard_items, batch if image else shard_items)
     prepare = _prepare_images if image else _prepare_texts
     buffer = _ShardBuffer()
     if writer.done:
@@ -98,26 +97,43 @@ def encode_items(
                 progress.update(unit.items)
             else:
                 features = _encode_texts(unit, encoder, batch * 1024, progress.update)
-                buffer.at_limit += sum(len(tokens) == limit for tokens in unit.prepared)
+                buffer.at_limit += sum(_reaches(limit, tokens) for tokens in unit.prepared)
             buffer.add(unit, _keep_finite(features, unit))
             if unit.ends_shard:
                 buffer.write(writer)
                 buffer = _ShardBuffer()
 
 
-def _default_batch(image: bool) -> int:
+def _reaches(limit: int | None, prepared: Any) -> bool:
+    """Whether a prepared text is as long as its encoder allows, where that can be known."""
+    return isinstance(prepared, list) and len(prepared) == limit
+
+
+def default_batch(image: bool) -> int:
+    """Images, or thousands of text tokens, per forward pass: what fits the cache or the GPU."""
     gpu = torch.cuda.is_available()
     if image:
         return 256 if gpu else 16
     return 64 if gpu else 4
 
 
-def _cut(items: Iterable[Item | Skip], shard_items: int, unit_items: int) -> Iterator[_Cut]:
-    """Lists of items, none across a shard's end, each with whether it ends its shard."""
-    iterator = iter(items)
-    while shard := list(islice(iterator, shard_items)):
-        for start in range(0, len(shard), unit_items):
-            yield shard[start : start + unit_items], start + unit_items >= len(shard)
+def _cut(
+    items: Iterator[Item | Skip], positions: range, shard_items: int, unit_items: int
+) -> Iterator[_Cut]:
+    """Lists of items, none across a shard's end, each with whether it ends its shard.
+
+    Args:
+        items: the items at ``positions``.
+        positions: where they stand among all items; shards are counted from 0.
+        shard_items: items of a shard.
+        unit_items: items of a list, at most.
+    """
+    at = positions.start
+    while at < positions.stop:
+        shard_end = min((at // shard_items + 1) * shard_items, positions.stop)
+        unit = list(islice(items, min(unit_items, shard_end - at)))
+        at += len(unit)
+        yield unit, at == shard_end
 
 
 def _ahead(

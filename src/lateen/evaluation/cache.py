@@ -22,17 +22,16 @@ def cached_features(
 ) -> Store:
     """The dataset's features, from the cache where they were computed before.
 
-    The cache goes by the encoder's weights and settings and by the data's content; a folder that
-    holds something older is replaced.
+    The cache goes by the encoder's weights and settings and by the data's content.
 
     Args:
         dataset: what to encode.
         encoder: with what.
         column: the caption column, for a text encoder.
-        folder: where to keep the store; a folder of lateen's cache if not given.
+        folder: where to keep the store, replacing an older one; in lateen's cache if not given.
         dtype: of the features on disk.
     """
     if folder is None:
-        name = content_key([encoder.info.key, str(Path(dataset.name).absolute()), column])[:24]
+        name = content_key([encoder.info.key, dataset.fingerprint, column, dtype])[:24]
         folder = cache_folder() / "features" / name
-    return encode(dataset, encoder, folder, column=column, dtype=dtype, overwrite=True)
+    return encode(dataset, encoder, folder, column=column, dtype=dtype, overwrite=True, wait=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lateen.align.retrieval import retrieval
-from lateen.data import ImageFolder, open_dataset
+from lateen.data import ImageFolder, Sample, open_dataset
 from lateen.data.prompts import TEMPLATES, class_prompts
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.cache import cached_features
@@ -85,10 +85,14 @@ def evaluate_retrieval(
     columns = [column] if column else dataset.columns[:1]
     if not columns:
         raise DataError(f"{dataset.name} has no captions", "Give --captions.")
-    image = cached_features(dataset, model.vision_encoder, folder=cache and cache / "images")
+    image = cached_features(
+        dataset, model.vision_encoder, folder=cache and cache / "images",
+        dtype=(model.config.vision or {}).get("dtype", "float16"),
+    )  # fmt: skip
     text = cached_features(
-        dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}"
-    )
+        dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}",
+        dtype=(model.config.text or {}).get("dtype", "float16"),
+    )  # fmt: skip
     return retrieval_result(model, pair(image, text, missing="drop"))
 
 
@@ -97,20 +101,15 @@ def retrieval_result(model: AlignedModel, pairs: Pairs) -> dict[str, Any]:
     image = _project(model.project_image, pairs.image, pairs.image_rows)
     column = pairs.texts[0]
     text = _project(model.project_text, column.store, column.rows)
-    _, owner = _owners(pairs)
+    skipped = {(s["id"], s["source"]) for s in pairs.image.skipped + column.store.skipped}
     return {
         "task": "retrieval",
-        **retrieval(image, text, owner),
+        **retrieval(image, text, torch.from_numpy(column.owner)),
         "images": len(pairs),
         "captions": len(text),
-        "skipped": len(pairs.image.skipped) + len(column.store.skipped),
+        "skipped": len(skipped),
         "conditions": conditions(model, pairs.key),
     }
-
-
-def _owners(pairs: Pairs) -> tuple[int, Tensor]:
-    counts = torch.from_numpy(pairs.texts[0].counts)
-    return len(pairs), torch.repeat_interleave(torch.arange(len(pairs)), counts)
 
 
 def evaluate_classification(
@@ -124,7 +123,7 @@ def evaluate_classification(
     labels = {
         sample.id: sample.label
         for sample in dataset
-        if hasattr(sample, "label") and sample.label is not None
+        if isinstance(sample, Sample) and sample.label is not None
     }
     names = sorted(set(labels.values()))
     if len(names) < 2:
@@ -132,7 +131,10 @@ def evaluate_classification(
             f"{folder} has {len(names)} class folders, zero-shot classification needs two or more",
             "Give a folder with one subfolder of images per class, named after the class.",
         )
-    store = cached_features(dataset, model.vision_encoder, folder=cache and cache / "classes")
+    store = cached_features(
+        dataset, model.vision_encoder, folder=cache and cache / "classes",
+        dtype=(model.config.vision or {}).get("dtype", "float16"),
+    )  # fmt: skip
     rows = [row for row, sample in enumerate(store.ids) if sample in labels]
     image = _project(model.project_image, store, rows)
     target = torch.tensor([names.index(labels[store.ids[row]]) for row in rows])

@@ -11,6 +11,8 @@ from lateen.model import AlignedModel
 from lateen.report import SheetHit, SheetRow
 from lateen.store import Pairs
 
+_ROWS = 8192  # features projected at a time
+
 
 @torch.no_grad()
 def best_matches(
@@ -29,7 +31,8 @@ def best_matches(
         images: where the image of each id is.
         k: hits per query.
     """
-    embeddings = model.project_image(pairs.image[pairs.image_rows]).cpu()
+    rows = [pairs.image_rows[i : i + _ROWS] for i in range(0, len(pairs), _ROWS)]
+    embeddings = torch.cat([model.project_image(pairs.image[part]).cpu() for part in rows])
     best = (model.encode_text(queries) @ embeddings.T).topk(min(k, len(pairs)), dim=1)
     return [
         SheetRow(

@@ -65,7 +65,6 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
     folder = Path(out)
     clock = _Clock()
     with folder_lock(folder):
-        plan.save(folder / "recipe.yaml")
         vision = load_encoder(plan.vision.encoder, "image", **_options(plan.vision))
         text = load_encoder(plan.text.encoder, "text", **_options(plan.text))
         with clock("encode"):
@@ -83,6 +82,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
         write_json(folder / RESULTS, results)
+        plan.save(folder / "recipe.yaml")
     headline = _headline(splits, chosen_on)
     shown = splits[headline]
     samples = _samples(plan.data, headline, set(shown.ids))
@@ -102,11 +102,18 @@ class _Clock:
 
 
 def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
+    """The recipe with absolute paths, so that it can be run again from anywhere."""
     if isinstance(recipe, Mapping):
-        return Recipe.build(recipe)
-    return Recipe.load(Path(recipe))
+        recipe = Recipe.build(recipe)
+    elif not isinstance(recipe, Recipe):
+        recipe = Recipe.load(Path(recipe))
+    sections = {"data": recipe.data.model_copy(update={"root": recipe.data.root.absolute()})}
+    for name in ("vision", "text"):
+        section = getattr(recipe, name)
+        encoder = Path(section.encoder).expanduser()
+        if encoder.is_dir():
+            sections[name] = section.model_copy(update={"encoder": str(encoder.absolute())})
+    return recipe.model_copy(update=sections)
 
 
 def _options(section: VisionSection | TextSection) -> dict[str, Any]:

@@ -1,6 +1,13 @@
 """AlignedModel: what training gives back, used like any CLIP."""
 
+from transformers import AutoConfig, AutoModel
+
 from lateen.model.config import AlignedConfig
-from lateen.model.model import AlignedModel, AlignedOutput
+from lateen.model.model import AlignedModel
+from lateen.model.output import AlignedOutput
 
 __all__ = ["AlignedConfig", "AlignedModel", "AlignedOutput"]
+
+# So that transformers' own loaders know the folders that save_pretrained writes.
+AutoConfig.register(AlignedConfig.model_type, AlignedConfig, exist_ok=True)
+AutoModel.register(AlignedConfig, AlignedModel, exist_ok=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from lateen.errors import ModelError, choices
 from lateen.files import read_json
 from lateen.recipe import HeadSection
 
+_KEYS = ("vision", "text", "head", "training", "embedded_encoders")
 # What transformers itself writes into every config.json.
 _TRANSFORMERS_KEYS = frozenset(
     {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}
@@ -57,7 +60,8 @@ def read_config(folder: Path) -> AlignedConfig:
     """Read and check ``config.json``.
 
     Raises:
-        ModelError: no such file, another kind of model, an unknown key or a missing one.
+        ModelError: no such file, another kind of model, an unknown key, a missing one, or a value
+            that does not fit.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -66,17 +70,67 @@ def read_config(folder: Path) -> AlignedConfig:
             "Train one with `lateen run`, or point at the model folder of a run.",
         )
     values = read_json(path)
-    kind = values.get("model_type")
+    kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != AlignedConfig.model_type:
         raise ModelError(
             f"{folder} holds a model of type {kind!r}, not a lateen model",
             "Point at the model folder of a run.",
         )
-    own = ("vision", "text", "head", "training", "embedded_encoders")
     for key in values:
-        if key not in own and key not in _TRANSFORMERS_KEYS:
-            raise ModelError(f"{path} has the unknown key {key!r}", choices(key, own))
-    for key in ("vision", "text", "head"):
-        if not isinstance(values.get(key), dict):
-            raise ModelError(f"{path} lacks the key {key!r}", "Save the model again.")
-    return AlignedConfig(**{key: values[key] for key in own if key in values})
+        if key not in _KEYS and key not in _TRANSFORMERS_KEYS:
+            raise ModelError(f"{path} has the unknown key {key!r}", choices(key, _KEYS))
+    for side in ("vision", "text"):
+        _check_side(path, side, _mapping(path, values, side))
+    _check_head(path, _mapping(path, values, "head"))
+    if not isinstance(values.get("training"), dict | None):
+        raise _misfit(path, "training", values["training"], "must be a mapping or null")
+    if not isinstance(values.get("embedded_encoders", False), bool):
+        raise _misfit(path, "embedded_encoders", values["embedded_encoders"], "must be a bool")
+    return AlignedConfig(**{key: values[key] for key in _KEYS if key in values})
+
+
+def _mapping(path: Path, values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = values.get(key)
+    if found is None:
+        raise _lacks(path, key)
+    if not isinstance(found, dict):
+        raise _misfit(path, key, found, "must be a mapping")
+    return found
+
+
+def _check_side(path: Path, side: str, values: Mapping[str, Any]) -> None:
+    """What is needed of an encoder: a name for people, its dim, and how to load it, if known."""
+    for key in ("id", "dim"):
+        if key not in values:
+            raise _lacks(path, f"{side}.{key}")
+    dim, load = values["dim"], values.get("load", {})
+    if type(dim) is not int or dim < 1:
+        raise _misfit(path, f"{side}.dim", dim, "must be a whole number above 0")
+    if not isinstance(load, dict) or (load and not isinstance(load.get("name"), str)):
+        raise _misfit(path, f"{side}.load", load, "must be a mapping with the encoder's name")
+
+
+def _check_head(path: Path, values: Mapping[str, Any]) -> None:
+    try:
+        HeadSection.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            raise ModelError(
+                f"{path} has the unknown key 'head.{name}'", choices(name, HeadSection.model_fields)
+            ) from error
+        rule = first["msg"].removeprefix("Value error, ")
+        wrong = _misfit(path, f"head.{name}" if name else "head", first["input"], f"breaks: {rule}")
+        if first["type"] == "literal_error":
+            valid = get_args(HeadSection.model_fields[name].annotation)
+            wrong = ModelError(wrong.message, choices(str(first["input"]), valid))
+        raise wrong from error
+
+
+def _lacks(path: Path, key: str) -> ModelError:
+    return ModelError(f"{path} lacks the key {key!r}", "Save the model again.")
+
+
+def _misfit(path: Path, key: str, value: Any, rule: str) -> ModelError:
+    return ModelError(f"{path}: {key} is {value!r}, it {rule}", "Save or copy the model again.")

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from lateen.align.heads import AlignmentHeads
 from lateen.data import FileImage, decode_image
-from lateen.encoders import Encoder, load_encoder
+from lateen.encoders import Encoder
 from lateen.encoders.runtime import quiet_transformers
 from lateen.encoding import token_batches
-from lateen.errors import ModelError
-from lateen.files import canonical_json
+from lateen.errors import ModelError, UsageError, choices
+from lateen.model.attached import AttachedEncoders
 from lateen.model.config import AlignedConfig, read_config
-from lateen.model.saving import embed_encoders, weights_problem, write_card
+from lateen.model.output import AlignedOutput
+from lateen.model.saving import find_folder, weights_problem, write_card
 
 _TOKENS = 4096  # per text batch
-Side = Literal["vision", "text"]
-
-
-@dataclass
-class AlignedOutput(ModelOutput):  # type: ignore[misc]
-    """What a forward pass gives, named as in transformers' CLIP.
-
-    Attributes:
-        logits_per_image: ``[images, texts]``, t · cosine + b.
-        logits_per_text: its transpose.
-        image_embeds: ``[images, dim]``, L2-normalised.
-        text_embeds: ``[texts, dim]``, L2-normalised.
-    """
-
-    logits_per_image: Tensor | None = None
-    logits_per_text: Tensor | None = None
-    image_embeds: Tensor | None = None
-    text_embeds: Tensor | None = None
+_OPTIONS = ("revision", "vision_encoder", "text_encoder")
+_AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
 
 
 class AlignedModel(PreTrainedModel):  # type: ignore[misc]
@@ -61,8 +44,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: AlignedConfig) -> None:
         super().__init__(config)
         self.heads = AlignmentHeads(config.head_settings, config.image_dim, config.text_dim)
-        self._encoders: dict[Side, Encoder] = {}
-        self._folder: Path | None = None
+        self._attached = AttachedEncoders(config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -92,12 +74,12 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     @property
     def vision_encoder(self) -> Encoder:
         """The frozen vision encoder, loaded when first asked for."""
-        return self._encoder("vision")
+        return self._attached.get("vision")
 
     @property
     def text_encoder(self) -> Encoder:
         """The frozen text encoder, loaded when first asked for."""
-        return self._encoder("text")
+        return self._attached.get("text")
 
     def set_encoders(
         self, vision: str | Encoder | None = None, text: str | Encoder | None = None
@@ -109,48 +91,13 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             text: the same for the text encoder.
 
         Raises:
-            ModelError: the weights, pooling or preprocessing differ from those trained with.
+            ModelError: dim, weights, pooling or preprocessing differ from those trained with, as
+                far as they were recorded: of imported features only the dim is.
         """
-        for side, given in (("vision", vision), ("text", text)):
-            if given is not None:
-                key = cast(Side, side)
-                encoder = self._load(key, given) if isinstance(given, str) else given
-                self._check_encoder(key, encoder)
-                self._encoders[key] = encoder
-
-    def _encoder(self, side: Side) -> Encoder:
-        if side not in self._encoders:
-            encoder = self._load(side, None)
-            self._check_encoder(side, encoder)
-            self._encoders[side] = encoder
-        return self._encoders[side]
-
-    def _load(self, side: Side, name: str | None) -> Encoder:
-        described = getattr(self.config, side)
-        arguments = dict(described.get("load", {}))
-        own = arguments.pop("name", None)
-        if own is None and name is None:
-            raise ModelError(
-                f"this model does not know how to load its {side} encoder ({described['id']}): its "
-                "features were imported, or made by an object",
-                f"Pass {side}_encoder=, or project features that you computed yourself.",
-            )
-        if self.config.embedded_encoders and self._folder is not None and name is None:
-            name = str(self._folder / f"{side}_encoder")
-            arguments.pop("revision", None)
-        modality: Literal["image", "text"] = "image" if side == "vision" else "text"
-        return load_encoder(str(name or own), modality, **arguments)
-
-    def _check_encoder(self, side: Side, encoder: Encoder) -> None:
-        trained, now_is = getattr(self.config, side), encoder.info.as_dict()
-        for field in ("weights", "pooling", "layer", "preprocessing", "dim"):
-            before, now = trained.get(field), now_is[field]
-            if canonical_json(before) != canonical_json(now):
-                raise ModelError(
-                    f"the {side} encoder {encoder.info.id} is not the one this model was trained "
-                    f"with: {field} is {_short(now)}, it was {_short(before)}",
-                    f"Give the original with --{side}.encoder or {side}_encoder=.",
-                )
+        if vision is not None:
+            self._attached.use("vision", vision)
+        if text is not None:
+            self._attached.use("text", text)
 
     # -- embeddings -------------------------------------------------------------------------------
 
@@ -162,7 +109,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         normalize: bool = True,
         batch_size: int = 16,
     ) -> Tensor:
-        """Images to embeddings ``[n, dim]``, float32; a single image gives ``[1, dim]``.
+        """Images to embeddings ``[n, dim]``, float32, on the CPU; one image gives ``[1, dim]``.
 
         Args:
             images: PIL images or paths.
@@ -173,16 +120,16 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             ImageError: an image cannot be read.
         """
         items = [images] if isinstance(images, Image | str | Path) else list(images)
-        parts = []
+        out = torch.empty(len(items), self.config.head_settings.dim)
         for start in range(0, len(items), batch_size):
             batch = [_as_image(item) for item in items[start : start + batch_size]]
             features = self.vision_encoder.encode(self.vision_encoder.prepare(batch))
-            parts.append(self.project_image(features, normalize=normalize))
-        return torch.cat(parts) if parts else torch.empty(0, self.config.head_settings.dim)
+            out[start : start + batch_size] = self.project_image(features, normalize=normalize)
+        return out
 
     @torch.no_grad()
     def encode_text(self, texts: str | Sequence[str], *, normalize: bool = True) -> Tensor:
-        """Texts to embeddings ``[n, dim]``, float32; a single text gives ``[1, dim]``.
+        """Texts to embeddings ``[n, dim]``, float32, on the CPU; one text gives ``[1, dim]``.
 
         Args:
             texts: one text or several.
@@ -193,11 +140,12 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         out = torch.empty(len(items), self.config.head_settings.dim)
         for batch in token_batches([len(tokens) for tokens in prepared], _TOKENS):
             features = self.text_encoder.encode([prepared[i] for i in batch])
-            out[batch] = self.project_text(features, normalize=normalize).cpu()
+            out[batch] = self.project_text(features, normalize=normalize).to(out)
         return out
 
     def project_image(self, features: Tensor, *, normalize: bool = True) -> Tensor:
-        """Image features ``[n, image_dim]`` of the vision encoder to embeddings ``[n, dim]``.
+        """Image features ``[n, image_dim]`` of the vision encoder to embeddings ``[n, dim]``,
+        on the model's device.
 
         Raises:
             ModelError: the features have another dim.
@@ -207,7 +155,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
 
     def project_text(self, features: Tensor, *, normalize: bool = True) -> Tensor:
-        """Text features ``[n, text_dim]`` of the text encoder to embeddings ``[n, dim]``.
+        """Text features ``[n, text_dim]`` of the text encoder to embeddings ``[n, dim]``,
+        on the model's device.
 
         Raises:
             ModelError: the features have another dim.
@@ -273,68 +222,64 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             options: passed on to transformers.
 
         Raises:
-            ModelError: an encoder cannot be copied (a hand-written one).
+            ModelError: an encoder cannot be copied (a hand-written one), or the only copy of one is
+                in the folder that this model was loaded from and ``encoders`` is not set.
+            EncoderError: an encoder to be copied is not where it was.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
         if encoders:
-            embed_encoders(self.config, folder)
+            self._attached.copy_to(folder)
+        else:
+            self._attached.check_originals()
+        embedded_before = self.config.embedded_encoders
         self.config.embedded_encoders = encoders
-        with quiet_transformers():
-            super().save_pretrained(folder, **options)
-        write_card(self.config, folder)
-        self._folder = folder
+        try:
+            with quiet_transformers():
+                super().save_pretrained(folder, **options)
+            write_card(self.config, folder)
+        except BaseException:
+            self.config.embedded_encoders = embedded_before
+            raise
+        self._attached.folder = folder
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
         *,
+        revision: str | None = None,
         vision_encoder: str | Encoder | None = None,
         text_encoder: str | Encoder | None = None,
+        **auto: Any,
     ) -> AlignedModel:
         """Load a saved model, strictly.
 
         Args:
             path: a folder, or a hub id.
+            revision: hub branch, tag or commit.
             vision_encoder: where the vision encoder is now, if not where the config says.
             text_encoder: the same for the text encoder.
+            auto: what ``AutoModel`` hands on of its own, such as the ``config`` that it read; not
+                used, because the folder's own config is what its weights are checked against.
 
         Raises:
             ModelError: unknown or missing keys or tensors, wrong shapes, or other encoders.
+            UsageError: any other option.
         """
-        folder = _folder_of(path)
+        for option in auto.keys() - _AUTO_OPTIONS:
+            raise UsageError(f"from_pretrained has no option {option!r}", choices(option, _OPTIONS))
+        folder = find_folder(path, revision)
         config = read_config(folder)
         problem = weights_problem(folder, cls(config).state_dict())
         if problem:
             raise problem
         with quiet_transformers():
             model = cast("AlignedModel", super().from_pretrained(folder, config=config))
-        model._folder = folder
+        model._attached.folder = folder
         model.set_encoders(vision_encoder, text_encoder)
         model.eval()
         return model
 
 
-def _folder_of(path: str | Path) -> Path:
-    folder = Path(path).expanduser()
-    if folder.exists() or str(path).count("/") != 1 or str(path).startswith("."):
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(path)))
-    except Exception as error:  # the hub client raises many kinds; all mean "not here"
-        raise ModelError(
-            f"there is no folder {path}, and the hub has no such model that could be reached",
-            "Check the path, or the connection.",
-        ) from error
-
-
 def _as_image(item: Image | str | Path) -> Image:
     return decode_image(FileImage(Path(item))) if isinstance(item, str | Path) else item
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "…"

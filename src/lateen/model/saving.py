@@ -1,4 +1,4 @@
-"""What a saved model carries besides its weights: a card, and its encoders if asked for."""
+"""The files of a saved model besides its config: weights, a card, encoders if asked for."""
 
 from __future__ import annotations
 
@@ -10,13 +10,37 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lateen.encoders.resolve import resolve
 from lateen.errors import ModelError, choices
-from lateen.files import write_text
+from lateen.files import atomic_path, write_text
 from lateen.model.config import AlignedConfig
 
 WEIGHTS = "model.safetensors"
 _COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
+
+
+def find_folder(path: str | Path, revision: str | None = None) -> Path:
+    """The folder of a saved model; one of the hub's is downloaded first.
+
+    Args:
+        path: a folder, or a hub id.
+        revision: hub branch, tag or commit.
+
+    Raises:
+        ModelError: it is on neither.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() or str(path).count("/") != 1 or str(path).startswith("."):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision))
+    except Exception as error:  # the hub client raises many kinds; all mean "not here"
+        at = f" at revision {revision}" if revision else ""
+        raise ModelError(
+            f"there is no folder {path}, and the hub has no such model{at} that could be reached",
+            "Check the path, or the connection.",
+        ) from error
 
 
 def weights_problem(folder: Path, expected: Mapping[str, Tensor]) -> ModelError | None:
@@ -43,26 +67,21 @@ def weights_problem(folder: Path, expected: Mapping[str, Tensor]) -> ModelError 
     return None
 
 
-def embed_encoders(config: AlignedConfig, folder: Path) -> None:
-    """Copy both encoders' files below ``folder``.
+def copy_encoder(source: Path, target: Path) -> None:
+    """Copy what an encoder is loaded from, and no weights in other frameworks' formats.
 
-    Raises:
-        ModelError: an encoder is code, not files.
+    Args:
+        source: the encoder's folder.
+        target: where to; nothing is done if that is where it lies.
     """
-    for side in ("vision", "text"):
-        load = getattr(config, side).get("load", {})
-        name = load.get("name", "")
-        if not name or (":" in name and not Path(name).exists()):
-            raise ModelError(
-                f"the {side} encoder {name} is code and cannot be saved with the model",
-                "Save without encoders=True, and install its package where the model is used.",
-            )
-        source = resolve(name, load.get("revision")).folder
-        for pattern in _COPIED:
-            for file in source.rglob(pattern):
-                target = folder / f"{side}_encoder" / file.relative_to(source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+    if target.resolve() == source.resolve():
+        return
+    legacy = () if any(source.rglob("*.safetensors")) else ("*.bin",)
+    # All names are known before the first copy, which may lie below the source itself.
+    files = [file for pattern in (*_COPIED, *legacy) for file in source.rglob(pattern)]
+    for file in files:
+        with atomic_path(target / file.relative_to(source)) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def write_card(config: AlignedConfig, folder: Path) -> None:

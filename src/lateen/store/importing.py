@@ -168,6 +168,7 @@ def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
 
 def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
@@ -176,9 +177,10 @@ def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
         raise StoreError(
             f"{path} is not a readable Parquet file ({error})", "Write it again."
         ) from error
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     lists = [
         field.name for field in table.schema
-        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
+        if any(kind(field.type) for kind in kinds)
     ]  # fmt: skip
     named = [name for name in lists if name in _FEATURE_NAMES] or lists
     if len(named) != 1:
@@ -186,11 +188,12 @@ def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
             f"{path} has {len(lists)} list columns ({', '.join(lists) or 'none'})",
             f"Name the features column one of: {', '.join(_FEATURE_NAMES)}.",
         )
-    rows = table[named[0]].to_pylist()
-    lengths = {len(row) if row is not None else 0 for row in rows}
+    rows = table[named[0]].combine_chunks()
+    lengths = sorted(set(pc.list_value_length(rows).fill_null(0).to_pylist()))
     if len(lengths) != 1:
         raise StoreError(
-            f"{path} has feature rows of different lengths: {sorted(lengths)[:4]}", "Correct them."
+            f"{path} has feature rows of different lengths: {lengths[:4]}", "Correct them."
         )
+    values = rows.flatten().to_numpy(zero_copy_only=False)
     ids = next((table[n].to_pylist() for n in _ID_NAMES if n in table.column_names), None)
-    return np.array(rows, dtype=np.float32), None if ids is None else [str(i) for i in ids]
+    return values.reshape(len(rows), -1), None if ids is None else [str(i) for i in ids]

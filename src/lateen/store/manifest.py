@@ -59,7 +59,17 @@ class Description:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a store: its rows, the input items it covers, its size and SHA-256."""
+    """One file of a store.
+
+    Attributes:
+        file: its name.
+        rows: how many rows it has.
+        start: the first input item it covers.
+        stop: one past the last input item it covers.
+        bytes: its size.
+        sha256: of all its bytes.
+        content: SHA-256 of its features and ids alone, without what was skipped and where.
+    """
 
     file: str
     rows: int
@@ -67,6 +77,7 @@ class Shard:
     stop: int
     bytes: int
     sha256: str
+    content: str
 
 
 @dataclass(frozen=True)
@@ -97,8 +108,8 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Content key of the shards' bytes: equal for stores that hold equal rows."""
-        return content_key([shard.sha256 for shard in self.shards])
+        """Content key of features and ids: equal for stores with equal rows in equal shards."""
+        return content_key([shard.content for shard in self.shards])
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

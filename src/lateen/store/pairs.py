@@ -42,6 +42,11 @@ class TextColumn:
         """Captions of each sample, ``[n]``, each at least 1."""
         return np.diff(self.offsets)
 
+    @property
+    def owner(self) -> Array:
+        """The position of each caption's sample, ``[captions]``."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+
     def take(self, samples: Array) -> TextColumn:
         """The captions of these samples only, in this order."""
         counts = self.counts[samples]
@@ -90,8 +95,7 @@ class Pairs:
     def all_texts(self, column: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Every caption of a column: features ``[m, dim]`` and its sample's position ``[m]``."""
         texts = self.texts[column]
-        owner = np.repeat(np.arange(len(self)), texts.counts)
-        return texts.store[texts.rows], torch.from_numpy(owner)
+        return texts.store[texts.rows], torch.from_numpy(texts.owner)
 
     def take(self, samples: Array) -> Pairs:
         """These samples only, in this order."""

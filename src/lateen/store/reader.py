@@ -16,7 +16,7 @@ from lateen.files import file_sha256
 from lateen.store.manifest import SKIPPED, Manifest
 from lateen.store.shard import ShardContent, read_shard
 
-Rows = int | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
+Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
 
 
 class Store:
@@ -91,8 +91,8 @@ class Store:
         Raises:
             IndexError: a row outside the store.
         """
-        if isinstance(rows, int):
-            return self[[rows]][0]
+        if isinstance(rows, int | np.integer):
+            return self[[int(rows)]][0]
         index = self._index(rows)
         out = np.empty((len(index), self.dim), np.float32)
         shard_of = np.searchsorted(self._ends, index, side="right")

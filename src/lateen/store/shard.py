@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Sequence
@@ -77,12 +78,17 @@ def write_shard(
     metadata = {METADATA: json.dumps(content, ensure_ascii=False, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file({TENSOR: features.contiguous()}, temporary, metadata=metadata)
-    return describe_shard(path, len(ids), span)
+    return describe_shard(path, read_shard(path))
 
 
-def describe_shard(path: Path, rows: int, span: tuple[int, int]) -> Shard:
+def describe_shard(path: Path, content: ShardContent) -> Shard:
     """The manifest entry of a shard that lies on disk."""
-    return Shard(path.name, rows, span[0], span[1], path.stat().st_size, file_sha256(path))
+    digest = hashlib.sha256("\n".join(content.ids).encode())
+    digest.update(np.ascontiguousarray(content.features).tobytes())
+    return Shard(
+        path.name, len(content.ids), content.start, content.stop, path.stat().st_size,
+        file_sha256(path), digest.hexdigest(),
+    )  # fmt: skip
 
 
 def read_shard(path: Path) -> ShardContent:

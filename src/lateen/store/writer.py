@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ class StoreWriter:
     Args:
         folder: the store.
         description: what will be in it.
+        conditions: what can change bytes without changing what they mean (batch, device, library
+            versions). A half-written store of other conditions is begun anew.
         overwrite: replace a store that was made differently instead of refusing.
 
     Attributes:
@@ -47,9 +48,17 @@ class StoreWriter:
         StoreError: the folder holds another store, or files that are not lateen's.
     """
 
-    def __init__(self, folder: Path, description: Description, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        *,
+        conditions: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
         self.folder = folder
         self.description = description
+        self._conditions = {**library_versions(), **(conditions or {})}
         self.shards: list[Shard] = []
         self.skipped: list[dict[str, Any]] = []
         self.notes: dict[str, int] = {}
@@ -72,14 +81,17 @@ class StoreWriter:
                 self.finished = True
                 return
             (folder / MANIFEST).unlink()  # damaged since: what is whole is kept, the rest redone
-        elif not (folder / PLAN).is_file() and folder.is_dir():
-            foreign = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+        elif not (folder / PLAN).is_file():
+            foreign = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
             if foreign:
                 raise StoreError(
                     f"{folder} is not empty and not a feature store (it holds {foreign[0]})",
                     "Choose another --out.",
                 )
-        write_json(folder / PLAN, self.description.as_dict())
+        elif read_json(folder / PLAN)["conditions"] != self._conditions:
+            clear_store(folder)
+        plan = {"description": self.description.as_dict(), "conditions": self._conditions}
+        write_json(folder / PLAN, plan)
         self._adopt_shards()
 
     def _adopt_shards(self) -> None:
@@ -90,9 +102,7 @@ class StoreWriter:
             if content is None or content.start != start:
                 path.unlink(missing_ok=True)
                 return
-            self.shards.append(
-                describe_shard(path, len(content.ids), (content.start, content.stop))
-            )
+            self.shards.append(describe_shard(path, content))
             self._note(content.skipped, content.notes)
 
     def write(
@@ -143,15 +153,18 @@ class StoreWriter:
         for name, count in notes.items():
             self.notes[name] = self.notes.get(name, 0) + count
 
-    def finish(self) -> None:
+    def finish(self, *, allow_empty: bool = False) -> None:
         """Write ``skipped.jsonl`` and, last, the manifest that makes the store complete.
+
+        Args:
+            allow_empty: also finish a store in which nothing could be encoded.
 
         Raises:
             StoreError: not one item could be encoded.
         """
         rows = sum(shard.rows for shard in self.shards)
         write_text(self.folder / SKIPPED, jsonl(self.skipped))
-        if rows == 0:
+        if rows == 0 and not allow_empty:
             first = f"; the first: {self.skipped[0]['reason']}" if self.skipped else ""
             raise StoreError(
                 f"nothing could be encoded from {self.description.source}: "
@@ -171,7 +184,7 @@ def _find_description(folder: Path) -> Description | None:
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder).description
     if (folder / PLAN).is_file():
-        return Description(**read_json(folder / PLAN))
+        return Description(**read_json(folder / PLAN)["description"])
     return None
 
 
@@ -183,13 +196,14 @@ def _whole(path: Path) -> ShardContent | None:
 
 
 def clear_store(folder: Path) -> None:
-    """Remove a store's own files, the manifest first, and nothing else in the folder."""
-    for path in (folder / MANIFEST, folder / PLAN, folder / SKIPPED):
+    """Remove a store's own files and nothing else in the folder.
+
+    What makes the folder known as a store goes last, so that a killed removal can be done again.
+    """
+    for path in (*folder.glob("shard-*.safetensors"), folder / SKIPPED):
         path.unlink(missing_ok=True)
-    for path in folder.glob("shard-*.safetensors"):
-        path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        shutil.rmtree(folder)
+    for path in (folder / MANIFEST, folder / PLAN):
+        path.unlink(missing_ok=True)
 
 
 def _different(folder: Path, found: Description, wanted: Description) -> StoreError:
