@@ -42,7 +42,9 @@ def encode(
         int | None, Parameter(help="images, or thousands of tokens, per forward pass "
                               "(CPU: 16 images, 4 k tokens; GPU: 256, 64 k)")
     ] = None,
-    shard_items: Annotated[int, Parameter(help="images or captions per shard file")] = 8192,
+    shard_items: Annotated[
+        int | None, Parameter(help="per shard file (2,048 images or 8,192 captions)")
+    ] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, …")] = "auto",
     revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
     trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,

@@ -107,12 +107,12 @@ def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
         recipe = Recipe.build(recipe)
     elif not isinstance(recipe, Recipe):
         recipe = Recipe.load(Path(recipe))
-    sections = {"data": recipe.data.model_copy(update={"root": recipe.data.root.absolute()})}
+    sections = {"data": recipe.data.model_copy(update={"root": recipe.data.root.resolve()})}
     for name in ("vision", "text"):
         section = getattr(recipe, name)
         encoder = Path(section.encoder).expanduser()
         if encoder.is_dir():
-            sections[name] = section.model_copy(update={"encoder": str(encoder.absolute())})
+            sections[name] = section.model_copy(update={"encoder": str(encoder.resolve())})
     return recipe.model_copy(update=sections)
 
 
