@@ -43,7 +43,8 @@ class Subset:
 def bare(paths: list[Path], folder: str, precision: str) -> dict[str, float]:
     """Seconds of each part, one after the other."""
     with quiet_transformers():
-        model = AutoModel.from_pretrained(folder).eval().to(memory_format=torch.channels_last)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        model.to(memory_format=torch.channels_last)
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     begin = time.perf_counter()
     images = [Image.open(path).convert("RGB") for path in paths]

@@ -81,6 +81,17 @@ def test_new_data_below_the_same_folder_is_encoded_again(album: Path) -> None:
     assert before["data"] != after["data"]
 
 
+def test_what_was_left_out_is_told(album: Path) -> None:
+    (album / "images" / "003.png").write_bytes(b"damaged")
+    (album / "images" / "004.png").unlink()
+    result = run(recipe(album), album / "run")
+    assert result.model.config.training["pairs"] + len(result.pairs) == 22
+    assert sorted(result.skipped.values()) == [1, 2]  # the caption file's, and the images'
+    store = next(path for path, count in result.skipped.items() if count == 2)
+    reasons = [json.loads(line) for line in (store / "skipped.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in reasons} == {"003.png", "004.png"}
+
+
 def test_validation_and_test_splits(album: Path) -> None:
     lines = (album / "train.jsonl").read_text().splitlines(keepends=True)
     (album / "train.jsonl").write_text("".join(lines[:12]))

@@ -46,6 +46,8 @@ def run(
         show_json(result.results)
         return
     show_table(*result_tables(result.results))
+    for store, count in result.skipped.items():
+        say(f"skipped  {count}: {store / 'skipped.jsonl'}")
     say(f"model    {result.out / 'model'}")
     say(f"results  {result.out / 'results.json'}")
     say(f"report   {page}")

@@ -93,7 +93,7 @@ def evaluate_retrieval(
         dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}",
         dtype=(model.config.text or {}).get("dtype", "float16"),
     )  # fmt: skip
-    return retrieval_result(model, pair(image, text, missing="drop"))
+    return retrieval_result(model, pair(image, text))
 
 
 def retrieval_result(model: AlignedModel, pairs: Pairs) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def _facts(result: RunResult) -> dict[str, Any]:
         "training pairs": training.get("pairs"),
         "captions": training.get("captions"),
         "steps": training.get("steps"),
+        "left out": sum(result.skipped.values()),
         "seed": str(training.get("seed")),
         "model": result.results.get("retrieval", {}).get("conditions", {}).get("model", "")[:16],
     }

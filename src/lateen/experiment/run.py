@@ -36,6 +36,7 @@ class RunResult:
         results: the JSON of ``results.json``.
         pairs: the features of the split that the results lead with.
         samples: its samples, for showing examples.
+        skipped: how much was left out of each store that lacks something.
         metrics: the training's ``metrics.jsonl``.
         seconds: wall-clock time of each stage in this call; near 0 where it was already done.
     """
@@ -45,6 +46,7 @@ class RunResult:
     results: dict[str, Any]
     pairs: Pairs
     samples: dict[str, Sample]
+    skipped: dict[Path, int]
     metrics: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -69,6 +71,8 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         text = load_encoder(plan.text.encoder, "text", **_options(plan.text))
         with clock("encode"):
             splits = _encode_splits(plan, vision, text, folder / "stores")
+        stores = [store for pairs in splits.values() for store in pairs.stores]
+        skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
         train_pairs = splits.pop("train")
         chosen_on = "validation" if "validation" in splits else "holdout"
         if "validation" not in splits:
@@ -86,7 +90,9 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
     headline = _headline(splits, chosen_on)
     shown = splits[headline]
     samples = _samples(plan.data, headline, set(shown.ids))
-    return RunResult(folder, model, results, shown, samples, trained.metrics, clock.seconds)
+    return RunResult(
+        folder, model, results, shown, samples, skipped, trained.metrics, clock.seconds
+    )  # fmt: skip
 
 
 @dataclass
@@ -136,7 +142,7 @@ def _encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -
             _store(dataset, text, plan.text.dtype, folder, f"{name}-text-{column}", column)
             for column in columns
         ]
-        splits[name] = pair(image, *texts, missing="drop")
+        splits[name] = pair(image, *texts)
         log.info("%s: %d images with captions", name, len(splits[name]))
     return splits
 
@@ -172,9 +178,8 @@ def _store(
     recipe keeps the features of the other; stale data below the same encoder is replaced."""
     path = folder / f"{name}-{encoder.info.key[:8]}"
     store = encode(dataset, encoder, path, column=column, dtype=dtype, overwrite=True)
-    skipped = len(store.skipped)
-    log.info("%s: %d rows of %d values%s", path.name, len(store), store.dim,
-             f", {skipped} skipped (see {path / 'skipped.jsonl'})" if skipped else "")  # fmt: skip
+    log.info("%s: %d rows of %d values, %d skipped", path.name, len(store), store.dim,
+             len(store.skipped))  # fmt: skip
     return store
 
 

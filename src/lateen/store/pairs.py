@@ -77,6 +77,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def stores(self) -> list[Store]:
+        """The image store, then the text stores."""
+        return [self.image, *(column.store for column in self.texts)]
+
     def image_features(self, samples: Array | slice) -> torch.Tensor:
         """Image features ``[len(samples), image dim]``, float32."""
         return self.image[self.image_rows[samples]]
@@ -124,8 +129,7 @@ class Pairs:
     def key(self) -> str:
         """Content key of the joined features: it changes when any row, id or order does."""
         ids = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
-        stores = [self.image, *(column.store for column in self.texts)]
-        return content_key([ids, [store.manifest.content for store in stores]])
+        return content_key([ids, [store.manifest.content for store in self.stores]])
 
 
 def pair(
