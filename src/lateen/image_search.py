@@ -52,6 +52,7 @@ def search(
     *,
     k: int = 12,
     cache: Path | None = None,
+    skipped: list[dict[str, str]] | None = None,
 ) -> list[list[Hit]]:
     """The ``k`` images nearest to each query, best first, exactly.
 
@@ -61,6 +62,7 @@ def search(
         images: a folder of images, with all its subfolders.
         k: hits per query; all images if there are fewer.
         cache: where to keep features; lateen's cache folder if not given.
+        skipped: receives ``id`` and ``reason`` of every image that could not be read.
 
     Returns:
         One list of hits per query.
@@ -75,7 +77,9 @@ def search(
     if not queries or not all(q.strip() for q in queries):
         raise UsageError("the query is empty", "Say in a few words what to look for.")
     ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
-    samples, features = photo_features(ready, images, cache=cache)
+    samples, features, unreadable = photo_features(ready, images, cache=cache)
+    if skipped is not None:
+        skipped += unreadable
     with torch.no_grad():
         parts = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
         image = torch.cat([ready.project_image(part).cpu() for part in parts])
@@ -90,8 +94,8 @@ def search(
 
 def photo_features(
     model: AlignedModel, images: str | Path, *, cache: Path | None = None
-) -> tuple[list[Sample], torch.Tensor]:
-    """The folder's readable images and their vision features ``[n, image_dim]``.
+) -> tuple[list[Sample], torch.Tensor, list[dict[str, str]]]:
+    """The folder's readable images, their vision features ``[n, image_dim]``, and the others.
 
     Args:
         model: whose vision encoder to use.
@@ -122,7 +126,13 @@ def photo_features(
         mine = [i for i, (_, (n, _)) in enumerate(kept) if n == number]
         if mine:
             features[mine] = store[[kept[i][1][1] for i in mine]]
-    return [sample for sample, _ in kept], features
+    reasons = {skip["id"]: skip["reason"] for store in stores for skip in store.skipped}
+    lost = [
+        {"id": sample.id, "reason": reasons.get(content, "it changed while it was read")}
+        for sample, content in zip(samples, hashes, strict=True)
+        if content not in place
+    ]
+    return [sample for sample, _ in kept], features, lost
 
 
 class _NewPhotos:

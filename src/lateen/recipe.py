@@ -32,7 +32,10 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """Where images and captions are."""
 
-    root: Path = Field(Path(), description="folder that the other paths are relative to")
+    root: Path = Field(
+        Path(),
+        description="folder that the other paths are relative to; itself relative to where you are",
+    )
     images: str | None = Field(
         None, description="image folder of a caption file (its own folder, or images/ in it)"
     )
@@ -276,6 +279,8 @@ def parse_value(text: str, dotted: str) -> Any:
     kinds = {name: kind for name, kind, *_ in keys()}.get(dotted, "")
     if kinds in (_TYPE_NAMES[str], _TYPE_NAMES[Path]):
         return None if text in ("null", "none", "") else text
+    if kinds.startswith("list of") and text != "null" and not text.startswith("["):
+        return [word.strip() for word in text.split(",")]
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -110,6 +110,12 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["search", "nowhere", "dogs", "--images", ".", "--k", "many"], 2, "many"),
     (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "no images in ."),
     (["search", "nowhere", "dogs"], 2, "--images"),
+    (["run", "r.yaml", "--out", ""], 2, "an argument is empty"),
+    (
+        ["encode", ".", "--encoder", "toys:colour_encoder", "--out", "o", "--batch-size", "-5"],
+        2,
+        "batch_size is -5",
+    ),
     (["train", "--images", "i", "--texts", "t", "--out", "o", "--epochs", "2"], 2, "--train.KEY"),
     (["train", "--images", "i", "--texts", "t", "--out", "o"], 1, "i does not exist"),
     (["import", "f.npy", "--modality", "image", "--encoder", "e", "--out", "o"], 1, "no file"),
@@ -151,7 +157,7 @@ def test_text_stays_text(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("")
     overrides = {
         "text.prompt": "query: ", "data.root": "2024", "vision.encoder": "123", "data.images": "no",
-        "train.lr": "1e-4", "train.clip_norm": "null", "data.captions": "[raw, long]",
+        "train.lr": "1e-4", "train.clip_norm": "null", "data.captions": "raw,long",
         "evaluate.retrieval": "false",
     }  # fmt: skip
     recipe = Recipe.load(tmp_path / "r.yaml", overrides)

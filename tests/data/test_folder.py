@@ -103,5 +103,5 @@ def test_a_folder_without_images_is_an_error_that_says_what_is_there(tmp_path: P
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be listed"):
+    with pytest.raises(DataError, match="there is no folder"):
         ImageFolder(tmp_path / "absent")

@@ -146,8 +146,10 @@ def test_photographs_that_cannot_be_read_do_not_stop_later_searches(album: Path)
     search(album / "run/model", "red", album / "images")
     (album / "images" / "bad.png").write_bytes(b"no picture")
     for _ in range(2):
-        [hits] = search(album / "run/model", "red", album / "images", k=50)
+        lost: list[dict[str, str]] = []
+        [hits] = search(album / "run/model", "red", album / "images", k=50, skipped=lost)
         assert len(hits) == 24
+        assert [row["id"] for row in lost] == ["bad.png"]
 
 
 def test_many_searches_at_once(album: Path) -> None:

@@ -64,6 +64,32 @@ def test_paths_and_pictures_are_the_same(model: AlignedModel, tmp_path: Path) ->
         model.encode_image(tmp_path / "bad.png")
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+def test_opened_images_are_treated_as_files_are(
+    model: AlignedModel, tmp_path: Path, mode: str
+) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.new("RGB", (8, 6), "orange").convert("L" if mode == "I;16" else mode).convert(mode).save(
+        tmp_path / f"a.{suffix}"
+    )
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        opened = model.encode_image(image)
+    torch.testing.assert_close(opened, model.encode_image(tmp_path / f"a.{suffix}"))
+
+
+def test_opened_images_are_turned_upright(vit_folder: Path, tmp_path: Path) -> None:
+    from lateen.data import FileImage, decode_image, upright_rgb
+
+    image = Image.linear_gradient("L").resize((16, 8)).convert("RGB")
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert upright_rgb(opened).size == (8, 16)
+        whole = decode_image(FileImage(tmp_path / "turned.png"))
+        assert upright_rgb(opened).tobytes() == whole.tobytes()
+
+
 def test_features_project_to_what_the_encoders_give(model: AlignedModel) -> None:
     encoder = WordEncoder()
     features = encoder.encode(encoder.prepare(["red", "green dog"]))

@@ -77,6 +77,21 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         import_features(tmp_path / "o.npy", tmp_path / "s", ids=IDS, modality="image", encoder="e")
 
 
+def test_ids_are_checked(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    (tmp_path / "latin.txt").write_bytes("a\nb\ncaf\xe9\nd".encode("latin-1"))
+    cases = [
+        (["a", "b", "a", "c"], "'a' stands twice, in rows 0 and 2"),
+        (["a", " ", "b", "c"], "row 1 is empty"),
+        (tmp_path / "latin.txt", "not UTF-8"),
+    ]
+    for ids, message in cases:
+        with pytest.raises(StoreError, match=message):
+            import_features(
+                tmp_path / "f.npy", tmp_path / "s", ids=ids, modality="image", encoder="e"
+            )
+
+
 def test_wrong_input_says_what_and_what_to_do(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", VALUES)
     np.save(tmp_path / "flat.npy", VALUES[0])

@@ -126,5 +126,5 @@ def _check_finite(embeddings: Tensor) -> None:
         raise LateenError(
             f"{int(bad.sum())} of {len(embeddings)} embeddings hold NaN or infinity, the first in "
             f"row {int(bad.nonzero()[0])}",
-            "Check the features and the model that made them.",
+            "Training may have diverged (lower train.lr), or the features hold such values.",
         )

@@ -27,6 +27,7 @@ app = cyclopts.App(
     ),
     version=f"lateen {lateen.__version__}",
     default_parameter=cyclopts.Parameter(negative=""),
+    suppress_keyboard_interrupt=False,
 )
 for command in (
     models.demo, models.run, models.keys, features.encode, features.import_, features.inspect,
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
     debug, verbose = (flag in words for flag in _FLAGS)
     words = [word for word in words if word not in _FLAGS]
     _log_to_stderr(verbose or debug)
+    if "" in words:
+        sys.exit(_fail("an argument is empty. Is a shell variable unset?", 2))
     if "" not in sys.path:  # as `python -m` has it: --encoder my_file:factory is found here
         sys.path.insert(0, "")
     sys.exit(_call(words, debug))

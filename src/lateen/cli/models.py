@@ -93,10 +93,14 @@ def train(
     pairs = pair(images, *texts, missing=missing)
     model = train_model(pairs, preset=preset, holdout=holdout, out=out, **settings)
     model.save_pretrained(out / "model")
-    best = {"task": "retrieval", **(model.config.training or {}).get("validation", {})}
+    training = model.config.training or {}
     if json:
-        show_json({"model": str(out / "model"), **best})
+        show_json({"model": str(out / "model"), "task": "retrieval", **training["validation"]})
         return
+    for way, label in (("text_to_image", "text → image"), ("image_to_text", "image → text")):
+        recalls = " / ".join(f"{training['validation'][way][f'R@{k}']:.1f}" for k in (1, 5, 10))
+        say(f"held-out {label} R@1/5/10: {recalls} %")
+    say(f"step     {training['kept_step']} of {training['steps']}, {training['pairs']} pairs")
     say(f"model    {out / 'model'}")
 
 
@@ -143,6 +147,8 @@ def evaluate(
         show_json(result)
         return
     show_table(_table(result))
+    if result["skipped"]:
+        say(f"{result['skipped']} images or captions could not be used (--json counts them)")
 
 
 def search(
@@ -178,15 +184,19 @@ def search(
     ready = AlignedModel.from_pretrained(
         model, vision_encoder=vision_encoder, text_encoder=text_encoder
     )
-    [hits] = search_images(ready, query, images, k=k)
+    skipped: list[dict[str, str]] = []
+    [hits] = search_images(ready, query, images, k=k, skipped=skipped)
     if out is not None:
         _write_sheet(query, hits, out)
     if json:
-        show_json({"query": query, "hits": [hit.as_dict() for hit in hits]})
+        show_json({"query": query, "hits": [h.as_dict() for h in hits], "skipped": skipped})
         return
     from lateen.report.tables import hits_table
 
     show_table(hits_table([hit.as_dict() for hit in hits], title=query))
+    if skipped:
+        first = skipped[0]
+        say(f"{len(skipped)} images could not be read, the first: {first['id']}: {first['reason']}")
     if out is not None:
         say(f"contact sheet  {out}")
 

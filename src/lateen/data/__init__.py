@@ -4,7 +4,7 @@ from lateen.data.coco import CocoCaptions
 from lateen.data.fingerprint import combine, file_hashes
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset
-from lateen.data.images import IMAGE_SUFFIXES, decode_image
+from lateen.data.images import IMAGE_SUFFIXES, decode_image, upright_rgb
 from lateen.data.open import open_dataset
 from lateen.data.prompts import TEMPLATES, class_name, class_prompts
 from lateen.data.sample import (
@@ -40,4 +40,5 @@ __all__ = [
     "decode_image",
     "file_hashes",
     "open_dataset",
+    "upright_rgb",
 ]

@@ -91,6 +91,8 @@ def _walk(
         status = folder.stat()
         with os.scandir(folder) as listing:
             entries = list(listing)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"there is no folder {folder}", "Check the path.") from error
     except OSError as error:
         raise DataError(
             f"the folder {folder} cannot be listed ({error.strerror})", "Check its permissions."

@@ -14,7 +14,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -87,6 +87,20 @@ def decode_image(source: ImageSource) -> Image.Image:
         raise ImageError(_reason(error)) from error
     method = _TRANSPOSE.get(_orientation(image, data))
     return rgb if method is None else rgb.transpose(method)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as :func:`decode_image` gives it: RGB, upright, on white.
+
+    Raises:
+        ImageError: the image is damaged, without pixels or too large.
+    """
+    try:
+        _check_size(image.size)
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except _FAULTS as error:
+        raise ImageError(_reason(error)) from error
 
 
 def _open(data: bytes) -> ImageFile:

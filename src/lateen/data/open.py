@@ -52,6 +52,8 @@ def open_dataset(
         DataError: there is nothing there, it is of no known kind, or it cannot be read.
         UsageError: a split is asked for where there are none, or one that is not there.
     """
+    if split is None and "#" in str(source) and not Path(source).exists():
+        source, _, split = str(source).rpartition("#")
     path = Path(source)
     if path.is_dir() and is_saved_dataset(path):
         return HubDataset(source, split=split, image_column=image_column, captions=captions)

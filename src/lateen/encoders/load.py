@@ -236,7 +236,7 @@ def _need_pooling(request: _Request, valid: list[str]) -> None:
     if request.pooling is None:
         raise EncoderError(
             f"{request.name} is not in lateen's table, so its pooling must be given",
-            f"Pass --pooling (in a recipe: pooling), one of: {', '.join(valid)}.",
+            f"Pass --pooling (run: --vision.pooling, --text.pooling): {', '.join(valid)}.",
         )
     if request.pooling not in [*valid, "projection"]:
         raise EncoderError(f"unknown pooling {request.pooling!r}", choices(request.pooling, valid))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lateen.data.fingerprint import file_hashes
-from lateen.errors import EncoderError
+from lateen.errors import EncoderError, UsageError
 from lateen.files import content_key, read_json
 from lateen.progress import log
 
@@ -23,6 +23,12 @@ _PROBE_ERRORS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError
 def resolve_device(device: str = "auto") -> torch.device:
     """``auto`` is the first GPU if there is one, else the CPU."""
     if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"there is no device {device!r} that this torch can use", "Use auto or cpu."
+            ) from error
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

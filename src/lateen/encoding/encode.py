@@ -71,6 +71,10 @@ def encode(
         StoreError: ``out`` holds something else.
         BusyError: another process writes to ``out``.
     """
+    for option, value in (("batch_size", batch_size), ("shard_items", shard_items),
+                          ("workers", workers)):  # fmt: skip
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}", "It must be at least 1.")
     folder = Path(out)
     dataset = (
         open_dataset(

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lateen.align.heads import AlignmentHeads
-from lateen.data import FileImage, decode_image
+from lateen.data import FileImage, decode_image, upright_rgb
 from lateen.encoders import Encoder
 from lateen.encoders.runtime import quiet_transformers
 from lateen.encoding import token_batches
-from lateen.errors import ModelError, UsageError, choices
+from lateen.errors import ImageError, ModelError, UsageError, choices
 from lateen.model.attached import AttachedEncoders
 from lateen.model.config import AlignedConfig, read_config
 from lateen.model.output import AlignedOutput
@@ -282,4 +282,10 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
 
 def _as_image(item: Image | str | Path) -> Image:
-    return decode_image(FileImage(Path(item))) if isinstance(item, str | Path) else item
+    """A path or an opened image as the encoders see files: RGB, upright, on white."""
+    if isinstance(item, Image):
+        return upright_rgb(item)
+    try:
+        return decode_image(FileImage(Path(item)))
+    except ImageError as error:
+        raise ImageError(f"{item}: {error.message}") from error

@@ -73,6 +73,7 @@ def import_features(
             f"{path} has {len(array)} rows but there are {len(names)} ids",
             "Give one id per row, in row order.",
         )
+    _check_ids(names, modality)
     info = {"id": encoder, "modality": modality, "imported": path.suffix}
     description = Description(
         modality=modality, dim=int(array.shape[1]), encoder=info, encoder_key=content_key(info),
@@ -85,6 +86,19 @@ def import_features(
         if not writer.finished:
             _write(array, names, writer)
     return Store.open(folder)
+
+
+def _check_ids(names: Sequence[str], modality: str) -> None:
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if not name.strip():
+            raise StoreError(f"the id of row {row} is empty", "Give every row its sample's id.")
+        if modality == "image" and name in first:
+            raise StoreError(
+                f"the image id {name!r} stands twice, in rows {first[name]} and {row}",
+                "Ids join images to captions; give every image its own.",
+            )
+        first[name] = row
 
 
 def _write(array: np.ndarray[Any, Any], names: list[str], writer: StoreWriter) -> None:
@@ -115,7 +129,10 @@ def _ids(ids: str | Path | Sequence[str]) -> list[str]:
         path = Path(ids)
         if not path.is_file():
             raise UsageError(f"there is no id file {path}", "Give a text file, one id per line.")
-        return path.read_text(encoding="utf-8").splitlines()
+        try:
+            return path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{path} is not UTF-8 ({error})", "Save it as UTF-8.") from error
     return [str(i) for i in ids]
 
 

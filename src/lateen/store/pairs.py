@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from lateen.errors import PairingError
+from lateen.errors import PairingError, UsageError
 from lateen.files import content_key
 from lateen.store.reader import Store
 
@@ -82,6 +82,10 @@ class Pairs:
         """The image store, then the text stores."""
         return [self.image, *(column.store for column in self.texts)]
 
+    def __repr__(self) -> str:
+        captions = sum(len(column.rows) for column in self.texts)
+        return f"Pairs({len(self)} images, {captions} captions in {len(self.texts)} columns)"
+
     def image_features(self, samples: Array | slice) -> torch.Tensor:
         """Image features ``[len(samples), image dim]``, float32."""
         return self.image[self.image_rows[samples]]
@@ -150,6 +154,8 @@ def pair(
         PairingError: ids that differ (the first are named), a duplicate image id, a store of the
             wrong modality, or nothing in common.
     """
+    if missing not in ("error", "drop"):
+        raise UsageError(f"missing is {missing!r}", "It is 'error' or 'drop'.")
     image = images if isinstance(images, Store) else Store.open(images)
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
@@ -218,7 +224,7 @@ def _check_same_ids(
     ]
     raise PairingError(
         "the stores do not describe the same samples: " + "; ".join(parts),
-        "Encode both from the same dataset, or pass missing='drop' to keep the common ids.",
+        "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop).",
     )
 
 
