@@ -19,11 +19,10 @@ from lateen.data import FileImage, ImageFolder, Sample, Skip
 from lateen.data.fingerprint import cache_folder, file_hashes
 from lateen.encoding import encode
 from lateen.errors import DataError, StoreError, UsageError
+from lateen.evaluation import project_rows
 from lateen.files import content_key, folder_lock
 from lateen.model import AlignedModel
 from lateen.store import Store
-
-_ROWS = 8192  # features projected at a time
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,8 @@ def search(
     samples, features, unreadable = photo_features(ready, images, cache=cache)
     if skipped is not None:
         skipped += unreadable
-    with torch.no_grad():
-        parts = [features[i : i + _ROWS] for i in range(0, len(features), _ROWS)]
-        image = torch.cat([ready.project_image(part).cpu() for part in parts])
-        scores = ready.encode_text(queries) @ image.T
+    image = project_rows(ready.project_image, features, range(len(features)))
+    scores = ready.encode_text(queries) @ image.T
     best = scores.topk(min(k, len(samples)), dim=1)
     return [
         [Hit(samples[i].id, _path(samples[i]), score)
@@ -106,7 +103,7 @@ def photo_features(
     if not samples:
         raise DataError(f"{images} has no images", "Give a folder of photographs.")
     hashes = file_hashes([_path(sample) for sample in samples])
-    dtype = (model.config.vision or {}).get("dtype", "float16")
+    dtype = model.config.feature_dtype("vision")
     base = cache or cache_folder() / "photos"
     folder = base / f"{model.vision_encoder.info.key[:24]}-{dtype}"
     stores = _finished(folder)

@@ -17,6 +17,13 @@ _Overrides = Annotated[
     str, Parameter(allow_leading_hyphen=True, show=False, help="--section.key value")
 ]
 
+_VisionPlace = Annotated[
+    str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
+]
+_TextPlace = Annotated[
+    str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
+]
+
 
 def run(
     recipe: Path,
@@ -116,12 +123,8 @@ def evaluate(
     captions: Annotated[Path | None, Parameter(help="retrieval: caption file")] = None,
     column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
     split: Annotated[str | None, Parameter(help="split of a caption file that has several")] = None,
-    vision_encoder: Annotated[
-        str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
-    ] = None,
-    text_encoder: Annotated[
-        str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
-    ] = None,
+    vision_encoder: _VisionPlace = None,
+    text_encoder: _TextPlace = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
     """Measure a model: retrieval both ways, or zero-shot classification; in percent.
@@ -159,12 +162,8 @@ def search(
     images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
     k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
     out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
-    vision_encoder: Annotated[
-        str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
-    ] = None,
-    text_encoder: Annotated[
-        str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
-    ] = None,
+    vision_encoder: _VisionPlace = None,
+    text_encoder: _TextPlace = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
     """Find the photographs that a sentence describes.

@@ -71,25 +71,15 @@ def encode(
         StoreError: ``out`` holds something else.
         BusyError: another process writes to ``out``.
     """
-    for option, value in (("batch_size", batch_size), ("shard_items", shard_items),
-                          ("workers", workers)):  # fmt: skip
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}", "It must be at least 1.")
-    folder = Path(out)
-    dataset = (
-        open_dataset(
-            source,
-            images=images,
-            image_column=image_column,
-            split=split,
+    _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
+    folder, dataset, ready = Path(out), source, encoder
+    if isinstance(dataset, str | Path):
+        dataset = open_dataset(
+            dataset, images=images, image_column=image_column, split=split,
             captions=captions or ((column,) if column else ()),
-        )
-        if isinstance(source, str | Path)
-        else source
-    )
-    ready = (
-        load_encoder(encoder, modality, **encoder_options) if isinstance(encoder, str) else encoder
-    )
+        )  # fmt: skip
+    if isinstance(ready, str):
+        ready = load_encoder(ready, modality, **encoder_options)
     chosen = _choose_column(dataset, column) if ready.info.modality == "text" else None
     count, content = fingerprint(dataset, ready.info.modality, chosen)
     description = Description(
@@ -102,10 +92,8 @@ def encode(
     if found is not None:
         return found  # readers need no lock
     batch = batch_size or default_batch(ready.info.modality == "image")
-    conditions = {
-        "batch": batch,
-        "device": str(resolve_device(encoder_options.get("device", "auto"))),
-    }
+    device = resolve_device(encoder_options.get("device", "auto"))
+    conditions = {"batch": batch, "device": str(device)}
     with folder_lock(folder, wait=wait):
         writer = StoreWriter(folder, description, conditions=conditions, overwrite=overwrite)
         if not writer.finished:
@@ -113,6 +101,12 @@ def encode(
             encode_items(items, count, ready, writer, batch, workers)
             writer.finish(allow_empty=allow_empty)
     return Store.open(folder)
+
+
+def _check_positive(**counts: int | None) -> None:
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}", "It must be at least 1.")
 
 
 def _finished(folder: Path, description: Description) -> Store | None:

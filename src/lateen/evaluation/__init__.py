@@ -7,6 +7,7 @@ from lateen.evaluation.evaluate import (
     evaluate_classification,
     evaluate_retrieval,
     model_key,
+    project_rows,
     retrieval_result,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "evaluate_classification",
     "evaluate_retrieval",
     "model_key",
+    "project_rows",
     "retrieval_result",
 ]

@@ -87,20 +87,20 @@ def evaluate_retrieval(
         raise DataError(f"{dataset.name} has no captions", "Give --captions.")
     image = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "images",
-        dtype=(model.config.vision or {}).get("dtype", "float16"),
+        dtype=model.config.feature_dtype("vision"),
     )  # fmt: skip
     text = cached_features(
         dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}",
-        dtype=(model.config.text or {}).get("dtype", "float16"),
+        dtype=model.config.feature_dtype("text"),
     )  # fmt: skip
     return retrieval_result(model, pair(image, text))
 
 
 def retrieval_result(model: AlignedModel, pairs: Pairs) -> dict[str, Any]:
     """Retrieval on pairs of features that the model's encoders made (first caption column)."""
-    image = _project(model.project_image, pairs.image, pairs.image_rows)
+    image = project_rows(model.project_image, pairs.image, pairs.image_rows)
     column = pairs.texts[0]
-    text = _project(model.project_text, column.store, column.rows)
+    text = project_rows(model.project_text, column.store, column.rows)
     skipped = {(s["id"], s["source"]) for s in pairs.image.skipped + column.store.skipped}
     return {
         "task": "retrieval",
@@ -133,10 +133,10 @@ def evaluate_classification(
         )
     store = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "classes",
-        dtype=(model.config.vision or {}).get("dtype", "float16"),
+        dtype=model.config.feature_dtype("vision"),
     )  # fmt: skip
     rows = [row for row, sample in enumerate(store.ids) if sample in labels]
-    image = _project(model.project_image, store, rows)
+    image = project_rows(model.project_image, store, rows)
     target = torch.tensor([names.index(labels[store.ids[row]]) for row in rows])
     prompts = [class_prompts(name, templates) for name in names]
     text = model.encode_text([prompt for each in prompts for prompt in each])
@@ -153,10 +153,17 @@ def evaluate_classification(
 
 
 @torch.no_grad()
-def _project(
-    project: Callable[[Tensor], Tensor], store: Store, rows: Sequence[int] | Any
+def project_rows(
+    project: Callable[[Tensor], Tensor], features: Store | Tensor, rows: Sequence[int] | Any
 ) -> Tensor:
-    parts = [project(store[rows[i : i + _ROWS]]).cpu() for i in range(0, len(rows), _ROWS)]
+    """Embeddings ``[len(rows), dim]`` of these rows on the CPU, a few thousand at a time.
+
+    Args:
+        project: ``project_image`` or ``project_text`` of a model.
+        features: a store, or features ``[n, feature dim]``.
+        rows: which of them, in order.
+    """
+    parts = [project(features[rows[i : i + _ROWS]]).cpu() for i in range(0, len(rows), _ROWS)]
     return torch.cat(parts)
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from lateen.data import ImageSource
+from lateen.evaluation import project_rows
 from lateen.model import AlignedModel
 from lateen.report import SheetHit, SheetRow
 from lateen.store import Pairs
 
-_ROWS = 8192  # features projected at a time
 
-
-@torch.no_grad()
 def best_matches(
     model: AlignedModel,
     queries: Sequence[str],
@@ -31,8 +27,7 @@ def best_matches(
         images: where the image of each id is.
         k: hits per query.
     """
-    rows = [pairs.image_rows[i : i + _ROWS] for i in range(0, len(pairs), _ROWS)]
-    embeddings = torch.cat([model.project_image(pairs.image[part]).cpu() for part in rows])
+    embeddings = project_rows(model.project_image, pairs.image, pairs.image_rows)
     best = (model.encode_text(queries) @ embeddings.T).topk(min(k, len(pairs)), dim=1)
     return [
         SheetRow(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from lateen.errors import ModelError, choices
 from lateen.files import read_json
 from lateen.recipe import HeadSection
+from lateen.store.manifest import FeatureDtype
 
 _KEYS = ("vision", "text", "head", "training", "embedded_encoders")
 # What transformers itself writes into every config.json.
@@ -44,6 +45,11 @@ class AlignedConfig(PreTrainedConfig):  # type: ignore[misc]
     def head_settings(self) -> HeadSection:
         """The heads' shape, checked."""
         return HeadSection.model_validate(self.head or {})
+
+    def feature_dtype(self, side: Literal["vision", "text"]) -> FeatureDtype:
+        """The number format of the features that this side was trained on, for caching more."""
+        described: dict[str, Any] = getattr(self, side) or {}
+        return cast(FeatureDtype, described.get("dtype", "float16"))
 
     @property
     def image_dim(self) -> int:
