@@ -1,4 +1,4 @@
-"""Reading a finished store through memory maps."""
+"""Reading a finished store, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lateen.files import file_sha256
 from lateen.store.manifest import SKIPPED, Manifest
 from lateen.store.shard import ShardContent, read_shard
 
+Array = np.ndarray[Any, Any]
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
 
 
@@ -70,6 +71,11 @@ class Store:
         return self.manifest.description.dim
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the features on disk."""
+        return np.dtype(self.manifest.description.dtype)
+
+    @property
     def modality(self) -> str:
         """``image`` or ``text``."""
         return self.manifest.description.modality
@@ -93,16 +99,33 @@ class Store:
         """
         if isinstance(rows, int | np.integer):
             return self[[int(rows)]][0]
-        index = self._index(rows)
-        out = np.empty((len(index), self.dim), np.float32)
-        shard_of = np.searchsorted(self._ends, index, side="right")
-        for shard in np.unique(shard_of):
-            mine = np.flatnonzero(shard_of == shard)
-            begin = self._ends[shard] - len(self._features[shard])
-            out[mine] = self._features[shard][index[mine] - begin]
-        return torch.from_numpy(out)
+        return torch.from_numpy(self.read(rows).astype(np.float32, copy=False))
 
-    def _index(self, rows: Rows) -> np.ndarray[Any, Any]:
+    def read(self, rows: Rows) -> Array:
+        """Features ``[n, dim]`` as stored (float16 or float32), in the order asked for.
+
+        Neighbouring rows are read at once, so that a block of them costs one read.
+
+        Raises:
+            IndexError: a row outside the store.
+            StoreError: a shard that has gone or been cut since the store was opened.
+        """
+        index = self._index(rows)
+        shard_of = np.searchsorted(self._ends, index, side="right")
+        found = np.unique(shard_of)
+        if len(found) == 1:
+            return self._read_shard(found[0], index)
+        out = np.empty((len(index), self.dim), self.dtype)
+        for shard in found:
+            mine = np.flatnonzero(shard_of == shard)
+            out[mine] = self._read_shard(shard, index[mine])
+        return out
+
+    def _read_shard(self, shard: int, index: Array) -> Array:
+        features = self._features[shard]
+        return features.read(index - (self._ends[shard] - features.shape[0]))
+
+    def _index(self, rows: Rows) -> Array:
         if isinstance(rows, slice):
             return np.arange(*rows.indices(len(self)))
         values = np.asarray(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,77 @@ TENSOR = "features"
 METADATA = "lateen"
 _NUMPY: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 _LENGTH = struct.Struct("<Q")
+_GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
+_RUN = 4 * 1024 * 1024  # bytes of a buffer
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ShardFeatures:
+    """Features ``[rows, dim]`` in a file, read when asked for.
+
+    Plain reads rather than a memory map: mapped pages count as this process's memory, a map of
+    every shard counts against its address space, and a file cut short would kill it.
+
+    Attributes:
+        path: the file.
+        dtype: of the features.
+        shape: (rows, dim).
+        offset: of the first feature in the file, in bytes.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    offset: int
+
+    def read(self, rows: Array) -> Array:
+        """The features of ``rows`` ``[n]``, in their order, by as few reads as make sense.
+
+        Raises:
+            StoreError: the file is gone or has become shorter.
+        """
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read ({error.strerror})", _AGAIN) from error
+        try:
+            if len(rows) and bool((np.diff(rows) == 1).all()):
+                self._read_into(descriptor, int(rows[0]), out)
+            elif len(rows):
+                self._gather(descriptor, rows, out)
+        finally:
+            os.close(descriptor)
+        return out
+
+    def _gather(self, descriptor: int, rows: Array, out: Array) -> None:
+        width = self.dtype.itemsize * self.shape[1]
+        order = np.argsort(rows, kind="stable")
+        wanted = rows[order]
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(wanted) * width > _GAP) + 1)
+        for run in runs:
+            for part in _parts(wanted, run, max(_RUN // width, 1)):
+                first, last = wanted[part[0]], wanted[part[-1]]
+                buffer = np.empty((last - first + 1, self.shape[1]), self.dtype)
+                self._read_into(descriptor, int(first), buffer)
+                out[order[part]] = buffer[wanted[part] - first]
+
+    def _read_into(self, descriptor: int, first: int, out: Array) -> None:
+        view = memoryview(out.data).cast("B")
+        position = self.offset + first * self.dtype.itemsize * self.shape[1]
+        while view:
+            count = os.preadv(descriptor, [view], position)
+            if count == 0:
+                raise StoreError(f"{self.path} has become shorter since it was opened", _AGAIN)
+            view, position = view[count:], position + count
+
+
+def _parts(wanted: Array, run: Array, rows: int) -> list[Array]:
+    """A run of positions cut so that each part spans at most ``rows`` rows of the file."""
+    spans = (wanted[run] - wanted[run[0]]) // rows
+    return np.split(run, np.flatnonzero(np.diff(spans)) + 1)
 
 
 @dataclass(frozen=True)
@@ -34,7 +106,7 @@ class ShardContent:
     Attributes:
         ids: the sample of each row.
         skipped: one dict per skip among the items this shard covers.
-        features: memory-mapped ``[rows, dim]``.
+        features: ``[rows, dim]``, on disk.
         start: first input item covered.
         stop: one past the last input item covered.
         notes: counts worth telling, such as texts that were cut.
@@ -42,7 +114,7 @@ class ShardContent:
 
     ids: list[str]
     skipped: list[dict[str, Any]]
-    features: np.ndarray[Any, Any]
+    features: ShardFeatures
     start: int
     stop: int
     notes: dict[str, int]
@@ -84,7 +156,7 @@ def write_shard(
 def describe_shard(path: Path, content: ShardContent) -> Shard:
     """The manifest entry of a shard that lies on disk."""
     digest = hashlib.sha256("\n".join(content.ids).encode())
-    digest.update(np.ascontiguousarray(content.features).tobytes())
+    digest.update(content.features.read(np.arange(len(content.ids))).tobytes())
     return Shard(
         path.name, len(content.ids), content.start, content.stop, path.stat().st_size,
         file_sha256(path), digest.hexdigest(),
@@ -92,7 +164,7 @@ def describe_shard(path: Path, content: ShardContent) -> Shard:
 
 
 def read_shard(path: Path) -> ShardContent:
-    """Open a shard, memory-mapping its features.
+    """Open a shard; its features stay on disk.
 
     Raises:
         StoreError: the file is truncated, or not a shard of lateen's.
@@ -109,14 +181,9 @@ def read_shard(path: Path) -> ShardContent:
         raise StoreError(f"{path} is not a whole shard ({error!r})", _AGAIN) from error
     if size < offset + end:
         raise StoreError(f"{path} is truncated: {size} of {offset + end} bytes", _AGAIN)
-    rows = shape[0]
-    features = (
-        np.memmap(path, dtype=dtype, mode="r", offset=offset + begin, shape=shape)
-        if rows
-        else np.zeros(shape, dtype)  # an empty file part cannot be mapped
-    )
-    if len(content["ids"]) != rows:
-        raise StoreError(f"{path} has {rows} rows but {len(content['ids'])} ids", _AGAIN)
+    if len(content["ids"]) != shape[0]:
+        raise StoreError(f"{path} has {shape[0]} rows but {len(content['ids'])} ids", _AGAIN)
+    features = ShardFeatures(path, dtype, shape, offset + begin)
     return ShardContent(features=features, **content)
 
 

@@ -163,7 +163,8 @@ class StoreWriter:
             StoreError: not one item could be encoded.
         """
         rows = sum(shard.rows for shard in self.shards)
-        write_text(self.folder / SKIPPED, jsonl(self.skipped))
+        # Adopted skips have sorted keys: a resumed store must end with the same bytes.
+        write_text(self.folder / SKIPPED, jsonl([dict(sorted(s.items())) for s in self.skipped]))
         if rows == 0 and not allow_empty:
             first = f"; the first: {self.skipped[0]['reason']}" if self.skipped else ""
             raise StoreError(
