@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lateen.align.ranks import joined
 from lateen.align.trainer import TrainResult
 from lateen.align.trainer import train as train_heads
 from lateen.errors import DataError, RecipeError, UsageError
@@ -32,11 +33,14 @@ def train(
 ) -> AlignedModel:
     """Train alignment heads on pairs of frozen features.
 
+    Among processes started by ``torchrun``, each calls this with the same arguments and gets the
+    same model; they share every batch.
+
     Args:
         pairs: from :func:`lateen.pair`.
         validation: pairs that choose the best step; without them, ``holdout`` of ``pairs`` does.
-        preset: ``small``, ``sail`` or ``probe``: values beneath those given here.
-        head: ``linear``, ``mlp`` or ``glu``.
+        preset: values beneath those given here; :data:`lateen.recipe.PRESETS` has them all.
+        head: ``linear``, ``mlp``, ``glu`` or ``sharelock``.
         holdout: share of the images held out where there is no ``validation``.
         out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
             that is removed if not given.
@@ -45,19 +49,29 @@ def train(
 
     Raises:
         RecipeError: an unknown key or a value that does not fit.
-        UsageError: a key that is given twice, or a ``holdout`` outside (0, 1).
+        UsageError: a key that is given twice, a ``holdout`` outside (0, 1), or a preset that trains
+            the text encoder itself.
         DataError: too few images to hold any out.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
     recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
+    if recipe.text.train:
+        raise UsageError(
+            f"preset {preset!r} trains the text encoder, which needs captions, not their features",
+            "Use `lateen run` (lateen.run) with this preset.",
+        )
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
-    with tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
+    with joined() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
+        if out is None and ranks.size > 1:
+            raise UsageError(
+                f"{ranks.size} processes have no folder to train in", "Give out, on a shared disk."
+            )
         result = train_heads(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
-            out=Path(out or temporary),
+            out=Path(out or temporary), ranks=ranks,
         )  # fmt: skip
-    return build_model(pairs, result, recipe.head, recipe.train)
+    return build_model(pairs, result, recipe.train)
 
 
 def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -106,9 +120,19 @@ def _hold_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
 
 
 def build_model(
-    pairs: Pairs, result: TrainResult, head: HeadSection, settings: TrainSection
+    pairs: Pairs,
+    result: TrainResult,
+    settings: TrainSection,
+    text: Mapping[str, Any] | None = None,
 ) -> AlignedModel:
-    """The trained heads with the names of the encoders whose features they were trained on."""
+    """The trained heads with the names of the encoders whose features they were trained on.
+
+    Args:
+        pairs: what they were trained on.
+        result: the trained heads.
+        settings: of the training.
+        text: what to remember of the text encoder, where it is not that of ``pairs``.
+    """
     conditions = {
         "pairs": len(pairs),
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
@@ -120,8 +144,8 @@ def build_model(
         "validation": result.best_metrics,
     }
     return AlignedModel.build(
-        result.heads, _side(pairs.image), _side(pairs.texts[0].store), head.model_dump(mode="json"),
-        training=conditions,
+        result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
+        result.heads.settings.model_dump(mode="json"), training=conditions,
     )  # fmt: skip
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lateen.align.batches import BatchPlan
+from lateen.align.batches import BatchPlan, Part, shuffled
+from lateen.align.loader import Loader
+from lateen.align.ranks import Ranks
 from lateen.store import Pairs
 
 from .conftest import MakePairs
@@ -19,12 +21,17 @@ def plan(
     return BatchPlan(pairs, batch=batch, epochs=epochs, captions_per_image=captions, seed=seed)
 
 
+def only(p: BatchPlan, step: int) -> Part:
+    [part] = p.parts(step)
+    return part
+
+
 def used_captions(p: BatchPlan, epoch: int, column: int = 0) -> dict[int, list[int]]:
     """Which captions of each image an epoch uses."""
     used: dict[int, list[int]] = {}
     for step in range(epoch * p.steps_per_epoch, (epoch + 1) * p.steps_per_epoch):
         samples = p.samples(step)
-        for c, pick in p.picks(step):
+        for c, pick in only(p, step).picks:
             if c == column:
                 for sample, caption in zip(samples, pick, strict=True):
                     used.setdefault(int(sample), []).append(int(caption))
@@ -56,11 +63,13 @@ def test_epochs_and_seeds_have_orders_of_their_own(make_pairs: MakePairs) -> Non
 def test_batches_depend_on_the_step_alone(make_pairs: MakePairs) -> None:
     pairs = make_pairs([5] * 10)
     once, again = plan(pairs), plan(pairs)
-    forward = [once.batch(step) for step in range(once.steps)]
+    forward = [only(once, step) for step in range(once.steps)]
     for step in reversed(range(once.steps)):
-        batch = again.batch(step)
-        assert torch.equal(batch.image, forward[step].image)
-        assert all(map(torch.equal, batch.texts, forward[step].texts))
+        part = only(again, step)
+        assert np.array_equal(part.samples, forward[step].samples)
+        for (column, pick), (wanted, first) in zip(part.picks, forward[step].picks, strict=True):
+            assert column == wanted
+            assert np.array_equal(pick, first)
 
 
 def test_every_caption_is_used_once_before_any_again(make_pairs: MakePairs) -> None:
@@ -100,12 +109,12 @@ def test_several_captions_take_turns_over_epochs_too(make_pairs: MakePairs) -> N
 def test_batches_hold_each_image_with_its_own_captions(make_pairs: MakePairs) -> None:
     pairs = make_pairs([3] * 10, columns=2)
     p = plan(pairs, captions=2)
-    batch = p.batch(4)
+    batch = next(Loader(pairs).stream([only(p, 4)]))
     assert torch.equal(batch.image, pairs.image_features(p.samples(4)))
     assert len(batch.texts) == 4  # two captions of each of two columns
     index = batch.image[:, 0]
     assert (100 * index).round().tolist() == p.samples(4).tolist()
-    for text, (_, pick) in zip(batch.texts, p.picks(4), strict=True):
+    for text, (_, pick) in zip(batch.texts, only(p, 4).picks, strict=True):
         torch.testing.assert_close(
             text[:, 0], index + torch.from_numpy(pick) / 10, atol=1e-4, rtol=0
         )
@@ -120,3 +129,63 @@ def test_a_batch_larger_than_the_data_is_all_of_it_and_said_so(
     assert sorted(p.samples(0)) == [0, 1, 2, 3, 4]
     assert "batch 100" in caplog.text
     assert "5 images" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "block"), [(1, 4), (10, 3), (64, 8), (100, 7), (5, 100)])
+def test_a_block_shuffle_keeps_every_position_once_and_neighbours_together(
+    count: int, block: int
+) -> None:
+    order = shuffled(count, block, np.random.default_rng(0))
+    assert sorted(order) == list(range(count))
+    jumps = np.flatnonzero(np.diff(order) != 1)
+    assert len(jumps) <= -(-count // block)
+
+
+def test_blocks_begin_elsewhere_in_every_epoch() -> None:
+    random = np.random.default_rng(0)
+    ends = [set(order[np.flatnonzero(np.diff(order) != 1)] % 8)
+            for order in (shuffled(800, 8, random) for _ in range(20))]  # fmt: skip
+    assert len(set.union(*ends)) > 5
+
+
+def test_block_shuffle_moves_blocks_anywhere() -> None:
+    # Where position 0 ends up is uniform: its mean over 400 orders is within four sigmas.
+    random = np.random.default_rng(0)
+    places = [int(np.flatnonzero(shuffled(1000, 10, random) == 0)[0]) for _ in range(400)]
+    assert np.mean(places) == pytest.approx(500, abs=4 * 289 / 20)
+    assert min(places) < 50
+    assert max(places) > 950
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("micro", [None, 1, 3, 100])
+def test_processes_and_micro_batches_divide_the_same_batch(
+    make_pairs: MakePairs, size: int, micro: int | None
+) -> None:
+    pairs = make_pairs([3] * 11)
+    whole = plan(pairs, batch=6)
+    for step in range(whole.steps):
+        parts = [
+            part
+            for rank in range(size)
+            for part in BatchPlan(
+                pairs, batch=6, epochs=6, captions_per_image=1, seed=0, micro_batch=micro,
+                ranks=Ranks(rank, size),
+            ).parts(step)
+        ]  # fmt: skip
+        together = only(whole, step)
+        assert np.array_equal(np.concatenate([p.samples for p in parts]), together.samples)
+        picks = np.concatenate([p.picks[0][1] for p in parts])
+        assert np.array_equal(picks, together.picks[0][1])
+        firsts = np.cumsum([0] + [p.place.rows for p in parts])
+        assert [p.place.first for p in parts] == firsts[:-1].tolist()
+        assert max(p.place.rows for p in parts) <= (micro or 6)
+
+
+def test_large_data_is_read_in_blocks_by_default(
+    make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = make_pairs([1] * 10)
+    assert plan(pairs).block == 1
+    monkeypatch.setattr("lateen.align.batches.IN_MEMORY", 100)
+    assert plan(pairs).block == 256 * 1024 // (12 * 4)

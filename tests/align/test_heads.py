@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lateen.align.heads import GLU, AlignmentHeads, FeatureDropout, build_head
+from lateen.align.heads import AlignmentHeads, build_head
+from lateen.align.networks import GLU
+from lateen.align.place import Place
+from lateen.errors import TrainingError
 from lateen.recipe import HeadSection
 
 
@@ -64,29 +67,94 @@ def test_depth_stacks_blocks_that_keep_the_output_dim() -> None:
 
 
 def test_depth_of_a_linear_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="stacked linear maps"):
+    with pytest.raises(ValueError, match="only mlp and glu can be stacked"):
         head_section("linear", depth=2)
 
 
-def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
-    dropout, x = FeatureDropout(0.25), torch.ones(300, 401)
-    torch.manual_seed(0)
-    dropped = dropout(x)
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
-    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
-    assert torch.equal(dropout.eval()(x), x)
+def test_two_identity_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        head_section("identity")
 
 
-def test_dropout_passes_the_gradient_of_what_it_kept() -> None:
-    x = torch.ones(8, 9, requires_grad=True)
-    dropped = FeatureDropout(0.5)(x)
-    dropped.sum().backward()
-    assert torch.equal(x.grad, dropped)
+def test_sharelock_leaves_the_image_features_as_they_are() -> None:
+    heads = AlignmentHeads(head_section("sharelock", dim=None, width=2), 6, 4)
+    assert heads.settings.dim == 6
+    assert not list(heads.vision.parameters())
+    image = torch.randn(5, 6).half()
+    torch.testing.assert_close(heads.embed_image(image), F.normalize(image.float(), dim=1))
+    shapes = [layer.weight.shape for layer in heads.text.network.layers]
+    assert shapes == [(8, 4), (8, 8), (8, 8)]
+    assert heads.eval().embed_text(torch.randn(5, 4)).shape == (5, 6)
 
 
-def test_dropout_of_nearly_everything_stays_finite() -> None:
-    assert FeatureDropout(0.9999)(torch.ones(100, 100)).isfinite().all()
+def test_sharelock_is_linear_batch_norm_relu_three_times_then_linear() -> None:
+    head = build_head(head_section("sharelock", width=2), 4).eval()
+    for norm in head.network.norms:
+        norm.running_mean.uniform_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(5, 4)
+    h = normed(head, x)
+    for layer, norm in zip(head.network.layers, head.network.norms, strict=True):
+        h = F.relu(norm(F.linear(h, layer.weight, layer.bias)))
+    torch.testing.assert_close(head(x), head.network.out(h))
+
+
+def test_lit_keeps_the_image_side_and_trains_the_text_side() -> None:
+    heads = AlignmentHeads(head_section("linear", vision="identity", dim=None), 6, 4)
+    assert heads.settings.dim == 6
+    assert [name for name, _ in heads.named_parameters() if name.startswith("vision")] == []
+
+
+def test_an_identity_head_says_which_length_it_keeps() -> None:
+    with pytest.raises(TrainingError, match="image features of 6 values into embeddings of 3"):
+        AlignmentHeads(head_section("linear", vision="identity", dim=3), 6, 4)
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "glu", "sharelock"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_gives_the_values_and_gradients_of_the_plain_layers(
+    name: str, dropout: float
+) -> None:
+    # Features that require a gradient take plain layers, frozen ones the closed form.
+    head = build_head(head_section(name, dropout=dropout), 5).double()
+    with torch.no_grad():
+        head.norm.weight.uniform_(-2, 2)
+        head.norm.bias.uniform_(-2, 2)
+    x, place = torch.randn(9, 5).double(), Place(0, 3, 0, 9)
+    upstream = torch.randn(9, 3).double()
+    frozen = head(x, place)
+    plain = head(x.clone().requires_grad_(), place)
+    torch.testing.assert_close(frozen, plain)
+    parameters = list(head.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(frozen, parameters, upstream),
+        torch.autograd.grad(plain, parameters, upstream),
+    )
+
+
+def test_frozen_features_pass_gradcheck_in_every_parameter() -> None:
+    head = build_head(head_section("glu", width=2), 4).double()
+    names, parameters = zip(*head.named_parameters(), strict=True)
+    x = torch.randn(3, 4).double()
+
+    def run(*values: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(head, dict(zip(names, values, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, tuple(p.detach().requires_grad_() for p in parameters))
+
+
+def test_a_norm_weight_of_zero_is_no_trouble() -> None:
+    head = build_head(head_section("linear"), 5)
+    nn.init.zeros_(head.norm.weight)
+    head(torch.randn(4, 5)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+    assert head.norm.weight.grad.any()
+
+
+def test_gradients_reach_features_that_ask_for_them() -> None:
+    x = torch.randn(4, 5, requires_grad=True)
+    build_head(head_section("glu"), 5)(x).sum().backward()
+    assert x.grad.any()
 
 
 def test_embeddings_are_unit_length_float32_also_under_autocast() -> None:

@@ -10,31 +10,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from lateen.align.place import Place
+from lateen.align.ranks import ALONE, Ranks
 from lateen.align.seeding import Stream, generator
 from lateen.progress import log
 from lateen.store import Pairs
+
+IN_MEMORY = 256 * 2**20  # bytes of features; up to this they are held in memory
+_READ = 256 * 2**10  # bytes; smaller reads fall behind a disk's sequential rate
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Features of one step.
+class Part:
+    """What this process reads at a time: its share of a step's batch, or a micro-batch of it.
 
     Attributes:
-        image: ``[B, image dim]``, float32.
-        texts: tensors ``[B, text dim]``, float32; row i of each describes image i.
+        samples: positions ``[n]`` of the images.
+        picks: (column, which caption of each image ``[n]``) of every text tensor.
+        place: of these rows in the whole batch.
     """
 
-    image: Tensor
-    texts: list[Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        return Batch(self.image.to(device), [text.to(device) for text in self.texts])
+    samples: Array
+    picks: list[tuple[int, Array]]
+    place: Place
 
 
 class BatchPlan:
@@ -44,33 +45,54 @@ class BatchPlan:
     ``ceil(images / batch)`` batches whose sizes differ by one at most: none is larger than asked,
     none smaller than half of it, and no image is left out.
 
+    The order is random by blocks of neighbours in the store, cut anew in every epoch; blocks of
+    one give every order the same chance. Neighbours of one block meet in one batch, and so are
+    each other's negatives: the smaller the blocks, the less the order of the store matters.
+
     The captions of an image are taken in turn from a random start, so that over consecutive epochs
     each is used once before any is used again. With several per step they are distinct as far as
     the image has that many.
 
     Args:
         pairs: the training data.
-        batch: images per step at most; the whole data where it has fewer.
+        batch: images per step at most, over all processes; the whole data where it has fewer.
         epochs: passes over the images.
         captions_per_image: captions drawn per image, column and step.
         seed: another seed, another order.
+        block: neighbours kept together; by default 1 for data that is held in memory, else as many
+            as make a read of 256 KiB.
+        micro_batch: images of a part at most; by default a process's whole share of a batch.
+        ranks: the processes that share the batches.
 
     Attributes:
         steps_per_epoch: batches of one epoch.
         steps: batches of all epochs.
+        block: neighbours kept together.
     """
 
     def __init__(
-        self, pairs: Pairs, *, batch: int, epochs: int, captions_per_image: int, seed: int
+        self,
+        pairs: Pairs,
+        *,
+        batch: int,
+        epochs: int,
+        captions_per_image: int,
+        seed: int,
+        block: int | None = None,
+        micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if batch > len(pairs):
             log.info("batch %d is more than the data: each step sees all %d images",
                         batch, len(pairs))  # fmt: skip
         self.steps_per_epoch = math.ceil(len(pairs) / batch)
         self.steps = epochs * self.steps_per_epoch
+        self.block = block or default_block(pairs)
         self._pairs = pairs
         self._captions = captions_per_image
         self._seed = seed
+        self._micro = micro_batch
+        self._ranks = ranks
         self._counts = [texts.counts for texts in pairs.texts]
         self._starts = [
             generator(seed, Stream.CAPTIONS, column).integers(0, counts)
@@ -83,30 +105,68 @@ class BatchPlan:
         return step // self.steps_per_epoch
 
     def samples(self, step: int) -> Array:
-        """Positions ``[B]`` of the images of a step, from 0."""
+        """Positions ``[B]`` of the images of a step, from 0, of all processes."""
         parts = np.array_split(self._order(self.epoch(step)), self.steps_per_epoch)
         return parts[step % self.steps_per_epoch]
 
-    def picks(self, step: int) -> list[tuple[int, Array]]:
-        """(column, which caption of each image ``[B]``) of every text tensor of a step, from 0."""
+    def parts(self, step: int) -> list[Part]:
+        """What this process reads of a step, from 0; empty if its share of the batch is."""
         samples = self.samples(step)
-        first = self.epoch(step) * self._captions
+        share = self._ranks.share(len(samples))
+        size = self._micro or len(samples)
         return [
-            (column, (starts[samples] + turn) % counts[samples])
+            self._part(step, samples, slice(first, min(first + size, share.stop)))
+            for first in range(share.start, share.stop, size)
+        ]
+
+    def _part(self, step: int, samples: Array, rows: slice) -> Part:
+        mine = samples[rows]
+        first = self.epoch(step) * self._captions
+        picks = [
+            (column, (starts[mine] + turn) % counts[mine])
             for column, (starts, counts) in enumerate(zip(self._starts, self._counts, strict=True))
             for turn in range(first, first + self._captions)
         ]
-
-    def batch(self, step: int) -> Batch:
-        """Read the features of a step, from 0."""
-        samples = self.samples(step)
-        return Batch(
-            self._pairs.image_features(samples),
-            [self._pairs.text_features(c, samples, pick) for c, pick in self.picks(step)],
-        )
+        place = Place(self._seed, step, rows.start, len(mine), ranks=self._ranks)
+        return Part(mine, picks, place)
 
     def _order(self, epoch: int) -> Array:
         if self._order_of[0] != epoch:
-            order = generator(self._seed, Stream.ORDER, epoch).permutation(len(self._pairs))
-            self._order_of = epoch, order
+            random = generator(self._seed, Stream.ORDER, epoch)
+            self._order_of = epoch, shuffled(len(self._pairs), self.block, random)
         return self._order_of[1]
+
+
+def shuffled(count: int, block: int, random: np.random.Generator) -> Array:
+    """``0 … count - 1`` in random order by blocks of neighbours.
+
+    The first block is shorter by a random number, so that blocks begin elsewhere in every order.
+
+    Args:
+        count: of positions.
+        block: neighbours that stay together.
+        random: where the order comes from.
+    """
+    if block == 1:
+        return random.permutation(count)
+    first = int(random.integers(1, block + 1))
+    starts = np.concatenate([[0], np.arange(first, count, block)])
+    starts = starts[starts < count]
+    lengths = np.diff(starts, append=count)
+    order = random.permutation(len(starts))
+    before = np.cumsum(lengths[order]) - lengths[order]
+    positions: Array = np.arange(count) + np.repeat(starts[order] - before, lengths[order])
+    return positions
+
+
+def feature_bytes(pairs: Pairs) -> int:
+    """Size of all features that training on ``pairs`` reads."""
+    stores = [(pairs.image, len(pairs)), *((t.store, len(t.rows)) for t in pairs.texts)]
+    return sum(rows * store.dim * store.dtype.itemsize for store, rows in stores)
+
+
+def default_block(pairs: Pairs) -> int:
+    """Neighbours to read together: a function of the data alone, so that results are too."""
+    if feature_bytes(pairs) <= IN_MEMORY:
+        return 1
+    return max(1, _READ // (pairs.image.dim * pairs.image.dtype.itemsize))

@@ -9,77 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lateen.recipe import HeadSection
+from lateen.align.layers import Dropout
+from lateen.align.networks import GLU, MLP, Linear, ShareLock, Stack
+from lateen.align.place import Place
+from lateen.errors import TrainingError
+from lateen.recipe import HeadName, HeadSection
 
 MAX_SCALE = 100.0  # as in CLIP and SAIL: beyond it a few pairs dominate the gradient
-_CLAMP = 1000.0
 _WIDTHS = {"mlp": 4, "glu": 8}
-
-
-class GLU(nn.Module):
-    """Gated linear unit ``g(ReLU6(f1 h) ⊙ f2 h)``, SAIL's non-linear head.
-
-    ``f2 h`` is clamped to ±1000 as in the released code; its clamp of ``f1 h`` is left out, because
-    ReLU6 (0 to 6) gives the same value and gradient without it.
-
-    Args:
-        in_dim: length of ``h``.
-        hidden: length of the gated product.
-        out_dim: length of the result.
-    """
-
-    def __init__(self, in_dim: int, hidden: int, out_dim: int) -> None:
-        super().__init__()
-        self.f1 = nn.Linear(in_dim, hidden)
-        self.f2 = nn.Linear(in_dim, hidden)
-        self.g = nn.Linear(hidden, out_dim)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """``[n, in_dim]`` to ``[n, out_dim]``."""
-        gated: Tensor = F.relu6(self.f1(h)) * self.f2(h).clamp(-_CLAMP, _CLAMP)
-        return self.g(gated)  # type: ignore[no-any-return]
-
-
-class MLP(nn.Module):
-    """``W₂ GELU(W₁ h)``.
-
-    Args:
-        in_dim: length of ``h``.
-        hidden: length of the hidden layer.
-        out_dim: length of the result.
-    """
-
-    def __init__(self, in_dim: int, hidden: int, out_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            nn.Linear(in_dim, hidden), nn.GELU(), nn.Linear(hidden, out_dim)
-        )  # fmt: skip
-
-    def forward(self, h: Tensor) -> Tensor:
-        """``[n, in_dim]`` to ``[n, out_dim]``."""
-        return self.proj(h)  # type: ignore[no-any-return]
-
-
-class FeatureDropout(nn.Module):
-    """Dropout that draws one random byte per value, ten times as fast on a CPU as torch's own.
-
-    There, drawing the mask would otherwise take as long as the rest of a linear head's step.
-
-    Args:
-        share: of the values set to 0 in training, rounded to 1/256; the others are scaled up.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self._dropped = min(round(256 * share), 255)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """``[n, d]`` to ``[n, d]``; does nothing in evaluation mode."""
-        if not self.training or self._dropped == 0:
-            return h
-        words = torch.empty(-(-h.numel() // 8), dtype=torch.int64, device=h.device)
-        noise = words.random_(-(2**63), None).view(torch.uint8)[: h.numel()].view(h.shape)
-        return h * (noise >= self._dropped) * (256 / (256 - self._dropped))
+_DIM = 512
 
 
 class AlignmentHead(nn.Module):
@@ -92,28 +30,60 @@ class AlignmentHead(nn.Module):
         in_dim: length of the frozen features.
         network: maps ``[n, in_dim]`` to ``[n, dim]``.
         dropout: share of normalised feature values set to 0 in training.
+
+    Attributes:
+        whole_batch: whether an output depends on the other rows of the batch, so that the batch
+            cannot be divided.
     """
 
     def __init__(self, in_dim: int, network: nn.Module, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(in_dim)
-        self.dropout = FeatureDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.network = network
+        self.whole_batch = isinstance(network, ShareLock)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Features ``[n, in_dim]`` to embeddings ``[n, dim]``, not normalised."""
-        return self.network(self.dropout(self.norm(features)))  # type: ignore[no-any-return]
+    def forward(self, features: Tensor, place: Place | None = None) -> Tensor:
+        """Features ``[n, in_dim]`` to embeddings ``[n, dim]``, not normalised.
+
+        Args:
+            features: of any floating dtype.
+            place: of the rows in the batch, for dropout and batch statistics while training.
+        """
+        # The norm's weight and bias come after dropout, in the network's first layer.
+        wide = features.to(self.norm.weight.dtype)
+        normed = F.layer_norm(wide, self.norm.normalized_shape, eps=self.norm.eps)
+        return self.network(self.dropout(normed, place), self.norm, place)  # type: ignore[no-any-return]
 
 
-def build_head(settings: HeadSection, in_dim: int) -> AlignmentHead:
+class IdentityHead(nn.Module):
+    """The features themselves: the locked image side of LiT and ShareLock."""
+
+    whole_batch = False
+
+    def forward(self, features: Tensor, _: Place | None = None) -> Tensor:
+        """Features ``[n, dim]``, at least in float32."""
+        return features.float() if features.dtype.itemsize < 4 else features
+
+
+def build_head(settings: HeadSection, in_dim: int, name: HeadName | None = None) -> nn.Module:
     """A head for features of length ``in_dim``: Xavier-uniform weights, zero biases.
 
     With ``depth`` above 1, blocks are stacked without residuals: the first maps ``in_dim`` to
     ``dim``, the others ``dim`` to ``dim``, each ``width`` times wider inside than its own input.
+
+    Args:
+        settings: with a ``dim``.
+        in_dim: length of the features.
+        name: the network; ``settings.name`` if not given.
     """
+    name = name or settings.name
+    assert settings.dim is not None
+    if name == "identity":
+        return IdentityHead()
     dims = [in_dim] + [settings.dim] * settings.depth
-    blocks = [_block(settings, i, o) for i, o in pairwise(dims)]
-    network = blocks[0] if settings.depth == 1 else nn.Sequential(*blocks)
+    blocks = [_block(name, settings.width, i, o) for i, o in pairwise(dims)]
+    network = blocks[0] if settings.depth == 1 else Stack(*blocks)
     for layer in network.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -121,11 +91,32 @@ def build_head(settings: HeadSection, in_dim: int) -> AlignmentHead:
     return AlignmentHead(in_dim, network, settings.dropout)
 
 
-def _block(settings: HeadSection, in_dim: int, out_dim: int) -> nn.Module:
-    if settings.name == "linear":
-        return nn.Linear(in_dim, out_dim)
-    hidden = in_dim * (settings.width or _WIDTHS[settings.name])
-    return {"mlp": MLP, "glu": GLU}[settings.name](in_dim, hidden, out_dim)
+def _block(name: HeadName, width: int | None, in_dim: int, out_dim: int) -> nn.Module:
+    if name == "linear":
+        return Linear(in_dim, out_dim)
+    if name == "sharelock":
+        return ShareLock(in_dim, width and in_dim * width, out_dim)
+    hidden = in_dim * (width or _WIDTHS[name])
+    return {"mlp": MLP, "glu": GLU}[name](in_dim, hidden, out_dim)
+
+
+def complete(settings: HeadSection, image_dim: int, text_dim: int) -> HeadSection:
+    """``settings`` with the length of the shared embedding, which an identity head dictates.
+
+    Raises:
+        TrainingError: an identity head whose features have another length than the embedding.
+    """
+    names = {"image": (settings.image_name, image_dim), "text": (settings.name, text_dim)}
+    fixed = {side: dim for side, (name, dim) in names.items() if name == "identity"}
+    dim = settings.dim or next(iter(fixed.values()), _DIM)
+    for side, length in fixed.items():
+        if length != dim:
+            raise TrainingError(
+                f"an identity head cannot turn {side} features of {length} values into embeddings "
+                f"of {dim}",
+                "Leave head.dim out, or give that side a head of another kind.",
+            )
+    return settings.model_copy(update={"dim": dim})
 
 
 class AlignmentHeads(nn.Module):
@@ -139,10 +130,14 @@ class AlignmentHeads(nn.Module):
         init_bias: b at the start.
 
     Attributes:
+        settings: shape of both heads, complete.
         vision: the image head.
         text: the text head.
         logit_scale: log t, a scalar.
         logit_bias: b, a scalar.
+
+    Raises:
+        TrainingError: an identity head whose features have another length than the embedding.
     """
 
     def __init__(
@@ -155,8 +150,9 @@ class AlignmentHeads(nn.Module):
         init_bias: float = -10.0,
     ) -> None:
         super().__init__()
-        self.vision = build_head(settings, image_dim)
-        self.text = build_head(settings, text_dim)
+        self.settings = complete(settings, image_dim, text_dim)
+        self.vision = build_head(self.settings, image_dim, settings.image_name)
+        self.text = build_head(self.settings, text_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(init_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(float(init_bias)))
 
@@ -174,13 +170,13 @@ class AlignmentHeads(nn.Module):
         """
         self.logit_scale.clamp_(max=math.log(MAX_SCALE))
 
-    def embed_image(self, features: Tensor) -> Tensor:
+    def embed_image(self, features: Tensor, place: Place | None = None) -> Tensor:
         """Image features ``[n, image_dim]`` to L2-normalised embeddings ``[n, dim]``, float32."""
-        return _normalize(self.vision(features))
+        return _normalize(self.vision(features, place))
 
-    def embed_text(self, features: Tensor) -> Tensor:
+    def embed_text(self, features: Tensor, place: Place | None = None) -> Tensor:
         """Text features ``[n, text_dim]`` to L2-normalised embeddings ``[n, dim]``, float32."""
-        return _normalize(self.text(features))
+        return _normalize(self.text(features, place))
 
 
 def _normalize(embeddings: Tensor) -> Tensor:

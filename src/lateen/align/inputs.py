@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from lateen.errors import TrainingError
+from lateen.progress import bar, log
 from lateen.store import Pairs, Store
 
-_CHUNK = 8192
+_CHUNK = 16 * 2**20  # bytes in float32
 _NAMED = 3
 
 Array = np.ndarray[Any, Any]
@@ -18,6 +19,8 @@ Array = np.ndarray[Any, Any]
 
 def check_features(pairs: Pairs, *, varied: bool = True) -> None:
     """Read every feature once and refuse those that nothing can be learned from.
+
+    Single dims that never vary are told of and kept: the head's norm and weights pass over them.
 
     Args:
         pairs: the features.
@@ -43,14 +46,21 @@ def check_features(pairs: Pairs, *, varied: bool = True) -> None:
 def _check_store(store: Store, rows: Array, varied: bool) -> None:
     low = torch.full((store.dim,), torch.inf)
     high = torch.full((store.dim,), -torch.inf)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        features = store[chunk]
-        _refuse(store, chunk, ~features.isfinite().all(1), "are not finite")
-        _refuse(store, chunk, features.amax(1) == features.amin(1), "have one value in every dim")
-        low = torch.minimum(low, features.amin(0))
-        high = torch.maximum(high, features.amax(0))
-    if varied and len(rows) > 1 and bool((low == high).all()):
+    size = max(1, _CHUNK // (4 * store.dim))
+    with bar(len(rows), f"checking {store.name} features", "row") as progress:
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
+            features = store[chunk]
+            _refuse(store, chunk, ~features.isfinite().all(1), "are not finite")
+            alike = features.amax(1) == features.amin(1)
+            _refuse(store, chunk, alike, "have one value in every dim")
+            low = torch.minimum(low, features.amin(0))
+            high = torch.maximum(high, features.amax(0))
+            progress.update(len(chunk))
+    still = int((low == high).sum())
+    if varied and len(rows) > 1 and 0 < still < store.dim:
+        log.info("%d of %d dims of %s have one value in all rows", still, store.dim, store.path)
+    if varied and len(rows) > 1 and still == store.dim:
         raise TrainingError(
             f"all {len(rows)} rows of {store.path} are the same in all {store.dim} dims",
             "Check the encoder's layer and pooling, then encode again.",

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lateen.align.tower import TextTower
 from lateen.recipe import TrainSection
 
+_IN_CACHE = 2**17  # values of each of four tensors
 _BETAS = {"lion": (0.9, 0.99), "adamw": (0.9, 0.95)}
 
 
@@ -24,6 +26,9 @@ class Lion(torch.optim.Optimizer):
         lr: learning rate.
         betas: β₁ and β₂.
         weight_decay: λ.
+
+    On a CPU the parameters are updated a cache's worth at a time: each is read and written once
+    instead of once per operation.
     """
 
     def __init__(
@@ -53,14 +58,15 @@ class Lion(torch.optim.Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        lr, (beta1, beta2) = group["lr"], group["betas"]
         gradients = [p.grad for p in params if p.grad is not None]
         momenta = [self._momentum(p) for p in params]
-        update = torch._foreach_lerp(gradients, momenta, beta1)
-        torch._foreach_sign_(update)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(params, update, alpha=-lr)
-        torch._foreach_lerp_(momenta, gradients, 1 - beta2)
+        if params[0].device.type != "cpu":
+            _lion(params, gradients, momenta, group)
+            return
+        for p, g, m in zip(params, gradients, momenta, strict=True):
+            flat = (torch.split(t.reshape(-1), _IN_CACHE) for t in (p, g, m))
+            for some_p, some_g, some_m in zip(*flat, strict=True):
+                _lion([some_p], [some_g], [some_m], group)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -70,16 +76,34 @@ class Lion(torch.optim.Optimizer):
         return momentum
 
 
+def _lion(
+    params: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], group: dict[str, Any]
+) -> None:
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    update = torch._foreach_lerp(gradients, momenta, beta1)
+    torch._foreach_sign_(update)
+    torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+    torch._foreach_add_(params, update, alpha=-lr)
+    torch._foreach_lerp_(momenta, gradients, 1 - beta2)
+
+
 def build_optimizer(heads: nn.Module, settings: TrainSection) -> torch.optim.Optimizer:
     """AdamW or Lion, with weight decay on weight matrices only.
 
     Biases, LayerNorm, scale and bias are vectors or scalars and stay free of it (METHODS §1.4).
+    A group's ``pace`` is its share of the learning rate: 1, and for a text encoder that is trained
+    (:class:`~lateen.align.tower.TextTower`) ``tower_lr / lr``.
     """
-    params = list(heads.parameters())
+    towers = [module.network for module in heads.modules() if isinstance(module, TextTower)]
+    pretrained = [p for network in towers for p in network.parameters()]
+    known = set(map(id, pretrained))
+    fresh = [p for p in heads.parameters() if id(p) not in known]
     groups = [
-        {"params": [p for p in params if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-    ]
+        {"params": [p for p in params if (p.ndim >= 2) == decays], "pace": pace,
+         "weight_decay": settings.weight_decay if decays else 0.0}
+        for params, pace in ((fresh, 1.0), (pretrained, settings.tower_lr / settings.lr))
+        for decays in (True, False) if params
+    ]  # fmt: skip
     betas = settings.betas or _BETAS[settings.optimizer]
     if settings.optimizer == "lion":
         return Lion(groups, lr=settings.lr, betas=betas)

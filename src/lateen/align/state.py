@@ -12,17 +12,32 @@ from lateen.align.heads import AlignmentHeads
 from lateen.align.optim import build_optimizer
 from lateen.align.retrieval import Retrieval, mean_recall
 from lateen.align.seeding import Stream, seeded
+from lateen.align.tower import TextTower
+from lateen.encoders.text import TextEncoder
 from lateen.recipe import HeadSection, TrainSection
 from lateen.store import Pairs
 
 
-def new_heads(pairs: Pairs, head: HeadSection, settings: TrainSection) -> AlignmentHeads:
-    """Heads for the features of ``pairs``, with the weights that ``settings.seed`` gives."""
+def new_heads(
+    pairs: Pairs, head: HeadSection, settings: TrainSection, text: TextEncoder | None = None
+) -> AlignmentHeads:
+    """Heads for the features of ``pairs``, with the weights that ``settings.seed`` gives.
+
+    Args:
+        pairs: give the dims.
+        head: shape of the heads.
+        settings: seed, scale and bias.
+        text: a text encoder to train with its head, where the texts of ``pairs`` are token ids.
+    """
+    text_dim = text.info.dim if text else pairs.texts[0].store.dim
     with seeded(settings.seed, Stream.WEIGHTS):
-        return AlignmentHeads(
-            head, pairs.image.dim, pairs.texts[0].store.dim,
+        heads = AlignmentHeads(
+            head, pairs.image.dim, text_dim,
             init_scale=settings.init_scale, init_bias=settings.init_bias,
         )  # fmt: skip
+    if text is not None:
+        heads.text = TextTower(text, heads.text)
+    return heads
 
 
 class TrainState:

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lateen.align.batches import BatchPlan
-from lateen.align.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from lateen.align.heads import AlignmentHeads
+from lateen.align.batches import BatchPlan, Part
+from lateen.align.canonical import add_canonical, canonical_share
+from lateen.align.checkpoint import Checkpoint, load_checkpoint
+from lateen.align.heads import AlignmentHeads, complete
 from lateen.align.inputs import check_features
-from lateen.align.metrics import MetricsLog
+from lateen.align.journal import CHECKPOINT, METRICS, Journal
+from lateen.align.loader import Loader
 from lateen.align.optim import learning_rate
-from lateen.align.seeding import Stream, seeded
+from lateen.align.ranks import ALONE, Ranks
 from lateen.align.state import TrainState, new_heads
-from lateen.align.step import training_step
+from lateen.align.step import passes, training_step
 from lateen.align.validation import validate
 from lateen.encoders.runtime import resolve_device
+from lateen.encoders.text import TextEncoder
 from lateen.errors import TrainingError
 from lateen.files import folder_lock
-from lateen.progress import bar, log
+from lateen.progress import log
 from lateen.recipe import HeadSection, TrainSection
 from lateen.store import Pairs
-
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
-_ROWS = 200  # lines of metrics.jsonl over a whole run, validations aside
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,13 @@ def train(
     head: HeadSection,
     settings: TrainSection,
     out: Path,
+    text: TextEncoder | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train alignment heads on the features of ``pairs``.
+
+    Where ``settings.cca`` is above 0, closed-form canonical directions are put beside the trained
+    ones at the end, and the heads are that many dims longer (:mod:`lateen.align.canonical`).
 
     An interrupted run goes on at its last checkpoint and ends with the same bytes as an
     uninterrupted one; a finished one is given back as it is. Both are recognised by content: the
@@ -72,77 +77,126 @@ def train(
             picks the best heads; without it the last ones are given back.
         head: shape of the heads.
         settings: loss, optimiser, schedule.
-        out: folder for the checkpoint and ``metrics.jsonl``.
+        out: folder for the checkpoint and ``metrics.jsonl``; the same one in all processes.
+        text: a text encoder to train with its head (LiT); then the texts of ``pairs`` and
+            ``validation`` are its token ids, as :class:`~lateen.encoders.TokenEncoder` gives them,
+            and the text head of the result is a :class:`~lateen.align.tower.TextTower`. The encoder
+            given is left as it is.
+        ranks: the processes that train together; each is called with the same arguments.
 
     Raises:
         TrainingError: features that nothing can be learned from, a loss or gradient that is not
-            finite, or an ``out`` that holds a training with other settings or data.
+            finite, an ``out`` that holds a training with other settings or data, or processes that
+            were not given the same.
         BusyError: another process trains into ``out``.
     """
-    identity = _identity(pairs, validation, head, settings)
-    with folder_lock(out):
-        saved = load_checkpoint(out / CHECKPOINT, identity)
-        if saved is not None and saved.finished:
-            log.info("%s is already trained", out)
-            return _result(saved, new_heads(pairs, head, settings), out, skipped=True)
-        _check_data(pairs, validation)
-        plan = BatchPlan(pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
-                         captions_per_image=settings.captions_per_image)  # fmt: skip
-        state = TrainState(new_heads(pairs, head, settings).to(resolve_device()), settings)
-        if saved is not None:
-            state.restore(saved)
-            log.info("going on at step %d of %d", state.step, plan.steps)
-        return _run(state, plan, identity, validation, settings, out)
+    head = complete(head, pairs.image.dim, text.info.dim if text else pairs.texts[0].store.dim)
+    identity = _identity(pairs, validation, head, settings, text)
+    _check_same(ranks, "settings or data", identity)
+    dims = [pairs.image.dim] + ([] if text else [pairs.texts[0].store.dim])
+    share = canonical_share(settings, head, *dims)
+    with folder_lock(out) if ranks.leads else contextlib.nullcontext():
+        if settings.epochs == 0:
+            _check_data(pairs, validation)
+            heads = new_heads(pairs, head, settings, text).eval()
+            result = TrainResult(heads, 0, 0, None, out / METRICS)
+        else:
+            result = _go_on(pairs, validation, head, settings, out, text, ranks, identity)
+    if share == 0:
+        return result
+    heads = add_canonical(result.heads, pairs, share, alone=settings.epochs == 0)
+    best = validate(heads, validation) if validation is not None else None
+    return replace(result, heads=heads, best_metrics=best)
 
 
-def _run(
-    state: TrainState,
-    plan: BatchPlan,
-    identity: Mapping[str, Any],
-    validation: Pairs | None,
-    settings: TrainSection,
-    out: Path,
-) -> TrainResult:
-    """The loop itself, from ``state.step`` to the end."""
-    start, total = state.step, plan.steps
-    device = state.heads.logit_scale.device
-    metrics = MetricsLog(out / METRICS, start)
-    progress = bar(total, "training", "step", initial=start)
-    with metrics, progress:
-        for step in range(start, total):
-            batch = plan.batch(step).to(device)
-            lr = learning_rate(step, total, settings)
-            with seeded(settings.seed, Stream.DROPOUT, step, device=device):
-                row = training_step(state, batch, lr, settings)
-            done = state.step
-            if _due(done, total, _ROWS):
-                metrics.write({"step": done, "epoch": plan.epoch(step) + 1, **row})
-                progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)
-            if validation is not None and _due(done, total, settings.validations):
-                recall = validate(state.heads, validation)
-                metrics.write({"step": done, "validation": recall})
-                state.keep_if_best(recall)
-            if _due(done, total, settings.checkpoints):
-                metrics.sync()  # a checkpoint must never know more than the log beside it
-                saved = state.checkpoint(identity, finished=done == total)
-                save_checkpoint(out / CHECKPOINT, saved)
-            progress.update()
+def _go_on(
+    pairs: Pairs, validation: Pairs | None, head: HeadSection, settings: TrainSection, out: Path,
+    text: TextEncoder | None, ranks: Ranks, identity: Mapping[str, Any],
+) -> TrainResult:  # fmt: skip
+    """Train from the last checkpoint, or from the start, to the end."""
+    saved = load_checkpoint(out / CHECKPOINT, identity)
+    _check_same(ranks, "checkpoint", saved.step if saved else 0)
+    if saved is not None and saved.finished:
+        log.info("%s is already trained", out)
+        return _result(saved, new_heads(pairs, head, settings, text), out, skipped=True)
+    _check_data(pairs, validation)
+    plan = BatchPlan(
+        pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
+        captions_per_image=settings.captions_per_image, block=settings.block,
+        micro_batch=settings.micro_batch, ranks=ranks,
+    )  # fmt: skip
+    _check_shares(plan, len(pairs), ranks)
+    state = TrainState(new_heads(pairs, head, settings, text).to(resolve_device()), settings)
+    if saved is not None:
+        state.restore(saved)
+        log.info("going on at step %d of %d", state.step, plan.steps)
+    start = state.step
+    _run(state, plan, Loader(pairs), identity, validation, settings, out, ranks)
+    ranks.wait()  # for the checkpoint, whose heads all processes return
+    saved = load_checkpoint(out / CHECKPOINT, identity)
+    assert saved is not None
     return _result(saved, state.heads, out, resumed_from=start)
 
 
-def _due(done: int, total: int, times: int) -> bool:
-    """Whether the step just done is one of ``times`` evenly spaced ones, the last among them."""
-    return done * times // total > (done - 1) * times // total
+def _run(
+    state: TrainState, plan: BatchPlan, loader: Loader, identity: Mapping[str, Any],
+    validation: Pairs | None, settings: TrainSection, out: Path, ranks: Ranks,
+) -> None:  # fmt: skip
+    """The loop itself, from ``state.step`` to the end."""
+    heads, start = state.heads, state.step
+    device = heads.logit_scale.device
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if ranks.leads:
+            journal = stack.enter_context(
+                Journal(out, identity, start, plan.steps, validation, settings)
+            )
+        stream = stack.enter_context(contextlib.closing(loader.stream(_reads(plan, heads, start))))
+        batches = (batch.to(device) for batch in stream)
+        for step in range(start, plan.steps):
+            lr = learning_rate(step, plan.steps, settings)
+            row = training_step(state, batches, len(plan.parts(step)), lr, settings, ranks)
+            if journal is not None:
+                journal.record(state, plan.epoch(step) + 1, row)
+
+
+def _reads(plan: BatchPlan, heads: AlignmentHeads, start: int) -> Iterator[Part]:
+    """The parts that the steps from ``start`` on read, in their order."""
+    for step in range(start, plan.steps):
+        parts = plan.parts(step)
+        for _ in range(passes(len(parts), heads)):
+            yield from parts
+
+
+def _check_same(ranks: Ranks, what: str, value: Any) -> None:
+    values = ranks.agree(value)
+    odd = [rank for rank, other in enumerate(values) if other != values[0]]
+    if odd:
+        raise TrainingError(
+            f"process {odd[0]} of {ranks.size} has another {what} than process 0",
+            "Give every process the same stores, recipe and --out, on a disk that all share.",
+        )
+
+
+def _check_shares(plan: BatchPlan, images: int, ranks: Ranks) -> None:
+    smallest = images // plan.steps_per_epoch
+    if smallest < ranks.size:
+        raise TrainingError(
+            f"batches of {smallest} images cannot be shared by {ranks.size} processes",
+            "Raise train.batch, train on more images, or start fewer processes.",
+        )
 
 
 def _identity(
-    pairs: Pairs, validation: Pairs | None, head: HeadSection, settings: TrainSection
-) -> dict[str, Any]:
+    pairs: Pairs, validation: Pairs | None, head: HeadSection, settings: TrainSection,
+    text: TextEncoder | None,
+) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the result, as JSON values."""
+    data = {"pairs": pairs.key, "validation": validation.key if validation else None}
     return {
         "head": head.model_dump(mode="json"),
         "train": settings.model_dump(mode="json"),
-        "data": {"pairs": pairs.key, "validation": validation.key if validation else None},
+        "data": {**data, "text encoder": text.info.key} if text else data,
     }
 
 

@@ -1,0 +1,122 @@
+"""The processes that train together (``torchrun``), each on its share of every batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; every method is free for a lone one.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def counts(self, count: int, device: torch.device) -> list[int]:
+        """Every process's ``count``, by rank."""
+        if self.size == 1:
+            return [count]
+        counts = torch.zeros(self.size, dtype=torch.int64, device=device)
+        counts[self.rank] = count
+        return [int(c) for c in self.sum_(counts)]
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """The rows ``[counts[rank], d]`` of all processes below each other, ``[sum, d]``."""
+        if self.size == 1:
+            return rows
+        # Collectives want equal shapes: shorter shares are padded, and cut again.
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        shares = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(shares, padded)
+        return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add up the tensors of all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up the tensors of all processes, differentiably."""
+        if self.size == 1:
+            return tensor
+        total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+        return total
+
+    def share(self, count: int) -> slice:
+        """This process's rows of ``count``: shares differ by one at most."""
+        small, larger = divmod(count, self.size)
+        first = self.rank * small + min(self.rank, larger)
+        return slice(first, first + small + (self.rank < larger))
+
+    def agree(self, value: Any) -> list[Any]:
+        """Every process's ``value`` (anything that can be pickled), by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Return when all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """The processes that ``torchrun`` started, as its environment variables say; else alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    yield Ranks(dist.get_rank(), dist.get_world_size())
+    if ours:  # not after an error: the others may be waiting in it, and torchrun ends them
+        dist.destroy_process_group()
+
+
+def process_leads() -> bool:
+    """Whether this process is the one that writes and speaks, as ``torchrun`` numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
