@@ -10,7 +10,7 @@ from PIL import Image
 from toys import ColourEncoder, WordEncoder
 
 from lateen.align.heads import AlignmentHeads
-from lateen.encoders import EncoderInfo, load_encoder
+from lateen.encoders import EncoderInfo, FusedEncoder, load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model import AlignedModel
@@ -207,3 +207,81 @@ def test_legacy_weights_are_copied_where_there_are_no_others(
     again = embedded(legacy, originals, tmp_path / "a")
     torch.testing.assert_close(again.encode_image(IMAGE), expected)
     assert (tmp_path / "a" / "vision_encoder" / "pytorch_model.bin").exists() is not both
+
+
+# -- fused encoders -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fused(originals: Path) -> AlignedModel:
+    shutil.copytree(originals / "vit", originals / "vit2")
+    vision = FusedEncoder(
+        [
+            load_encoder(str(originals / name), "image", pooling=pooling, precision="float32")
+            for name, pooling in (("vit", "cls"), ("vit2", "cls+mean"))
+        ],
+        [1, 0.5],
+    )
+    text = load_encoder(str(originals / "bert"), "text", pooling="mean", precision="float32")
+    return around(vision.info.as_dict(), text.info.as_dict())
+
+
+def test_a_fused_encoder_is_loaded_by_the_names_of_its_parts(
+    fused: AlignedModel, tmp_path: Path
+) -> None:
+    expected = fused.encode_image(IMAGE)
+    fused.save_pretrained(tmp_path / "a")
+    again = AlignedModel.from_pretrained(tmp_path / "a")
+    torch.testing.assert_close(again.encode_image(IMAGE), expected)
+
+
+def test_the_parts_of_a_fused_encoder_may_have_moved(
+    fused: AlignedModel, originals: Path, tmp_path: Path
+) -> None:
+    expected = fused.encode_image(IMAGE)
+    fused.save_pretrained(tmp_path / "a")
+    moved = originals.rename(tmp_path / "moved")
+    text = str(moved / "bert")
+    names = [str(moved / "vit"), str(moved / "vit2")]
+    ready = FusedEncoder(
+        [
+            load_encoder(name, "image", pooling=pooling, precision="float32")
+            for name, pooling in zip(names, ("cls", "cls+mean"), strict=True)
+        ],
+        [1, 0.5],
+    )
+    for given in (names, ", ".join(names), ready):
+        again = AlignedModel.from_pretrained(
+            tmp_path / "a", vision_encoder=given, text_encoder=text  # type: ignore[arg-type]
+        )  # fmt: skip
+        torch.testing.assert_close(again.encode_image(IMAGE), expected)
+    with pytest.raises(EncoderError, match=r"no folder .*originals.vit"):
+        AlignedModel.from_pretrained(tmp_path / "a").encode_image(IMAGE)
+
+
+def test_other_parts_or_weights_are_refused(fused: AlignedModel, originals: Path) -> None:
+    cls, both = fused.vision_encoder.parts  # type: ignore[attr-defined]
+    for parts, weights, field in (
+        ([cls, both], [1, 1], "preprocessing"), ([both, cls], [1, 0.5], "pooling"),
+        ([cls, ColourEncoder()], [1, 0.5], "weights"),
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=rf"not the one .* {field} is "):
+            fused.set_encoders(vision=FusedEncoder(parts, weights))
+    with pytest.raises(ModelError, match=r"of 2 parts, and the places of 1 .*vision_encoder=\[A"):
+        fused.set_encoders(vision=str(originals / "vit"))
+    with pytest.raises(ModelError, match=r"of 1 parts, and the places of 2 are given"):
+        fused.set_encoders(text=["a", "b"])  # type: ignore[arg-type]
+
+
+def test_the_parts_of_a_fused_encoder_travel_with_the_model(
+    fused: AlignedModel, originals: Path, tmp_path: Path
+) -> None:
+    expected = fused.encode_image(IMAGE)
+    first = embedded(fused, originals, tmp_path / "a")
+    torch.testing.assert_close(first.encode_image(IMAGE), expected)
+    with pytest.raises(ModelError, match=r"no longer in .*vit.*encoders=True"):
+        first.save_pretrained(tmp_path / "b")
+    first.save_pretrained(tmp_path / "b", encoders=True)
+    shutil.rmtree(tmp_path / "a")
+    second = AlignedModel.from_pretrained(tmp_path / "b")
+    torch.testing.assert_close(second.encode_image(IMAGE), expected)

@@ -52,6 +52,14 @@ def test_embeddings_are_normalised_and_keep_their_order(model: AlignedModel) -> 
     assert model.encode_text([]).shape == (0, 8)
 
 
+def test_the_length_of_embeddings_may_be_left_to_the_heads() -> None:
+    head = HeadSection()
+    info = load_encoder("toys:word_encoder").info.as_dict()
+    model = AlignedModel.build(AlignmentHeads(head, 6, 6), info, info, head.model_dump())
+    assert model.config.head_settings.dim == 512
+    assert model.encode_text("red").shape == (1, 512)
+
+
 def test_paths_and_pictures_are_the_same(model: AlignedModel, tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8), "blue")
     image.save(tmp_path / "b.png")

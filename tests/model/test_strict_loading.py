@@ -33,7 +33,7 @@ def saved(tmp_path: Path) -> Path:
         ("head.name", "gluu", "head.name is 'gluu', it breaks: .*Did you mean 'glu'.*linear, mlp"),
         ("head.dim", 0, "head.dim is 0, it breaks: .*greater than 0"),
         ("head.dim", "wide", "head.dim is 'wide'"),
-        ("head.depth", 2, "head is .* stacked linear maps are one linear map"),
+        ("head.depth", 2, "head is .* only mlp and glu can be stacked"),
         ("head.dimm", 8, "unknown key 'head.dimm'. Did you mean 'dim'"),
         ("head", 3, "head is 3, it must be a mapping"),
         ("head", None, "lacks the key 'head'"),

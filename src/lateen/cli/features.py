@@ -1,4 +1,4 @@
-"""Commands that make and show feature stores: ``encode``, ``import``, ``inspect``."""
+"""Commands that make and show feature stores: ``encode``, ``fuse``, ``inspect``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lateen.cli.output import say, show_json, show_table
+from lateen.errors import UsageError
 
 if TYPE_CHECKING:
     from lateen.store import Store
@@ -71,37 +72,42 @@ def encode(
         max_tokens=max_tokens, precision=precision, device=device, revision=revision,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    _summary(store, json)
+    summary(store, json)
 
 
-def import_(
-    features: Path,
-    /,
-    *,
-    modality: Annotated[Literal["image", "text"], Parameter(help="what the features are of")],
-    encoder: Annotated[str, Parameter(help="what made them, as a name")],
-    out: Annotated[Path, Parameter(help="folder of the feature store")],
-    ids: Annotated[Path | None, Parameter(help="text file, the sample id of each row")] = None,
-    column: Annotated[str | None, Parameter(help="caption column (caption)")] = None,
+def fuse(
+    *stores: Path,
+    out: Annotated[Path, Parameter(help="folder of the fused store")],
+    weights: Annotated[
+        str | None, Parameter(help="of each store, with commas: 1,0.5 (1 each)")
+    ] = None,
     dtype: Annotated[Literal["float16", "float32"], Parameter(help="on disk")] = "float16",
     overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
-    """Make a feature store from features you already have.
+    """Join the features of several encoders, layers or poolings into one store.
+
+    Rows are joined by id; every part is normalised, times its weight, and put beside the others.
 
     Parameters
     ----------
-    features
-        A .npy array [rows, dim], a .pt tensor (or dict with features and ids), or a Parquet file
-        with a list column and an id column. Rows with NaN are left out and recorded.
+    stores
+        Two or more feature stores of the same images (or of the same caption column).
     """
-    from lateen.store import import_features
+    from lateen.store import fuse as fuse_stores
 
-    store = import_features(
-        features, out, ids=ids, modality=modality, encoder=encoder, column=column, dtype=dtype,
-        overwrite=overwrite,
-    )  # fmt: skip
-    _summary(store, json)
+    summary(
+        fuse_stores(stores, out, weights=_numbers(weights), dtype=dtype, overwrite=overwrite), json
+    )
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--weights cannot be {text!r}", "Give numbers with commas, such as 1,0.5."
+        ) from error
 
 
 def inspect(
@@ -120,10 +126,11 @@ def inspect(
     """
     from lateen.store import Store
 
-    _summary(Store.open(store, verify=verify), json, verified=verify)
+    summary(Store.open(store, verify=verify), json, verified=verify)
 
 
-def _summary(store: Store, as_json: bool, *, verified: bool = False) -> None:
+def summary(store: Store, as_json: bool, *, verified: bool = False) -> None:
+    """Print what a store holds: a table, or its manifest as JSON."""
     if as_json:
         show_json({"path": str(store.path), **store.manifest.as_dict()})
         return

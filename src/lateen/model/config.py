@@ -27,7 +27,8 @@ class AlignedConfig(PreTrainedConfig):  # type: ignore[misc]
     Attributes:
         vision: the vision encoder's :class:`~lateen.encoders.EncoderInfo` as a dict; its ``load``
             is what finds and loads it again.
-        text: the same for the text encoder.
+        text: the same for the text encoder; with ``trained: true`` its weights were trained with
+            the heads, and it lies beside them.
         head: the :class:`~lateen.recipe.HeadSection` as a dict.
         training: the conditions under which the heads were trained, for people.
         embedded_encoders: whether the encoders lie beside the heads, in folders of their own.

@@ -12,19 +12,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lateen.align.heads import AlignmentHeads
-from lateen.data import FileImage, decode_image, upright_rgb
 from lateen.encoders import Encoder
 from lateen.encoders.runtime import quiet_transformers
 from lateen.encoding import token_batches
-from lateen.errors import ImageError, ModelError, UsageError, choices
-from lateen.model.attached import AttachedEncoders
+from lateen.model.attached import AttachedEncoders, describe_encoder
 from lateen.model.config import AlignedConfig, read_config
+from lateen.model.inputs import as_image, check_features
 from lateen.model.output import AlignedOutput
-from lateen.model.saving import find_folder, weights_problem, write_card
+from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
+from lateen.model.saving import check_auto_options, check_weights, find_folder, write_card
 
 _TOKENS = 4096  # per text batch
-_OPTIONS = ("revision", "vision_encoder", "text_encoder")
-_AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
 
 
 class AlignedModel(PreTrainedModel):  # type: ignore[misc]
@@ -64,8 +62,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             head: the heads' settings as a dict.
             training: conditions to keep with the model.
         """
-        config = AlignedConfig(vision=vision, text=text, head=head, training=training)
-        model = cls(config)
+        head = {**head, "dim": heads.settings.dim}  # which the settings may leave to the heads
+        model = cls(AlignedConfig(vision=vision, text=text, head=head, training=training))
         model.heads.load_state_dict(heads.state_dict())
         return cast("AlignedModel", model.eval())
 
@@ -122,7 +120,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         items = [images] if isinstance(images, Image | str | Path) else list(images)
         out = torch.empty(len(items), self.config.head_settings.dim)
         for start in range(0, len(items), batch_size):
-            batch = [_as_image(item) for item in items[start : start + batch_size]]
+            batch = [as_image(item) for item in items[start : start + batch_size]]
             features = self.vision_encoder.encode(self.vision_encoder.prepare(batch))
             out[start : start + batch_size] = self.project_image(features, normalize=normalize)
         return out
@@ -150,7 +148,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         Raises:
             ModelError: the features have another dim.
         """
-        self._check_dim(features, self.config.image_dim, "image")
+        check_features(features, self.config.image_dim, "image")
         head = self.heads.embed_image if normalize else self.heads.vision
         return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
 
@@ -161,7 +159,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         Raises:
             ModelError: the features have another dim.
         """
-        self._check_dim(features, self.config.text_dim, "text")
+        check_features(features, self.config.text_dim, "text")
         head = self.heads.embed_text if normalize else self.heads.text
         return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
 
@@ -200,15 +198,6 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         """b."""
         return self.heads.logit_bias
 
-    @staticmethod
-    def _check_dim(features: Tensor, dim: int, modality: str) -> None:
-        if features.ndim != 2 or features.shape[1] != dim:
-            raise ModelError(
-                f"{modality} features of shape {list(features.shape)} do not fit this model, "
-                f"whose {modality} encoder gives [n, {dim}]",
-                "Use features of the encoder that the model was trained with.",
-            )
-
     # -- saving and loading -----------------------------------------------------------------------
 
     def save_pretrained(
@@ -218,7 +207,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             save_directory: the folder.
-            encoders: also copy both encoders into it, so that it works where they are not.
+            encoders: also copy both encoders into it, so that it works where they are not; one that
+                was trained is always copied.
             options: passed on to transformers.
 
         Raises:
@@ -227,10 +217,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             EncoderError: an encoder to be copied is not where it was.
         """
         folder = Path(save_directory)
-        if encoders:
-            self._attached.copy_to(folder)
-        else:
+        if not encoders:
             self._attached.check_originals()
+        self._attached.copy_to(folder, both=encoders)
         embedded_before = self.config.embedded_encoders
         self.config.embedded_encoders = encoders
         try:
@@ -259,33 +248,51 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             revision: hub branch, tag or commit.
             vision_encoder: where the vision encoder is now, if not where the config says.
             text_encoder: the same for the text encoder.
-            auto: what ``AutoModel`` hands on of its own, such as the ``config`` that it read; not
-                used, because the folder's own config is what its weights are checked against.
+            auto: what ``AutoModel`` hands on; not used, as the folder's own config is what counts.
 
         Raises:
             ModelError: unknown or missing keys or tensors, wrong shapes, or other encoders.
             UsageError: any other option.
         """
-        for option in auto.keys() - _AUTO_OPTIONS:
-            raise UsageError(f"from_pretrained has no option {option!r}", choices(option, _OPTIONS))
+        check_auto_options(auto)
         folder = find_folder(path, revision)
         config = read_config(folder)
-        problem = weights_problem(folder, cls(config).state_dict())
-        if problem:
-            raise problem
+        check_weights(folder, cls(config).state_dict())
         with quiet_transformers():
-            model = cast("AlignedModel", super().from_pretrained(folder, config=config))
+            model = super().from_pretrained(folder, config=config)
         model._attached.folder = folder
         model.set_encoders(vision_encoder, text_encoder)
-        model.eval()
-        return model
+        return cast("AlignedModel", model.eval())
 
+    @classmethod
+    def from_sail_checkpoint(
+        cls, path: str | Path, *, vision_encoder: str | Encoder | None = None,
+        text_encoder: str | Encoder | None = None,
+    ) -> AlignedModel:  # fmt: skip
+        """A model around the heads of a checkpoint of SAIL's released code (METHODS §1.8).
 
-def _as_image(item: Image | str | Path) -> Image:
-    """A path or an opened image as the encoders see files: RGB, upright, on white."""
-    if isinstance(item, Image):
-        return upright_rgb(item)
-    try:
-        return decode_image(FileImage(Path(item)))
-    except ImageError as error:
-        raise ImageError(f"{item}: {error.message}") from error
+        Args:
+            path: the torch file, which does not say which encoders it was trained with.
+            vision_encoder: the vision encoder, or where to load it from; without it, features of
+                images can be projected but images not be encoded.
+            text_encoder: the same for the text encoder.
+
+        Raises:
+            ModelError: no such file, or an unsafe one; an encoder whose features do not fit.
+            EncoderError: an encoder cannot be loaded.
+        """
+        checkpoint = read_sail_checkpoint(path)
+        vision, images = describe_encoder("vision", vision_encoder, checkpoint.image_dim)
+        text, texts = describe_encoder("text", text_encoder, checkpoint.text_dim)
+        model = cls(checkpoint.config(vision, text))
+        model.heads.load_state_dict(checkpoint.state)
+        model.set_encoders(images, texts)
+        return cast("AlignedModel", model.eval())
+
+    def save_sail_checkpoint(self, path: str | Path) -> None:
+        """Write the heads, and no encoders, in the format of SAIL's released code.
+
+        Raises:
+            ModelError: the format has no place for such heads.
+        """
+        write_sail_checkpoint(path, self.heads, self.config.training or {})

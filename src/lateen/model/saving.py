@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lateen.errors import ModelError, choices
+from lateen.encoders import TextEncoder
+from lateen.encoders.resolve import resolve
+from lateen.encoders.runtime import quiet_transformers
+from lateen.encoders.sentence import MODULES, read_layout
+from lateen.encoders.text import TextNetwork
+from lateen.errors import ModelError, UsageError, choices
 from lateen.files import atomic_path, write_text
 from lateen.model.config import AlignedConfig
 
 WEIGHTS = "model.safetensors"
+_OPTIONS = ("revision", "vision_encoder", "text_encoder")
+_AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
 _COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
+_WEIGHTS = (".safetensors", ".index.json")
 
 
 def find_folder(path: str | Path, revision: str | None = None) -> Path:
@@ -43,28 +51,43 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def weights_problem(folder: Path, expected: Mapping[str, Tensor]) -> ModelError | None:
-    """What is wrong with a folder's weights, measured against what the config calls for."""
+def check_auto_options(given: Iterable[str]) -> None:
+    """See that the other options of ``from_pretrained`` are those that ``AutoModel`` hands on.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for option in set(given) - _AUTO_OPTIONS:
+        raise UsageError(f"from_pretrained has no option {option!r}", choices(option, _OPTIONS))
+
+
+def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
+    """See that a folder's weights are what its config calls for.
+
+    Raises:
+        ModelError: they are absent or damaged, or keys or shapes differ.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
-        return ModelError(f"{folder} has no {WEIGHTS}", "Copy the whole model folder.")
+        raise ModelError(f"{folder} has no {WEIGHTS}", "Copy the whole model folder.")
     try:
         with safe_open(path, framework="pt") as file:
             found = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        return ModelError(f"{path} is damaged or truncated ({error})", "Copy the file again.")
+        raise ModelError(
+            f"{path} is damaged or truncated ({error})", "Copy the file again."
+        ) from error
     wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
     for key in wanted.keys() - found.keys():
-        return ModelError(f"{path} lacks the tensor {key!r}", "Copy the whole model folder.")
+        raise ModelError(f"{path} lacks the tensor {key!r}", "Copy the whole model folder.")
     for key in found.keys() - wanted.keys():
-        return ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(wanted)))
+        raise ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(wanted)))
     for key, shape in wanted.items():
         if found[key] != shape:
-            return ModelError(
+            raise ModelError(
                 f"{path}: {key!r} has shape {found[key]}, its config asks for {shape}",
                 "The config and the weights are of different models; copy both again.",
             )
-    return None
 
 
 def copy_encoder(source: Path, target: Path) -> None:
@@ -76,12 +99,44 @@ def copy_encoder(source: Path, target: Path) -> None:
     """
     if target.resolve() == source.resolve():
         return
-    legacy = () if any(source.rglob("*.safetensors")) else ("*.bin",)
     # All names are known before the first copy, which may lie below the source itself.
-    files = [file for pattern in (*_COPIED, *legacy) for file in source.rglob(pattern)]
+    files = _files(source)
+    if not any(file.suffix == ".safetensors" for file in files):
+        files += source.rglob("*.bin")
     for file in files:
         with atomic_path(target / file.relative_to(source)) as temporary:
             shutil.copyfile(file, temporary)
+
+
+def save_trained_encoder(network: TextNetwork, original: TextEncoder, folder: Path) -> None:
+    """Write a text encoder whose weights were trained, in the layout of the original's files.
+
+    Args:
+        network: the trained network.
+        original: the encoder that it began as.
+        folder: where to; what is there is replaced.
+
+    Raises:
+        EncoderError: the original's files are not where they were.
+    """
+    load = original.info.load
+    source = resolve(str(load["name"]), load.get("revision")).folder
+    inside = read_layout(source).transformer if (source / MODULES).is_file() else source
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    for file in _files(source):
+        if not file.name.endswith(_WEIGHTS):
+            target = temporary / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    with quiet_transformers():
+        network.model.save_pretrained(temporary / inside.relative_to(source))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _files(source: Path) -> list[Path]:
+    return [file for pattern in _COPIED for file in source.rglob(pattern)]
 
 
 def write_card(config: AlignedConfig, folder: Path) -> None:
@@ -93,8 +148,8 @@ def write_card(config: AlignedConfig, folder: Path) -> None:
         "---", "library_name: lateen", "tags:", "- clip", "- vision-language", "- zero-shot",
         "pipeline_tag: zero-shot-image-classification", "---", "",
         f"# {name}", "",
-        f"A CLIP-like model made of two frozen encoders, **{_name(vision)}** for images and "
-        f"**{_name(text)}** for texts, with a trained `{head.get('name')}` head on each. "
+        f"A CLIP-like model made of {_encoders(vision, text)}, "
+        f"with a trained `{head.get('name')}` head on each. "
         "Made with [lateen](https://github.com/lateen/lateen) after SAIL (CVPR 2025).", "",
         "| | images | texts |", "|---|---|---|",
         f"| encoder | {_name(vision)} | {_name(text)} |",
@@ -116,6 +171,13 @@ def write_card(config: AlignedConfig, folder: Path) -> None:
         "",
     ]  # fmt: skip
     write_text(folder / "README.md", "\n".join(lines))
+
+
+def _encoders(vision: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+    names = f"**{_name(vision)}** for images and **{_name(text)}** for texts"
+    if not text.get("trained"):
+        return f"two frozen encoders, {names}"
+    return f"a frozen and a trained encoder, {names} (its weights were trained, too)"
 
 
 def _name(side: Mapping[str, Any]) -> str:

@@ -1,0 +1,209 @@
+"""Commands for what other tools made or read: ``import``, ``export``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from lateen.cli.features import summary
+from lateen.cli.output import say, show_json, show_table
+from lateen.errors import LateenError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from lateen.encoders import Encoder
+    from lateen.model import AlignedModel
+
+_FEATURES = Group("With --format features")
+_SAIL = Group("With --format sail")
+
+
+def import_(
+    file: Path,
+    /,
+    *,
+    format: Annotated[
+        Literal["features", "sail"], Parameter(help="sail: a checkpoint of SAIL's released code")
+    ] = "features",
+    out: Annotated[Path, Parameter(help="folder of the feature store, or of the model")],
+    overwrite: Annotated[bool, Parameter(help="replace a store made differently, a model")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+    modality: Annotated[
+        Literal["image", "text"] | None,
+        Parameter(group=_FEATURES, help="what the features are of; required"),
+    ] = None,
+    encoder: Annotated[
+        str | None, Parameter(group=_FEATURES, help="what made them, as a name; required")
+    ] = None,
+    ids: Annotated[
+        Path | None, Parameter(group=_FEATURES, help="text file, the sample id of each row")
+    ] = None,
+    column: Annotated[
+        str | None, Parameter(group=_FEATURES, help="caption column (caption)")
+    ] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"] | None, Parameter(group=_FEATURES, help="on disk (float16)")
+    ] = None,
+    vision_encoder: Annotated[
+        str | None,
+        Parameter(name="--vision.encoder", group=_SAIL, help="that the image head was trained on; "
+                  "without it the model only takes features"),
+    ] = None,
+    vision_pooling: Annotated[
+        str | None, Parameter(name="--vision.pooling", group=_SAIL, help="its own if known")
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        Parameter(name="--text.encoder", group=_SAIL, help="that the text head was trained on"),
+    ] = None,
+    text_pooling: Annotated[
+        str | None, Parameter(name="--text.pooling", group=_SAIL, help="its own if known")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, Parameter(group=_SAIL, help="run the encoders' own code")
+    ] = False,
+) -> None:  # fmt: skip
+    """Make a feature store from features you already have, or a model from SAIL's released heads.
+
+    Parameters
+    ----------
+    file
+        Features: a .npy array [rows, dim], a .pt tensor (or dict with features and ids), or a
+        Parquet file with a list column and an id column; rows with NaN are left out and recorded.
+        SAIL: the .pt file of its training code.
+    """
+    of_features = {"--modality": modality, "--encoder": encoder, "--ids": ids, "--column": column,
+                   "--dtype": dtype}  # fmt: skip
+    of_sail = {"--vision.encoder": vision_encoder, "--vision.pooling": vision_pooling,
+               "--text.encoder": text_encoder, "--text.pooling": text_pooling,
+               "--trust-remote-code": trust_remote_code or None}  # fmt: skip
+    if format == "sail":
+        _refuse(of_features, "features")
+        if not file.is_file():
+            raise ModelError(f"there is no file {file}", "Check the path.")
+        _check_free(out, overwrite)
+        vision = _encoder("vision", vision_encoder, vision_pooling, trust_remote_code)
+        text = _encoder("text", text_encoder, text_pooling, trust_remote_code)
+        _import_sail(file, out, vision, text, json)
+        return
+    _refuse(of_sail, "sail")
+    if modality is None or encoder is None:
+        raise UsageError(
+            "importing features needs --modality (image or text) and --encoder (a name for what "
+            "made them)",
+            "Give both; a checkpoint of SAIL's code needs --format sail instead.",
+        )
+    from lateen.store import import_features
+
+    store = import_features(
+        file, out, ids=ids, modality=modality, encoder=encoder, column=column,
+        dtype=dtype or "float16", overwrite=overwrite,
+    )  # fmt: skip
+    summary(store, json)
+
+
+def export(
+    model: Path,
+    /,
+    *,
+    format: Annotated[Literal["sail"], Parameter(help="sail: as SAIL's released code writes it")],
+    out: Annotated[Path, Parameter(help="the file")],
+    overwrite: Annotated[bool, Parameter(help="replace the file")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Write a model's heads for another tool to read.
+
+    SAIL's format holds glu, mlp and linear heads of depth 1, t and b, and no encoders.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model.
+    """
+    from lateen.model import AlignedModel
+
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", "Give the name of a file, such as heads.pt.")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists", "Choose another --out, or replace it with --overwrite.")
+    ready = AlignedModel.from_pretrained(model)
+    {"sail": ready.save_sail_checkpoint}[format](out)
+    _show_model(ready, json, "file", out)
+
+
+def _refuse(options: Mapping[str, object], owner: str) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} belongs to --format {owner}", f"Leave it out, or use --format {owner}."
+            )
+
+
+def _encoder(
+    side: Literal["vision", "text"], name: str | None, pooling: str | None, trust: bool
+) -> Encoder | None:
+    if name is None and pooling is not None:
+        raise UsageError(f"--{side}.pooling needs --{side}.encoder", "Give both, or neither.")
+    if name is None:
+        return None
+    from lateen.encoders import load_encoder
+
+    modality: Literal["image", "text"] = "image" if side == "vision" else "text"
+    return load_encoder(name, modality, pooling=pooling, trust_remote_code=trust)
+
+
+def _import_sail(
+    file: Path, out: Path, vision: Encoder | None, text: Encoder | None, as_json: bool
+) -> None:
+    from lateen.model import AlignedModel
+
+    model = AlignedModel.from_sail_checkpoint(file, vision_encoder=vision, text_encoder=text)
+    model.save_pretrained(out)
+    _show_model(model, as_json, "model", out)
+    if as_json:
+        return
+    for side, what, given in (("vision", "images", vision), ("text", "texts", text)):
+        if given is None:
+            say(f"{what} can be encoded once --{side}.encoder says with what; their features can "
+                "be projected")  # fmt: skip
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """See that nothing is lost when a model is saved in ``folder``."""
+    from lateen.model.config import read_config
+
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        read_config(folder)
+    except LateenError as error:
+        raise UsageError(
+            f"{folder} exists and is no folder of a model", "Choose another --out."
+        ) from error
+    if not overwrite:
+        raise UsageError(
+            f"{folder} already holds a model", "Choose another --out, or replace it: --overwrite."
+        )
+
+
+def _show_model(model: AlignedModel, as_json: bool, made: str, place: Path) -> None:
+    from lateen.report.tables import inspect_table
+
+    config, head = model.config, model.config.head_settings
+    facts: dict[str, Any] = {
+        "image_head": head.image_name, "text_head": head.name, "width": head.width,
+        "image_dim": config.image_dim, "text_dim": config.text_dim, "dim": head.dim,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "scale": model.logit_scale.exp().item(), "bias": model.logit_bias.item(),
+        "vision_encoder": config.vision["id"], "text_encoder": config.text["id"],
+        "checkpoint": (config.training or {}).get("checkpoint"),
+        "epoch": (config.training or {}).get("epoch"),
+    }  # fmt: skip
+    if as_json:
+        show_json({made: str(place), **facts})
+        return
+    facts = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in facts.items()}
+    shown = {name.replace("_", " "): value for name, value in facts.items() if value is not None}
+    show_table(inspect_table(shown, title=str(place)))
