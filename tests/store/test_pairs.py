@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lateen.errors import PairingError
+from lateen.errors import DataError, PairingError
 from lateen.store import Description, Store, StoreWriter, pair
+from lateen.store.pairs import split_position
 
 
 def make(
@@ -99,3 +100,45 @@ def test_the_key_changes_with_content_and_order(tmp_path: Path) -> None:
     pairs = pair(make(tmp_path / "i", ["a", "b"]), make(tmp_path / "t", ["a", "b"], "text"))
     assert pairs.key != pairs.take(np.array([1, 0])).key
     assert pairs.key == pairs.take(np.array([0, 1])).key
+
+
+def test_captions_are_chosen_by_position(tmp_path: Path) -> None:
+    texts = make(tmp_path / "t", ["b", "a", "b", "a", "b"], "text")
+    pairs = pair(make(tmp_path / "i", ["a", "b"]), texts)
+    both = pairs.with_captions("caption#1", "caption#0", "caption")
+    assert [column.name for column in both.texts] == ["caption#1", "caption#0", "caption"]
+    assert [column.rows.tolist() for column in both.texts] == [[3, 2], [1, 0], [1, 3, 0, 2, 4]]
+    assert [column.counts.tolist() for column in both.texts] == [[1, 1], [1, 1], [2, 3]]
+    features, owner = both.all_texts(0)
+    assert features[:, 0].tolist() == [3, 2]
+    assert owner.tolist() == [0, 1]
+    reordered = both.take(np.array([1, 0]))
+    assert reordered.texts[0].rows.tolist() == [2, 3]
+    assert reordered.texts[0].name == "caption#1"
+
+
+def test_the_key_changes_with_the_chosen_captions(tmp_path: Path) -> None:
+    ids = ["a", "b", "a", "b"]
+    pairs = pair(make(tmp_path / "i", ["a", "b"]), make(tmp_path / "t", ids, "text"))
+    choices = [("caption",), ("caption#0",), ("caption#1",), ("caption#0", "caption#1")]
+    assert len({pairs.with_captions(*names).key for names in choices}) == 4
+    assert pairs.with_captions("caption").key == pairs.key
+
+
+def test_a_position_that_an_image_does_not_have_names_that_image(tmp_path: Path) -> None:
+    pairs = pair(
+        make(tmp_path / "i", ["a", "poor.jpg"]),
+        make(tmp_path / "t", ["a", "a", "poor.jpg"], "text"),
+    )
+    assert pairs.with_captions("caption#0").texts[0].rows.tolist() == [0, 2]
+    with pytest.raises(DataError, match=r"caption#1 needs 2 captions.*'poor\.jpg' has 1.*1 images"):
+        pairs.with_captions("caption#1")
+    with pytest.raises(DataError, match=r"no caption column 'captoin'.*'caption'"):
+        pairs.with_captions("captoin#0")
+
+
+def test_only_a_number_after_the_mark_is_a_position() -> None:
+    assert split_position("caption#12") == ("caption", 12)
+    assert split_position("a#b#0") == ("a#b", 0)
+    for name in ("caption", "caption#", "caption#-1", "caption#x", "#"):
+        assert split_position(name) == (name, None)

@@ -1,7 +1,13 @@
 """Frozen encoders behind one small protocol."""
 
 from lateen.encoders.base import Encoder, EncoderInfo, Modality, PatchEncoder
+from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.load import load_encoder
 from lateen.encoders.specs import known_names
+from lateen.encoders.text import TextEncoder
+from lateen.encoders.tokens import TokenEncoder, trainable
 
-__all__ = ["Encoder", "EncoderInfo", "Modality", "PatchEncoder", "known_names", "load_encoder"]
+__all__ = [
+    "Encoder", "EncoderInfo", "FusedEncoder", "Modality", "PatchEncoder", "TextEncoder",
+    "TokenEncoder", "known_names", "load_encoder", "trainable",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import torch
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.base import Encoder, EncoderInfo, Modality
 from lateen.encoders.factory import from_factory, is_factory
+from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.resolve import resolve
 from lateen.encoders.runtime import (
     load_pretrained,
@@ -75,6 +77,8 @@ def load_encoder(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    parts: Sequence[Mapping[str, Any]] = (),
+    weights: Sequence[float] | None = None,
 ) -> Encoder:
     """Load a frozen encoder.
 
@@ -90,6 +94,8 @@ def load_encoder(
         device: ``auto``, ``cpu``, ``cuda``, ….
         revision: hub branch, tag or commit.
         trust_remote_code: allow a model repository to bring its own code.
+        parts: for the name ``fused``: each part's arguments, before those given here.
+        weights: for the name ``fused``: of each part.
 
     Raises:
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
@@ -99,7 +105,10 @@ def load_encoder(
         "pooling": pooling, "layer": layer, "prompt": prompt, "max_tokens": max_tokens,
         "revision": revision, "precision": None if precision == "auto" else precision,
     }  # fmt: skip
-    if is_factory(name):
+    if parts:
+        options |= {"modality": modality, "device": device, "trust_remote_code": trust_remote_code}
+        encoder: Encoder = FusedEncoder([load_encoder(**{**options, **p}) for p in parts], weights)
+    elif is_factory(name):
         encoder = from_factory(name, options)
     else:
         encoder = _from_files(name, modality, options, resolve_device(device), trust_remote_code)

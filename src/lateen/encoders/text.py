@@ -6,12 +6,84 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from lateen.encoders.base import EncoderInfo
 from lateen.encoders.runtime import forward_pass, probing
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
+
+
+class TextNetwork(nn.Module):
+    """A transformers text model and its pooling: what an encoder computes from token ids.
+
+    Gradients flow where they are enabled.
+
+    Args:
+        model: takes ``input_ids`` and ``attention_mask``.
+        info: the encoder's; its pooling, layer and preprocessing count.
+        project: for ``projection`` pooling: tokens and mask to the embedding of a dual tower.
+
+    Attributes:
+        model: the transformers model.
+        project: as given.
+    """
+
+    def __init__(self, model: Any, info: EncoderInfo, project: Any = None) -> None:
+        super().__init__()
+        self.model = model
+        self.project = project
+        self._info = info
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Token ids and mask ``[n, length]``, padded on the right, to features ``[n, dim]``,
+        float32."""
+        features = self._features(ids, mask).float()
+        if self._info.preprocessing.get("normalize"):
+            features = nn.functional.normalize(features, dim=-1)
+        return features
+
+    def _features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # Attention without a mask takes the fast path; batches of one length need none. A tower
+        # trained at a fixed length was trained to attend to its padding, too.
+        fixed = self._info.preprocessing.get("pad_to") is not None
+        needed = None if fixed or bool(mask.all()) else mask
+        if self._info.pooling == "projection" and self.project is not None:
+            return torch.as_tensor(self.project(ids, needed))
+        layer = self._info.layer
+        output = self.model(
+            input_ids=ids, attention_mask=needed, output_hidden_states=layer is not None
+        )
+        if self._info.pooling == "pooler":
+            if getattr(output, "pooler_output", None) is None:
+                raise EncoderError(
+                    f"{self._info.id} has no trained pooler",
+                    "Use pooling mean, first or last.",
+                )
+            return torch.as_tensor(output.pooler_output)
+        return self._pool(self._tokens(output), mask)
+
+    def _tokens(self, output: Any) -> torch.Tensor:
+        layer = self._info.layer
+        if layer is None:
+            return torch.as_tensor(output.last_hidden_state)
+        last = len(output.hidden_states) - 1
+        if not -last - 1 <= layer <= last:
+            raise EncoderError(
+                f"{self._info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
+                "Choose a layer in that range.",
+            )
+        return torch.as_tensor(output.hidden_states[layer])
+
+    def _pool(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        tokens = tokens.float()
+        if self._info.pooling == "first":
+            return tokens[:, 0]
+        if self._info.pooling == "last":
+            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
+        weights = mask[..., None].to(tokens.dtype)
+        return (tokens * weights).sum(1) / weights.sum(1)
 
 
 class TextEncoder:
@@ -27,6 +99,10 @@ class TextEncoder:
         pooler_trained: whether the checkpoint had pooler weights.
         project: for ``projection`` pooling: tokens and mask to the embedding of a dual tower.
 
+    Attributes:
+        info: its description.
+        network: what computes features from tokens.
+
     Raises:
         EncoderError: the model has no such pooling or layer; the choices are listed.
     """
@@ -41,10 +117,9 @@ class TextEncoder:
         pooler_trained: bool = True,
         project: Any = None,
     ) -> None:
-        self._model = model.to(device)
+        self.network = TextNetwork(model.to(device), info, project)
         self._tokenizer = tokenizer
         self._device = device
-        self._project = project
         self._settings = dict(info.preprocessing)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.info = info
@@ -76,51 +151,8 @@ class TextEncoder:
         """Pooled features ``[n, dim]``, float32."""
         ids, mask = self._pad_batch(prepared)
         with forward_pass(self._device, self.info.precision):
-            features = self._features(ids, mask).float()
-            if self._settings.get("normalize"):
-                features = torch.nn.functional.normalize(features, dim=-1)
+            features: torch.Tensor = self.network(ids, mask)
         return features.cpu()
-
-    def _features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        # Attention without a mask takes the fast path; batches of one length need none. A tower
-        # trained at a fixed length was trained to attend to its padding, too.
-        fixed = self._settings.get("pad_to") is not None
-        needed = None if fixed or bool(mask.all()) else mask
-        if self.info.pooling == "projection" and self._project is not None:
-            return torch.as_tensor(self._project(ids, needed))
-        layer = self.info.layer
-        output = self._model(
-            input_ids=ids, attention_mask=needed, output_hidden_states=layer is not None
-        )
-        if self.info.pooling == "pooler":
-            if getattr(output, "pooler_output", None) is None:
-                raise EncoderError(
-                    f"{self.info.id} has no trained pooler",
-                    "Use pooling mean, first or last.",
-                )
-            return torch.as_tensor(output.pooler_output)
-        return self._pool(self._tokens(output), mask)
-
-    def _tokens(self, output: Any) -> torch.Tensor:
-        layer = self.info.layer
-        if layer is None:
-            return torch.as_tensor(output.last_hidden_state)
-        last = len(output.hidden_states) - 1
-        if not -last - 1 <= layer <= last:
-            raise EncoderError(
-                f"{self.info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
-                "Choose a layer in that range.",
-            )
-        return torch.as_tensor(output.hidden_states[layer])
-
-    def _pool(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        tokens = tokens.float()
-        if self.info.pooling == "first":
-            return tokens[:, 0]
-        if self.info.pooling == "last":
-            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
-        weights = mask[..., None].to(tokens.dtype)
-        return (tokens * weights).sum(1) / weights.sum(1)
 
     def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""

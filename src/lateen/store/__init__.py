@@ -1,5 +1,6 @@
-"""Feature stores: self-describing shards on disk, read through memory maps, joined by id."""
+"""Feature stores: self-describing shards on disk, read a few rows at a time, joined by id."""
 
+from lateen.store.fusing import fuse
 from lateen.store.importing import import_features
 from lateen.store.manifest import Description, Manifest
 from lateen.store.pairs import Pairs, TextColumn, pair
@@ -14,6 +15,7 @@ __all__ = [
     "StoreWriter",
     "TextColumn",
     "clear_store",
+    "fuse",
     "import_features",
     "pair",
 ]

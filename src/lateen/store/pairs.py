@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from lateen.errors import PairingError, UsageError
+from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.files import content_key
 from lateen.store.reader import Store
 
@@ -26,16 +26,18 @@ class TextColumn:
         store: the text store.
         offsets: ``[n + 1]``.
         rows: ``[captions]`` rows of the store.
+        position: where only one caption of each sample was chosen, which one, from 0.
     """
 
     store: Store
     offsets: Array
     rows: Array
+    position: int | None = None
 
     @property
     def name(self) -> str:
-        """The caption column's name."""
-        return self.store.name
+        """The caption column's name; ``caption#1`` where it is only the second captions."""
+        return self.store.name if self.position is None else f"{self.store.name}#{self.position}"
 
     @property
     def counts(self) -> Array:
@@ -53,7 +55,24 @@ class TextColumn:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
         rows = self.rows[np.repeat(self.offsets[samples], counts) + inside]
-        return TextColumn(self.store, offsets, rows)
+        return replace(self, offsets=offsets, rows=rows)
+
+    def nth(self, position: int) -> TextColumn:
+        """One caption of each sample: that at ``position``, from 0, among those in the store.
+
+        Raises:
+            DataError: a sample has fewer captions.
+        """
+        short = np.flatnonzero(self.counts <= position)
+        if short.size:
+            first, count = self.store.ids[self.rows[self.offsets[short[0]]]], self.counts[short[0]]
+            raise DataError(
+                f"{self.name}#{position} needs {position + 1} captions of every image, and "
+                f"{first!r} has {count} (positions count from 0; {short.size} images have too few)",
+                "Choose a lower position, or leave those images out of the data.",
+            )
+        rows = self.rows[self.offsets[:-1] + position]
+        return TextColumn(self.store, np.arange(len(rows) + 1), rows, position)
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,25 @@ class Pairs:
         texts = self.texts[column]
         return texts.store[texts.rows], torch.from_numpy(texts.owner)
 
+    def with_captions(self, *names: str) -> Pairs:
+        """The same samples with these captions, each name a positive of its own.
+
+        Args:
+            names: of caption columns; ``caption#1`` is the second caption of each sample alone
+                (see :meth:`TextColumn.nth`).
+
+        Raises:
+            DataError: there is no such column, or a sample has fewer captions.
+        """
+        columns = {column.store.name: column for column in self.texts}
+        texts = []
+        for name, position in map(split_position, names):
+            if name not in columns:
+                raise DataError(f"there is no caption column {name!r}", choices(name, columns))
+            column = columns[name]
+            texts.append(column if position is None else column.nth(position))
+        return replace(self, texts=tuple(texts))
+
     def take(self, samples: Array) -> Pairs:
         """These samples only, in this order."""
         return Pairs(
@@ -131,9 +169,16 @@ class Pairs:
 
     @property
     def key(self) -> str:
-        """Content key of the joined features: it changes when any row, id or order does."""
+        """Content key of the joined features: it changes when any row, id, order or choice does."""
         ids = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
-        return content_key([ids, [store.manifest.content for store in self.stores]])
+        chosen = [(column.store.manifest.content, column.position) for column in self.texts]
+        return content_key([ids, self.image.manifest.content, chosen])
+
+
+def split_position(name: str) -> tuple[str, int | None]:
+    """``caption#1`` as its column and position, from 0; ``caption`` has no position."""
+    column, mark, position = name.rpartition("#")
+    return (column, int(position)) if mark and position.isdecimal() else (name, None)
 
 
 def pair(
