@@ -89,6 +89,30 @@ def test_encode_import_train(album: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (album / "clip" / "model" / "config.json").is_file()
 
 
+def test_fuse_two_stores(album: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    code, _, err = call(
+        capsys, "encode", album / "images", "--encoder", "toys:colour_encoder", "--out", album / "a"
+    )
+    assert (code, err) == (0, "")
+    features = {"features": torch.rand(24, 5), "ids": [f"{i:03d}.png" for i in range(24)]}
+    torch.save(features, album / "b.pt")
+    imported = ["--modality", "image", "--encoder", "mine", "--out", album / "b"]
+    assert call(capsys, "import", album / "b.pt", *imported)[0] == 0
+    code, out, err = call(
+        capsys, "fuse", album / "a", album / "b", "--out", album / "f", "--weights", "1,0.5",
+        "--json",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert json.loads(out)["description"]["dim"] == 11
+    squares = lateen.Store.open(album / "f")[:].square()
+    torch.testing.assert_close(squares[:, :6].mean(1), torch.ones(24), rtol=1e-2, atol=0)
+    torch.testing.assert_close(squares[:, 6:].mean(1), torch.full((24,), 0.25), rtol=1e-2, atol=0)
+    code, out, _ = call(capsys, "inspect", album / "f", "--verify")
+    assert (code, "toys:colour_encoder + mine" in out) == (0, True)
+
+
 WRONG: list[tuple[Sequence[str], int, str]] = [
     (["serch"], 2, 'Did you mean "search"?'),
     (["run"], 2, "RECIPE"),
@@ -97,6 +121,14 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["run", "r.yaml", "--out", "o", "--trian.lr", "1"], 2, "unknown recipe key 'trian.lr'"),
     (["run", "r.yaml", "--out", "o", "--train.lr"], 2, "--train.lr has no value"),
     (["run", "r.yaml", "--out", "o", "--train.lr", "fast"], 2, "cannot be 'fast'"),
+    (
+        ["run", "r.yaml", "--out", "o", "--vision.fuse", "[{encodr: a}]"],
+        2,
+        "Did you mean 'encoder'",
+    ),
+    (["run", "r.yaml", "--out", "o", "--vision.fuse", "[{pooling: cls}]"], 2, "field required"),
+    (["run", "r.yaml", "--out", "o", "--vision.fuse", "[{encoder: a, weight: 0}]"], 2, "weight"),
+    (["run", "r.yaml", "--out", "o", "--vision.fuse", "{encoder: a}"], 2, "tuple"),
     (["run", "broken.yaml", "--out", "o"], 2, "is not valid YAML"),
     (["run", "r.yaml", "--out", "o", "stray"], 2, "unexpected argument 'stray'"),
     (["inspect", "nowhere"], 1, "nowhere does not exist"),
@@ -118,6 +150,9 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     ),
     (["train", "--images", "i", "--texts", "t", "--out", "o", "--epochs", "2"], 2, "--train.KEY"),
     (["train", "--images", "i", "--texts", "t", "--out", "o"], 1, "i does not exist"),
+    (["fuse", "a", "b", "--out", "o"], 1, "a does not exist"),
+    (["fuse", "--out", "o"], 2, "Give two parts or more"),
+    (["fuse", "a", "b", "--out", "o", "--weights", "1;2"], 2, "--weights cannot be '1;2'"),
     (["import", "f.npy", "--modality", "image", "--encoder", "e", "--out", "o"], 1, "no file"),
 ]
 
@@ -174,9 +209,11 @@ def test_debug_shows_the_trace() -> None:
         main(["inspect", "nowhere", "--debug"])
 
 
-@pytest.mark.parametrize(
-    "command", ["demo", "run", "keys", "encode", "import", "inspect", "train", "evaluate", "search"]
-)
+COMMANDS = ["demo", "run", "ablate", "keys", "encode", "fuse", "import", "export", "inspect",
+            "train", "evaluate", "search"]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, command, "--help")
     assert code == 0
@@ -208,7 +245,7 @@ def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "LateenError", "Pairs", "Recipe", "Store", "encode",
-        "evaluate", "import_features", "load_encoder", "pair", "run", "search", "train",
+        "evaluate", "fuse", "import_features", "load_encoder", "pair", "run", "search", "train",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name

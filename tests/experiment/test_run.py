@@ -7,11 +7,13 @@ import torch
 from toys import COLOURS, photo
 
 import lateen
+from lateen.encoders import FusedEncoder
 from lateen.errors import DataError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import run, write_run_page
 from lateen.image_search import search
 from lateen.model import AlignedModel
+from lateen.store import Store
 
 TOY = {
     "vision": {"encoder": "toys:colour_encoder", "dtype": "float32"},
@@ -103,6 +105,37 @@ def test_validation_and_test_splits(album: Path) -> None:
     assert results["retrieval"]["split"] == "test"
     assert not results["retrieval"]["chose_step"]
     assert results["other_splits"]["validation"]["chose_step"]
+
+
+def test_several_encoders_as_one(album: Path, classes: Path, vit_folder: Path) -> None:
+    vit = {"encoder": str(vit_folder), "pooling": "cls+mean", "weight": 0.25}
+    vision = {**TOY["vision"], "fuse": [vit, {**vit, "pooling": "cls", "layer": 1}]}
+    evaluation = {"classification": str(classes)}
+    run(recipe(album, vision=vision, evaluate=evaluation), album / "run")
+    stores = sorted((album / "run" / "stores").glob("train-vision-*"))
+    assert sorted(Store.open(store).dim for store in stores) == [6, 16, 32, 54]
+    model = AlignedModel.from_pretrained(album / "run" / "model")
+    assert model.config.vision["pooling"] == "mean, cls+mean, cls at layer 1"
+    assert isinstance(model.vision_encoder, FusedEncoder)
+    assert model.vision_encoder.weights == [1, 0.25, 0.25]
+    [hits] = search(model, "a blue picture", album / "images", k=4)
+    assert {hit.id for hit in hits} == {"002.png", "008.png", "014.png", "020.png"}
+    retrieval = {"images": album / "images", "captions": album / "train.jsonl"}
+    assert evaluate(model, "retrieval", **retrieval)["text_to_image"]["R@10"] > 60
+    again = run(album / "run" / "recipe.yaml", album / "again").results
+    assert again == json.loads((album / "run" / "results.json").read_text())
+
+
+def test_a_further_encoder_costs_one_encoding(
+    album: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import toys
+
+    run(recipe(album), album / "run")
+    monkeypatch.setattr(toys.ColourEncoder, "encode", lambda *_: pytest.fail("encoded again"))
+    fuse = [{"encoder": str(vit_folder), "pooling": "cls"}]
+    result = run(recipe(album, vision={**TOY["vision"], "fuse": fuse}), album / "run")
+    assert result.pairs.image.dim == 22
 
 
 def test_bad_recipes_stop_before_any_work(album: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lateen.errors import UsageError
-from lateen.report.plots import bar_chart, save_plot, svg, training_curve
+from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
 
 
 def metrics(steps: int = 20, first: float = 10.0, last: float = 1.0) -> list[dict]:
@@ -123,3 +123,29 @@ def test_saving_follows_the_suffix(tmp_path):
     with pytest.raises(UsageError, match=r"curve\.pdf"):
         save_plot(figure, tmp_path / "curve.pdf")
     assert {path.name for path in tmp_path.iterdir()} == {"curve.svg", "curve.png"}
+
+
+LADDER = {
+    "linear": {"text_to_image": [10.0, 14.0], "image_to_text": [20.0, 20.0]},
+    "GLU × 8": {"text_to_image": [30.0, 31.0], "image_to_text": [40.0, 42.0]},
+}
+
+
+def test_a_ladder_shows_every_seed_and_the_mean_of_each_rung():
+    figure = ladder_plot(LADDER, {"linear": {"text_to_image": 11.1}, "GLU × 8": {}})
+    measured, published = figure.axes
+    shown = [line.get_xdata().tolist() for line in measured.lines if line.get_marker() == "o"]
+    assert shown == [[10, 14], [12], [20, 20], [20], [30, 31], [30.5], [40, 42], [41]]
+    assert [line.get_xdata().tolist() for line in published.lines] == [[11.1]]
+    assert measured.yaxis_inverted()
+    written = labels(svg(figure))
+    for label in ("linear", "GLU × 8", "R@1 (%)", "measured here", "published, on other data"):
+        assert label in written
+    assert written.count("text → image") == 1
+
+
+def test_a_ladder_of_one_seed_without_published_numbers_has_one_panel():
+    one = {name: {way: seeds[:1] for way, seeds in ways.items()} for name, ways in LADDER.items()}
+    assert len(ladder_plot(one, {"linear": {}}).axes) == 1
+    with pytest.raises(UsageError, match="nothing to plot"):
+        ladder_plot({})

@@ -9,7 +9,7 @@ import sys
 import cyclopts
 
 import lateen
-from lateen.cli import features, models
+from lateen.cli import exchange, experiments, features, models
 from lateen.errors import LateenError
 from lateen.files import is_disk_full
 
@@ -30,8 +30,9 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
 )
 for command in (
-    models.demo, models.run, models.keys, features.encode, features.import_, features.inspect,
-    models.train, models.evaluate, models.search,
+    models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
+    exchange.export, features.inspect, models.train, models.evaluate, models.search,
+    experiments.ablate,
 ):  # fmt: skip
     app.command(command, name=command.__name__.rstrip("_"))
 
@@ -106,5 +107,7 @@ def _log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("· %(message)s"))
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose or sys.stderr.isatty() else logging.WARNING)
+    # Of several processes (torchrun), the first speaks for all.
+    speaks = (verbose or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0"
+    logger.setLevel(logging.INFO if speaks else logging.WARNING)
     logger.propagate = False

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lateen.cli.output import say, show_json, show_table
+from lateen.cli.overrides import Overrides, parse_overrides
 from lateen.errors import UsageError
 
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
-
-_Overrides = Annotated[
-    str, Parameter(allow_leading_hyphen=True, show=False, help="--section.key value")
-]
 
 _VisionPlace = Annotated[
     str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
@@ -28,7 +25,7 @@ _TextPlace = Annotated[
 def run(
     recipe: Path,
     /,
-    *overrides: _Overrides,
+    *overrides: Overrides,
     out: Annotated[Path, Parameter(help="folder of the run")],
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
@@ -47,7 +44,7 @@ def run(
     from lateen.experiment import run as run_recipe
     from lateen.recipe import Recipe
 
-    result = run_recipe(Recipe.load(recipe, _parse_overrides(overrides)), out)
+    result = run_recipe(Recipe.load(recipe, parse_overrides(overrides)), out)
     page = write_run_page(result)
     if json:
         show_json(result.results)
@@ -71,13 +68,16 @@ def keys() -> None:
 
 
 def train(
-    *overrides: _Overrides,
+    *overrides: Overrides,
     images: Annotated[Path, Parameter(help="image store")],
     texts: Annotated[
         list[Path], Parameter(help="text stores, one per caption column", consume_multiple=True)
     ],
     out: Annotated[Path, Parameter(help="folder of the model and its checkpoints")],
-    preset: Annotated[Literal["small", "sail", "probe"], Parameter(help="values")] = "small",
+    preset: Annotated[
+        Literal["small", "sail", "probe", "linear-infonce", "sharelock", "lit"],
+        Parameter(help="a method's values"),
+    ] = "small",
     missing: Annotated[
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
@@ -87,18 +87,22 @@ def train(
     """Train alignment heads on feature stores.
 
     Any key of a recipe's head and train sections can be set: `--head.name glu --train.lr 1e-3`;
-    `lateen keys` lists them.
+    `lateen keys` lists them. Several processes share every batch, on one machine or many:
+    `torchrun --nproc-per-node 4 -m lateen train ...`, with the same arguments.
     """
+    from lateen.align.ranks import process_leads
     from lateen.recipe import parse_value
     from lateen.store import pair
     from lateen.training import train as train_model
 
-    settings = {key: parse_value(text, key) for key, text in _parse_overrides(overrides).items()}
+    settings = {key: parse_value(text, key) for key, text in parse_overrides(overrides).items()}
     for key in settings:
         if "." not in key:  # else it would meet an argument of train itself
             raise UsageError(f"unknown option --{key}", "Settings are --head.KEY and --train.KEY.")
     pairs = pair(images, *texts, missing=missing)
     model = train_model(pairs, preset=preset, holdout=holdout, out=out, **settings)
+    if not process_leads():
+        return
     model.save_pretrained(out / "model")
     training = model.config.training or {}
     if json:
@@ -213,23 +217,6 @@ def demo(
     page, tables = run_demo(out, quick=quick)
     show_table(*tables)
     say(f"report  {page.resolve()}")
-
-
-def _parse_overrides(words: tuple[str, ...]) -> dict[str, str]:
-    """``--a.b value`` and ``--a.b=value`` to ``{"a.b": "value"}``."""
-    overrides: dict[str, str] = {}
-    remaining = list(words)
-    while remaining:
-        word = remaining.pop(0)
-        if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word!r}", "Overrides are --section.key VALUE.")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            if not remaining or remaining[0].startswith("--"):
-                raise UsageError(f"--{key} has no value", f"Write --{key} VALUE.")
-            value = remaining.pop(0)
-        overrides[key] = value
-    return overrides
 
 
 def _table(result: dict[str, Any]) -> TableData:

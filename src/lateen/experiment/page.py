@@ -33,7 +33,8 @@ def write_run_page(result: RunResult) -> Path:
     """
     vision, text = result.model.config.vision or {}, result.model.config.text or {}
     names = [Path(str(side["id"])).name for side in (vision, text)]
-    page = Page(f"{names[0]} × {names[1]}", "A CLIP made of two frozen encoders")
+    made_of = "a frozen and a trained encoder" if text.get("trained") else "two frozen encoders"
+    page = Page(f"{names[0]} × {names[1]}", f"A CLIP made of {made_of}")
     page.headline(_headlines(result.results))
     add_results(page, result.results)
     add_examples(page, best_matches(result.model, _captions(result), result.pairs, _images(result)))

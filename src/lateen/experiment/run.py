@@ -11,16 +11,23 @@ from typing import Any
 
 from lateen.align.trainer import TrainResult
 from lateen.align.trainer import train as train_heads
-from lateen.data import Dataset, Sample, open_dataset
-from lateen.encoders import Encoder, load_encoder
-from lateen.encoding import encode
-from lateen.errors import DataError
+from lateen.data import Sample
+from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
+from lateen.experiment.stages import (
+    chosen_captions,
+    encode_splits,
+    hold_out,
+    load_encoders,
+    split_dataset,
+    with_absolute_paths,
+)
+from lateen.experiment.tower import held_out_features, save_tower, trained_side
 from lateen.files import content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.recipe import DataSection, Recipe, TextSection, VisionSection
-from lateen.store import Pairs, Store, pair
+from lateen.recipe import DataSection, Recipe
+from lateen.store import Pairs
 from lateen.training import build_model
 
 RESULTS = "results.json"
@@ -63,24 +70,26 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         BusyError: another process runs in ``out``.
         LateenError: any stage's own errors.
     """
-    plan = _as_recipe(recipe)
+    plan = with_absolute_paths(_as_recipe(recipe))
     folder = Path(out)
     clock = _Clock()
     with folder_lock(folder):
-        vision = load_encoder(plan.vision.encoder, "image", **_options(plan.vision))
-        text = load_encoder(plan.text.encoder, "text", **_options(plan.text))
+        vision, text = load_encoders(plan)
+        tower = text if plan.text.train and isinstance(text, TextEncoder) else None
         with clock("encode"):
-            splits = _encode_splits(plan, vision, text, folder / "stores")
+            texts = TokenEncoder(tower) if tower else text
+            splits = encode_splits(plan, vision, texts, folder / "stores")
         stores = [store for pairs in splits.values() for store in pairs.stores]
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
-        train_pairs = splits.pop("train")
-        chosen_on = "validation" if "validation" in splits else "holdout"
-        if "validation" not in splits:
-            train_pairs, held = train_pairs.holdout(plan.data.holdout, plan.train.seed)
-            splits["holdout"] = held
+        chosen_on = hold_out(plan, splits)
+        train_pairs = chosen_captions(splits.pop("train"), plan.data)
         with clock("train"):
-            trained = _train(plan, train_pairs, splits[chosen_on], folder)
-        model = build_model(train_pairs, trained, plan.head, plan.train)
+            trained = _train(plan, train_pairs, splits[chosen_on], tower, folder)
+        if tower:
+            text = save_tower(trained.heads, tower, plan.text, folder / "model")
+            splits = held_out_features(splits, text, plan, folder / "stores")
+        side = trained_side(text, plan.text) if tower else None
+        model = build_model(train_pairs, trained, plan.train, text=side)
         model.set_encoders(vision, text)
         model.save_pretrained(folder / "model")
         with clock("evaluate"):
@@ -108,89 +117,27 @@ class _Clock:
 
 
 def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
-    """The recipe with absolute paths, so that it can be run again from anywhere."""
-    if isinstance(recipe, Mapping):
-        recipe = Recipe.build(recipe)
-    elif not isinstance(recipe, Recipe):
-        recipe = Recipe.load(Path(recipe))
-    sections = {"data": recipe.data.model_copy(update={"root": recipe.data.root.resolve()})}
-    for name in ("vision", "text"):
-        section = getattr(recipe, name)
-        encoder = Path(section.encoder).expanduser()
-        if encoder.is_dir():
-            sections[name] = section.model_copy(update={"encoder": str(encoder.resolve())})
-    return recipe.model_copy(update=sections)
-
-
-def _options(section: VisionSection | TextSection) -> dict[str, Any]:
-    return section.model_dump(exclude={"encoder", "dtype"})
-
-
-def _encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -> dict[str, Pairs]:
-    """The joined features of every split that the recipe names."""
-    splits = {}
-    for name in ("train", "validation", "test"):
-        source = getattr(plan.data, name)
-        if source is None:
-            continue
-        dataset = _open(plan.data, source, name)
-        columns = plan.data.captions or dataset.columns
-        if not columns:
-            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
-        image = _store(dataset, vision, plan.vision.dtype, folder, f"{name}-vision")
-        texts = [
-            _store(dataset, text, plan.text.dtype, folder, f"{name}-text-{column}", column)
-            for column in columns
-        ]
-        splits[name] = pair(image, *texts)
-        log.info("%s: %d images with captions", name, len(splits[name]))
-    return splits
-
-
-def _open(data: DataSection, source: str, name: str) -> Dataset:
-    """A split's dataset: what lies below the root, or else a datasets name.
-
-    ``file.json#val`` names a split inside it; of a datasets name it is by default ``name``.
-    """
-    source, _, split = source.partition("#")
-    path = data.root / source
-    hub = not path.exists() and source.count("/") == 1 and not Path(source).suffix
-    return open_dataset(
-        source if hub else path,
-        images=data.root / data.images if data.images else None,
-        image_column=data.image_column, captions=data.captions,
-        split=split or (name if hub else None),
-    )  # fmt: skip
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.build(recipe) if isinstance(recipe, Mapping) else Recipe.load(Path(recipe))
 
 
 def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
-    """The samples with these ids; those of the holdout are in the training split."""
-    name = "train" if split == "holdout" else split
-    dataset = _open(data, getattr(data, name), name)
+    """The samples with these ids."""
+    dataset = split_dataset(data, split)
     return {s.id: s for s in dataset if isinstance(s, Sample) and s.id in ids}
 
 
-def _store(
-    dataset: Dataset, encoder: Encoder, dtype: Any, folder: Path, name: str,
-    column: str | None = None,
-) -> Store:  # fmt: skip
-    """One store of the run. Its folder goes by the encoder, so that changing the encoder in a
-    recipe keeps the features of the other; stale data below the same encoder is replaced."""
-    path = folder / f"{name}-{encoder.info.key[:8]}"
-    store = encode(dataset, encoder, path, column=column, dtype=dtype, overwrite=True)
-    log.info("%s: %d rows of %d values, %d skipped", path.name, len(store), store.dim,
-             len(store.skipped))  # fmt: skip
-    return store
-
-
-def _train(plan: Recipe, pairs: Pairs, validation: Pairs, folder: Path) -> TrainResult:
+def _train(
+    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+) -> TrainResult:
     """Train in a folder that goes by everything that decides the result, and so is never stale."""
     key = content_key(
         [pairs.key, validation.key, plan.head.model_dump(mode="json"),
-         plan.train.model_dump(mode="json")]
+         plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
     )  # fmt: skip
     return train_heads(
-        pairs, validation=validation, head=plan.head, settings=plan.train,
+        pairs, validation=validation, head=plan.head, settings=plan.train, text=tower,
         out=folder / "train" / key[:12],
     )  # fmt: skip
 

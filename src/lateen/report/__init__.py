@@ -1,7 +1,7 @@
 """Reports of plain data: contact sheets, plots, tables, and one-file HTML pages."""
 
 from lateen.report.page import Headline, Page
-from lateen.report.plots import bar_chart, save_plot, svg, training_curve
+from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
 from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, hero_sheet, save_png
 from lateen.report.tables import (
     Column,
@@ -26,6 +26,7 @@ __all__ = [
     "hero_sheet",
     "hits_table",
     "inspect_table",
+    "ladder_plot",
     "per_class_table",
     "retrieval_table",
     "save_plot",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,6 +140,50 @@ def bar_chart(
         return _laid_out(figure)
 
 
+def ladder_plot(
+    measured: Mapping[str, Mapping[str, Sequence[float]]],
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """R@1 of an ablation's rungs from top to bottom: each seed, mean and standard deviation.
+
+    Published numbers are of other data and have a panel of their own: compare the shapes.
+
+    Args:
+        measured: percent of every seed, by rung and direction (as ``text_to_image``).
+        published: percent by rung and direction, where a paper has them.
+
+    Raises:
+        UsageError: there are no rungs.
+    """
+    if not measured:
+        raise UsageError("there is nothing to plot", "Give at least one rung with its values.")
+    panels: list[tuple[Callable[..., None], Mapping[str, Any], str]]
+    panels = [(_measured_panel, measured, "measured here")]
+    if any((published or {}).values()):
+        panels.append((_published_panel, published or {}, "published, on other data"))
+    with _quiet_style():
+        from matplotlib.figure import Figure
+
+        size = (3.0 + 3.4 * len(panels), 1.0 + 0.42 * len(measured))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for (draw, values, title), panel in zip(panels, axes, strict=True):
+            for place, name in enumerate(measured):
+                draw(panel, place, values.get(name, {}))
+            panel.set_title(title)
+            panel.set_xlabel("R@1 (%)")
+            panel.grid(axis="both")
+            panel.tick_params(length=0)
+        names = [_short(name) for name in measured]
+        axes[0].set_yticks(range(len(names)), names, family=["DejaVu Sans", *families(names)])
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        axes[0].tick_params(axis="y", labelcolor=INK)
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, frameon=False, loc="outside upper right", ncols=2,
+                      labelcolor="linecolor")  # fmt: skip
+        return _laid_out(figure)
+
+
 def svg(figure: Figure) -> str:
     """``figure`` as SVG with its text as text and no background; the same figure, the same text."""
     buffer = io.StringIO()
@@ -210,6 +255,24 @@ def _recall_panel(axes: Axes, validations: Sequence[tuple[float, Mapping[str, An
     axes.set_title("validation")
     axes.set_ylabel("R@10 (%)")
     axes.legend(frameon=False, loc="lower right", labelcolor="linecolor")
+
+
+def _measured_panel(axes: Axes, place: int, values: Mapping[str, Sequence[float]]) -> None:
+    for (direction, (name, colour)), shift in zip(_DIRECTIONS.items(), (-0.13, 0.13), strict=True):
+        seeds = values[direction]
+        y = place + shift
+        if len(seeds) > 1:
+            spread = statistics.stdev(seeds)
+            axes.errorbar(statistics.mean(seeds), y, xerr=spread, color=colour, capsize=3)
+        axes.plot(seeds, [y] * len(seeds), "o", color=colour, markersize=3, alpha=0.45)
+        mean = axes.plot(statistics.mean(seeds), y, "o", color=colour, markersize=6)
+        mean[0].set_label(name if place == 0 else "_")
+
+
+def _published_panel(axes: Axes, place: int, values: Mapping[str, float]) -> None:
+    for (direction, (_, colour)), shift in zip(_DIRECTIONS.items(), (-0.13, 0.13), strict=True):
+        if direction in values:
+            axes.plot(values[direction], place + shift, "D", color=colour, markersize=5, mfc="none")
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

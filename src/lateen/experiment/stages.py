@@ -1,0 +1,175 @@
+"""What every experiment begins with: a recipe's encoders, and the features of its splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lateen.data import Dataset, open_dataset
+from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder, load_encoder, trainable
+from lateen.encoders.factory import is_factory
+from lateen.encoding import encode
+from lateen.errors import DataError
+from lateen.progress import log
+from lateen.recipe import (
+    DataSection,
+    FusedPart,
+    FusedText,
+    Recipe,
+    TextSection,
+    VisionSection,
+)
+from lateen.store import Pairs, Store, fuse, pair
+from lateen.store.pairs import split_position
+
+EncoderSection = VisionSection | FusedPart | TextSection | FusedText
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The same recipe, to be run from anywhere."""
+    data = recipe.data.model_copy(update={"root": recipe.data.root.resolve()})
+    sections: dict[str, Any] = {"data": data}
+    for name in ("vision", "text"):
+        section = getattr(recipe, name)
+        parts = tuple(part.model_copy(update=_absolute(part)) for part in section.fuse)
+        sections[name] = section.model_copy(update={**_absolute(section), "fuse": parts})
+    return recipe.model_copy(update=sections)
+
+
+def _absolute(section: EncoderSection) -> dict[str, str]:
+    folder = Path(section.encoder).expanduser()
+    return {"encoder": str(folder.resolve())} if folder.is_dir() else {}
+
+
+def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
+    """The recipe's vision and text encoders, each fused with the further ones if it names any; a
+    text encoder that is to be trained is in float32.
+
+    Raises:
+        EncoderError: one cannot be loaded, or the text encoder cannot be trained.
+    """
+    vision, section = _load(plan.vision, "image"), plan.text
+    if section.train and not is_factory(section.encoder):
+        section = section.model_copy(update={"precision": "float32"})
+    text = _load(section, "text")
+    return vision, trainable(text) if section.train else text
+
+
+def _load(section: VisionSection | TextSection, modality: Modality) -> Encoder:
+    named: list[EncoderSection] = [section, *section.fuse]
+    parts = [load_encoder(part.encoder, modality, **encoder_options(part)) for part in named]
+    if not section.fuse:
+        return parts[0]
+    return FusedEncoder(parts, [1.0, *(part.weight for part in section.fuse)])
+
+
+def encoder_options(section: EncoderSection) -> dict[str, Any]:
+    """The section's arguments of :func:`~lateen.encoders.load_encoder`, besides the name."""
+    return section.model_dump(exclude={"encoder", "dtype", "fuse", "weight", "train"})
+
+
+def encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -> dict[str, Pairs]:
+    """The joined features of every split that the recipe names, with all captions of its columns.
+
+    Where the text encoder is to be trained, its captions' token ids stand in place of features.
+
+    ``data.captions`` may name a column more than once (``caption#0``, ``caption#1``); each is
+    encoded once. Choosing among its captions is left to :func:`chosen_captions`.
+    """
+    splits = {}
+    for name in ("train", "validation", "test"):
+        source = getattr(plan.data, name)
+        if source is None:
+            continue
+        dataset = open_split(plan.data, source, name)
+        columns = caption_columns(plan.data) or dataset.columns
+        if not columns:
+            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+        image = _features(dataset, vision, plan.vision, folder, f"{name}-vision")
+        texts = [text_store(dataset, text, plan, folder, name, column) for column in columns]
+        splits[name] = pair(image, *texts)
+        log.info("%s: %d images with captions", name, len(splits[name]))
+    return splits
+
+
+def hold_out(plan: Recipe, splits: dict[str, Pairs]) -> str:
+    """The name of the split that chooses the step.
+
+    Where there is no validation split, a share of the training images becomes one: ``holdout``.
+    """
+    if "validation" in splits:
+        return "validation"
+    splits["train"], splits["holdout"] = splits["train"].holdout(plan.data.holdout, plan.train.seed)
+    return "holdout"
+
+
+def chosen_captions(pairs: Pairs, data: DataSection) -> Pairs:
+    """The training pairs with the captions that ``data.captions`` names, or all if it names none.
+
+    For training alone: retrieval is judged on all captions of a column.
+    """
+    return pairs.with_captions(*data.captions) if data.captions else pairs
+
+
+def caption_columns(data: DataSection) -> tuple[str, ...]:
+    """The columns that ``data.captions`` takes captions from, each once."""
+    return tuple(dict.fromkeys(split_position(name)[0] for name in data.captions))
+
+
+def split_dataset(data: DataSection, name: str) -> Dataset:
+    """The dataset that a split's samples are in; those of the holdout are in the training split."""
+    name = "train" if name == "holdout" else name
+    return open_split(data, getattr(data, name), name)
+
+
+def open_split(data: DataSection, source: str, name: str) -> Dataset:
+    """A split's dataset: what lies below the root, or else a datasets name.
+
+    ``file.json#val`` names a split inside it; of a datasets name it is by default ``name``.
+    """
+    source, _, split = source.partition("#")
+    path = data.root / source
+    hub = not path.exists() and source.count("/") == 1 and not Path(source).suffix
+    return open_dataset(
+        source if hub else path,
+        images=data.root / data.images if data.images else None,
+        image_column=data.image_column, captions=caption_columns(data),
+        split=split or (name if hub else None),
+    )  # fmt: skip
+
+
+def text_store(
+    dataset: Dataset, text: Encoder, plan: Recipe, folder: Path, split: str, column: str
+) -> Store:
+    """One caption column of a split: features, or token ids of an encoder that is to be trained."""
+    if isinstance(text, TokenEncoder):
+        return _store(dataset, text, "float32", folder, f"{split}-tokens-{column}", column)
+    return _features(dataset, text, plan.text, folder, f"{split}-text-{column}", column)
+
+
+def _features(
+    dataset: Dataset, encoder: Encoder, section: VisionSection | TextSection, folder: Path,
+    name: str, column: str | None = None,
+) -> Store:  # fmt: skip
+    """The features of a split; of several encoders, each has a store of its own, so that a further
+    one costs one encoding."""
+    if not (isinstance(encoder, FusedEncoder) and section.fuse):
+        return _store(dataset, encoder, section.dtype, folder, name, column)
+    parts = [_store(dataset, part, section.dtype, folder, name, column) for part in encoder.parts]
+    return fuse(
+        parts, folder / f"{name}-{encoder.info.key[:8]}", weights=encoder.weights,
+        dtype=section.dtype, overwrite=True,
+    )  # fmt: skip
+
+
+def _store(
+    dataset: Dataset, encoder: Encoder, dtype: Any, folder: Path, name: str,
+    column: str | None = None,
+) -> Store:  # fmt: skip
+    """One store of the run. Its folder goes by the encoder, so that changing the encoder in a
+    recipe keeps the features of the other; stale data below the same encoder is replaced."""
+    path = folder / f"{name}-{encoder.info.key[:8]}"
+    store = encode(dataset, encoder, path, column=column, dtype=dtype, overwrite=True)
+    log.info("%s: %d rows of %d values, %d skipped", path.name, len(store), store.dim,
+             len(store.skipped))  # fmt: skip
+    return store
