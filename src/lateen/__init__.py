@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lateen.recipe import Recipe as Recipe
     from lateen.store import Pairs as Pairs
     from lateen.store import Store as Store
+    from lateen.store import fuse as fuse
     from lateen.store import import_features as import_features
     from lateen.store import pair as pair
     from lateen.training import train as train
@@ -35,6 +36,7 @@ _HOMES = {
     "Store": "lateen.store",
     "encode": "lateen.encoding",
     "evaluate": "lateen.evaluation",
+    "fuse": "lateen.store",
     "import_features": "lateen.store",
     "load_encoder": "lateen.encoders",
     "pair": "lateen.store",

@@ -1,0 +1,191 @@
+"""A recipe as a whole: checking, presets, YAML, overrides by dotted keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from lateen.errors import RecipeError, choices
+from lateen.files import write_text
+from lateen.recipe.presets import PRESETS, Preset
+from lateen.recipe.sections import (
+    DataSection,
+    EvaluateSection,
+    FusedPart,
+    FusedText,
+    HeadSection,
+    Section,
+    TextSection,
+    TrainSection,
+    VisionSection,
+)
+
+
+class Recipe(Section):
+    """One experiment: data, two frozen encoders, a head, its training, its evaluation."""
+
+    preset: Preset = Field("small", description="a paper's values beneath those given here")
+    data: DataSection = DataSection()
+    vision: VisionSection = VisionSection()
+    text: TextSection = TextSection()
+    head: HeadSection = HeadSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Recipe:
+        """Check ``values`` and put the preset's beneath them.
+
+        Raises:
+            RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
+        """
+        preset = values.get("preset", "small")
+        if preset not in PRESETS:
+            raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), PRESETS))
+        merged = _merge(PRESETS[preset], values)
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise _explain(error) from error
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text."""
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe {path}", "Give the path of a YAML file.")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(
+                f"{path} is not valid YAML: {' '.join(str(error).split())}", "Correct that line."
+            ) from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path} is not a recipe", "It must be a mapping of sections.")
+        for dotted, text in (overrides or {}).items():
+            _assign(values, dotted, text)
+        return cls.build(values)
+
+    def save(self, path: Path) -> None:
+        """Write every value, also the defaults, so that the file alone re-runs to the same."""
+        values = self.model_dump(mode="json")
+        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def keys() -> Iterator[tuple[str, str, str, str]]:
+    """(dotted key, type, default, description) of every recipe key, for help and docs."""
+    for section, info in Recipe.model_fields.items():
+        kind = info.annotation
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            yield section, _type_name(kind), str(info.default), info.description or ""
+            continue
+        for name, field in kind.model_fields.items():
+            default = "" if field.default is None else _show(field.default)
+            yield (
+                f"{section}.{name}", _type_name(field.annotation), default, field.description or ""
+            )  # fmt: skip
+
+
+_TYPE_NAMES = {
+    str: "text",
+    Path: "path",
+    int: "whole number",
+    float: "number",
+    bool: "true | false",
+}
+
+
+def _show(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    if get_origin(annotation) is Literal:
+        return " | ".join(map(str, options))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(_type_name, options))
+    if get_origin(annotation) is tuple:
+        return "list of " + _type_name(options[0])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
+    return _TYPE_NAMES.get(annotation, str(annotation))
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merge(result[key], value) if both else value
+    return result
+
+
+def _assign(values: dict[str, Any], dotted: str, text: Any) -> None:
+    value = parse_value(text, dotted) if isinstance(text, str) else text
+    *sections, last = dotted.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise _unknown(dotted)
+        values = inner
+    values[last] = value
+
+
+def parse_value(text: str, dotted: str) -> Any:
+    """The value that ``text`` stands for; where a key takes text or a path, that is itself.
+
+    Args:
+        text: as given on the command line.
+        dotted: the recipe key it is for.
+    """
+    kinds = {name: kind for name, kind, *_ in keys()}.get(dotted, "")
+    if kinds in (_TYPE_NAMES[str], _TYPE_NAMES[Path]):
+        return None if text in ("null", "none", "") else text
+    if kinds.startswith("list of") and text != "null" and not text.startswith(("[", "{")):
+        return [word.strip() for word in text.split(",")]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a word
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _unknown(dotted: str) -> RecipeError:
+    for prefix, part in (("vision.fuse.", FusedPart), ("text.fuse.", FusedText)):
+        if dotted.startswith(prefix):
+            word = dotted.rpartition(".")[2]
+            return RecipeError(f"unknown recipe key {dotted!r}", choices(word, part.model_fields))
+    names = [name for name, *_ in keys()]
+    same = [name for name in names if name.split(".")[0] == dotted.split(".")[0]]
+    if same:
+        return RecipeError(f"unknown recipe key {dotted!r}", choices(dotted, same))
+    near = difflib.get_close_matches(dotted, names, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    sections = ", ".join(Recipe.model_fields)
+    return RecipeError(
+        f"unknown recipe key {dotted!r}", f"{hint}The sections are {sections}; see `lateen keys`."
+    )
+
+
+def _explain(error: ValidationError) -> RecipeError:
+    errors = error.errors()  # a misspelt key may also be missing: it says more
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        inside = first["input"]  # a whole section, if it is the section that is unknown
+        first_key = next(iter(inside), "") if isinstance(inside, dict) else ""
+        return _unknown(f"{dotted}.{first_key}" if first_key else dotted)
+    return RecipeError(
+        f"recipe key {dotted!r} cannot be {first['input']!r}: {first['msg'].lower()}",
+        "See `lateen keys` for every key, its type and its default.",
+    )

@@ -1,0 +1,57 @@
+"""Whole sets of values, of a paper or for a size of data, that go beneath those given."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Preset = Literal["small", "sail", "probe", "linear-infonce", "sharelock", "lit"]
+
+# METHODS §1.4 and §1.7. `small` is what `lateen run` uses where nothing else is said. sharelock's
+# values are those of its authors' configuration, for some 560,000 pairs.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {},
+    "sail": {
+        "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
+        "train": {
+            "cca": 0.0,
+            "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
+            "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4, "betas": (0.9, 0.99),
+            "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
+        },
+    },
+    "probe": {
+        "head": {"name": "linear", "dim": 2048, "dropout": 0.0},
+        "train": {
+            "cca": 0.0,
+            "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
+            "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-7, "betas": (0.9, 0.99),
+            "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
+        },
+    },
+    "linear-infonce": {
+        "head": {"name": "linear", "dim": 1024, "dropout": 0.0},
+        "train": {
+            "cca": 0.0,
+            "loss": "infonce", "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4,
+            "betas": (0.9, 0.99), "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None,
+            "precision": "auto",
+        },
+    },
+    "sharelock": {
+        "head": {"name": "sharelock", "dropout": 0.0},
+        "train": {
+            "loss": "infonce", "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4,
+            "betas": (0.9, 0.999), "batch": 16384, "epochs": 145, "warmup": 0.03, "clip_norm": 1.0,
+            "precision": "auto",
+        },
+    },
+    # LiT's method (locked image side, softmax loss) at the size of a small machine.
+    "lit": {
+        "text": {"train": True},
+        "head": {"name": "linear", "vision": "identity", "dropout": 0.0},
+        "train": {
+            "loss": "infonce", "optimizer": "adamw", "lr": 1e-3, "tower_lr": 5e-5,
+            "batch": 512, "micro_batch": 128, "epochs": 5, "validations": 5, "checkpoints": 5,
+        },
+    },
+}  # fmt: skip
