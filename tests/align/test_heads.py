@@ -184,3 +184,25 @@ def test_parameter_names_follow_the_released_checkpoints() -> None:
     expected = {f"{m}.{part}.{p}" for m in ("vision", "text") for part in parts
                 for p in ("weight", "bias")}  # fmt: skip
     assert names == expected | {"logit_scale", "logit_bias"}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's
+def test_compiled_networks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = AlignmentHeads(head_section("glu", dropout=0.5), 5, 4)
+    x, place = torch.randn(6, 5), Place(0, 0, 0, 6)
+    plain = heads.embed_image(x, place)
+    # Tracing without a code generator, which would take a minute and a C++ compiler.
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **options: compile_(f, **{**options, "backend": "aot_eager"})
+    )
+    heads.compile_networks()
+    compiled = heads.embed_image(x, place)
+    torch.testing.assert_close(compiled, plain)
+    parameters = list(heads.vision.parameters())
+    upstream = torch.randn(6, 3)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled, parameters, upstream),
+        torch.autograd.grad(plain, parameters, upstream),
+    )
+    assert set(heads.state_dict()) == set(AlignmentHeads(head_section("glu"), 5, 4).state_dict())

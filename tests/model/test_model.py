@@ -250,3 +250,25 @@ def test_embeddings_are_float32_whatever_the_model_is(model: AlignedModel) -> No
     assert model.project_image(torch.ones(1, 6)).dtype == torch.float64
     torch.testing.assert_close(model.encode_image(image), expected[0])
     torch.testing.assert_close(model.encode_text("red"), expected[1])
+
+
+def test_everyone_may_read_the_weights_who_may_read_the_card(
+    model: AlignedModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    modes = {(tmp_path / name).stat().st_mode for name in ("README.md", "model.safetensors")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (HeadSection(name="linear", dim=6), "a trained `linear` head on each"),
+        (HeadSection(name="sharelock", dim=6), "`sharelock` head on the texts and `identity` on"),
+    ],
+)
+def test_the_card_says_what_heads_there_are(head: HeadSection, said: str, tmp_path: Path) -> None:
+    side = load_encoder("toys:colour_encoder").info.as_dict()
+    heads = AlignmentHeads(head, image_dim=6, text_dim=6)
+    AlignedModel.build(heads, side, side, head.model_dump()).save_pretrained(tmp_path)
+    assert said in (tmp_path / "README.md").read_text()

@@ -170,6 +170,15 @@ class AlignmentHeads(nn.Module):
         """
         self.logit_scale.clamp_(max=math.log(MAX_SCALE))
 
+    def compile_networks(self) -> None:
+        """Run the networks of both heads through :func:`torch.compile` from now on.
+
+        Not what changes with every batch, such as dropout's noise: that would compile anew.
+        """
+        for head in (self.vision, self.text):
+            if isinstance(head, AlignmentHead) and not head.whole_batch:
+                head.network.compile(dynamic=True)
+
     def embed_image(self, features: Tensor, place: Place | None = None) -> Tensor:
         """Image features ``[n, image_dim]`` to L2-normalised embeddings ``[n, dim]``, float32."""
         return _normalize(self.vision(features, place))

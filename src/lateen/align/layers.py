@@ -20,8 +20,8 @@ _IN_CACHE = 2**19  # values of a chunk that elementwise work passes over several
 _ROWS = 1024  # of a weight matrix whose gradient is computed at a time
 
 
-def frozen_linear(normed: Tensor, norm: nn.LayerNorm, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Linear layers on ``normed · norm.weight + norm.bias``, whose input needs no gradient.
+def frozen_linear(normed: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> Tensor:
+    """A linear layer on ``normed · norm.weight + norm.bias``, whose input needs no gradient.
 
     With u = normed, γ, β the norm's weight and bias, and g the gradient with respect to the output
     of ``W (γ ⊙ u + β) + c``, everything follows from ``G = gᵀ u`` and ``s = Σ g``:
@@ -31,47 +31,40 @@ def frozen_linear(normed: Tensor, norm: nn.LayerNorm, *layers: nn.Linear) -> tup
     Args:
         normed: ``[n, in]``, normalised features without a gradient.
         norm: gives γ and β.
-        layers: each from ``in`` values.
+        layer: from ``in`` values.
 
     Returns:
-        One ``[n, out]`` per layer, in autocast's dtype where it is on.
+        ``[n, out]``, in autocast's dtype where it is on.
     """
-    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-    outputs: tuple[Tensor, ...] = _FrozenLinear.apply(normed, norm.weight, norm.bias, *parameters)  # type: ignore[no-untyped-call]
-    return outputs
+    output: Tensor = _FrozenLinear.apply(  # type: ignore[no-untyped-call]
+        normed, norm.weight, norm.bias, layer.weight, layer.bias
+    )
+    return output
 
 
 class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, normed: Tensor, gain: Tensor, shift: Tensor, *parameters: Tensor
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, normed: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
         low = autocast_dtype(normed)
         scaled = torch.addcmul(shift, normed, gain).to(low)
-        ctx.save_for_backward(normed.to(low), gain, shift, *parameters)
-        return tuple(
-            matmul(scaled, weight.to(low).T).add_(bias)
-            for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)
-        )
+        ctx.save_for_backward(normed.to(low), gain, shift, weight)
+        return matmul(scaled, weight.to(low).T).add_(bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        normed, gain, shift, *parameters = ctx.saved_tensors
-        wrt_gain, wrt_shift = torch.zeros_like(gain), torch.zeros_like(shift)
-        wrt_parameters: list[Tensor] = []
-        for grad, weight in zip(grads, parameters[::2], strict=True):
-            total = _column_sum(grad)
-            wrt_weight = torch.empty_like(weight)
-            for start in range(0, len(weight), _ROWS):  # the passes over G stay in cache
-                rows = slice(start, start + _ROWS)
-                product = matmul(grad[:, rows].T, normed).to(weight.dtype)
-                wrt_gain += (weight[rows] * product).sum(0)
-                torch.mul(product, gain, out=wrt_weight[rows])
-                wrt_weight[rows].addcmul_(total[rows, None], shift)
-            wrt_shift += total @ weight
-            wrt_parameters += [wrt_weight, total]
-        return (None, wrt_gain, wrt_shift, *wrt_parameters)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        normed, gain, shift, weight = ctx.saved_tensors
+        total = _column_sum(grad)
+        wrt_gain, wrt_weight = torch.zeros_like(gain), torch.empty_like(weight)
+        for start in range(0, len(weight), _ROWS):  # the passes over G stay in cache
+            rows = slice(start, start + _ROWS)
+            product = matmul(grad[:, rows].T, normed).to(weight.dtype)
+            wrt_gain += (weight[rows] * product).sum(0)
+            torch.mul(product, gain, out=wrt_weight[rows])
+            wrt_weight[rows].addcmul_(total[rows, None], shift)
+        return None, wrt_gain, total @ weight, wrt_weight, total
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:

@@ -129,7 +129,7 @@ def _first(h: Tensor, norm: nn.LayerNorm | None, *layers: nn.Linear) -> tuple[Te
     """The first layers of a block on ``h``, normalised but not yet scaled where there is a norm."""
     training = layers[0].training
     if norm is not None and training and torch.is_grad_enabled() and not h.requires_grad:
-        return frozen_linear(h, norm, *layers)
+        return tuple(frozen_linear(h, norm, layer) for layer in layers)
     scaled = h if norm is None else torch.addcmul(norm.bias, h, norm.weight)
     return tuple(_apply(scaled, layer, training) for layer in layers)
 

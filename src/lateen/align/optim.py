@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lateen.align.tower import TextTower
 from lateen.recipe import TrainSection
 
-_IN_CACHE = 2**17  # values of each of four tensors
+_IN_CACHE = 2**19  # values of each of four tensors
 _BETAS = {"lion": (0.9, 0.99), "adamw": (0.9, 0.95)}
 
 

@@ -16,7 +16,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     In float32 on a CPU it is oneDNN's: torch's default there is MKL, which leaves half of the
     AVX-512 of processors not made by Intel unused. Both round like any float32 product.
     """
-    if _ONEDNN and a.dtype == b.dtype == torch.float32 and a.device.type == "cpu" and a.numel():
+    plain = torch.compiler.is_compiling() or a.device.type != "cpu" or not a.numel()
+    if _ONEDNN and not plain and a.dtype == b.dtype == torch.float32:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
         return product
     return a @ b

@@ -155,9 +155,7 @@ def add_gradients(
     return loss.detach()
 
 
-def _sides(
-    heads: AlignmentHeads, parts: int, settings: TrainSection
-) -> tuple[_Side, _Side]:  # fmt: skip
+def _sides(heads: AlignmentHeads, parts: int, settings: TrainSection) -> tuple[_Side, _Side]:
     def low(embed: Embed) -> Embed:
         def embed_low(features: Tensor, place: Place) -> Tensor:
             with autocast(settings.precision, features.device):

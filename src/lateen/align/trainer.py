@@ -126,7 +126,10 @@ def _go_on(
         micro_batch=settings.micro_batch, ranks=ranks,
     )  # fmt: skip
     _check_shares(plan, len(pairs), ranks)
-    state = TrainState(new_heads(pairs, head, settings, text).to(resolve_device()), settings)
+    device = resolve_device()
+    state = TrainState(new_heads(pairs, head, settings, text).to(device), settings)
+    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        state.heads.compile_networks()
     if saved is not None:
         state.restore(saved)
         log.info("going on at step %d of %d", state.step, plan.steps)

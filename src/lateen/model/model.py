@@ -20,7 +20,13 @@ from lateen.model.config import AlignedConfig, read_config
 from lateen.model.inputs import as_image, check_features
 from lateen.model.output import AlignedOutput
 from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
-from lateen.model.saving import check_auto_options, check_weights, find_folder, write_card
+from lateen.model.saving import (
+    check_auto_options,
+    check_weights,
+    find_folder,
+    share_files,
+    write_card,
+)
 
 _TOKENS = 4096  # per text batch
 
@@ -226,6 +232,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             with quiet_transformers():
                 super().save_pretrained(folder, **options)
             write_card(self.config, folder)
+            share_files(folder)
         except BaseException:
             self.config.embedded_encoders = embedded_before
             raise

@@ -139,6 +139,14 @@ def _files(source: Path) -> list[Path]:
     return [file for pattern in _COPIED for file in source.rglob(pattern)]
 
 
+def share_files(folder: Path) -> None:
+    """Let everyone read the weights who may read the card: safetensors writes them for their owner
+    alone."""
+    mode = (folder / "README.md").stat().st_mode
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod(mode)
+
+
 def write_card(config: AlignedConfig, folder: Path) -> None:
     """Write README.md in the hub's model-card form, from the config alone."""
     vision, text, head = config.vision or {}, config.text or {}, config.head or {}
@@ -149,7 +157,7 @@ def write_card(config: AlignedConfig, folder: Path) -> None:
         "pipeline_tag: zero-shot-image-classification", "---", "",
         f"# {name}", "",
         f"A CLIP-like model made of {_encoders(vision, text)}, "
-        f"with a trained `{head.get('name')}` head on each. "
+        f"{_heads(config)}. "
         "Made with [lateen](https://github.com/lateen/lateen) after SAIL (CVPR 2025).", "",
         "| | images | texts |", "|---|---|---|",
         f"| encoder | {_name(vision)} | {_name(text)} |",
@@ -210,3 +218,10 @@ def _conditions(training: Mapping[str, Any]) -> list[str]:
         return []
     rows = [f"| {key} | {value} |" for key, value in simple.items()]
     return ["## Training", "", "| | |", "|---|---|", *rows, ""]
+
+
+def _heads(config: AlignedConfig) -> str:
+    text, image = config.head_settings.name, config.head_settings.image_name
+    if image == text:
+        return f"with a trained `{text}` head on each"
+    return f"with a `{text}` head on the texts and `{image}` on the images"

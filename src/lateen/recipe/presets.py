@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "sail": {
         "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
         "train": {
-            "cca": 0.0,
+            "cca": 0.0, "micro_batch": 2048,
             "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
             "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4, "betas": (0.9, 0.99),
             "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
@@ -48,10 +48,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # LiT's method (locked image side, softmax loss) at the size of a small machine.
     "lit": {
         "text": {"train": True},
-        "head": {"name": "linear", "vision": "identity", "dropout": 0.0},
+        "head": {"name": "linear", "vision": "identity", "dropout": 0.5},
         "train": {
-            "loss": "infonce", "optimizer": "adamw", "lr": 1e-3, "tower_lr": 5e-5,
-            "batch": 512, "micro_batch": 128, "epochs": 5, "validations": 5, "checkpoints": 5,
+            "loss": "infonce", "optimizer": "adamw", "lr": 3e-3, "tower_lr": 5e-5, "batch": 256,
+            "micro_batch": 128, "epochs": 8, "init_scale": 50.0, "validations": 4, "checkpoints": 4,
         },
     },
 }  # fmt: skip

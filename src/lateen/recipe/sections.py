@@ -203,6 +203,9 @@ class TrainSection(Section):
         "of features, which are held in memory; beyond, what makes reads of 256 KiB)"
     )  # fmt: skip
     precision: Precision = Field("auto", description="of the matrix products in training")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="run the heads through torch.compile; auto = on a GPU"
+    )
     validations: int = Field(10, ge=1, description="validation retrievals during training")
     checkpoints: int = Field(10, ge=1, description="checkpoints during training")
     seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
