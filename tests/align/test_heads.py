@@ -105,6 +105,15 @@ def test_lit_keeps_the_image_side_and_trains_the_text_side() -> None:
     assert [name for name, _ in heads.named_parameters() if name.startswith("vision")] == []
 
 
+def test_each_side_has_a_dropout_of_its_own() -> None:
+    heads = AlignmentHeads(head_section("linear", dropout=0.75, text_dropout=0.25), 400, 400)
+    ones = torch.ones(300, 400)
+    shares = [(head.dropout(ones) == 0).float().mean() for head in (heads.vision, heads.text)]
+    assert shares == pytest.approx([0.75, 0.25], abs=0.01)
+    assert HeadSection(dropout=0.1).text_dropout == 0.1
+    assert HeadSection(text_dropout=0.1).dropout == HeadSection().dropout
+
+
 def test_an_identity_head_says_which_length_it_keeps() -> None:
     with pytest.raises(TrainingError, match="image features of 6 values into embeddings of 3"):
         AlignmentHeads(head_section("linear", vision="identity", dim=3), 6, 4)

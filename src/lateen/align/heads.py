@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,9 @@ class IdentityHead(nn.Module):
         return features.float() if features.dtype.itemsize < 4 else features
 
 
-def build_head(settings: HeadSection, in_dim: int, name: HeadName | None = None) -> nn.Module:
+def build_head(
+    settings: HeadSection, in_dim: int, side: Literal["image", "text"] = "text"
+) -> nn.Module:
     """A head for features of length ``in_dim``: Xavier-uniform weights, zero biases.
 
     With ``depth`` above 1, blocks are stacked without residuals: the first maps ``in_dim`` to
@@ -75,9 +78,13 @@ def build_head(settings: HeadSection, in_dim: int, name: HeadName | None = None)
     Args:
         settings: with a ``dim``.
         in_dim: length of the features.
-        name: the network; ``settings.name`` if not given.
+        side: which of the two heads.
     """
-    name = name or settings.name
+    name, dropout = (
+        (settings.image_name, settings.dropout)
+        if side == "image"
+        else (settings.name, settings.text_dropout)
+    )
     assert settings.dim is not None
     if name == "identity":
         return IdentityHead()
@@ -88,7 +95,7 @@ def build_head(settings: HeadSection, in_dim: int, name: HeadName | None = None)
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-    return AlignmentHead(in_dim, network, settings.dropout)
+    return AlignmentHead(in_dim, network, dropout)
 
 
 def _block(name: HeadName, width: int | None, in_dim: int, out_dim: int) -> nn.Module:
@@ -151,7 +158,7 @@ class AlignmentHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = complete(settings, image_dim, text_dim)
-        self.vision = build_head(self.settings, image_dim, settings.image_name)
+        self.vision = build_head(self.settings, image_dim, "image")
         self.text = build_head(self.settings, text_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(init_scale)))
         self.logit_bias = nn.Parameter(torch.tensor(float(init_bias)))

@@ -185,7 +185,11 @@ def _explain(error: ValidationError) -> RecipeError:
         inside = first["input"]  # a whole section, if it is the section that is unknown
         first_key = next(iter(inside), "") if isinstance(inside, dict) else ""
         return _unknown(f"{dotted}.{first_key}" if first_key else dotted)
+    parent = dotted.rpartition(".")[0]
+    if parent in {name for name, *_ in keys()}:  # pydantic adds which of several types it tried
+        dotted = parent
+    rule = first["msg"].lower().removeprefix("value error, ")
     return RecipeError(
-        f"recipe key {dotted!r} cannot be {first['input']!r}: {first['msg'].lower()}",
+        f"recipe key {dotted!r} cannot be {first['input']!r}: {rule}",
         "See `lateen keys` for every key, its type and its default.",
     )
