@@ -256,3 +256,11 @@ def test_real_photographs_beat_chance_by_far(real: Path, tmp_path: Path) -> None
     )  # fmt: skip
     assert result.results["retrieval"]["images"] == 100
     assert result.results["retrieval"]["text_to_image"]["R@10"] > 40  # chance: 10
+
+
+def test_several_processes_are_told_to_train_on_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="cannot share its work among 2 processes"):
+        run({}, tmp_path)

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lateen.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -104,6 +106,20 @@ def joined() -> Iterator[Ranks]:
 def process_leads() -> bool:
     """Whether this process is the one that writes and speaks, as ``torchrun`` numbers them."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def refuse_several(command: str) -> None:
+    """Stop a command that does not share its work.
+
+    Raises:
+        UsageError: ``torchrun`` started this process with others.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1:
+        raise UsageError(
+            f"lateen {command} cannot share its work among {size} processes",
+            "Run it alone, or train on its stores with `torchrun … -m lateen train`.",
+        )
 
 
 class _Sum(torch.autograd.Function):

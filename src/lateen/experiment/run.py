@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lateen.align.ranks import refuse_several
 from lateen.align.trainer import TrainResult
 from lateen.align.trainer import train as train_heads
 from lateen.data import Sample
@@ -70,6 +71,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         BusyError: another process runs in ``out``.
         LateenError: any stage's own errors.
     """
+    refuse_several("run")
     plan = with_absolute_paths(_as_recipe(recipe))
     folder = Path(out)
     clock = _Clock()
