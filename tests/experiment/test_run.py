@@ -126,6 +126,16 @@ def test_several_encoders_as_one(album: Path, classes: Path, vit_folder: Path) -
     assert again == json.loads((album / "run" / "results.json").read_text())
 
 
+def test_several_text_encoders_as_one(album: Path, bert_folder: Path) -> None:
+    fuse = [{"encoder": str(bert_folder), "pooling": "mean", "layer": layer} for layer in (1, 2)]
+    result = run(recipe(album, text={**TOY["text"], "fuse": fuse}), album / "run")
+    model = AlignedModel.from_pretrained(album / "run" / "model")
+    assert isinstance(model.text_encoder, FusedEncoder)
+    assert result.pairs.texts[0].store.dim == model.text_encoder.info.dim > 6
+    [hits] = search(model, "a blue picture", album / "images", k=4)
+    assert {hit.id for hit in hits} == {"002.png", "008.png", "014.png", "020.png"}
+
+
 def test_a_further_encoder_costs_one_encoding(
     album: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
