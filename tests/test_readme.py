@@ -64,6 +64,15 @@ def test_commands_on_the_demo_run(workplace: Path) -> None:
     exec(compile(python, "README.md", "exec"), {})
 
 
+def test_the_command_at_the_papers_size_runs_on_the_demo(workplace: Path) -> None:
+    """After the commands on the demo, whose stores it reads."""
+    [words] = [w for w in commands() if "path/to/dinov2" in w]
+    places = {"path/to/dinov2": "stores/images", "path/to/raw": "stores/texts"}
+    words = [places.get(word, word) for word in words if word != "path/to/long"]
+    run([*words, "--missing", "drop", "--head.width", "1", "--train.epochs", "1"])
+    assert (workplace / "runs" / "sail" / "model" / "config.json").is_file()
+
+
 @pytest.mark.real
 def test_commands_on_flickr8k_run(real: Path, workplace: Path) -> None:
     flickr, small = real / "flickr8k", workplace / "flickr8k"
@@ -77,7 +86,7 @@ def test_commands_on_flickr8k_run(real: Path, workplace: Path) -> None:
     for photo in sorted((flickr / "images").iterdir())[:40]:
         (folder / photo.name).symlink_to(photo)
     encoder = real / "encoders" / "mobilenet-v2"
-    there = [w for w in commands() if "path/to" in " ".join(w)]
+    there = [w for w in commands() if "path/to/flickr8k" in " ".join(w)]
     assert [words[1] for words in there] == ["run", "evaluate", "search"]
     for words in there:
         words = [w.replace("path/to/flickr8k", str(small)) for w in words]
