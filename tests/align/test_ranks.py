@@ -70,7 +70,7 @@ _SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def launch(script: Path, *arguments: object, processes: int) -> None:
+def launch(script: Path, *arguments: object, processes: int, fails: bool = False) -> str:
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes),
@@ -81,7 +81,8 @@ def launch(script: Path, *arguments: object, processes: int) -> None:
         [*command, str(script), *map(str, arguments)], capture_output=True, text=True, timeout=120,
         check=False, env=environment,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr
 
 
 def test_losses_and_gradients_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
@@ -136,3 +137,19 @@ def test_two_processes_train_the_heads_that_one_trains(
     for one, two in zip(*(map(json.loads, log) for log in logs), strict=True):
         assert two.keys() == one.keys()
         assert two.get("loss", 0) == pytest.approx(one.get("loss", 0), rel=1e-4)
+
+
+def test_processes_with_other_data_stop_instead_of_waiting(
+    make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    make_pairs(_COUNTS, columns=2)
+    script = tmp_path / "train.py"
+    # The second process has the stores of one caption column only.
+    text = 'folder + "/a-text1"'
+    script.write_text(_TRAIN.replace(text, f'*[{text}][: 1 - int(os.environ["RANK"])]')
+                      .replace("import json, sys", "import json, os, sys"))  # fmt: skip
+    said = launch(
+        script, tmp_path, tmp_path / "out", "{}", json.dumps(_SETTINGS), processes=2, fails=True
+    )
+    assert "process 1 of 2 has other settings or data than process 0" in said
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()

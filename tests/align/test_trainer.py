@@ -207,19 +207,25 @@ trainer.train(
 """
 
 
-@pytest.mark.parametrize(("when", "optimizer"), [("log", "adamw"), ("checkpoint", "lion")])
+@pytest.mark.parametrize(
+    ("when", "changes"),
+    [
+        ("log", {"optimizer": "adamw"}),
+        ("checkpoint", {"optimizer": "lion", "micro_batch": 5, "block": 4}),
+    ],
+)
 def test_a_killed_training_goes_on_to_the_same_bytes(
-    make_pairs: MakePairs, tmp_path: Path, when: str, optimizer: str
+    make_pairs: MakePairs, tmp_path: Path, when: str, changes: dict[str, Any]
 ) -> None:
     pairs = make_pairs(COUNTS)
-    whole = run(pairs, tmp_path / "whole", pairs, optimizer=optimizer)
-    settings = json.dumps({**TRAIN, "optimizer": optimizer})
+    whole = run(pairs, tmp_path / "whole", pairs, **changes)
+    settings = json.dumps({**TRAIN, **changes})
     out = tmp_path / "killed"
     command = [sys.executable, "-c", _KILLED, tmp_path, out, json.dumps(HEAD), settings, when]
     killed = subprocess.run([str(part) for part in command], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert (out / METRICS).read_bytes() != (tmp_path / "whole" / METRICS).read_bytes()
-    result = run(pairs, out, pairs, optimizer=optimizer)
+    result = run(pairs, out, pairs, **changes)
     assert result.resumed_from == {"log": 11, "checkpoint": 8}[when]
     assert same(result, whole)
     for name in (METRICS, CHECKPOINT):

@@ -115,7 +115,7 @@ def _go_on(
 ) -> TrainResult:  # fmt: skip
     """Train from the last checkpoint, or from the start, to the end."""
     saved = load_checkpoint(out / CHECKPOINT, identity)
-    _check_same(ranks, "checkpoint", saved.step if saved else 0)
+    _check_same(ranks, "checkpoints", saved.step if saved else 0)
     if saved is not None and saved.finished:
         log.info("%s is already trained", out)
         return _result(saved, new_heads(pairs, head, settings, text), out, skipped=True)
@@ -176,7 +176,7 @@ def _check_same(ranks: Ranks, what: str, value: Any) -> None:
     odd = [rank for rank, other in enumerate(values) if other != values[0]]
     if odd:
         raise TrainingError(
-            f"process {odd[0]} of {ranks.size} has another {what} than process 0",
+            f"process {odd[0]} of {ranks.size} has other {what} than process 0",
             "Give every process the same stores, recipe and --out, on a disk that all share.",
         )
 
