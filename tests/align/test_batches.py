@@ -188,4 +188,6 @@ def test_large_data_is_read_in_blocks_by_default(
     pairs = make_pairs([1] * 10)
     assert plan(pairs).block == 1
     monkeypatch.setattr("lateen.align.batches.IN_MEMORY", 100)
-    assert plan(pairs).block == 256 * 1024 // (12 * 4)
+    assert plan(pairs, batch=10**7).block == 2**20 // (12 * 4)
+    assert plan(pairs, batch=640).block == 10
+    assert plan(pairs, batch=4).block == 1

@@ -18,7 +18,8 @@ from lateen.progress import log
 from lateen.store import Pairs
 
 IN_MEMORY = 256 * 2**20  # bytes of features; up to this they are held in memory
-_READ = 256 * 2**10  # bytes; smaller reads fall behind a disk's sequential rate
+_READ = 2**20  # bytes; smaller reads fall behind a disk's sequential rate
+_BLOCKS = 64  # to a batch at least, so that few of an image's companions are its neighbours
 
 Array = np.ndarray[Any, Any]
 
@@ -60,7 +61,7 @@ class BatchPlan:
         captions_per_image: captions drawn per image, column and step.
         seed: another seed, another order.
         block: neighbours kept together; by default 1 for data that is held in memory, else as many
-            as make a read of 256 KiB.
+            as make a read of 1 MiB, but at most a 64th of a batch.
         micro_batch: images of a part at most; by default a process's whole share of a batch.
         ranks: the processes that share the batches.
 
@@ -87,7 +88,7 @@ class BatchPlan:
                         batch, len(pairs))  # fmt: skip
         self.steps_per_epoch = math.ceil(len(pairs) / batch)
         self.steps = epochs * self.steps_per_epoch
-        self.block = block or default_block(pairs)
+        self.block = block or default_block(pairs, batch)
         self._pairs = pairs
         self._captions = captions_per_image
         self._seed = seed
@@ -165,8 +166,9 @@ def feature_bytes(pairs: Pairs) -> int:
     return sum(rows * store.dim * store.dtype.itemsize for store, rows in stores)
 
 
-def default_block(pairs: Pairs) -> int:
-    """Neighbours to read together: a function of the data alone, so that results are too."""
+def default_block(pairs: Pairs, batch: int) -> int:
+    """Neighbours to read together: a function of data and batch alone, so that results are too."""
     if feature_bytes(pairs) <= IN_MEMORY:
         return 1
-    return max(1, _READ // (pairs.image.dim * pairs.image.dtype.itemsize))
+    of_a_read = _READ // (pairs.image.dim * pairs.image.dtype.itemsize)
+    return max(1, min(of_a_read, batch // _BLOCKS))

@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "sail": {
         "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
         "train": {
-            "cca": 0.0, "micro_batch": 2048,
+            "cca": 0.0, "micro_batch": 1024,
             "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
             "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4, "betas": (0.9, 0.99),
             "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",

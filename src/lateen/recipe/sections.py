@@ -200,7 +200,8 @@ class TrainSection(Section):
     )  # fmt: skip
     block: int | None = Field(
         None, gt=0, description="neighbouring images read and shuffled together (1 up to 256 MiB "
-        "of features, which are held in memory; beyond, what makes reads of 256 KiB)"
+        "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
+        "64th of a batch)"
     )  # fmt: skip
     precision: Precision = Field("auto", description="of the matrix products in training")
     compile: bool | Literal["auto"] = Field(
