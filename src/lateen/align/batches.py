@@ -113,10 +113,18 @@ class BatchPlan:
     def parts(self, step: int) -> list[Part]:
         """What this process reads of a step, from 0; empty if its share of the batch is."""
         samples = self.samples(step)
-        share = self._ranks.share(len(samples))
-        size = self._micro or len(samples)
+        return [self._part(step, samples, rows) for rows in self._divided(len(samples))]
+
+    def count(self, step: int) -> int:
+        """How many :meth:`parts` a step, from 0, has."""
+        return len(self._divided(len(self.samples(step))))
+
+    def _divided(self, batch: int) -> list[slice]:
+        """This process's share of a batch's rows, by micro-batch."""
+        share = self._ranks.share(batch)
+        size = self._micro or batch
         return [
-            self._part(step, samples, slice(first, min(first + size, share.stop)))
+            slice(first, min(first + size, share.stop))
             for first in range(share.start, share.stop, size)
         ]
 
@@ -162,8 +170,7 @@ def shuffled(count: int, block: int, random: np.random.Generator) -> Array:
 
 def feature_bytes(pairs: Pairs) -> int:
     """Size of all features that training on ``pairs`` reads."""
-    stores = [(pairs.image, len(pairs)), *((t.store, len(t.rows)) for t in pairs.texts)]
-    return sum(rows * store.dim * store.dtype.itemsize for store, rows in stores)
+    return sum(len(rows) * store.dim * store.dtype.itemsize for store, rows in pairs.sources)
 
 
 def default_block(pairs: Pairs, batch: int) -> int:

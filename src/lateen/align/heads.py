@@ -64,7 +64,7 @@ class IdentityHead(nn.Module):
 
     def forward(self, features: Tensor, _: Place | None = None) -> Tensor:
         """Features ``[n, dim]``, at least in float32."""
-        return features.float() if features.dtype.itemsize < 4 else features
+        return _wide(features)
 
 
 def build_head(
@@ -197,5 +197,8 @@ class AlignmentHeads(nn.Module):
 
 def _normalize(embeddings: Tensor) -> Tensor:
     # Autocast hands over bfloat16, whose 8 bits are too few for a norm and for what follows.
-    wide = embeddings.float() if embeddings.dtype in (torch.bfloat16, torch.float16) else embeddings
-    return F.normalize(wide, dim=-1)
+    return F.normalize(_wide(embeddings), dim=-1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

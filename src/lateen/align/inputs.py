@@ -38,9 +38,8 @@ def check_features(pairs: Pairs, *, varied: bool = True) -> None:
             f"the caption columns have features of different dims ({listed})",
             "One text head serves all columns: encode them with the same encoder.",
         )
-    _check_store(pairs.image, pairs.image_rows, varied)
-    for texts in pairs.texts:
-        _check_store(texts.store, texts.rows, varied)
+    for store, rows in pairs.sources:
+        _check_store(store, rows, varied)
 
 
 def _check_store(store: Store, rows: Array, varied: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from lateen.align.checkpoint import Checkpoint, save_checkpoint
+from lateen.align.checkpoint import save_checkpoint
 from lateen.align.metrics import MetricsLog
 from lateen.align.state import TrainState
 from lateen.align.validation import validate
@@ -20,8 +20,8 @@ METRICS = "metrics.jsonl"
 _ROWS = 200  # lines of metrics.jsonl over a whole run, validations aside
 
 
-class Journal:
-    """Writes what is due after each step. One process of a run keeps it.
+class Journal(contextlib.ExitStack):
+    """Writes what is due after each step, until its block ends. One process of a run keeps it.
 
     Args:
         out: folder for the checkpoint and ``metrics.jsonl``.
@@ -41,11 +41,12 @@ class Journal:
         validation: Pairs | None,
         settings: TrainSection,
     ) -> None:
+        super().__init__()
         self._checkpoint = out / CHECKPOINT
         self._identity, self._total = identity, total
         self._validation, self._settings = validation, settings
-        self._metrics = MetricsLog(out / METRICS, start)
-        self._progress = bar(total, "training", "step", initial=start)
+        self._metrics = self.enter_context(MetricsLog(out / METRICS, start))
+        self._progress = self.enter_context(bar(total, "training", "step", initial=start))
 
     def record(self, state: TrainState, epoch: int, row: Mapping[str, float]) -> None:
         """Write what is due after the step that ``state`` has just done.
@@ -65,23 +66,9 @@ class Journal:
             state.keep_if_best(recall)
         if _due(done, total, self._settings.checkpoints):
             self._metrics.sync()  # a checkpoint must never know more than the log beside it
-            save_checkpoint(self._checkpoint, self._state(state))
+            checkpoint = state.checkpoint(self._identity, finished=done == total)
+            save_checkpoint(self._checkpoint, checkpoint)
         self._progress.update()
-
-    def _state(self, state: TrainState) -> Checkpoint:
-        return state.checkpoint(self._identity, finished=state.step == self._total)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.close()
-        self._metrics.__exit__(kind, error, trace)
 
 
 def _due(done: int, total: int, times: int) -> bool:

@@ -53,8 +53,7 @@ class Loader:
         self._pairs = pairs
         self._held: list[Tensor] | None = None
         if feature_bytes(pairs) <= IN_MEMORY:
-            stores = [(pairs.image, pairs.image_rows), *((t.store, t.rows) for t in pairs.texts)]
-            self._held = [_read(store, rows) for store, rows in stores]
+            self._held = [_read(store, rows) for store, rows in pairs.sources]
 
     def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
         """The features of ``parts``, in their order.
@@ -80,21 +79,19 @@ class Loader:
 
     def _gather(self, part: Part, held: list[Tensor]) -> Batch:
         image, *columns = held
-        texts = [
-            columns[column][
-                torch.from_numpy(self._pairs.texts[column].offsets[part.samples] + pick)
-            ]
-            for column, pick in part.picks
-        ]
+        texts = [columns[column][torch.from_numpy(at)] for column, at in self._captions(part)]
         return Batch(image[torch.from_numpy(part.samples)], texts, part.place)
 
     def _wanted(self, part: Part) -> list[tuple[Store, Array]]:
         """(store, rows of it) of the image tensor and of every text tensor."""
-        texts = [
-            (texts.store, texts.rows[texts.offsets[part.samples] + pick])
-            for texts, pick in ((self._pairs.texts[column], pick) for column, pick in part.picks)
-        ]
-        return [(self._pairs.image, self._pairs.image_rows[part.samples]), *texts]
+        (image, image_rows), *columns = self._pairs.sources
+        texts = [(columns[c][0], columns[c][1][at]) for c, at in self._captions(part)]
+        return [(image, image_rows[part.samples]), *texts]
+
+    def _captions(self, part: Part) -> list[tuple[int, Array]]:
+        """(column, places among its captions) of every text tensor."""
+        columns = self._pairs.texts
+        return [(c, columns[c].places(part.samples, pick)) for c, pick in part.picks]
 
 
 def _batch(part: Part, reads: list[Future[Tensor]]) -> Batch:

@@ -90,7 +90,7 @@ ALONE = Ranks()
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, as its environment variables say; else alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _started() == 1:
         yield ALONE
         return
     ours = not dist.is_initialized()
@@ -103,23 +103,22 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def process_leads() -> bool:
-    """Whether this process is the one that writes and speaks, as ``torchrun`` numbers them."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def refuse_several(command: str) -> None:
     """Stop a command that does not share its work.
 
     Raises:
         UsageError: ``torchrun`` started this process with others.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size > 1:
+    if _started() > 1:
         raise UsageError(
-            f"lateen {command} cannot share its work among {size} processes",
+            f"lateen {command} cannot share its work among {_started()} processes",
             "Run it alone, or train on its stores with `torchrun … -m lateen train`.",
         )
+
+
+def _started() -> int:
+    """How many processes ``torchrun`` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class _Sum(torch.autograd.Function):

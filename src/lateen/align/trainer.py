@@ -158,7 +158,7 @@ def _run(
         batches = (batch.to(device) for batch in stream)
         for step in range(start, plan.steps):
             lr = learning_rate(step, plan.steps, settings)
-            row = training_step(state, batches, len(plan.parts(step)), lr, settings, ranks)
+            row = training_step(state, batches, plan.count(step), lr, settings, ranks)
             if journal is not None:
                 journal.record(state, plan.epoch(step) + 1, row)
 

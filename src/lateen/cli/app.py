@@ -10,6 +10,7 @@ import cyclopts
 
 import lateen
 from lateen.cli import exchange, experiments, features, models
+from lateen.cli.output import process_leads
 from lateen.errors import LateenError
 from lateen.files import is_disk_full
 
@@ -108,6 +109,6 @@ def _log_to_stderr(verbose: bool) -> None:
     handler.setFormatter(logging.Formatter("· %(message)s"))
     logger.addHandler(handler)
     # Of several processes (torchrun), the first speaks for all.
-    speaks = (verbose or sys.stderr.isatty()) and os.environ.get("RANK", "0") == "0"
+    speaks = (verbose or sys.stderr.isatty()) and process_leads()
     logger.setLevel(logging.INFO if speaks else logging.WARNING)
     logger.propagate = False

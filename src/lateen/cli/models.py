@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lateen.cli.output import say, show_json, show_table
+from lateen.cli.output import process_leads, say, show_json, show_table
 from lateen.cli.overrides import Overrides, parse_overrides
 from lateen.errors import UsageError
 
@@ -90,7 +90,6 @@ def train(
     `lateen keys` lists them. Several processes share every batch, on one machine or many:
     `torchrun --nproc-per-node 4 -m lateen train ...`, with the same arguments.
     """
-    from lateen.align.ranks import process_leads
     from lateen.recipe import parse_value
     from lateen.store import pair
     from lateen.training import train as train_model

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
+
+
+def process_leads() -> bool:
+    """Whether this process speaks, and writes what is not training's own: of several that
+    ``torchrun`` started, the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:

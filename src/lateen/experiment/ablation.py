@@ -17,6 +17,7 @@ from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.stages import (
     chosen_captions,
     encode_splits,
+    headline,
     hold_out,
     load_encoders,
     with_absolute_paths,
@@ -123,7 +124,7 @@ class _Data:
         plan = base.model_copy(update={"data": data})
         splits = encode_splits(plan, *load_encoders(plan), folder)
         chosen_on = hold_out(plan, splits)
-        judged_on = "test" if "test" in splits else chosen_on
+        judged_on = headline(splits, chosen_on)
         return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
 
 

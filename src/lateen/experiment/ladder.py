@@ -23,11 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lateen.errors import RecipeError, choices
-from lateen.recipe import Recipe, keys, parse_value
+from lateen.recipe import Recipe, keys, parse_value, read_yaml
 
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
 _CAPTIONS, _SEED = "data.captions", "train.seed"
@@ -114,14 +113,7 @@ class Ladder(_Strict):
         seeds: Sequence[int] | None = None,
     ) -> Ladder:
         """Read a YAML ladder; text in ``overrides`` is read as YAML too. See :meth:`build`."""
-        if not path.is_file():
-            raise RecipeError(f"there is no ladder {path}", "Give the path of a YAML file.")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(
-                f"{path} is not valid YAML: {' '.join(str(error).split())}", "Correct that line."
-            ) from error
+        values = read_yaml(path, "ladder")
         if not isinstance(values, dict):
             raise RecipeError(f"{path} is not a ladder", "It needs a base recipe and rungs.")
         parsed = {

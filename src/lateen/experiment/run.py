@@ -18,6 +18,7 @@ from lateen.evaluation import evaluate_classification, retrieval_result
 from lateen.experiment.stages import (
     chosen_captions,
     encode_splits,
+    headline,
     hold_out,
     load_encoders,
     split_dataset,
@@ -98,9 +99,9 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
             results = _evaluate(plan, model, splits, chosen_on, folder)
         write_json(folder / RESULTS, results)
         plan.save(folder / "recipe.yaml")
-    headline = _headline(splits, chosen_on)
-    shown = splits[headline]
-    samples = _samples(plan.data, headline, set(shown.ids))
+    leading = headline(splits, chosen_on)
+    shown = splits[leading]
+    samples = _samples(plan.data, leading, set(shown.ids))
     return RunResult(
         folder, model, results, shown, samples, skipped, trained.metrics, clock.seconds
     )  # fmt: skip
@@ -144,11 +145,6 @@ def _train(
     )  # fmt: skip
 
 
-def _headline(splits: Mapping[str, Pairs], chosen_on: str) -> str:
-    """The split whose numbers come first: one that chose nothing, where there is one."""
-    return "test" if "test" in splits else chosen_on
-
-
 def _evaluate(
     plan: Recipe, model: AlignedModel, splits: Mapping[str, Pairs], chosen_on: str, folder: Path
 ) -> dict[str, Any]:
@@ -158,7 +154,7 @@ def _evaluate(
             name: {**retrieval_result(model, pairs), "split": name, "chose_step": name == chosen_on}
             for name, pairs in splits.items()
         }
-        results["retrieval"] = by_split.pop(_headline(splits, chosen_on))
+        results["retrieval"] = by_split.pop(headline(splits, chosen_on))
         results["other_splits"] = by_split
     if plan.evaluate.classification is not None:
         results["classification"] = evaluate_classification(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def hold_out(plan: Recipe, splits: dict[str, Pairs]) -> str:
         return "validation"
     splits["train"], splits["holdout"] = splits["train"].holdout(plan.data.holdout, plan.train.seed)
     return "holdout"
+
+
+def headline(splits: Mapping[str, Pairs], chosen_on: str) -> str:
+    """The split whose numbers come first: one that chose nothing, where there is one."""
+    return "test" if "test" in splits else chosen_on
 
 
 def chosen_captions(pairs: Pairs, data: DataSection) -> Pairs:

@@ -6,7 +6,7 @@ overridden by its dotted name (``--train.lr 1e-4``). Unknown keys are errors tha
 valid one.
 """
 
-from lateen.recipe.file import Recipe, keys, parse_value
+from lateen.recipe.file import Recipe, keys, parse_value, read_yaml
 from lateen.recipe.presets import PRESETS, Preset
 from lateen.recipe.sections import (
     DataSection,
@@ -26,5 +26,5 @@ from lateen.recipe.sections import (
 __all__ = [
     "PRESETS", "DataSection", "EvaluateSection", "FusedPart", "FusedText", "HeadName",
     "HeadSection", "Pooling", "Precision", "Preset", "Recipe", "TextPooling", "TextSection",
-    "TrainSection", "VisionSection", "keys", "parse_value",
+    "TrainSection", "VisionSection", "keys", "parse_value", "read_yaml",
 ]  # fmt: skip

@@ -57,14 +57,7 @@ class Recipe(Section):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text."""
-        if not path.is_file():
-            raise RecipeError(f"there is no recipe {path}", "Give the path of a YAML file.")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RecipeError(
-                f"{path} is not valid YAML: {' '.join(str(error).split())}", "Correct that line."
-            ) from error
+        values = read_yaml(path, "recipe") or {}
         if not isinstance(values, dict):
             raise RecipeError(f"{path} is not a recipe", "It must be a mapping of sections.")
         for dotted, text in (overrides or {}).items():
@@ -75,6 +68,26 @@ class Recipe(Section):
         """Write every value, also the defaults, so that the file alone re-runs to the same."""
         values = self.model_dump(mode="json")
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """The value in a YAML file, ``None`` if it is empty.
+
+    Args:
+        path: the file.
+        kind: what it should be, for the error of its absence.
+
+    Raises:
+        RecipeError: there is no such file, or it is not YAML.
+    """
+    if not path.is_file():
+        raise RecipeError(f"there is no {kind} {path}", "Give the path of a YAML file.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}", "Correct that line."
+        ) from error
 
 
 def keys() -> Iterator[tuple[str, str, str, str]]:

@@ -6,36 +6,27 @@ from typing import Any, Literal
 
 Preset = Literal["small", "sail", "probe", "linear-infonce", "sharelock", "lit"]
 
+_LION_AT_SCALE = {
+    "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
+    "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
+}  # fmt: skip
+_SAIL_LOSS = {"loss": "sigmoid", "normalization": "batch_squared", "positives": "sum"}
+
 # METHODS §1.4 and §1.7. `small` is what `lateen run` uses where nothing else is said. sharelock's
 # values are those of its authors' configuration, for some 560,000 pairs.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "small": {},
     "sail": {
         "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
-        "train": {
-            "cca": 0.0, "micro_batch": 1024,
-            "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
-            "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4, "betas": (0.9, 0.99),
-            "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
-        },
+        "train": {**_LION_AT_SCALE, **_SAIL_LOSS, "weight_decay": 1e-4, "micro_batch": 1024},
     },
     "probe": {
         "head": {"name": "linear", "dim": 2048, "dropout": 0.0},
-        "train": {
-            "cca": 0.0,
-            "loss": "sigmoid", "normalization": "batch_squared", "positives": "sum",
-            "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-7, "betas": (0.9, 0.99),
-            "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
-        },
+        "train": {**_LION_AT_SCALE, **_SAIL_LOSS, "weight_decay": 1e-7},
     },
     "linear-infonce": {
         "head": {"name": "linear", "dim": 1024, "dropout": 0.0},
-        "train": {
-            "cca": 0.0,
-            "loss": "infonce", "optimizer": "lion", "lr": 1e-5, "weight_decay": 1e-4,
-            "betas": (0.9, 0.99), "batch": 32768, "epochs": 100, "warmup": 0.1, "clip_norm": None,
-            "precision": "auto",
-        },
+        "train": {**_LION_AT_SCALE, "loss": "infonce", "weight_decay": 1e-4},
     },
     "sharelock": {
         "head": {"name": "sharelock", "dropout": 0.0},

@@ -48,6 +48,17 @@ class DataSection(Section):
     )
 
 
+class _Part(Section):
+    """What fused encoders have beside an encoder's own keys; a name alone stands for one."""
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="the first has weight 1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"encoder": value} if isinstance(value, str) else value
+
+
 class _VisionEncoder(Section):
     """What names one vision encoder."""
 
@@ -59,15 +70,8 @@ class _VisionEncoder(Section):
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
 
 
-class FusedPart(_VisionEncoder):
+class FusedPart(_Part, _VisionEncoder):
     """A further vision encoder (or layer, or pooling) whose features join the first one's."""
-
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="the first has weight 1")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"encoder": value} if isinstance(value, str) else value
 
 
 class VisionSection(_VisionEncoder):
@@ -91,15 +95,8 @@ class _TextEncoder(Section):
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
 
 
-class FusedText(_TextEncoder):
+class FusedText(_Part, _TextEncoder):
     """A further text encoder (or layer, or pooling) whose features join the first one's."""
-
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="the first has weight 1")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"encoder": value} if isinstance(value, str) else value
 
 
 class TextSection(_TextEncoder):

@@ -13,6 +13,7 @@ import torch
 from lateen.errors import PairingError, UsageError
 from lateen.files import canonical_json, content_key, folder_lock
 from lateen.progress import bar
+from lateen.store.ids import only_in_one, unique_rows
 from lateen.store.manifest import Description, FeatureDtype
 from lateen.store.reader import Store
 from lateen.store.writer import StoreWriter
@@ -176,10 +177,15 @@ def _join(parts: Sequence[Store]) -> list[np.ndarray[Any, Any]]:
         for other in others:
             _check_captions(first, other)
         return [np.arange(len(first))] * len(parts)
-    places = [_unique(part) for part in parts]
+    places = [unique_rows(part, "Parts are joined by id") for part in parts]
     skipped = {skip["id"] for part in parts for skip in part.skipped}
     for other, place in zip(others, places[1:], strict=True):
-        _check_ids(first, other, places[0], place, skipped)
+        differences = only_in_one(first, places[0], other, place, skipped)
+        if differences:
+            raise PairingError(
+                f"the stores do not describe the same images: {differences}",
+                "Encode all parts from one dataset.",
+            )
     common = [i for i in first.ids if all(i in place for place in places)]
     if not common:
         raise PairingError(
@@ -187,33 +193,6 @@ def _join(parts: Sequence[Store]) -> list[np.ndarray[Any, Any]]:
             f"See {first.path / 'skipped.jsonl'}.",
         )
     return [np.array([place[i] for i in common], dtype=np.int64) for place in places]
-
-
-def _unique(part: Store) -> dict[str, int]:
-    places: dict[str, int] = {}
-    for row, sample in enumerate(part.ids):
-        if sample in places:
-            raise PairingError(
-                f"{part.path} has the id {sample!r} twice (rows {places[sample]} and {row})",
-                "Parts are joined by id; give every image its own.",
-            )
-        places[sample] = row
-    return places
-
-
-def _check_ids(
-    first: Store, other: Store, mine: dict[str, int], theirs: dict[str, int], skipped: set[str]
-) -> None:
-    differences = [
-        f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
-        for store, here, there in ((first, mine, theirs), (other, theirs, mine))
-        if (ids := [i for i in here if i not in there and i not in skipped])
-    ]
-    if differences:
-        raise PairingError(
-            "the stores do not describe the same images: " + "; ".join(differences),
-            "Encode all parts from one dataset.",
-        )
 
 
 def _check_captions(first: Store, other: Store) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.files import content_key
+from lateen.store.ids import only_in_one, unique_rows
 from lateen.store.reader import Store
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +49,11 @@ class TextColumn:
     def owner(self) -> Array:
         """The position of each caption's sample, ``[captions]``."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+
+    def places(self, samples: Array, pick: Array) -> Array:
+        """Positions in :attr:`rows` of one caption per sample: ``pick`` from 0 to its count - 1."""
+        places: Array = self.offsets[samples] + pick
+        return places
 
     def take(self, samples: Array) -> TextColumn:
         """The captions of these samples only, in this order."""
@@ -99,7 +105,13 @@ class Pairs:
     @property
     def stores(self) -> list[Store]:
         """The image store, then the text stores."""
-        return [self.image, *(column.store for column in self.texts)]
+        return [store for store, _ in self.sources]
+
+    @property
+    def sources(self) -> list[tuple[Store, Array]]:
+        """The image store, then the text stores, each with the rows of it that are used."""
+        texts = ((column.store, column.rows) for column in self.texts)
+        return [(self.image, self.image_rows), *texts]
 
     def __repr__(self) -> str:
         captions = sum(len(column.rows) for column in self.texts)
@@ -118,7 +130,7 @@ class Pairs:
             pick: ``[k]`` which caption of each, from 0 to its count - 1.
         """
         texts = self.texts[column]
-        return texts.store[texts.rows[texts.offsets[samples] + pick]]
+        return texts.store[texts.rows[texts.places(samples, pick)]]
 
     def all_texts(self, column: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Every caption of a column: features ``[m, dim]`` and its sample's position ``[m]``."""
@@ -204,7 +216,7 @@ def pair(
     image = images if isinstance(images, Store) else Store.open(images)
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
-    row_of = _unique_rows(image)
+    row_of = unique_rows(image, "Ids join images to captions")
     groups = [_group(column) for column in columns]
     if missing == "error":
         for column, group in zip(columns, groups, strict=True):
@@ -235,18 +247,6 @@ def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
             )
 
 
-def _unique_rows(image: Store) -> dict[str, int]:
-    row_of: dict[str, int] = {}
-    for row, sample in enumerate(image.ids):
-        if sample in row_of:
-            raise PairingError(
-                f"{image.path} has the id {sample!r} twice (rows {row_of[sample]} and {row})",
-                "Ids join images to captions; give every image its own.",
-            )
-        row_of[sample] = row
-    return row_of
-
-
 def _group(column: Store) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for row, sample in enumerate(column.ids):
@@ -258,19 +258,13 @@ def _check_same_ids(
     image: Store, row_of: dict[str, int], column: Store, group: dict[str, list[int]]
 ) -> None:
     skipped = {skip["id"] for store in (image, column) for skip in store.skipped}
-    no_caption = [i for i in row_of if i not in group and i not in skipped]
-    no_image = [i for i in group if i not in row_of and i not in skipped]
-    if not no_caption and not no_image:
-        return
-    parts = [
-        f"{len(ids)} ids are only in {where}: {', '.join(map(repr, ids[:3]))}"
-        for ids, where in ((no_caption, image.path), (no_image, column.path))
-        if ids
-    ]
-    raise PairingError(
-        "the stores do not describe the same samples: " + "; ".join(parts),
-        "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop).",
-    )
+    differences = only_in_one(image, row_of, column, group, skipped)
+    if differences:
+        raise PairingError(
+            f"the stores do not describe the same samples: {differences}",
+            "Encode both from one dataset, or keep the common ids: missing='drop' "
+            "(--missing drop).",
+        )
 
 
 def _column(store: Store, group: dict[str, list[int]], ids: list[str]) -> TextColumn:
