@@ -4,7 +4,7 @@ import torch
 
 from lateen.align import validation
 from lateen.align.heads import AlignmentHeads
-from lateen.align.retrieval import retrieval
+from lateen.metrics.retrieval import retrieval
 from lateen.recipe import HeadSection
 
 from .conftest import MakePairs

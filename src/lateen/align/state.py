@@ -10,10 +10,10 @@ from torch import Tensor
 from lateen.align.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from lateen.align.heads import AlignmentHeads
 from lateen.align.optim import build_optimizer
-from lateen.align.retrieval import Retrieval, mean_recall
 from lateen.align.seeding import Stream, seeded
 from lateen.align.tower import TextTower
 from lateen.encoders.text import TextEncoder
+from lateen.metrics.retrieval import Retrieval, mean_recall
 from lateen.recipe import HeadSection, TrainSection
 from lateen.store import Pairs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lateen.align.heads import AlignmentHeads
-from lateen.align.retrieval import Retrieval, retrieval
+from lateen.metrics.retrieval import Retrieval, retrieval
 from lateen.store import Pairs
 
 _CHUNK = 8192

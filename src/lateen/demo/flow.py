@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lateen.align.retrieval import mean_recall
 from lateen.demo.wording import COLOUR_PROMPTS, SENTENCES, SHAPE_PROMPTS
 from lateen.demo.world import World, generate_world
 from lateen.evaluation import evaluate_classification
 from lateen.experiment import RunResult, run
 from lateen.experiment.examples import best_matches
 from lateen.experiment.page import add_examples, add_training
+from lateen.metrics.retrieval import mean_recall
 from lateen.progress import log
 from lateen.recipe import Recipe
 from lateen.report import Headline, Page, TableData, classification_table, retrieval_table

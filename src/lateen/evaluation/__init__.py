@@ -1,6 +1,5 @@
-"""Evaluations: pure metrics on embeddings, and thin runners around them."""
+"""Evaluations: thin runners around the metrics, with cached features."""
 
-from lateen.evaluation.classification import class_embeddings, classification
 from lateen.evaluation.evaluate import (
     TASKS,
     evaluate,
@@ -13,8 +12,6 @@ from lateen.evaluation.evaluate import (
 
 __all__ = [
     "TASKS",
-    "class_embeddings",
-    "classification",
     "evaluate",
     "evaluate_classification",
     "evaluate_retrieval",

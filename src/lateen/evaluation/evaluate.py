@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lateen.align.retrieval import retrieval
 from lateen.data import ImageFolder, Sample, open_dataset
 from lateen.data.prompts import TEMPLATES, class_prompts
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.cache import cached_features
-from lateen.evaluation.classification import class_embeddings, classification
 from lateen.files import content_key
+from lateen.metrics.classification import class_embeddings, classification
+from lateen.metrics.retrieval import retrieval
 from lateen.model import AlignedModel
 from lateen.store import Pairs, Store, pair
 from lateen.store.manifest import library_versions

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.align.retrieval import mean_recall
 from lateen.files import write_text
+from lateen.metrics.retrieval import mean_recall
 from lateen.report import Column, Page, TableData, ladder_plot, save_plot
 
 CSV, PLOT, PAGE = "ladder.csv", "ladder.png", "report.html"

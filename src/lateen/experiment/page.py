@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.align.retrieval import mean_recall
 from lateen.data import ImageSource
 from lateen.experiment.examples import best_matches
 from lateen.experiment.run import RunResult
+from lateen.metrics.retrieval import mean_recall
 from lateen.report import (
     Headline,
     Page,

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lateen.align.retrieval import mean_recall, retrieval, retrieval_ranks
 from lateen.errors import DataError, LateenError
+from lateen.metrics.retrieval import mean_recall, retrieval, retrieval_ranks
 
 # Three images and four captions; score[caption, image] is caption · image.
 SCORES = torch.tensor(

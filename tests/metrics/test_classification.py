@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lateen.errors import DataError
-from lateen.evaluation import class_embeddings, classification
+from lateen.metrics import class_embeddings, classification
 
 
 def test_a_matrix_worked_by_hand() -> None:
