@@ -1,13 +1,14 @@
 """Frozen encoders behind one small protocol."""
 
-from lateen.encoders.base import Encoder, EncoderInfo, Modality, PatchEncoder
+from lateen.encoders.base import Encoder, EncoderInfo, Modality, PatchEncoder, ViewedEncoder
 from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.load import load_encoder
 from lateen.encoders.specs import known_names
 from lateen.encoders.text import TextEncoder
 from lateen.encoders.tokens import TokenEncoder, trainable
+from lateen.encoders.views import load_views
 
 __all__ = [
     "Encoder", "EncoderInfo", "FusedEncoder", "Modality", "PatchEncoder", "TextEncoder",
-    "TokenEncoder", "known_names", "load_encoder", "trainable",
+    "TokenEncoder", "ViewedEncoder", "known_names", "load_encoder", "load_views", "trainable",
 ]  # fmt: skip

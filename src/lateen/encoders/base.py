@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -81,3 +81,28 @@ class PatchEncoder(Encoder, Protocol):
 
         With ``cls+mean`` pooling each is ``concat(CLS, patch)`` (METHODS §1.1, dense mode).
         """
+
+
+@runtime_checkable
+class ViewedEncoder(Encoder, Protocol):
+    """An encoder whose network also gives other features: other layers, other poolings."""
+
+    def view(self, pooling: str | None = None, layer: int | None = None) -> Encoder:
+        """An encoder of this network with another pooling and layer; nothing is loaded again.
+
+        It is the one, to its key, that :func:`~lateen.encoders.load_encoder` gives with these
+        arguments beside this encoder's own.
+
+        Raises:
+            EncoderError: the network has no such pooling or layer; the choices are listed.
+        """
+
+    def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
+        """What each of ``views``, made by :meth:`view`, gives for ``prepared``, in one pass."""
+
+
+def view_info(info: EncoderInfo, pooling: str | None, layer: int | None) -> EncoderInfo:
+    """The description of a view: another pooling, if one is given, and another layer."""
+    given = {"pooling": pooling, "layer": layer}
+    load = {**info.load, **{name: value for name, value in given.items() if value is not None}}
+    return replace(info, pooling=pooling or info.pooling, layer=layer, load=load)

@@ -16,9 +16,11 @@ from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.resolve import resolve
 from lateen.encoders.runtime import (
     load_pretrained,
+    load_untrained,
     quiet_transformers,
     resolve_device,
     resolve_precision,
+    tensors_hash,
     warn_of_unused_code,
     weights_dtype,
     weights_hash,
@@ -48,6 +50,7 @@ class _Request:
     precision: str
     device: torch.device
     remote: bool
+    untrained: bool
     load: dict[str, Any]
 
     def info(
@@ -62,7 +65,14 @@ class _Request:
     def pretrained(self, folder: Path, **options: Any) -> tuple[Any, bool]:
         """The model in ``folder`` and whether its pooler is trained."""
         dtype = weights_dtype(self.device, self.precision)
+        if self.untrained:
+            model = load_untrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+            return model, True
         return load_pretrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+
+    def weights(self, folder: Path, model: Any) -> str:
+        """Content key of the weights that ``model`` has."""
+        return tensors_hash(model) if self.untrained else weights_hash(folder)
 
 
 def load_encoder(
@@ -77,6 +87,7 @@ def load_encoder(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    untrained: bool = False,
     parts: Sequence[Mapping[str, Any]] = (),
     weights: Sequence[float] | None = None,
 ) -> Encoder:
@@ -94,6 +105,7 @@ def load_encoder(
         device: ``auto``, ``cpu``, ``cuda``, ….
         revision: hub branch, tag or commit.
         trust_remote_code: allow a model repository to bring its own code.
+        untrained: the same architecture with random weights, as a baseline.
         parts: for the name ``fused``: each part's arguments, before those given here.
         weights: for the name ``fused``: of each part.
 
@@ -104,6 +116,7 @@ def load_encoder(
     options = {
         "pooling": pooling, "layer": layer, "prompt": prompt, "max_tokens": max_tokens,
         "revision": revision, "precision": None if precision == "auto" else precision,
+        "untrained": untrained or None,
     }  # fmt: skip
     if parts:
         options |= {"modality": modality, "device": device, "trust_remote_code": trust_remote_code}
@@ -145,6 +158,7 @@ def _from_files(
         options["pooling"] or spec.pooling, options["layer"], options["prompt"],
         options["max_tokens"] or spec.max_tokens,
         resolve_precision(options["precision"] or "auto", device), device, remote,
+        bool(options["untrained"]),
         {k: v for k, v in again.items() if v is not None},
     )  # fmt: skip
     if (found.folder / MODULES).is_file():
@@ -167,6 +181,11 @@ def _load_sentence(request: _Request) -> Encoder:
 
 def _load_library(request: _Request) -> Encoder:
     """A model that runs inside sentence-transformers, as it is."""
+    if request.untrained:
+        raise EncoderError(
+            f"{request.name} runs inside sentence-transformers, which only loads trained models",
+            "Leave untrained out.",
+        )
     if request.layer is not None or request.pooling is not None:
         raise EncoderError(
             f"{request.name} has a pooling of its own, which no pooling or layer can replace",
@@ -255,7 +274,8 @@ def _vision(
     request: _Request, model: Any, folder: Path, pooling: str, trained: bool, project: Any = None
 ) -> VisionEncoder:
     processor = load_processor(folder, trust_remote_code=request.remote)
-    info = request.info("image", pooling, weights_hash(folder), describe_processing(processor))
+    weights = request.weights(folder, model)
+    info = request.info("image", pooling, weights, describe_processing(processor))
     return VisionEncoder(
         model, processor, info, request.device, pooler_trained=trained, project=project
     )
@@ -284,7 +304,7 @@ def _text(
         "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
         "pad_to": pad_to, "tokenizer": file_hashes(files),
     }  # fmt: skip
-    info = request.info("text", pooling, weights_hash(folder), processing)
+    info = request.info("text", pooling, request.weights(folder, model), processing)
     return TextEncoder(
         model, tokenizer, info, request.device, pooler_trained=trained, project=project
     )

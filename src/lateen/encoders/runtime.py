@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,46 @@ def load_pretrained(
         )
     without_cache(model)
     return model.eval().requires_grad_(False), not pooler
+
+
+def load_untrained(
+    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
+) -> Any:
+    """The model that ``folder`` describes with random weights of a fixed seed, for evaluation.
+
+    What is left of an encoder without its training is what its architecture does alone: the
+    baseline of an assessment. Its weights depend on the versions of torch and transformers.
+
+    Raises:
+        EncoderError: transformers cannot make this model.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    with quiet_transformers(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        try:
+            config = AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, **options
+            )
+            model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise EncoderError(
+                f"cannot make an untrained model of {folder}: {str(error).strip().splitlines()[0]}",
+                "Only models of transformers' own can be had untrained.",
+            ) from error
+    if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
+        model = model.get_encoder()
+    without_cache(model)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def tensors_hash(model: torch.nn.Module) -> str:
+    """Content key of a model's weights as they are in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return content_key(["untrained", digest.hexdigest()])
 
 
 def without_cache(model: torch.nn.Module) -> None:

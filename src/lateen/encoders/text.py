@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from lateen.encoders.base import EncoderInfo
+from lateen.encoders.base import Encoder, EncoderInfo, view_info
 from lateen.encoders.runtime import forward_pass, probing
 from lateen.errors import EncoderError
 
@@ -39,22 +40,37 @@ class TextNetwork(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask ``[n, length]``, padded on the right, to features ``[n, dim]``,
         float32."""
-        features = self._features(ids, mask).float()
-        if self._info.preprocessing.get("normalize"):
-            features = nn.functional.normalize(features, dim=-1)
-        return features
+        return self.pooled(self.run(ids, mask, hidden=self._info.layer is not None), mask)
 
-    def _features(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def run(self, ids: torch.Tensor, mask: torch.Tensor, *, hidden: bool) -> Any:
+        """The model's output for token ids and mask ``[n, length]``.
+
+        Args:
+            ids: padded on the right.
+            mask: 1 where there is a token.
+            hidden: with the hidden states of all layers.
+        """
         # Attention without a mask takes the fast path; batches of one length need none. A tower
         # trained at a fixed length was trained to attend to its padding, too.
         fixed = self._info.preprocessing.get("pad_to") is not None
         needed = None if fixed or bool(mask.all()) else mask
-        if self._info.pooling == "projection" and self.project is not None:
+        if self.projects:
             return torch.as_tensor(self.project(ids, needed))
-        layer = self._info.layer
-        output = self.model(
-            input_ids=ids, attention_mask=needed, output_hidden_states=layer is not None
-        )
+        return self.model(input_ids=ids, attention_mask=needed, output_hidden_states=hidden)
+
+    @property
+    def projects(self) -> bool:
+        """Whether the features are those of a dual tower's own projection."""
+        return self._info.pooling == "projection" and self.project is not None
+
+    def pooled(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
+        """What :meth:`run` gives, pooled: features ``[n, dim]``, float32."""
+        features = (output if self.projects else self._features(output, mask)).float()
+        if self._info.preprocessing.get("normalize"):
+            features = nn.functional.normalize(features, dim=-1)
+        return features
+
+    def _features(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
         if self._info.pooling == "pooler":
             if getattr(output, "pooler_output", None) is None:
                 raise EncoderError(
@@ -120,6 +136,7 @@ class TextEncoder:
         self.network = TextNetwork(model.to(device), info, project)
         self._tokenizer = tokenizer
         self._device = device
+        self._pooler_trained = pooler_trained
         self._settings = dict(info.preprocessing)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         self.info = info
@@ -153,6 +170,33 @@ class TextEncoder:
         with forward_pass(self._device, self.info.precision):
             features: torch.Tensor = self.network(ids, mask)
         return features.cpu()
+
+    def view(self, pooling: str | None = None, layer: int | None = None) -> TextEncoder:
+        """The same network with another pooling and layer; see
+        :class:`~lateen.encoders.ViewedEncoder`."""
+        info = view_info(self.info, pooling, layer)
+        if pooling is not None or layer is not None:
+            # What a sentence-transformers model does at its end is not done to other features.
+            info = replace(info, preprocessing={**info.preprocessing, "normalize": False})
+        return TextEncoder(
+            self.network.model, self._tokenizer, info, self._device,
+            pooler_trained=self._pooler_trained, project=self.network.project,
+        )  # fmt: skip
+
+    def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
+        """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
+        mine = [view for view in views if isinstance(view, TextEncoder)]
+        ids, mask = self._pad_batch(prepared)
+        hidden = any(view.info.layer is not None for view in mine)
+        with forward_pass(self._device, self.info.precision):
+            shared = self.network.run(ids, mask, hidden=hidden)
+            return [
+                view.network.pooled(
+                    view.network.run(ids, mask, hidden=False) if view.network.projects else shared,
+                    mask,
+                ).cpu()
+                for view in mine
+            ]
 
     def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from lateen.encoders.base import EncoderInfo
+from lateen.encoders.base import Encoder, EncoderInfo, view_info
 from lateen.encoders.runtime import forward_pass, probing, quiet_transformers
 from lateen.errors import EncoderError
 
@@ -74,6 +74,7 @@ class VisionEncoder:
         self._processor = processor
         self._device = device
         self._project = project
+        self._pooler_trained = pooler_trained
         self.info = info
         with probing(info.id):
             probe = self._probe()
@@ -119,6 +120,26 @@ class VisionEncoder:
             )
         return patches.float().cpu()
 
+    def view(self, pooling: str | None = None, layer: int | None = None) -> VisionEncoder:
+        """The same network with another pooling and layer; see
+        :class:`~lateen.encoders.ViewedEncoder`."""
+        return VisionEncoder(
+            self._model, self._processor, view_info(self.info, pooling, layer), self._device,
+            pooler_trained=self._pooler_trained, project=self._project,
+        )  # fmt: skip
+
+    def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
+        """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
+        mine = [view for view in views if isinstance(view, VisionEncoder)]
+        together = [view for view in mine if view.info.pooling != "projection"]
+        hidden = any(view.info.layer is not None for view in together)
+        with forward_pass(self._device, self.info.precision):
+            shared = together[0]._forward(prepared, hidden=hidden) if together else None
+            outputs = [shared if view in together else view._forward(prepared) for view in mine]
+            return [
+                view._pool(output).float().cpu() for view, output in zip(mine, outputs, strict=True)
+            ]
+
     @property
     def _image_size(self) -> tuple[int, int]:
         size = getattr(self._processor, "crop_size", None) or self._processor.size
@@ -131,7 +152,7 @@ class VisionEncoder:
         with forward_pass(self._device, self.info.precision):
             return self._forward([torch.zeros(3, height, width)])
 
-    def _forward(self, prepared: Sequence[torch.Tensor]) -> Any:
+    def _forward(self, prepared: Sequence[torch.Tensor], *, hidden: bool = False) -> Any:
         pixels = torch.stack(list(prepared)).to(self._device, memory_format=torch.channels_last)
         if self.info.pooling == "projection" and self._project is not None:
             return self._project(pixels)
@@ -140,7 +161,7 @@ class VisionEncoder:
             # Nothing is masked (mask_ratio 0), and ordered noise keeps the patches in order.
             patches = (self._model.config.image_size // self._model.config.patch_size) ** 2
             options["noise"] = torch.arange(patches, device=self._device).expand(len(pixels), -1)
-        hidden = self.info.layer is not None
+        hidden = hidden or self.info.layer is not None
         return self._model(pixel_values=pixels, output_hidden_states=hidden, **options)
 
     def _check(self, output: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from lateen.encoding.pipeline import default_batch, encode_items
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.files import folder_lock
 from lateen.store import Description, Store, StoreWriter
+from lateen.store.manifest import FeatureDtype
 
 # What a killed run may lose: about ten seconds of either on two CPU cores.
 SHARD_ITEMS = {"image": 2048, "text": 8192}
@@ -80,27 +82,88 @@ def encode(
         )  # fmt: skip
     if isinstance(ready, str):
         ready = load_encoder(ready, modality, **encoder_options)
-    chosen = _choose_column(dataset, column) if ready.info.modality == "text" else None
-    count, content = fingerprint(dataset, ready.info.modality, chosen)
-    description = Description(
-        modality=ready.info.modality, dim=ready.info.dim, encoder=ready.info.as_dict(),
-        encoder_key=ready.info.key, source=dataset.name, fingerprint=content,
-        column=chosen, dtype=dtype,
-        shard_items=shard_items or SHARD_ITEMS[ready.info.modality],
-    )  # fmt: skip
-    found = _finished(folder, description)
-    if found is not None:
-        return found  # readers need no lock
-    batch = batch_size or default_batch(ready.info.modality == "image")
-    device = resolve_device(encoder_options.get("device", "auto"))
-    conditions = {"batch": batch, "device": str(device)}
-    with folder_lock(folder, wait=wait):
-        writer = StoreWriter(folder, description, conditions=conditions, overwrite=overwrite)
-        if not writer.finished:
-            items = items_of(dataset, ready.info.modality, chosen)
-            encode_items(items, count, ready, writer, batch, workers)
+    return encode_views(
+        dataset, [ready], [folder], column=column, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
+        allow_empty=allow_empty, device=encoder_options.get("device", "auto"),
+    )[0]  # fmt: skip
+
+
+def encode_views(
+    dataset: Dataset,
+    views: Sequence[Encoder],
+    outs: Sequence[Path],
+    *,
+    column: str | None = None,
+    dtype: FeatureDtype = "float16",
+    batch_size: int | None = None,
+    shard_items: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    wait: bool = False,
+    allow_empty: bool = False,
+    device: str = "auto",
+) -> list[Store]:
+    """Encode layers and poolings of one network in one pass, each into a store of its own.
+
+    Every store has the bytes that encoding its view alone gives it, and those that are there
+    already are returned as they are.
+
+    Args:
+        dataset: what to encode.
+        views: one encoder, or several that are views of one network
+            (:class:`~lateen.encoders.ViewedEncoder`).
+        outs: the folder of each view's store.
+        column: the caption column, if the dataset has several.
+        dtype: of the features on disk.
+        batch_size: as :func:`encode` has it, like all that follow.
+        shard_items: what a killed run may lose.
+        workers: threads that decode and prepare.
+        overwrite: replace stores made differently.
+        wait: for another process that writes to one of ``outs``.
+        allow_empty: finish a store even if nothing could be encoded.
+        device: that the network is on.
+
+    Raises:
+        DataError: nothing to encode in the dataset, or no such caption column.
+        StoreError: one of ``outs`` holds something else.
+        BusyError: another process writes to one of ``outs``.
+    """
+    modality = views[0].info.modality
+    chosen = _choose_column(dataset, column) if modality == "text" else None
+    count, content = fingerprint(dataset, modality, chosen)
+    descriptions = [
+        Description(
+            modality=modality, dim=view.info.dim, encoder=view.info.as_dict(),
+            encoder_key=view.info.key, source=dataset.name, fingerprint=content,
+            column=chosen, dtype=dtype, shard_items=shard_items or SHARD_ITEMS[modality],
+        )
+        for view in views
+    ]  # fmt: skip
+    # Stores that are there need no lock to be read.
+    stores = [_finished(out, wanted) for out, wanted in zip(outs, descriptions, strict=True)]
+    missing = [index for index, store in enumerate(stores) if store is None]
+    if not missing:
+        return [store for store in stores if store is not None]
+    batch = batch_size or default_batch(modality == "image")
+    conditions = {"batch": batch, "device": str(resolve_device(device))}
+    with contextlib.ExitStack() as locks:
+        for index in sorted(missing, key=lambda index: str(outs[index])):
+            locks.enter_context(folder_lock(outs[index], wait=wait))
+        writers = {
+            index: StoreWriter(
+                outs[index], descriptions[index], conditions=conditions, overwrite=overwrite
+            )
+            for index in missing
+        }
+        todo = {index: writer for index, writer in writers.items() if not writer.finished}
+        if todo:
+            items = items_of(dataset, modality, chosen)
+            encoders = [views[index] for index in todo]
+            encode_items(items, count, encoders, list(todo.values()), batch, workers)
+        for writer in todo.values():
             writer.finish(allow_empty=allow_empty)
-    return Store.open(folder)
+    return [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
 
 
 def _check_positive(**counts: int | None) -> None:

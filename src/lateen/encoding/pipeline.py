@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from lateen.data import Skip, decode_image
-from lateen.encoders import Encoder
+from lateen.encoders import Encoder, ViewedEncoder
 from lateen.encoding.items import Item
 from lateen.errors import ImageError
 from lateen.progress import bar, log
@@ -41,67 +41,91 @@ class _Unit:
     skips: list[Skip] = field(default_factory=list)
 
 
-@dataclass
-class _ShardBuffer:
-    """What has been encoded of the shard being filled."""
+class _Target:
+    """One store being written, and what has been encoded of its next shard.
 
-    features: list[torch.Tensor] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    skips: list[dict[str, Any]] = field(default_factory=list)
-    items: int = 0
-    at_limit: int = 0
+    Args:
+        writer: of the store.
+    """
 
-    def add(self, unit: _Unit, features: torch.Tensor) -> None:
-        self.features.append(features)
-        self.ids += unit.ids
-        self.skips += [skip.as_dict() for skip in unit.skips]
-        self.items += unit.items
+    def __init__(self, writer: StoreWriter) -> None:
+        self.writer = writer
+        self._begin()
 
-    def write(self, writer: StoreWriter) -> None:
-        notes = {"texts at the token limit": self.at_limit} if self.at_limit else {}
-        writer.write(torch.cat(self.features), self.ids, self.skips, self.items, notes)
+    def _begin(self) -> None:
+        self._features: list[torch.Tensor] = []
+        self._ids: list[str] = []
+        self._skips: list[dict[str, Any]] = []
+        self._items = 0
+        self._at_limit = 0
+
+    def add(self, unit: _Unit, features: torch.Tensor, limit: int | None) -> None:
+        """Take the features of a unit, but for rows that are not finite: those are skips."""
+        finite = torch.isfinite(features).all(dim=1).tolist()
+        rows = list(zip(unit.ids, unit.sources, finite, strict=True))
+        reason = "the encoder gave NaN or infinity"
+        bad = [Skip(sample, reason, source) for sample, source, good in rows if not good]
+        self._features.append(features[torch.tensor(finite, dtype=torch.bool)] if bad else features)
+        self._ids += [sample for sample, _, good in rows if good]
+        self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
+        self._items += unit.items
+        self._at_limit += sum(_reaches(limit, tokens) for tokens in unit.prepared)
+
+    def write(self) -> None:
+        """Write the shard, and begin the next."""
+        notes = {"texts at the token limit": self._at_limit} if self._at_limit else {}
+        features = torch.cat(self._features)
+        self.writer.write(features, self._ids, self._skips, self._items, notes)
+        self._begin()
 
 
 def encode_items(
     items: Iterator[Item | Skip],
     count: int,
-    encoder: Encoder,
-    writer: StoreWriter,
+    encoders: Sequence[Encoder],
+    writers: Sequence[StoreWriter],
     batch: int,
     workers: int | None,
 ) -> None:
-    """Encode what ``writer`` does not have yet and write it shard by shard.
+    """Encode what ``writers`` do not have yet and write it shard by shard.
 
     Args:
         items: all items in order, also those already done.
         count: how many there are.
-        encoder: of the items' modality.
-        writer: the open store.
+        encoders: of the items' modality; several are views of one network, which runs once for all.
+        writers: the open store of each, all with shards of one size.
         batch: images, or thousands of tokens, per forward pass.
         workers: threads that prepare.
     """
-    image = encoder.info.modality == "image"
-    shard_items = writer.description.shard_items
-    limit = encoder.info.preprocessing.get("max_tokens")
-    todo = islice(items, writer.done, None)
-    cuts = _cut(todo, range(writer.done, count), shard_items, batch if image else shard_items)
+    first = encoders[0]
+    image = first.info.modality == "image"
+    shard_items = writers[0].description.shard_items
+    limit = None if image else first.info.preprocessing.get("max_tokens")
+    done = min(writer.done for writer in writers)
+    cuts = _cut(
+        islice(items, done, None), range(done, count), shard_items, batch if image else shard_items
+    )
     prepare = _prepare_images if image else _prepare_texts
-    buffer = _ShardBuffer()
-    if writer.done:
-        log.info("%s: going on at item %d of %d", writer.folder, writer.done, count)
+    targets = [_Target(writer) for writer in writers]
+    if done:
+        log.info("%s: going on at item %d of %d", writers[0].folder, done, count)
     name, noun = ("encoding images", "image") if image else ("encoding texts", "text")
-    with bar(count, name, noun, initial=writer.done) as progress:
-        for unit in _ahead(cuts, lambda cut: prepare(cut, encoder), workers):
+    with bar(count, name, noun, initial=done) as progress:
+        for unit in _ahead(cuts, lambda cut: prepare(cut, first), workers):
             if image:
-                features = _encode_images(unit, encoder)
+                features = _encode_images(unit, encoders)
                 progress.update(unit.items)
             else:
-                features = _encode_texts(unit, encoder, batch * 1024, progress.update)
-                buffer.at_limit += sum(_reaches(limit, tokens) for tokens in unit.prepared)
-            buffer.add(unit, _keep_finite(features, unit))
+                features = _encode_texts(unit, encoders, batch * 1024, progress.update)
+            # A killed run may have left some of several stores a shard further than others.
+            behind = [t for t in targets if t.writer.done <= done]
+            for target, mine in zip(targets, features, strict=True):
+                if target in behind:
+                    target.add(unit, mine, limit)
             if unit.ends_shard:
-                buffer.write(writer)
-                buffer = _ShardBuffer()
+                for target in behind:
+                    target.write()
+                done = min(writer.done for writer in writers)
 
 
 def _reaches(limit: int | None, prepared: Any) -> bool:
@@ -192,22 +216,34 @@ def _prepare_texts(cut: _Cut, encoder: Encoder) -> _Unit:
     return unit
 
 
-def _encode_images(unit: _Unit, encoder: Encoder) -> torch.Tensor:
+def _encode_images(unit: _Unit, encoders: Sequence[Encoder]) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder."""
     if not unit.prepared:
-        return torch.empty(0, encoder.info.dim)
-    return encoder.encode(unit.prepared)
+        return [torch.empty(0, encoder.info.dim) for encoder in encoders]
+    return _forward(unit.prepared, encoders)
 
 
 def _encode_texts(
-    unit: _Unit, encoder: Encoder, budget: int, done: Callable[[int], Any]
-) -> torch.Tensor:
-    """Features ``[n, dim]`` in input order, computed shortest first in batches of equal cost."""
-    features = torch.empty(len(unit.prepared), encoder.info.dim)
+    unit: _Unit, encoders: Sequence[Encoder], budget: int, done: Callable[[int], Any]
+) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder in input order, computed shortest first in batches of
+    equal cost."""
+    features = [torch.empty(len(unit.prepared), encoder.info.dim) for encoder in encoders]
     done(len(unit.skips))
     for batch in token_batches([len(tokens) for tokens in unit.prepared], budget):
-        features[batch] = encoder.encode([unit.prepared[i] for i in batch])
+        encoded = _forward([unit.prepared[i] for i in batch], encoders)
+        for mine, rows in zip(features, encoded, strict=True):
+            mine[batch] = rows
         done(len(batch))
     return features
+
+
+def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch.Tensor]:
+    first = encoders[0]
+    if len(encoders) == 1:
+        return [first.encode(prepared)]
+    assert isinstance(first, ViewedEncoder)
+    return first.encode_views(prepared, encoders)
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -225,15 +261,3 @@ def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _keep_finite(features: torch.Tensor, unit: _Unit) -> torch.Tensor:
-    """Drop rows with NaN or infinity from ``features`` and ``unit.ids``, recording each."""
-    finite = torch.isfinite(features).all(dim=1)
-    if bool(finite.all()):
-        return features
-    for row in torch.nonzero(~finite).flatten().tolist():
-        reason = "the encoder gave NaN or infinity"
-        unit.skips.append(Skip(unit.ids[row], reason, unit.sources[row]))
-    unit.ids = [i for i, good in zip(unit.ids, finite.tolist(), strict=True) if good]
-    return features[finite]

@@ -61,7 +61,7 @@ class Recipe(Section):
         if not isinstance(values, dict):
             raise RecipeError(f"{path} is not a recipe", "It must be a mapping of sections.")
         for dotted, text in (overrides or {}).items():
-            _assign(values, dotted, text)
+            assign(values, dotted, text)
         return cls.build(values)
 
     def save(self, path: Path) -> None:
@@ -138,7 +138,12 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _assign(values: dict[str, Any], dotted: str, text: Any) -> None:
+def assign(values: dict[str, Any], dotted: str, text: Any) -> None:
+    """Set the value at a dotted key in place; text is read as :func:`parse_value` reads it.
+
+    Raises:
+        RecipeError: the key leads through something that is no section.
+    """
     value = parse_value(text, dotted) if isinstance(text, str) else text
     *sections, last = dotted.split(".")
     for section in sections:

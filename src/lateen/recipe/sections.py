@@ -68,6 +68,7 @@ class _VisionEncoder(Section):
     precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
     revision: str | None = Field(None, description="hub branch, tag or commit")
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
 
 
 class FusedPart(_Part, _VisionEncoder):
@@ -93,6 +94,7 @@ class _TextEncoder(Section):
     precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
     revision: str | None = Field(None, description="hub branch, tag or commit")
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
 
 
 class FusedText(_Part, _TextEncoder):

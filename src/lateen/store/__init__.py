@@ -1,6 +1,7 @@
 """Feature stores: self-describing shards on disk, read a few rows at a time, joined by id."""
 
 from lateen.store.fusing import fuse
+from lateen.store.grid import pair_grid
 from lateen.store.importing import import_features
 from lateen.store.manifest import Description, Manifest
 from lateen.store.pairs import Pairs, TextColumn, pair
@@ -18,4 +19,5 @@ __all__ = [
     "fuse",
     "import_features",
     "pair",
+    "pair_grid",
 ]
