@@ -82,6 +82,32 @@ def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def clip_folder(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP, saved as the hub does."""
+    import torch
+    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32,
+                     "num_hidden_layers": 2, "num_attention_heads": 2,
+                     "max_position_embeddings": 16, "eos_token_id": 3, "bos_token_id": 2,
+                     "pad_token_id": 0},
+        vision_config={"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
+                       "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert_folder).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     """A folder with 24 pictures and a caption file; see ``toys.album``."""

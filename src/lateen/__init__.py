@@ -9,11 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lateen.assessment import assess as assess
+    from lateen.assessment import assess_stores as assess_stores
     from lateen.encoders import load_encoder as load_encoder
     from lateen.encoding import encode as encode
     from lateen.errors import LateenError as LateenError
     from lateen.evaluation import evaluate as evaluate
     from lateen.experiment import run as run
+    from lateen.planning import plan as plan
     from lateen.image_search import search as search
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
@@ -34,12 +37,15 @@ _HOMES = {
     "Pairs": "lateen.store",
     "Recipe": "lateen.recipe",
     "Store": "lateen.store",
+    "assess": "lateen.assessment",
+    "assess_stores": "lateen.assessment",
     "encode": "lateen.encoding",
     "evaluate": "lateen.evaluation",
     "fuse": "lateen.store",
     "import_features": "lateen.store",
     "load_encoder": "lateen.encoders",
     "pair": "lateen.store",
+    "plan": "lateen.planning",
     "run": "lateen.experiment",
     "search": "lateen.image_search",
     "train": "lateen.training",

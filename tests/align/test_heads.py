@@ -10,8 +10,8 @@ from torch import nn
 from lateen.align.heads import AlignmentHeads, build_head
 from lateen.align.networks import GLU
 from lateen.align.place import Place
-from lateen.errors import TrainingError
-from lateen.recipe import HeadSection
+from lateen.errors import RecipeError, TrainingError
+from lateen.recipe import HeadSection, Recipe
 
 
 def head_section(name: str, **values: object) -> HeadSection:
@@ -71,9 +71,12 @@ def test_depth_of_a_linear_head_is_refused() -> None:
         head_section("linear", depth=2)
 
 
-def test_two_identity_heads_are_refused() -> None:
-    with pytest.raises(ValueError, match="nothing to train"):
-        head_section("identity")
+def test_two_identity_heads_are_a_ready_clip_and_no_recipe_to_train() -> None:
+    heads = AlignmentHeads(head_section("identity", dim=4), 4, 4)
+    image = torch.randn(3, 4)
+    torch.testing.assert_close(heads.embed_image(image), F.normalize(image, dim=1))
+    with pytest.raises(RecipeError, match="nothing to train"):
+        Recipe.build({"head": {"name": "identity"}})
 
 
 def test_sharelock_leaves_the_image_features_as_they_are() -> None:

@@ -39,30 +39,6 @@ def broken() -> Brightness:
     raise AttributeError("mine to fix")
 
 
-@pytest.fixture(scope="session")
-def clip_folder(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config={"vocab_size": 60, "hidden_size": 16, "intermediate_size": 32,
-                     "num_hidden_layers": 2, "num_attention_heads": 2,
-                     "max_position_embeddings": 16, "eos_token_id": 3, "bos_token_id": 2,
-                     "pad_token_id": 0},
-        vision_config={"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
-                       "num_attention_heads": 2, "image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )  # fmt: skip
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    ).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(bert_folder).save_pretrained(folder)
-    return folder
-
-
 def test_your_own_encoder_by_dotted_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "my_package", sys.modules[__name__])
     encoder = load_encoder("my_package:brightness", "image")

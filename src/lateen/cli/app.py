@@ -9,7 +9,7 @@ import sys
 import cyclopts
 
 import lateen
-from lateen.cli import exchange, experiments, features, models
+from lateen.cli import assessment, exchange, experiments, features, models, planning
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError
 from lateen.files import is_disk_full
@@ -32,8 +32,8 @@ app = cyclopts.App(
 )
 for command in (
     models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
-    exchange.export, features.inspect, models.train, models.evaluate, models.search,
-    experiments.ablate,
+    exchange.export, features.inspect, assessment.assess, planning.plan, models.train,
+    models.evaluate, models.search, experiments.ablate,
 ):  # fmt: skip
     app.command(command, name=command.__name__.rstrip("_"))
 

@@ -53,11 +53,12 @@ def run_demo(out: Path, *, quick: bool = False) -> tuple[Path, list[TableData]]:
     world = generate_world(out / "world", **sizes)
     result = run(_recipe(world, quick), out / "run")
     shape = evaluate_classification(
-        result.model, world.folder / "unseen-shape", SHAPE_PROMPTS, out / "run/stores/unseen-shape"
-    )
+        result.model, images=world.folder / "unseen-shape", templates=SHAPE_PROMPTS,
+        cache=out / "run/stores/unseen-shape",
+    )  # fmt: skip
     colour = evaluate_classification(
-        result.model, world.folder / "unseen-colour", COLOUR_PROMPTS,
-        out / "run/stores/unseen-colour",
+        result.model, images=world.folder / "unseen-colour", templates=COLOUR_PROMPTS,
+        cache=out / "run/stores/unseen-colour",
     )  # fmt: skip
     tables = _tables(result, shape, colour)
     return _write_page(out, result, tables, shape, colour), tables

@@ -53,11 +53,11 @@ class BagOfWords:
         )  # fmt: skip
 
     def prepare(self, items: Sequence[str]) -> list[list[str]]:
-        """Texts to their different words in lower case, sorted."""
-        return [sorted(set(_WORD.findall(text.lower()))) for text in items]
+        """Texts to their different words in lower case, sorted; one without words has itself."""
+        return [sorted(set(_WORD.findall(text.lower()))) or [text] for text in items]
 
     def encode(self, prepared: Sequence[list[str]]) -> torch.Tensor:
-        """``[n, 2048]``; a text without words is all zeros."""
+        """``[n, 2048]``."""
         features = np.zeros((len(prepared), _BUCKETS), np.float32)
         for row, words in enumerate(prepared):
             for word in words:

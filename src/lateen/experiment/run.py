@@ -73,7 +73,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         LateenError: any stage's own errors.
     """
     refuse_several("run")
-    plan = with_absolute_paths(_as_recipe(recipe))
+    plan = with_absolute_paths(Recipe.of(recipe))
     folder = Path(out)
     clock = _Clock()
     with folder_lock(folder):
@@ -119,12 +119,6 @@ class _Clock:
         log.info("%s: %.1f s", stage, self.seconds[stage])
 
 
-def _as_recipe(recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    return Recipe.build(recipe) if isinstance(recipe, Mapping) else Recipe.load(Path(recipe))
-
-
 def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
     """The samples with these ids."""
     dataset = split_dataset(data, split)
@@ -158,7 +152,7 @@ def _evaluate(
         results["other_splits"] = by_split
     if plan.evaluate.classification is not None:
         results["classification"] = evaluate_classification(
-            model, plan.data.root / plan.evaluate.classification,
+            model, images=plan.data.root / plan.evaluate.classification,
             cache=folder / "stores" / f"evaluation-{model.vision_encoder.info.key[:8]}",
         )  # fmt: skip
     results["recipe"] = plan.model_dump(mode="json")

@@ -1,6 +1,62 @@
-"""Pure metrics: tensors in, numbers out; they know no model and no file."""
+"""Pure metrics: features, embeddings or numbers in, numbers out; they know no model and no file."""
 
-from lateen.metrics.classification import class_embeddings, classification
+from lateen.metrics.cka import cka
+from lateen.metrics.classification import (
+    class_embeddings,
+    classification,
+    confusion_matrix,
+    most_confused,
+)
+from lateen.metrics.correlation import (
+    Correlation,
+    CorrelationGap,
+    correlate,
+    correlate_grid,
+    correlation_gap,
+)
+from lateen.metrics.features import Features
+from lateen.metrics.knn import knn_accuracy
+from lateen.metrics.linear_probe import LinearProbe, linear_probe, linear_probe_folds
+from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn, nearest_neighbours
+from lateen.metrics.resampling import (
+    RecallHits,
+    bootstrap_difference,
+    bootstrap_recall,
+    bootstrap_scores,
+    percentile_interval,
+    recall_hits,
+)
 from lateen.metrics.retrieval import mean_recall, retrieval, retrieval_ranks
+from lateen.metrics.svcca import svcca
 
-__all__ = ["class_embeddings", "classification", "mean_recall", "retrieval", "retrieval_ranks"]
+__all__ = [
+    "Correlation",
+    "CorrelationGap",
+    "Features",
+    "LinearProbe",
+    "RecallHits",
+    "bootstrap_difference",
+    "bootstrap_recall",
+    "bootstrap_scores",
+    "cka",
+    "cknna",
+    "class_embeddings",
+    "classification",
+    "confusion_matrix",
+    "correlate",
+    "correlate_grid",
+    "correlation_gap",
+    "cycle_knn",
+    "knn_accuracy",
+    "linear_probe",
+    "linear_probe_folds",
+    "mean_recall",
+    "most_confused",
+    "mutual_knn",
+    "nearest_neighbours",
+    "percentile_interval",
+    "recall_hits",
+    "retrieval",
+    "retrieval_ranks",
+    "svcca",
+]

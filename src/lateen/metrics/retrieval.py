@@ -79,7 +79,7 @@ def retrieval(image: Tensor, text: Tensor, owner: Tensor, *, chunk: int = 256) -
         LateenError: an embedding holds NaN or infinity.
     """
     owner = owner.cpu().long()
-    captions = _captions(owner, len(image), len(text))
+    captions = captions_by_image(owner, len(image), len(text))
     return {
         "text_to_image": _recall(retrieval_ranks(text, image, owner[:, None], chunk=chunk)),
         "image_to_text": _recall(retrieval_ranks(image, text, captions, chunk=chunk)),
@@ -96,7 +96,7 @@ def mean_recall(result: Mapping[str, Any], cutoffs: Sequence[int] = (1, 5, 10)) 
     return float(sum(recalls) / len(recalls))
 
 
-def _captions(owner: Tensor, images: int, texts: int) -> Tensor:
+def captions_by_image(owner: Tensor, images: int, texts: int) -> Tensor:
     """Indices of every image's texts, ``[images, most texts of one image]``, padded with −1."""
     if owner.shape != (texts,) or texts == 0 or owner.min() < 0 or owner.max() >= images:
         raise DataError(

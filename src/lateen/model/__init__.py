@@ -2,11 +2,12 @@
 
 from transformers import AutoConfig, AutoModel
 
+from lateen.model.clip import clip_model, open_model
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
 from lateen.model.output import AlignedOutput
 
-__all__ = ["AlignedConfig", "AlignedModel", "AlignedOutput"]
+__all__ = ["AlignedConfig", "AlignedModel", "AlignedOutput", "clip_model", "open_model"]
 
 # So that transformers' own loaders know the folders that save_pretrained writes.
 AutoConfig.register(AlignedConfig.model_type, AlignedConfig, exist_ok=True)

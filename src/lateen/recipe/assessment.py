@@ -56,9 +56,6 @@ class _Candidate(Section):
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
     untrained: bool = Field(False, description="random weights in its architecture: a baseline")
     baseline: bool = Field(False, description="left out of correlations between encoders")
-    score: float | None = Field(
-        None, description="a figure of your own to hold against alignment, such as MTEB's average"
-    )
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
 
 
@@ -86,6 +83,9 @@ class TextCandidate(_Candidate):
     ] = Field((None,), description="poolings (the encoder's own if not given)")
     prompt: str | None = Field(None, description="put before every text (the encoder's own)")
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
+    score: float | None = Field(
+        None, description="a figure of your own to hold against alignment, such as MTEB's average"
+    )
     fuse: tuple[FusedText, ...] = Field(
         (), description="encoders fused with it, into one candidate"
     )
@@ -164,13 +164,23 @@ class AssessmentRecipe(Section):
     data: DataSection = DataSection()
     labelled: LabelledSection | None = Field(None, description="labelled set for kNN and probe")
     sweep: Sweep = Field(
-        "grid", description="every pair; or the first vision encoder with every text encoder; or "
-        "every vision encoder with the first text encoder"
+        "grid", description="grid: every pair; vision-anchored: one vision candidate with every "
+        "text candidate; language-anchored: every vision candidate with one text candidate"
     )  # fmt: skip
     vision: tuple[VisionCandidate, ...] = Field(min_length=1)
     text: tuple[TextCandidate, ...] = Field(min_length=1)
     probe: ProbeSection = ProbeSection()
     measure: MeasureSection = MeasureSection()
+
+    @model_validator(mode="after")
+    def _one_anchor(self) -> AssessmentRecipe:
+        counts = {
+            "vision-anchored": sum(len(c.pooling) * len(c.layer) for c in self.vision),
+            "language-anchored": sum(len(c.pooling) * len(c.layer) for c in self.text),
+        }
+        if counts.get(self.sweep, 1) > 1:
+            raise ValueError(f"a {self.sweep} sweep has one candidate on that side")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -203,8 +213,15 @@ class AssessmentRecipe(Section):
             assign(values, dotted, text)
         return cls.build(values)
 
+    @classmethod
+    def of(cls, recipe: AssessmentRecipe | str | Path | Mapping[str, Any]) -> AssessmentRecipe:
+        """A recipe from itself, from the path of a YAML file, or from its values."""
+        if isinstance(recipe, AssessmentRecipe):
+            return recipe
+        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
 
-_SECTIONS = {
+
+_SECTIONS: dict[str, type[Section]] = {
     "data": DataSection, "labelled": LabelledSection, "vision": VisionCandidate,
     "text": TextCandidate, "probe": ProbeSection, "measure": MeasureSection,
 }  # fmt: skip
@@ -216,7 +233,7 @@ def _explain(error: ValidationError) -> RecipeError:
     place = [str(part) for part in first["loc"]]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
-        section = _SECTIONS[place[0]] if len(place) > 1 else AssessmentRecipe
+        section: type[Section] = _SECTIONS[place[0]] if len(place) > 1 else AssessmentRecipe
         if "fuse" in place[1:-1]:
             section = FusedPart if place[0] == "vision" else FusedText
         return RecipeError(f"unknown key {where!r}", choices(place[-1], section.model_fields))

@@ -50,9 +50,15 @@ class Recipe(Section):
             raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), PRESETS))
         merged = _merge(PRESETS[preset], values)
         try:
-            return cls.model_validate(merged)
+            recipe = cls.model_validate(merged)
         except ValidationError as error:
             raise _explain(error) from error
+        if recipe.head.name == recipe.head.image_name == "identity" and not recipe.text.train:
+            raise RecipeError(
+                "two identity heads leave nothing to train",
+                "Choose another head.name; identity on both sides is what a ready CLIP has.",
+            )
+        return recipe
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -63,6 +69,13 @@ class Recipe(Section):
         for dotted, text in (overrides or {}).items():
             assign(values, dotted, text)
         return cls.build(values)
+
+    @classmethod
+    def of(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
+        """A recipe from itself, from the path of a YAML file, or from its values."""
+        if isinstance(recipe, Recipe):
+            return recipe
+        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
 
     def save(self, path: Path) -> None:
         """Write every value, also the defaults, so that the file alone re-runs to the same."""

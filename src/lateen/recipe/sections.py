@@ -159,8 +159,6 @@ class HeadSection(Section):
     def _one_linear_map(self) -> HeadSection:
         if self.depth > 1 and not {self.name, self.image_name} <= {"mlp", "glu", "identity"}:
             raise ValueError("only mlp and glu can be stacked: use depth 1")
-        if self.name == self.image_name == "identity":
-            raise ValueError("two identity heads leave nothing to train")
         return self
 
 

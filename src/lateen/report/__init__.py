@@ -1,5 +1,12 @@
 """Reports of plain data: contact sheets, plots, tables, and one-file HTML pages."""
 
+from lateen.report.assessment_plots import (
+    LayerScore,
+    Point,
+    heat_map,
+    layer_profile,
+    scatter_plot,
+)
 from lateen.report.page import Headline, Page
 from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
 from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, hero_sheet, save_png
@@ -16,21 +23,26 @@ from lateen.report.tables import (
 __all__ = [
     "Column",
     "Headline",
+    "LayerScore",
     "Page",
+    "Point",
     "SheetHit",
     "SheetRow",
     "TableData",
     "bar_chart",
     "classification_table",
     "contact_sheet",
+    "heat_map",
     "hero_sheet",
     "hits_table",
     "inspect_table",
     "ladder_plot",
+    "layer_profile",
     "per_class_table",
     "retrieval_table",
     "save_plot",
     "save_png",
+    "scatter_plot",
     "svg",
     "training_curve",
 ]

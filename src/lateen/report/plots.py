@@ -77,7 +77,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     panels = [(draw, rows) for draw, rows in drawings if rows]
     if not panels:
         raise UsageError("there is nothing to plot", "Give the rows of a run's metrics.jsonl.")
-    with _quiet_style():
+    with quiet_style():
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -90,7 +90,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]]) -> Figure:
             panel.margins(x=0.02)
             panel.grid(axis="y")
             panel.tick_params(length=0)
-        return _laid_out(figure)
+        return laid_out(figure)
 
 
 def bar_chart(
@@ -114,7 +114,7 @@ def bar_chart(
     if not values:
         raise UsageError("there is nothing to plot", "Give at least one class with its value.")
     bars = _ends(sorted(values.items(), key=lambda item: -item[1]), limit)
-    with _quiet_style():
+    with quiet_style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7.2, 0.55 + 0.27 * len(bars)), layout="constrained")
@@ -124,7 +124,7 @@ def bar_chart(
         drawn = axes.barh(places, lengths, height=0.66, color=BLUE)
         numbers = [f"{value:.1f}" for value in lengths]
         axes.bar_label(drawn, numbers, padding=4, color=INK)
-        names = [_short(name) for name, _ in bars]
+        names = [shortened(name) for name, _ in bars]
         axes.set_yticks(range(len(bars)), names, family=["DejaVu Sans", *families(names)])
         axes.set_ylim(len(bars) - 0.5, -0.5)
         axes.set_xlim(0, 108)
@@ -137,7 +137,7 @@ def bar_chart(
             axes.axvline(chance, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
             name = f"chance {chance:.1f}"
             axes.text(chance, -0.6, name, color=ORANGE, ha="left", va="bottom", size=9)
-        return _laid_out(figure)
+        return laid_out(figure)
 
 
 def ladder_plot(
@@ -161,7 +161,7 @@ def ladder_plot(
     panels = [(_measured_panel, measured, "measured here")]
     if any((published or {}).values()):
         panels.append((_published_panel, published or {}, "published, on other data"))
-    with _quiet_style():
+    with quiet_style():
         from matplotlib.figure import Figure
 
         size = (3.0 + 3.4 * len(panels), 1.0 + 0.42 * len(measured))
@@ -174,20 +174,20 @@ def ladder_plot(
             panel.set_xlabel("R@1 (%)")
             panel.grid(axis="both")
             panel.tick_params(length=0)
-        names = [_short(name) for name in measured]
+        names = [shortened(name) for name in measured]
         axes[0].set_yticks(range(len(names)), names, family=["DejaVu Sans", *families(names)])
         axes[0].set_ylim(len(names) - 0.5, -0.5)
         axes[0].tick_params(axis="y", labelcolor=INK)
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, frameon=False, loc="outside upper right", ncols=2,
                       labelcolor="linecolor")  # fmt: skip
-        return _laid_out(figure)
+        return laid_out(figure)
 
 
 def svg(figure: Figure) -> str:
     """``figure`` as SVG with its text as text and no background; the same figure, the same text."""
     buffer = io.StringIO()
-    with _quiet_style():
+    with quiet_style():
         figure.savefig(
             buffer,
             format="svg",
@@ -206,7 +206,7 @@ def save_plot(figure: Figure, path: Path) -> None:
     if path.suffix == ".svg":
         write_text(path, svg(figure))
     elif path.suffix == ".png":
-        with _quiet_style(), atomic_path(path) as temporary:
+        with quiet_style(), atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=200, facecolor=PAPER)
     else:
         raise UsageError(
@@ -215,7 +215,7 @@ def save_plot(figure: Figure, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_style() -> Iterator[None]:
+def quiet_style() -> Iterator[None]:
     """The style of all plots; matplotlib looks up fonts both when it makes and when it draws."""
     import matplotlib
 
@@ -225,7 +225,8 @@ def _quiet_style() -> Iterator[None]:
         yield
 
 
-def _laid_out(figure: Figure) -> Figure:
+def laid_out(figure: Figure) -> Figure:
+    """``figure`` with everything in its final place."""
     # The layout engine moves things a little at every drawing; once is enough, and repeatable.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -292,6 +293,7 @@ def _ends(ranked: Sequence[tuple[str, float]], limit: int) -> list[tuple[str, fl
     return [*ranked[:half], (f"… {hidden:,} more …", None), *ranked[-half:]]
 
 
-def _short(name: str) -> str:
+def shortened(name: str, length: int = 32) -> str:
+    """``name`` on one line, cut with ``…`` where it has more than ``length`` characters."""
     name = plain(name)
-    return name if len(name) <= 32 else name[:31] + "…"
+    return name if len(name) <= length else name[: length - 1] + "…"

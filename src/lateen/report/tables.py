@@ -36,7 +36,7 @@ class Column:
     """A column's heading, with its unit.
 
     Attributes:
-        name: the heading.
+        name: the heading; a line break in it counts on the terminal.
         decimals: makes it a column of right-aligned numbers.
         whole: its cells are never broken over lines in the terminal.
     """
@@ -114,7 +114,7 @@ class TableData:
     def markdown(self) -> str:
         """As a GitHub-flavoured Markdown table, with title and note around it."""
         sides = ["---" if column.decimals is None else "---:" for column in self.columns]
-        heads = [_markdown(column.name) for column in self.columns]
+        heads = [_markdown(plain(column.name)) for column in self.columns]
         body = [[_markdown(cell) for cell in row] for row in self.cells()]
         lines = ["| " + " | ".join(row) + " |" for row in [heads, sides, *body]]
         above = [f"**{_markdown(plain(self.title))}**", ""] if self.title else []

@@ -1,0 +1,260 @@
+"""Which encoders align: the public functions of the assessment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lateen.align.ranks import refuse_several
+from lateen.assessment.material import Material, from_recipe, from_stores
+from lateen.assessment.page import write_assessment_page
+from lateen.assessment.probing import Probe, probe
+from lateen.assessment.quality import quality
+from lateen.assessment.spaces import CaptionMeans, Measures, Rows, Space, compare
+from lateen.assessment.standings import Row, correlations, gaps, ranked, row, side
+from lateen.assessment.tables import leaderboard_csv
+from lateen.errors import UsageError
+from lateen.files import content_key, folder_lock, read_json, write_json, write_text
+from lateen.progress import bar, log
+from lateen.recipe import AssessmentRecipe
+from lateen.recipe.assessment import MeasureSection, ProbeSection
+from lateen.store import Store
+from lateen.store.manifest import library_versions
+
+LEADERBOARD = "leaderboard.json"
+ASSESSMENT = "assessment.json"
+
+
+def assess(
+    recipe: AssessmentRecipe | str | Path | Mapping[str, Any], out: str | Path
+) -> dict[str, Any]:
+    """Encode a recipe's candidates, probe every pair, and write who aligns with whom, and why.
+
+    What is already done, by content, is not done again: a further encoder costs that encoder.
+    ``out`` gets ``leaderboard.json`` (a list of rows, best first), ``leaderboard.csv``,
+    ``assessment.json`` (the rows with encoders, correlations and conditions), plots and
+    ``report.html``.
+
+    Args:
+        recipe: the path of a YAML file, its values, or an AssessmentRecipe.
+        out: the assessment's folder; a killed one goes on when called again.
+
+    Returns:
+        The JSON of ``assessment.json``.
+
+    Raises:
+        RecipeError: an unknown key or a value that does not fit.
+        EncoderError: a candidate cannot be loaded.
+        DataError: nothing to measure on.
+        BusyError: another process writes to ``out``.
+    """
+    refuse_several("assess")
+    plan = AssessmentRecipe.of(recipe)
+    folder = Path(out)
+    with folder_lock(folder):
+        begin = time.perf_counter()
+        material = from_recipe(plan, folder / "stores")
+        seconds = {"encode": time.perf_counter() - begin}
+        results = _measure(material, plan.probe, plan.measure, folder, seconds)
+        results = {"task": "assessment", "sweep": plan.sweep, **results}
+        results["recipe"] = plan.model_dump(mode="json")
+        _write(results, folder)
+    return results
+
+
+def assess_stores(
+    images: Sequence[Store | str | Path],
+    texts: Sequence[Store | str | Path],
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    holdout: float = 0.2,
+    missing: Literal["error", "drop"] = "error",
+    probe: Mapping[str, Any] | None = None,
+    measure: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Assess features that are on disk already, every image store with every text encoder.
+
+    Args:
+        images: image stores, each a candidate.
+        texts: text stores; those of one encoder are caption columns of one candidate.
+        out: the assessment's folder; see :func:`assess`.
+        labels: a CSV file (columns id, label) of images in the stores, for kNN and linear probe.
+        holdout: share of the images held out to judge on.
+        missing: what to do with ids that only some stores know: ``error``, or ``drop`` them.
+        probe: keys of the recipe's section of that name: ``preset``, ``head``, ``train``.
+        measure: likewise: ``k``, ``knn``, ``seed``, ….
+
+    Returns:
+        The JSON of ``assessment.json``.
+
+    Raises:
+        PairingError: stores that do not describe the same images.
+        RecipeError: an unknown key or a value that does not fit.
+        LateenError: any stage's own errors.
+    """
+    refuse_several("assess")
+    if missing not in ("error", "drop"):
+        raise UsageError(f"missing is {missing!r}", "It is 'error' or 'drop'.")
+    plan = AssessmentRecipe.build(
+        {"vision": [{"encoder": "stores"}], "text": [{"encoder": "stores"}],
+         "probe": dict(probe or {}), "measure": dict(measure or {})}
+    )  # fmt: skip
+    folder = Path(out)
+    opened = [
+        [store if isinstance(store, Store) else Store.open(store) for store in stores]
+        for stores in (images, texts)
+    ]
+    with folder_lock(folder):
+        material = from_stores(
+            *opened, labels=Path(labels) if labels else None, holdout=holdout, missing=missing,
+            seed=plan.measure.seed,
+        )  # fmt: skip
+        results = _measure(material, plan.probe, plan.measure, folder, {})
+        results = {"task": "assessment", "sweep": "grid", **results}
+        _write(results, folder)
+    return results
+
+
+def _measure(
+    material: Material, probing: ProbeSection, settings: MeasureSection, folder: Path,
+    seconds: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that is measured, as the values of ``assessment.json``."""
+    cache = folder / "results"
+
+    def timed(stage: str, work: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = work()
+        seconds[stage] = time.perf_counter() - begin
+        log.info("%s: %.1f s", stage, seconds[stage])
+        return result
+
+    material.check()
+    qualities = timed("quality", lambda: _qualities(material, settings, cache))
+    measures = timed("compare", lambda: _comparisons(material, settings, cache))
+    probes = timed("probe", lambda: _probes(material, probing, cache))
+    places = [(v, t) for v in range(len(material.vision)) for t in range(len(material.text))]
+    unranked = [
+        row(
+            material.vision[v], material.text[t], probes[v, t], qualities[v], measures[v, t],
+            settings,
+        )
+        for v, t in places
+    ]  # fmt: skip
+    rows = ranked(unranked, [probes[place] for place in places], settings)
+    vision = [
+        side(rows, c, "vision", {"knn": q.get("knn"), "linear_probe": q.get("linear_probe")})
+        for c, q in zip(material.vision, qualities, strict=True)
+    ]
+    text = [side(rows, c, "text", {"score": c.score}) for c in material.text]
+    return {
+        "rows": rows, "vision": vision, "text": text,
+        "correlations": correlations(rows, vision, text, settings),
+        "gaps": gaps(rows, vision, text, settings),
+        "conditions": _conditions(material, probing, settings, seconds),
+    }  # fmt: skip
+
+
+def _qualities(material: Material, settings: MeasureSection, cache: Path) -> list[dict[str, Any]]:
+    if not material.labelled:
+        return [{} for _ in material.vision]
+    with bar(len(material.vision), "kNN and linear probe", "encoder") as progress:
+        found = []
+        for train, test in material.labelled:
+            found.append(quality(train, test, settings, cache))
+            progress.update()
+    return found
+
+
+def _comparisons(
+    material: Material, settings: MeasureSection, cache: Path
+) -> dict[tuple[int, int], tuple[Measures, dict[str, str]]]:
+    """The measures of every pair, and why one is missing; each pair's in a file, by content."""
+    judged = material.judged
+    spaces: dict[tuple[str, int], Space] = {}
+
+    def space(kind: str, index: int) -> Space:
+        if (kind, index) not in spaces:
+            pairs = judged[index][0] if kind == "image" else judged[0][index]
+            features = (
+                Rows(pairs.image, pairs.image_rows)
+                if kind == "image"
+                else CaptionMeans(pairs.texts[0])
+            )
+            spaces[kind, index] = Space.of(features, settings)
+        return spaces[kind, index]
+
+    found = {}
+    with bar(len(judged) * len(judged[0]), "comparing spaces", "pair") as progress:
+        for v, line in enumerate(judged):
+            for t, pairs in enumerate(line):
+                key = content_key(["compare", pairs.key, settings.k, settings.svcca_dim])
+                path = cache / f"compare-{key[:16]}.json"
+                if not path.is_file():
+                    values, notes = compare(space("image", v), space("text", t))
+                    write_json(path, {"values": values, "notes": notes})
+                saved = read_json(path)
+                found[v, t] = (saved["values"], saved["notes"])
+                progress.update()
+    return found
+
+
+def _probes(material: Material, probing: ProbeSection, cache: Path) -> dict[tuple[int, int], Probe]:
+    recipe = probing.recipe(len(material.train[0][0]))
+    found = {}
+    count = len(material.vision) * len(material.text)
+    with bar(count, "probing", "pair") as progress:
+        for v, line in enumerate(material.train):
+            for t, pairs in enumerate(line):
+                found[v, t] = probe(pairs, material.judged[v][t], recipe, cache)
+                labels = material.vision[v].label, material.text[t].label
+                log.info("%s with %s: R@10 %.1f", *labels, found[v, t].mean(10))
+                progress.update()
+    return found
+
+
+def _conditions(
+    material: Material, probing: ProbeSection, settings: MeasureSection, seconds: dict[str, float]
+) -> dict[str, Any]:
+    judged, train = material.judged[0][0], material.train[0][0]
+    recipe = probing.recipe(len(train))
+    labelled = [part for parts in material.labelled[:1] for part in parts if part is not None]
+    return {
+        "images": len(judged), "captions": int(judged.texts[0].counts.sum()),
+        "train_images": len(train), "split": material.judged_on,
+        "caption_columns": [column.name for column in train.texts],
+        "labelled_images": sum(len(part.labels) for part in labelled),
+        "classes": len(material.classes), "k": settings.k, "measure": settings.model_dump(),
+        "probe": {"preset": recipe.preset, "head": recipe.head.model_dump(mode="json"),
+                  "train": recipe.train.model_dump(mode="json")},
+        "seed": settings.seed, "data": judged.key,
+        "labels": content_key([part.key for part in labelled]) if labelled else None,
+        "versions": library_versions(), "skipped": judged.dropped + train.dropped,
+        "duplicates": _duplicates(material), "seconds": seconds,
+    }  # fmt: skip
+
+
+def _duplicates(material: Material) -> dict[str, int]:
+    """Judged images, and captions, whose features another one has too: retrieval cannot tell them
+    apart. The encoder that tells the most apart counts."""
+    sides = {
+        "images": [Rows(line[0].image, line[0].image_rows) for line in material.judged],
+        "texts": [Rows(p.texts[0].store, p.texts[0].rows) for p in material.judged[0]],
+    }
+    return {name: min(map(_repeated, features)) for name, features in sides.items()}
+
+
+def _repeated(rows: Rows) -> int:
+    chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
+    return len(rows) - len({row.numpy().tobytes() for chunk in chunks for row in chunk})
+
+
+def _write(results: Mapping[str, Any], folder: Path) -> None:
+    rows: list[Row] = results["rows"]
+    write_json(folder / LEADERBOARD, rows)
+    write_text(folder / "leaderboard.csv", leaderboard_csv(results))
+    write_json(folder / ASSESSMENT, results)
+    write_assessment_page(results, folder)

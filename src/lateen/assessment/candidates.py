@@ -1,0 +1,217 @@
+"""The encoders that an assessment compares: each layer and pooling a candidate of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from lateen.data import Dataset
+from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
+from lateen.encoders.factory import is_factory
+from lateen.encoding import encode_views
+from lateen.errors import RecipeError
+from lateen.experiment.stages import encoder_options
+from lateen.files import content_key
+from lateen.progress import log
+from lateen.recipe import TextCandidate, VisionCandidate
+from lateen.store import Store, fuse
+
+Section = VisionCandidate | TextCandidate
+# What a section says besides the arguments of load_encoder.
+_NOT_OPTIONS = {"name", "encoder", "pooling", "layer", "fuse", "baseline", "score", "dtype"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to turn images, or texts, into features; and those features.
+
+    Attributes:
+        name: the encoder, short, as people call it.
+        label: the name with what tells this candidate from the others of that name; unique.
+        pooling: of the encoder, where it is known.
+        layer: hidden layer, ``None`` for the output.
+        stores: by split; of texts, one for each caption column.
+        baseline: whether it only stands for knowing nothing.
+        score: a figure of the user's own, of a text encoder.
+    """
+
+    name: str
+    label: str
+    pooling: str | None
+    layer: int | None
+    stores: Mapping[str, tuple[Store, ...]]
+    baseline: bool = False
+    score: float | None = None
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return next(iter(self.stores.values()))[0].dim
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is to be encoded under one name.
+
+    Attributes:
+        name: of the split.
+        dataset: its samples.
+        columns: its caption columns; none where only images count.
+    """
+
+    name: str
+    dataset: Dataset
+    columns: tuple[str, ...] = ()
+
+
+def encode_candidates(
+    sections: Sequence[Section], modality: Modality, splits: Sequence[Split], root: Path, out: Path
+) -> list[Candidate]:
+    """The sections' candidates with their features of every split.
+
+    The encoders are loaded one after the other, and each is run once for all its layers and
+    poolings; what is in ``out`` already is not run again.
+
+    Args:
+        sections: encoders, with the poolings and layers of each.
+        modality: of all.
+        splits: what to encode.
+        root: the folder that an encoder's folder may be relative to.
+        out: the folder of the stores.
+
+    Raises:
+        EncoderError: one cannot be loaded, or has no such pooling or layer.
+        RecipeError: two candidates are called the same.
+        DataError: there is nothing to encode in a split.
+    """
+    found: list[tuple[int, Candidate]] = []
+    for places in _families(sections).values():
+        views = [(place, view) for place in places for view in _views(sections[place])]
+        encoders = _load(sections[places[0]], [view for _, view in views], modality, root)
+        first = sections[places[0]]
+        keys = Counter(encoder.info.key for encoder in encoders)
+        if len(keys) < len(encoders):
+            raise RecipeError(
+                f"a pooling and layer of {first.encoder} is listed twice", "List each once."
+            )
+        stores = {split.name: _encode(encoders, first, split, modality, out) for split in splits}
+        for index, (place, _) in enumerate(views):
+            mine = {name: columns[index] for name, columns in stores.items()}
+            found.append((place, _candidate(sections[place], encoders[index], mine)))
+    return named_apart([candidate for _, candidate in sorted(found, key=lambda pair: pair[0])])
+
+
+def _families(sections: Sequence[Section]) -> dict[str, list[int]]:
+    """Places of the sections that are views of one network, so that it is loaded and run once."""
+    families: dict[str, list[int]] = {}
+    for place, section in enumerate(sections):
+        apart = {"name", "pooling", "layer", "baseline", "score"}
+        key = content_key([section.model_dump(mode="json", exclude=apart)])
+        families.setdefault(f"{place}" if section.fuse else key, []).append(place)
+    return families
+
+
+def _views(section: Section) -> list[tuple[str | None, int | None]]:
+    return list(product(section.pooling, section.layer))
+
+
+def _candidate(
+    section: Section, encoder: Encoder, stores: Mapping[str, tuple[Store, ...]]
+) -> Candidate:
+    info = encoder.info
+    name = section.name or _name(section, encoder)
+    baseline = section.baseline or section.untrained
+    score = section.score if isinstance(section, TextCandidate) else None
+    return Candidate(name, "", info.pooling, info.layer, stores, baseline, score)
+
+
+def _load(
+    section: Section, views: Sequence[tuple[str | None, int | None]], modality: Modality, root: Path
+) -> list[Encoder]:
+    options = section.model_dump(exclude=_NOT_OPTIONS)
+    encoders = load_views(below(root, section.encoder), modality, views, **options)
+    if not section.fuse:
+        return encoders
+    parts = [
+        load_encoder(below(root, part.encoder), modality, **encoder_options(part))
+        for part in section.fuse
+    ]
+    return [FusedEncoder([*encoders, *parts], [1.0, *(part.weight for part in section.fuse)])]
+
+
+def below(root: Path, encoder: str) -> str:
+    """The encoder's folder, where it is one: as it is named, or below ``root``."""
+    folders = (Path(encoder).expanduser(), root / encoder)
+    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), encoder)
+
+
+def _name(section: Section, encoder: Encoder) -> str:
+    if section.fuse or is_factory(section.encoder):
+        return encoder.info.id
+    name = Path(section.encoder).name
+    return f"{name} untrained" if section.untrained else name
+
+
+def _encode(
+    encoders: Sequence[Encoder], section: Section, split: Split, modality: Modality, out: Path
+) -> list[tuple[Store, ...]]:
+    """For each encoder the stores of a split: of images one, of texts one for each column."""
+    columns = split.columns if modality == "text" else (None,)
+    by_column = [_encode_column(encoders, section, split, column, out) for column in columns]
+    return list(zip(*by_column, strict=True))
+
+
+def _encode_column(
+    encoders: Sequence[Encoder], section: Section, split: Split, column: str | None, out: Path
+) -> list[Store]:
+    kind = "vision" if column is None else f"text-{column}"
+    first = encoders[0]
+    parts = first.parts if isinstance(first, FusedEncoder) else []
+    folders = [out / f"{split.name}-{kind}-{e.info.key[:8]}" for e in parts or encoders]
+    # A list of one is encoded alone; views of one network together.
+    groups = [[index] for index in range(len(parts))] or [list(range(len(encoders)))]
+    stores = [
+        store
+        for group in groups
+        for store in encode_views(
+            split.dataset, [(parts or encoders)[i] for i in group], [folders[i] for i in group],
+            column=column, dtype=section.dtype, overwrite=True,
+        )
+    ]  # fmt: skip
+    for store in stores:
+        log.info("%s: %d rows of %d values, %d skipped", store.path.name, len(store), store.dim,
+                 len(store.skipped))  # fmt: skip
+    if not isinstance(first, FusedEncoder):
+        return stores
+    path = out / f"{split.name}-{kind}-{first.info.key[:8]}"
+    return [fuse(stores, path, weights=first.weights, dtype=section.dtype, overwrite=True)]
+
+
+def named_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with labels that say no more than tells them apart.
+
+    Raises:
+        RecipeError: two candidates are called the same.
+    """
+    poolings = {c.name: {o.pooling for o in candidates if o.name == c.name} for c in candidates}
+
+    def label(candidate: Candidate) -> str:
+        words = [candidate.name]
+        if len(poolings[candidate.name]) > 1:
+            words.append(str(candidate.pooling))
+        if candidate.layer is not None:
+            words.append(f"layer {candidate.layer}")
+        return " · ".join(words)
+
+    result = [replace(candidate, label=label(candidate)) for candidate in candidates]
+    labels = Counter(candidate.label for candidate in result)
+    twice = next((name for name, count in labels.items() if count > 1), None)
+    if twice is not None:
+        raise RecipeError(
+            f"{labels[twice]} candidates are called {twice!r}",
+            "Leave out what is listed twice, or give each a name (name: …).",
+        )
+    return result

@@ -1,0 +1,201 @@
+"""What an assessment measures on: candidates, the pairs they share, and a labelled set."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lateen.align.inputs import check_features
+from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
+from lateen.assessment.quality import LabelledFeatures, Labels, class_names
+from lateen.data import ImageFolder, Sample
+from lateen.errors import DataError, UsageError
+from lateen.experiment.stages import caption_columns, open_split
+from lateen.recipe import AssessmentRecipe
+from lateen.store import Pairs, Store, pair_grid
+
+LABELLED, LABELLED_TEST = "labelled", "labelled-test"
+_FEWEST = 4  # two to contrast in training, two to tell apart in judging
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that is measured on.
+
+    Attributes:
+        vision: the vision candidates.
+        text: the text candidates.
+        train: pairs to train probes on, by vision and text candidate.
+        judged: pairs to judge on, likewise; all with the same images.
+        judged_on: the name of that split.
+        labelled: for each vision candidate labelled features to learn from, and those to be judged,
+            where they are others; empty where there is no labelled set.
+        classes: the names of the labelled set's classes.
+    """
+
+    vision: list[Candidate]
+    text: list[Candidate]
+    train: list[list[Pairs]]
+    judged: list[list[Pairs]]
+    judged_on: str
+    labelled: list[tuple[LabelledFeatures, LabelledFeatures | None]]
+    classes: list[str]
+
+    def check(self) -> None:
+        """Look at all features before anything is trained on them.
+
+        Raises:
+            TrainingError: features that nothing can be learned from.
+            DataError: too few images.
+        """
+        for grid, what in ((self.train, "train on"), (self.judged, "judge on")):
+            if 2 * len(grid[0][0]) < _FEWEST:
+                raise DataError(
+                    f"{len(grid[0][0])} images to {what} are too few: retrieval chooses among them",
+                    "Give more images with captions, in earnest hundreds.",
+                )
+        # Each candidate once, not each pair.
+        for row in self.train:
+            check_features(replace(row[0], texts=()))
+        for column in self.train[0]:
+            check_features(column)
+
+
+def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
+    """Encode the recipe's candidates on its splits and its labelled set.
+
+    Args:
+        plan: the recipe.
+        folder: of the stores; what is in it, by content, is not encoded again.
+
+    Raises:
+        DataError: a split or the labelled set cannot be read, or there are no captions.
+        EncoderError: a candidate cannot be loaded.
+    """
+    data = plan.data
+    sources = {"train": data.train, "validation": data.validation, "test": data.test}
+    judged_on = next((name for name in ("test", "validation") if sources[name]), "holdout")
+    splits = []
+    for name in ("train", judged_on):
+        source = sources.get(name)
+        if source is None:
+            continue
+        dataset = open_split(data, source, name)
+        columns = caption_columns(data) or dataset.columns
+        if not columns:
+            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+        splits.append(Split(name, dataset, tuple(columns)))
+    folders = _class_folders(plan)
+    class_splits = [Split(name, dataset) for name, dataset in folders.items()]
+    labels = {name: _folder_labels(dataset) for name, dataset in folders.items()}
+    classes = class_names(*labels.values()) if labels else []
+    root = data.root
+    vision = encode_candidates(plan.vision, "image", [*splits, *class_splits], root, folder)
+    text = encode_candidates(plan.text, "text", splits, root, folder)
+    grids = {split.name: _grid(vision, text, split.name) for split in splits}
+    if judged_on not in grids:
+        grids = _held_out(grids["train"], data.holdout, plan.measure.seed)
+    labelled = [_labelled(candidate, labels, classes) for candidate in vision if LABELLED in labels]
+    return Material(vision, text, grids["train"], grids[judged_on], judged_on, labelled, classes)
+
+
+def from_stores(
+    images: Sequence[Store], texts: Sequence[Store], *, labels: Path | None, holdout: float,
+    missing: Literal["error", "drop"], seed: int,
+) -> Material:  # fmt: skip
+    """Take features that are there already; a share of their images is held out to judge on.
+
+    Args:
+        images: one store for each vision candidate.
+        texts: text stores; those of one encoder are caption columns of one candidate.
+        labels: a CSV file with the columns id and label, of images in the stores.
+        holdout: share of the images.
+        missing: what to do with ids that only some stores know: ``error``, or ``drop`` them.
+        seed: of the choice of images.
+
+    Raises:
+        PairingError: stores that do not describe the same images.
+        DataError: labels that cannot be read or are of other images.
+        UsageError: a holdout outside (0, 1), or no store on one side.
+    """
+    if not 0 < holdout < 1:
+        raise UsageError(f"holdout is {holdout}", "Give a share of the images, such as 0.2.")
+    if not images or not texts:
+        raise UsageError("both images and texts are needed", "Give stores of each.")
+    by_encoder: dict[str, list[Store]] = {}
+    for store in texts:
+        by_encoder.setdefault(store.manifest.description.encoder_key, []).append(store)
+    vision = named_apart([_of_stores([store]) for store in images])
+    text = named_apart([_of_stores(stores) for stores in by_encoder.values()])
+    grid = pair_grid(images, list(by_encoder.values()), missing)
+    grids = _held_out(grid, holdout, seed)
+    labelled: list[tuple[LabelledFeatures, LabelledFeatures | None]] = []
+    classes: list[str] = []
+    if labels is not None:
+        found = _read_labels(labels)
+        classes = class_names(found)
+        labelled = [(LabelledFeatures.of(store, found, classes), None) for store in images]
+    return Material(vision, text, grids["train"], grids["holdout"], "holdout", labelled, classes)
+
+
+def _class_folders(plan: AssessmentRecipe) -> dict[str, ImageFolder]:
+    if plan.labelled is None:
+        return {}
+    places = {LABELLED: plan.labelled.train, LABELLED_TEST: plan.labelled.test}
+    return {
+        name: ImageFolder(plan.data.root / place)
+        for name, place in places.items()
+        if place is not None
+    }
+
+
+def _folder_labels(dataset: ImageFolder) -> Labels:
+    return {
+        sample.id: sample.label
+        for sample in dataset
+        if isinstance(sample, Sample) and sample.label is not None
+    }
+
+
+def _labelled(
+    candidate: Candidate, labels: dict[str, Labels], classes: list[str]
+) -> tuple[LabelledFeatures, LabelledFeatures | None]:
+    found = {
+        name: LabelledFeatures.of(candidate.stores[name][0], mine, classes)
+        for name, mine in labels.items()
+    }
+    return found[LABELLED], found.get(LABELLED_TEST)
+
+
+def _grid(vision: Sequence[Candidate], text: Sequence[Candidate], split: str) -> list[list[Pairs]]:
+    return pair_grid([c.stores[split][0] for c in vision], [c.stores[split] for c in text])
+
+
+def _held_out(grid: list[list[Pairs]], share: float, seed: int) -> dict[str, list[list[Pairs]]]:
+    """The same images held out of every pair, for they all have the same ids."""
+    halves = [[pairs.holdout(share, seed) for pairs in row] for row in grid]
+    return {
+        "train": [[rest for rest, _ in row] for row in halves],
+        "holdout": [[held for _, held in row] for row in halves],
+    }
+
+
+def _of_stores(stores: Sequence[Store]) -> Candidate:
+    description = stores[0].manifest.description
+    encoder: dict[str, Any] = dict(description.encoder)
+    name = Path(str(encoder["id"])).name
+    return Candidate(name, "", encoder.get("pooling"), encoder.get("layer"), {"all": tuple(stores)})
+
+
+def _read_labels(path: Path) -> Labels:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the labels in {path}: {error}", "Give a CSV file.") from error
+    if not rows or not {"id", "label"} <= set(rows[0]):
+        raise DataError(f"{path} has no columns id and label", "Write a header line: id,label.")
+    return {row["id"]: row["label"] for row in rows if row["id"] and row["label"]}

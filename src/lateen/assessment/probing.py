@@ -1,0 +1,79 @@
+"""Alignment probing: how well linear heads between two frozen encoders retrieve (METHODS §1.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.align.heads import AlignmentHeads
+from lateen.align.journal import CHECKPOINT
+from lateen.align.trainer import train
+from lateen.evaluation import project_rows
+from lateen.files import content_key, read_json, write_json
+from lateen.metrics import RecallHits, mean_recall, recall_hits, retrieval
+from lateen.recipe import HeadSection, Recipe, TrainSection
+from lateen.store import Pairs
+
+CUTOFF = 10  # the R@K that ranks
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What probing one pair of encoders gave.
+
+    Attributes:
+        retrieval: both directions, as :func:`lateen.metrics.retrieval` gives them.
+        hits: of every judged image, for intervals.
+    """
+
+    retrieval: dict[str, Any]
+    hits: RecallHits
+
+    def mean(self, cutoff: int) -> float:
+        """R@``cutoff`` in percent, mean of both directions."""
+        return mean_recall(self.retrieval, (cutoff,))
+
+
+def probe(pairs: Pairs, judged: Pairs, recipe: Recipe, folder: Path) -> Probe:
+    """Train linear heads on ``pairs`` and judge them on ``judged``; what is done is not done again.
+
+    The judged images choose nothing: the heads of the last step are taken.
+
+    Args:
+        pairs: features to train on, with all caption columns as positives.
+        judged: features of other images; the first caption column counts.
+        recipe: its head and training.
+        folder: of all probes; each has a file in it, by content.
+
+    Raises:
+        TrainingError: features that nothing can be learned from, or a loss that is not finite.
+    """
+    settings = [recipe.head.model_dump(mode="json"), recipe.train.model_dump(mode="json")]
+    key = content_key(["probe", pairs.key, judged.key, settings])
+    path = folder / f"probe-{key[:16]}.json"
+    if path.is_file():
+        saved = read_json(path)
+        return Probe(saved["retrieval"], RecallHits(**saved["hits"]))
+    heads = _train(pairs, recipe.head, recipe.train, folder / f"probe-{key[:16]}")
+    found = _judge(heads, judged)
+    write_json(path, {"retrieval": found.retrieval, "hits": found.hits.as_dict()})
+    return found
+
+
+def _train(pairs: Pairs, head: HeadSection, settings: TrainSection, out: Path) -> AlignmentHeads:
+    heads = train(pairs, head=head, settings=settings, out=out).heads
+    # The numbers are kept, not the heads: a grid of hundreds would fill the disk.
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return heads
+
+
+@torch.no_grad()
+def _judge(heads: AlignmentHeads, judged: Pairs) -> Probe:
+    column = judged.texts[0]
+    image = project_rows(heads.embed_image, judged.image, judged.image_rows)
+    text = project_rows(heads.embed_text, column.store, column.rows)
+    owner = torch.from_numpy(column.owner)
+    return Probe(retrieval(image, text, owner), recall_hits(image, text, owner))

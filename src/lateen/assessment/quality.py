@@ -1,0 +1,142 @@
+"""How good a vision encoder is by itself: kNN and linear probe on a labelled set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lateen.assessment.spaces import Rows
+from lateen.errors import DataError, LateenError
+from lateen.files import content_key, read_json, write_json
+from lateen.metrics import Features, knn_accuracy, linear_probe, linear_probe_folds
+from lateen.progress import log
+from lateen.recipe.assessment import MeasureSection
+from lateen.store import Store
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Rows of a store that have a label.
+
+    Attributes:
+        features: ``[n, d]``.
+        labels: ``[n]`` index of each row's class.
+        key: of their content.
+    """
+
+    features: Rows
+    labels: torch.Tensor
+    key: str
+
+    @classmethod
+    def of(cls, store: Store, labels: Labels, names: list[str]) -> LabelledFeatures:
+        """The rows of ``store`` whose id is in ``labels``.
+
+        Raises:
+            DataError: there is none.
+        """
+        rows = [row for row, sample in enumerate(store.ids) if sample in labels]
+        if not rows:
+            raise DataError(
+                f"none of the {len(store)} images in {store.path} has a label: their ids look like "
+                f"{store.ids[0]!r}, those with labels like {next(iter(labels))!r}",
+                "Give labels by the ids of the image stores.",
+            )
+        found = [labels[store.ids[row]] for row in rows]
+        place = {name: index for index, name in enumerate(names)}
+        target = torch.tensor([place[name] for name in found])
+        key = content_key([store.manifest.content, rows, found])
+        return cls(Rows(store, np.array(rows, dtype=np.int64)), target, key)
+
+
+def class_names(*parts: Labels) -> list[str]:
+    """The classes of a labelled set, sorted.
+
+    Raises:
+        DataError: fewer than two, or a part with other classes than the first.
+    """
+    names = sorted(set(parts[0].values()))
+    if len(names) < 2:
+        raise DataError(
+            f"the labelled set has {len(names)} classes, and one alone is always right",
+            "Give a folder with one subfolder of images for each of at least two classes.",
+        )
+    for other in parts[1:]:
+        unknown = sorted(set(other.values()) - set(names))
+        if unknown:
+            raise DataError(
+                f"the class {unknown[0]!r} of the labelled test part is not in its training part",
+                "Give both parts the same class folders.",
+            )
+    return names
+
+
+def quality(
+    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection, folder: Path
+) -> dict[str, Any]:
+    """kNN and linear-probe accuracy in percent; what is done, by content, is not done again.
+
+    Args:
+        train: labelled features.
+        test: features to be judged; without them all of ``train`` are, by the others.
+        settings: numbers of neighbours, temperature, seed.
+        folder: of the results.
+
+    Returns:
+        JSON-ready: ``knn`` (accuracy by number of neighbours, as text), ``linear_probe`` with its
+        ``accuracy`` and ``c``, ``notes`` where one is ``None``.
+    """
+    conditions = [settings.knn, settings.temperature, settings.seed]
+    key = content_key(["quality", train.key, test.key if test else None, conditions])
+    path = folder / f"quality-{key[:16]}.json"
+    if path.is_file():
+        done: dict[str, Any] = read_json(path)
+        return done
+    result: dict[str, Any] = {"knn": None, "linear_probe": None, "notes": {}}
+    try:
+        result["knn"] = _knn(train, test, settings)
+    except LateenError as error:
+        result["notes"]["knn"] = error.message
+    try:
+        result["linear_probe"] = _linear(train, test, settings.seed)
+    except LateenError as error:
+        result["notes"]["linear_probe"] = error.message
+    write_json(path, result)
+    return result
+
+
+def _knn(
+    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection
+) -> dict[str, float]:
+    gallery = len(train.labels) - (test is None)
+    ks = [k for k in settings.knn if k <= gallery]
+    if not ks:
+        raise DataError(f"{gallery} labelled images have fewer than {min(settings.knn)} neighbours",
+                        "Give more of them.")  # fmt: skip
+    if len(ks) < len(settings.knn):
+        log.warning("kNN of %d labelled images: only k up to %d", gallery, max(ks))
+    judged = (test.features, test.labels) if test else (None, None)
+    accuracy = knn_accuracy(
+        train.features, train.labels, *judged, ks=tuple(ks), temperature=settings.temperature
+    )
+    return {str(k): value for k, value in accuracy.items()}
+
+
+def _linear(train: LabelledFeatures, test: LabelledFeatures | None, seed: int) -> dict[str, Any]:
+    features = _all(train.features)
+    if test is None:
+        found = linear_probe_folds(features, train.labels, seed=seed)
+    else:
+        found = linear_probe(features, train.labels, _all(test.features), test.labels, seed=seed)
+    return {"accuracy": found.accuracy, "c": found.c}
+
+
+def _all(features: Features) -> torch.Tensor:
+    return features[0 : len(features)]

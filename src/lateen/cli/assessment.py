@@ -1,0 +1,103 @@
+"""The command that compares encoders: ``assess``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from lateen.cli.output import say, show_json, show_table
+from lateen.cli.overrides import Overrides, parse_overrides
+from lateen.errors import UsageError
+
+
+def assess(
+    recipe: Path | None = None,
+    /,
+    *overrides: Overrides,
+    out: Annotated[Path, Parameter(help="folder of the assessment")],
+    images: Annotated[
+        list[Path] | None,
+        Parameter(help="instead of a recipe: image stores, a candidate each",
+                  consume_multiple=True),
+    ] = None,
+    texts: Annotated[
+        list[Path] | None,
+        Parameter(help="with --images: text stores; those of one encoder are caption columns of "
+                  "one candidate", consume_multiple=True),
+    ] = None,
+    labels: Annotated[
+        Path | None, Parameter(help="with --images: CSV (id,label) for kNN and linear probe")
+    ] = None,
+    holdout: Annotated[
+        float | None, Parameter(help="with --images: share of images to judge on (0.2)")
+    ] = None,
+    missing: Annotated[
+        Literal["error", "drop"], Parameter(help="with --images: ids that only some stores have")
+    ] = "error",
+    limit: Annotated[int, Parameter(help="rows to print; all are in leaderboard.csv")] = 20,
+    json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
+) -> None:  # fmt: skip
+    """Find out which vision and language encoders align, before training on millions of pairs.
+
+    For every pair of candidates: alignment probing (linear heads, mean R@K of both directions with
+    an interval over images), CKA, mutual kNN, CKNNA, SVCCA, cycle kNN; for every vision encoder kNN
+    and linear-probe accuracy on a labelled set. Features are encoded once, an encoder's layers and
+    poolings in one pass; what is done, by content, is skipped.
+
+    A recipe lists the candidates; its keys can be overridden: `--data.root DIR --sweep grid
+    --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv, assessment.json
+    (with correlations and conditions), plots and report.html.
+
+    Parameters
+    ----------
+    recipe
+        YAML file (see recipes/assess-flickr8k.yaml).
+    """
+    from lateen.assessment import assess as assess_recipe
+    from lateen.assessment import assess_stores, assessment_tables, findings
+    from lateen.recipe import AssessmentRecipe
+
+    settings = parse_overrides(overrides)
+    if recipe is not None:
+        given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} belongs to an assessment without a recipe, and {recipe} is one",
+                    "Give a recipe, or stores.",
+                )
+        results = assess_recipe(AssessmentRecipe.load(recipe, settings), out)
+    else:
+        if not images or not texts:
+            raise UsageError(
+                "there is nothing to assess",
+                "Give a recipe, or --images STORE… and --texts STORE….",
+            )
+        results = assess_stores(
+            images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
+            missing=missing, **_sections(settings),
+        )  # fmt: skip
+    if json:
+        show_json(results["rows"])
+        return
+    show_table(*assessment_tables(results, limit))
+    for sentence in findings(results):
+        say(sentence)
+    say(f"leaderboard  {out / 'leaderboard.json'}")
+    say(f"report       {out / 'report.html'}")
+
+
+def _sections(settings: dict[str, str]) -> dict[str, Any]:
+    """``probe.train.lr`` and the like as the nested values of the sections probe and measure."""
+    from lateen.recipe.file import assign
+
+    values: dict[str, Any] = {}
+    for dotted, text in settings.items():
+        if dotted.split(".")[0] not in ("probe", "measure"):
+            raise UsageError(
+                f"unknown option --{dotted}", "Settings are --probe.KEY and --measure.KEY."
+            )
+        assign(values, dotted, text)
+    return values

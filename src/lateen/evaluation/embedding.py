@@ -1,0 +1,55 @@
+"""Embeddings of features, and what a number that comes of them depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lateen.files import content_key
+from lateen.model import AlignedModel
+from lateen.store import Store
+from lateen.store.manifest import library_versions
+
+_ROWS = 8192  # features projected at a time
+
+
+@torch.no_grad()
+def project_rows(
+    project: Callable[[Tensor], Tensor], features: Store | Tensor, rows: Sequence[int] | Any
+) -> Tensor:
+    """Embeddings ``[len(rows), dim]`` of these rows on the CPU, a few thousand at a time.
+
+    Args:
+        project: ``project_image`` or ``project_text`` of a model.
+        features: a store, or features ``[n, feature dim]``.
+        rows: which of them, in order.
+    """
+    parts = [project(features[rows[i : i + _ROWS]]).cpu() for i in range(0, len(rows), _ROWS)]
+    return torch.cat(parts)
+
+
+def conditions(model: AlignedModel, data: str) -> dict[str, Any]:
+    """What a number depends on: the model's weights, the data's content, library versions.
+
+    Args:
+        model: the evaluated model.
+        data: content key of the features.
+    """
+    return {"model": model_key(model), "data": data, "versions": library_versions()}
+
+
+def model_key(model: AlignedModel) -> str:
+    """Content key (64 hex digits) of a model's heads and of what its encoders are."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    sides = [
+        {k: v for k, v in getattr(model.config, side).items() if k not in ("id", "load")}
+        for side in ("vision", "text")
+    ]
+    return content_key([digest.hexdigest(), *sides])

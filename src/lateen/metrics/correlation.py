@@ -1,0 +1,292 @@
+"""Correlations that come with an interval, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lateen.errors import DataError
+from lateen.metrics.resampling import Interval, check_level, draws, percentile_interval
+
+Array = np.ndarray[Any, Any]
+
+_LEAST = 4  # points, or units: with 3 an interval has no degree of freedom left
+_CONSTANT = 1e-12  # of the largest value: a smaller range is rounding
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Two correlations with their intervals; all are ``None`` where there is a reason for it.
+
+    Attributes:
+        n: points.
+        pearson: Pearson's r.
+        pearson_interval: low and high.
+        spearman: Spearman's rank correlation.
+        spearman_interval: low and high.
+        reason: why there is no correlation.
+    """
+
+    n: int
+    pearson: float | None = None
+    pearson_interval: Interval | None = None
+    spearman: float | None = None
+    spearman_interval: Interval | None = None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CorrelationGap:
+    """By how much one Pearson correlation is above another.
+
+    Attributes:
+        n: points.
+        difference: ``r(x1, y) − r(x2, y)``.
+        interval: low and high.
+        reason: why there is no difference; the others are then ``None``.
+    """
+
+    n: int
+    difference: float | None = None
+    interval: Interval | None = None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def correlate(x: Sequence[float], y: Sequence[float], *, level: float = 0.95) -> Correlation:
+    """Correlation of independent points.
+
+    Pearson's interval is Fisher's, ``tanh(artanh r ± q / √(n − 3))``. Spearman's has the standard
+    error √((1 + r²/2) / (n − 3)) in its place (Bonett & Wright 2000); where all ranks agree, which
+    would leave it without width, r is taken halfway to that of one exchange of neighbours.
+
+    Args:
+        x: ``[n]``.
+        y: ``[n]``.
+        level: of confidence.
+
+    Raises:
+        DataError: different numbers of values, NaN or infinity.
+        UsageError: a level that is not between 0 and 1.
+    """
+    check_level(level)
+    u, v = _values(x, y)
+    reason = _no_correlation(u, v)
+    if reason:
+        return Correlation(len(u), reason=reason)
+    pearson, spearman = _points(u, v)
+    return Correlation(
+        len(u),
+        pearson, _fisher(pearson, 1.0, len(u), level),
+        spearman, _of_ranks(spearman, len(u), level),
+    )  # fmt: skip
+
+
+def correlate_grid(
+    x: Sequence[float],
+    y: Sequence[float],
+    rows: Sequence[Hashable],
+    columns: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Correlation:
+    """Correlation of points that share units, as pairs share encoders: they are not independent.
+
+    The correlations are those of :func:`correlate`. Their percentile intervals come from drawing
+    row units and column units with replacement, a point counting as often as its row times as often
+    as its column was drawn (the pigeonhole bootstrap, Owen 2007). A side with one unit does not
+    vary and is not drawn. Draws in which x or y is constant are left out.
+
+    Args:
+        x: ``[n]``.
+        y: ``[n]``.
+        rows: the row unit of every point ``[n]``, a vision encoder for instance.
+        columns: the column unit of every point ``[n]``.
+        level: of confidence.
+        resamples: draws.
+        seed: of the draws.
+
+    Raises:
+        DataError: different numbers of values, NaN or infinity.
+        UsageError: a level that is not between 0 and 1.
+    """
+    check_level(level)
+    u, v = _values(x, y)
+    units = [_units(side, len(u)) for side in (rows, columns)]
+    sizes = [int(unit.max(initial=-1)) + 1 for unit in units]
+    reason = _no_correlation(u, v) or _too_few_units(sizes)
+    if reason:
+        return Correlation(len(u), reason=reason)
+    weights = np.ones((resamples, len(u)))
+    for side, (unit, size) in enumerate(zip(units, sizes, strict=True)):
+        if size > 1:
+            weights *= np.concatenate(list(draws(size, resamples, seed + side)))[:, unit]
+    weights = weights[weights.any(axis=1)]
+    pearson = _interval(_weighted_pearson(weights, u, v), level, resamples)
+    ranks = _weighted_ranks(weights, u), _weighted_ranks(weights, v)
+    spearman = _interval(_weighted_pearson(weights, *ranks), level, resamples)
+    if pearson is None or spearman is None:
+        return Correlation(len(u), reason=_MOSTLY_CONSTANT)
+    points = _points(u, v)
+    return Correlation(len(u), points[0], pearson, points[1], spearman)
+
+
+def correlation_gap(
+    x1: Sequence[float],
+    x2: Sequence[float],
+    y: Sequence[float],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> CorrelationGap:
+    """By how much x1 tracks y better than x2 does: the difference of two Pearson correlations.
+
+    The percentile interval is from drawing points with replacement, for both at once. Draws in
+    which a side is constant are left out.
+
+    Args:
+        x1: ``[n]``.
+        x2: ``[n]``.
+        y: ``[n]``.
+        level: of confidence.
+        resamples: draws.
+        seed: of the draws.
+
+    Raises:
+        DataError: different numbers of values, NaN or infinity.
+        UsageError: a level that is not between 0 and 1.
+    """
+    check_level(level)
+    first, second, third = _values(x1, x2, y)
+    reason = _no_correlation(first, second, third)
+    if reason:
+        return CorrelationGap(len(third), reason=reason)
+    weights = np.concatenate(list(draws(len(third), resamples, seed)))
+    gaps = _weighted_pearson(weights, first, third) - _weighted_pearson(weights, second, third)
+    interval = _interval(gaps, level, resamples)
+    if interval is None:
+        return CorrelationGap(len(third), reason=_MOSTLY_CONSTANT)
+    difference = _points(first, third)[0] - _points(second, third)[0]
+    return CorrelationGap(len(third), difference, interval)
+
+
+_MOSTLY_CONSTANT = "in most draws one side is the same at every point"
+
+
+def _values(*sides: Sequence[float]) -> list[Array]:
+    values = [np.asarray(side, np.float64) for side in sides]
+    if len({v.shape for v in values}) > 1 or values[0].ndim != 1:
+        raise DataError(
+            f"sides of {' and '.join(str(v.size) for v in values)} values cannot be correlated",
+            "Give one number per point on every side.",
+        )
+    if not all(np.isfinite(v).all() for v in values):
+        raise DataError("a value to correlate is NaN or infinite", "Leave such points out.")
+    return values
+
+
+def _units(side: Sequence[Hashable], points: int) -> Array:
+    """Units numbered from 0, one per point."""
+    if len(side) != points:
+        raise DataError(
+            f"units of {len(side)} points do not fit {points} values",
+            "Name the row and the column of every point.",
+        )
+    numbers = {unit: index for index, unit in enumerate(dict.fromkeys(side))}
+    return np.array([numbers[unit] for unit in side], np.int64)
+
+
+def _no_correlation(*sides: Array) -> str | None:
+    """Why there is none."""
+    points = len(sides[0])
+    if points < _LEAST:
+        return f"{points} of the {_LEAST} points that an interval needs"
+    if any(np.ptp(side) <= _CONSTANT * np.abs(side).max() for side in sides):
+        return "one side is the same at every point"
+    return None
+
+
+def _too_few_units(sizes: Sequence[int]) -> str | None:
+    for size, name in zip(sizes, ("rows", "columns"), strict=True):
+        if 1 < size < _LEAST:
+            return f"points of {size} {name} are too few for an interval, which needs {_LEAST}"
+    if max(sizes) == 1:
+        return "all points share their row and their column"
+    return None
+
+
+def _points(x: Array, y: Array) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation."""
+    from scipy import stats  # takes a while to import, and few need it
+
+    return float(stats.pearsonr(x, y).statistic), float(stats.spearmanr(x, y).statistic)
+
+
+def _fisher(r: float, variance: float, n: int, level: float) -> Interval:
+    """Interval of a correlation whose artanh has the given variance × (n − 3)."""
+    from scipy import stats
+
+    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(variance / (n - 3))
+    with np.errstate(divide="ignore"):  # of r = 1 it is infinite, and the interval a point
+        z = np.arctanh(np.clip(r, -1, 1))
+    return float(np.tanh(z - half)), float(np.tanh(z + half))
+
+
+def _of_ranks(r: float, n: int, level: float) -> Interval:
+    """Interval of Spearman's correlation."""
+    halfway = 1 - 6 / (
+        n * (n * n - 1)
+    )  # one exchange of neighbours makes r = 1 − 12 / (n (n² − 1))
+    near = min(max(r, -halfway), halfway)
+    low, high = _fisher(near, 1 + near**2 / 2, n, level)
+    return (min(low, r), max(high, r))
+
+
+def _weighted_pearson(weights: Array, x: Array, y: Array) -> Array:
+    """Pearson's r for every draw.
+
+    Args:
+        weights: ``[draws, n]``, no row of zeros.
+        x: ``[n]``, or per draw ``[draws, n]``.
+        y: as ``x``.
+
+    Returns:
+        ``[draws]``; NaN where x or y is constant.
+    """
+    total = weights.sum(1, keepdims=True)
+    sides = []
+    for side in (x, y):
+        centred = side - (weights * side).sum(1, keepdims=True) / total
+        norm = np.sqrt((weights * centred**2).sum(1))
+        constant = norm <= _CONSTANT * np.sqrt(total[:, 0]) * np.abs(side).max()
+        sides.append(centred / np.where(constant, np.nan, norm)[:, None])
+    correlations: Array = (weights * sides[0] * sides[1]).sum(1).clip(-1, 1)
+    return correlations
+
+
+def _weighted_ranks(weights: Array, x: Array) -> Array:
+    """Mean rank of every point where point i counts ``weights[:, i]`` times: ``[draws, n]``."""
+    _, group = np.unique(x, return_inverse=True)
+    counts = np.zeros((len(weights), group.max() + 1))
+    np.add.at(counts.T, group, weights.T)
+    ranks: Array = (counts.cumsum(1) - counts / 2 + 0.5)[:, group]
+    return ranks
+
+
+def _interval(values: Array, level: float, resamples: int) -> Interval | None:
+    """Percentile interval of the draws that have a value; none where that is not even half."""
+    kept = values[np.isfinite(values)]
+    return percentile_interval(kept, level) if 2 * len(kept) >= resamples else None

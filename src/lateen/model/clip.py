@@ -1,0 +1,98 @@
+"""A ready CLIP or SigLIP as an AlignedModel, so that everything made for ours works on theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from lateen.encoders import Encoder, load_encoder
+from lateen.encoders.resolve import resolve
+from lateen.errors import EncoderError, ModelError
+from lateen.files import read_json
+from lateen.model.config import AlignedConfig
+from lateen.model.model import AlignedModel
+
+
+def clip_model(name: str, *, device: str = "auto", revision: str | None = None) -> AlignedModel:
+    """A dual-tower model of transformers (CLIP, SigLIP, …) with its own projections.
+
+    The heads are identities: the towers already end in the shared space.
+
+    Args:
+        name: a hub id or folder.
+        device: of both towers.
+        revision: hub branch, tag or commit.
+
+    Raises:
+        ModelError: it has no projection into one space.
+        EncoderError: it is not there, or is no dual-tower model.
+    """
+    vision, text = (_tower(name, modality, device, revision) for modality in ("image", "text"))
+    if vision.info.dim != text.info.dim:
+        raise ModelError(
+            f"the towers of {name} end in spaces of {vision.info.dim} and {text.info.dim} values",
+            "Align them with `lateen run`, as any two encoders.",
+        )
+    head = {"name": "identity", "vision": "identity", "dim": vision.info.dim, "dropout": 0.0}
+    config = AlignedConfig(vision=vision.info.as_dict(), text=text.info.as_dict(), head=head)
+    model = AlignedModel(config)
+    model.set_encoders(vision, text)
+    _take_scale(model, resolve(name, revision).folder)
+    model.eval()
+    return model
+
+
+def open_model(
+    place: str | Path, *, vision_encoder: str | None = None, text_encoder: str | None = None
+) -> AlignedModel:
+    """An AlignedModel, or a ready CLIP as one, by its folder or hub id.
+
+    Args:
+        place: where it is.
+        vision_encoder: of an AlignedModel: where its vision encoder is now.
+        text_encoder: likewise.
+
+    Raises:
+        ModelError: there is no such model.
+        EncoderError: it is of another kind.
+    """
+    if is_clip(place):
+        return clip_model(str(place))
+    return AlignedModel.from_pretrained(
+        place, vision_encoder=vision_encoder, text_encoder=text_encoder
+    )
+
+
+def is_clip(place: str | Path) -> bool:
+    """Whether a folder, or a hub id that is in the cache or the table of encoders, is a dual-tower
+    model of transformers."""
+    folder = Path(place).expanduser()
+    if not folder.is_dir():
+        if str(place).count("/") != 1:
+            return False
+        try:
+            folder = resolve(str(place)).folder
+        except EncoderError:
+            return False
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return "vision_config" in config and "text_config" in config
+
+
+def _tower(name: str, modality: str, device: str, revision: str | None) -> Encoder:
+    return load_encoder(
+        name, "image" if modality == "image" else "text", pooling="projection", device=device,
+        revision=revision,
+    )  # fmt: skip
+
+
+def _take_scale(model: AlignedModel, folder: Path) -> None:
+    """The model's own logit scale and bias, where its weights are safetensors."""
+    targets = {"logit_scale": model.logit_scale, "logit_bias": model.logit_bias}
+    with torch.no_grad():
+        model.logit_bias.zero_()
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(str(path), framework="pt") as file:
+                for name in targets.keys() & set(file.keys()):
+                    targets[name].copy_(file.get_tensor(name).reshape(()))

@@ -1,0 +1,249 @@
+"""The whole assessment, on pictures of one colour and words that name it."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toys
+
+from lateen.align.trainer import train as real_train
+from lateen.assessment import assess, assess_stores, probing
+from lateen.encoding import encode
+from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
+from lateen.store import Store, import_features
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with every training."""
+    done: list[int] = []
+
+    def train(*arguments: Any, **named: Any) -> Any:
+        done.append(1)
+        return real_train(*arguments, **named)
+
+    monkeypatch.setattr(probing, "train", train)
+    return done
+
+
+def test_a_grid_from_images_to_report(
+    plan: dict[str, Any], tmp_path: Path, trainings: list[int]
+) -> None:
+    results = assess(plan, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert rows == results["rows"]
+    assert len(rows) == len(trainings) == 9
+    assert [row["rank"] for row in rows] == list(range(1, 10))
+    scores = [row["probe"]["R@10"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    for row in rows:
+        low, high = row["probe"]["interval"]
+        assert low <= row["probe"]["R@10"] <= high
+        assert 0 <= row["mutual_knn"] <= 1
+        assert -1 <= row["cka_unbiased"] <= row["cka"] <= 1
+        assert row["notes"] == {}
+    assert rows[0]["ties_with_best"]
+    colours = [row for row in rows if row["vision"] == "toys:colour_encoder"]
+    assert all(row["knn"] == row["linear_probe"] == 100 for row in colours)
+    views = {(row["vision_label"], row["pooling"], row["layer"]) for row in rows}
+    assert ("vit · cls+mean", "cls+mean", None) in views
+    assert {(row["text_label"], row["text_layer"]) for row in rows} >= {
+        ("bert · layer 1", 1), ("bert", None),
+    }  # fmt: skip
+    assert {side["label"]: side["score"] for side in results["text"]}["toys:word_encoder"] == 7
+    conditions = results["conditions"]
+    assert (conditions["images"], conditions["train_images"]) == (15, 45)
+    assert (conditions["labelled_images"], conditions["classes"]) == (60, 6)
+    assert conditions["probe"]["preset"] == "probe-small"
+    with (tmp_path / "out" / "leaderboard.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 9
+    assert "toys:colour_encoder" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_further_encoder_costs_that_encoder(
+    plan: dict[str, Any], tmp_path: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vision = plan["vision"]
+    first = assess({**plan, "vision": vision[:1]}, tmp_path / "out")
+    assert len(trainings) == 6
+    encoded: list[str] = []
+    real = toys.ColourEncoder.encode
+    monkeypatch.setattr(
+        toys.ColourEncoder, "encode", lambda *given: encoded.append("colour") or real(*given)
+    )
+    monkeypatch.setattr(
+        "lateen.encoders.vision.VisionEncoder.encode_views",
+        lambda *_: pytest.fail("the ViT ran again"),
+    )
+    both = assess(plan, tmp_path / "out")
+    assert len(trainings) == 9
+    assert encoded
+    old = {(r["vision_label"], r["text_label"]): r["probe"] for r in first["rows"]}
+    new = {(r["vision_label"], r["text_label"]): r["probe"] for r in both["rows"]}
+    assert {pair: new[pair] for pair in old} == old
+    assess(plan, tmp_path / "out")
+    assert len(trainings) == 9
+
+
+def test_an_anchored_sweep_has_one_candidate_on_a_side(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    anchored = {**plan, "sweep": "language-anchored"}
+    with pytest.raises(RecipeError, match="language-anchored sweep has one candidate"):
+        assess(anchored, tmp_path / "out")
+    results = assess({**anchored, "text": plan["text"][1:]}, tmp_path / "out")
+    assert len(results["rows"]) == 3
+    assert not [c for c in results["correlations"] if c["over"] == "pairs"]
+
+
+def test_fused_encoders_are_candidates(
+    plan: dict[str, Any], tmp_path: Path, vit_folder: Path
+) -> None:
+    fused = {"encoder": str(vit_folder), "pooling": "cls", "fuse": ["toys:colour_encoder"]}
+    results = assess(
+        {**plan, "vision": [fused], "text": plan["text"][1:], "labelled": None}, tmp_path / "out"
+    )
+    row = results["rows"][0]
+    assert row["vision"] == f"{vit_folder.name} + toys:colour_encoder"
+    assert results["vision"][0]["dim"] == 16 + 6
+    assert row["knn"] is None
+    assert row["linear_probe"] is None
+
+
+def test_more_neighbours_than_samples_leave_a_note_and_no_number(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    few = {**plan["measure"], "k": 15, "knn": [3, 100]}
+    small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:], "measure": few}
+    row = assess(small, tmp_path / "out")["rows"][0]
+    assert row["mutual_knn"] is None
+    assert "15" in row["notes"]["mutual_knn"]
+    assert row["cka"] > 0
+    assert row["knn"] == 100
+    with pytest.raises(DataError, match="the labelled set has 1 classes"):
+        assess({**small, "labelled": "album"}, tmp_path / "other")
+
+
+def test_what_an_encoder_could_not_read_leaves_for_all(
+    plan: dict[str, Any], world: Path, tmp_path: Path
+) -> None:
+    (world / "album" / "images" / "007.png").write_bytes(b"not a picture")
+    results = assess({**plan, "labelled": None}, tmp_path / "out")
+    assert results["conditions"]["images"] + results["conditions"]["train_images"] == 59
+
+
+WRONG: list[tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] = [
+    (lambda p: p | {"visoin": []}, RecipeError, "unknown key 'visoin'. Did you mean 'vision'"),
+    (lambda p: p | {"vision": []}, RecipeError, "'vision' cannot be"),
+    (lambda p: p | {"text": [{"encoder": "x", "poling": "mean"}]}, RecipeError,
+     "unknown key 'text.0.poling'. Did you mean 'pooling'"),
+    (lambda p: p | {"vision": [{"pooling": "cls"}]}, RecipeError, "has no 'vision.0.encoder'"),
+    (lambda p: p | {"probe": {"train": {"lrr": 1}}}, RecipeError, "Did you mean 'train.lr'"),
+    (lambda p: p | {"probe": {"preset": "prob"}}, RecipeError, "the presets are auto, small"),
+    (lambda p: p | {"vision": p["vision"] + p["vision"][1:]}, RecipeError,
+     "a pooling and layer of toys:colour_encoder is listed twice"),
+    (lambda p: p | {"vision": p["vision"] + [p["vision"][0] | {"precision": "float32"}]},
+     RecipeError, "2 candidates are called 'vit · cls'"),
+    (lambda p: p | {"labelled": "nowhere"}, DataError, "nowhere"),
+    (lambda p: p | {"measure": {"level": 2}}, RecipeError, "'measure.level' cannot be 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "kind", "message"), WRONG)
+def test_what_cannot_be_is_said(
+    change: Callable[[dict[str, Any]], Any], kind: type[Exception], message: str,
+    plan: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    with pytest.raises(kind) as error:
+        assess(change(plan), tmp_path / "out")
+    assert message in str(error.value)
+
+
+@pytest.fixture
+def stores(world: Path) -> tuple[Store, Store, Store]:
+    """Two image stores and a text store of the album."""
+    album = world / "album"
+    colours = encode(album / "images", toys.ColourEncoder(), world / "colours")
+    return (
+        colours,
+        noise(world / "noise", colours.ids),
+        encode(album / "train.jsonl", toys.WordEncoder(), world / "words"),
+    )
+
+
+def noise(path: Path, ids: list[str], **changes: Any) -> Store:
+    features = np.random.default_rng(0).normal(size=(len(ids), 5)).astype(np.float32)
+    np.save(path.with_suffix(".npy"), changes.get("features", features))
+    return import_features(
+        path.with_suffix(".npy"), path, ids=ids, modality="image", encoder=path.name
+    )
+
+
+SMALL: dict[str, Any] = {
+    "probe": {"head": {"dim": 8}, "train": {"batch": 16, "epochs": 4, "lr": 0.01}},
+    "measure": {"k": 3, "knn": [3], "resamples": 100, "svcca_dim": 2},
+}
+
+
+def test_stores_are_assessed_as_they_are(
+    stores: tuple[Store, Store, Store], tmp_path: Path
+) -> None:
+    colours, noises, words = stores
+    labels = tmp_path / "labels.csv"
+    names = [list(toys.COLOURS)[i % 6] for i in range(60)]
+    labels.write_text(
+        "id,label\n" + "".join(f"{i},{n}\n" for i, n in zip(colours.ids, names, strict=True))
+    )
+    results = assess_stores(
+        [colours, noises], [words], tmp_path / "out", labels=labels, holdout=0.5, **SMALL
+    )
+    first, second = results["rows"]
+    assert (first["vision"], second["vision"]) == ("toys:colour_encoder", "noise")
+    assert first["probe"]["R@10"] > second["probe"]["R@10"]
+    assert not second["ties_with_best"]
+    assert (first["knn"], results["conditions"]["images"]) == (100, 30)
+    assert second["knn"] < 60
+    labels.write_text("name,class\na,b\n")
+    with pytest.raises(DataError, match="no columns id and label"):
+        assess_stores([colours], [words], tmp_path / "o", labels=labels, **SMALL)
+    labels.write_text("id,label\nx,red\ny,blue\n")
+    with pytest.raises(DataError, match=r"none of the 60 images .* has a label"):
+        assess_stores([colours], [words], tmp_path / "o", labels=labels, **SMALL)
+
+
+def test_stores_that_do_not_fit_are_refused(
+    stores: tuple[Store, Store, Store], tmp_path: Path
+) -> None:
+    colours, _, words = stores
+    other = noise(tmp_path / "other", ["zebra.png", *colours.ids[1:]])
+    with pytest.raises(PairingError, match=r"'zebra\.png'"):
+        assess_stores([colours, other], [words], tmp_path / "o", **SMALL)
+    dropped = assess_stores([colours, other], [words], tmp_path / "o", missing="drop", **SMALL)
+    assert dropped["conditions"]["images"] + dropped["conditions"]["train_images"] == 59
+    flat = noise(tmp_path / "flat", colours.ids, features=np.tile(np.arange(5.0), (60, 1)))
+    with pytest.raises(TrainingError, match=r"all 48 rows of .*flat are the same"):
+        assess_stores([colours, flat], [words], tmp_path / "o2", **SMALL)
+    with pytest.raises(UsageError, match="holdout is 1"):
+        assess_stores([colours], [words], tmp_path / "o3", holdout=1, **SMALL)
+    with pytest.raises(UsageError, match="both images and texts"):
+        assess_stores([], [words], tmp_path / "o4", **SMALL)
+
+
+def test_copies_are_counted(stores: tuple[Store, Store, Store], tmp_path: Path) -> None:
+    colours, _, words = stores
+    twins = noise(tmp_path / "twins", colours.ids, features=np.repeat(np.eye(30), 2, 0))
+    results = assess_stores([twins], [words], tmp_path / "o", holdout=0.5, **SMALL)
+    counted = results["conditions"]["duplicates"]
+    held = [i for i, row in enumerate(colours.ids) if row in judged_ids(twins, words)]
+    assert counted["images"] == len(held) - len({i // 2 for i in held}) > 0
+    assert counted["texts"] > 30  # six colours name 60 captions
+
+
+def judged_ids(images: Store, texts: Store) -> set[str]:
+    from lateen.store import pair
+
+    return set(pair(images, texts).holdout(0.5)[1].ids)
