@@ -247,3 +247,30 @@ def judged_ids(images: Store, texts: Store) -> set[str]:
     from lateen.store import pair
 
     return set(pair(images, texts).holdout(0.5)[1].ids)
+
+
+@pytest.mark.real
+def test_trained_encoders_are_ahead_of_those_that_know_nothing(real: Path, tmp_path: Path) -> None:
+    """On 240 photographs: the order of the four pairs that nobody would doubt."""
+    lines = (real / "flickr8k" / "dev.csv").read_text().splitlines()
+    (tmp_path / "c.csv").write_text("\n".join(lines[: 1 + 5 * 240]) + "\n")
+    baselines = "lateen.encoders.baselines"
+    results = assess(
+        {
+            "data": {"root": str(tmp_path), "images": str(real / "flickr8k" / "images"),
+                     "train": "c.csv", "holdout": 0.4},
+            "vision": [
+                {"encoder": str(real / "encoders" / "mobilenet-v2"), "pooling": "pooler"},
+                {"encoder": f"{baselines}:raw_pixels", "baseline": True},
+            ],
+            "text": [{"encoder": "all-MiniLM-L6-v2"}, {"encoder": f"{baselines}:bag_of_words"}],
+        },
+        tmp_path / "out",
+    )  # fmt: skip
+    rows = {(row["vision"], row["text"]): row for row in results["rows"]}
+    best = rows["mobilenet-v2", "all-MiniLM-L6-v2"]
+    blind = rows["raw pixels", "all-MiniLM-L6-v2"]
+    assert best["rank"] == 1
+    for measure in ("cka_unbiased", "mutual_knn", "cknna", "cycle_knn", "svcca"):
+        assert best[measure] > blind[measure]
+    assert best["probe"]["interval"][0] > blind["probe"]["interval"][1]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+_FIRST = 10  # rows shown before the pictures; all of them stand below
 
 
 def write_assessment_page(results: Results, folder: Path) -> Path:
@@ -47,7 +48,7 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     page = Page("Which encoders align?", _subtitle(results))
     page.headline(_headlines(results)).text(_measured(results))
     page.section("Findings").text("\n\n".join(findings(results)))
-    page.section("Every pair").table(leaderboard_table(results))
+    page.section("The best pairs").table(leaderboard_table(results, _FIRST))
     if HEAT_MAP in figures:
         page.figure(figures[HEAT_MAP], "Rows and columns by their means, the highest first.")
     _add_predictors(page, results, figures)
@@ -56,6 +57,8 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     page.section("Encoders")
     for table in encoder_tables(results):
         page.table(table)
+    if len(results["rows"]) > _FIRST:
+        page.section("Every pair").table(leaderboard_table(results))
     page.section("What each number is").facts(definitions(results))
     page.section("Conditions").facts(_facts(results))
     page.section("Remarks").text("\n\n".join(_remarks(results)))

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lateen.cli.output import say, show_json, show_table
-from lateen.cli.overrides import Overrides, parse_overrides
+from lateen.cli.overrides import parse_overrides
 from lateen.errors import UsageError
 
 
 def assess(
-    recipe: Path | None = None,
-    /,
-    *overrides: Overrides,
+    *recipe: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="YAML file (see "
+                       "recipes/assess-flickr8k.yaml), then --section.key value")
+    ],
     out: Annotated[Path, Parameter(help="folder of the assessment")],
     images: Annotated[
         list[Path] | None,
@@ -49,26 +50,22 @@ def assess(
     A recipe lists the candidates; its keys can be overridden: `--data.root DIR --sweep grid
     --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv, assessment.json
     (with correlations and conditions), plots and report.html.
-
-    Parameters
-    ----------
-    recipe
-        YAML file (see recipes/assess-flickr8k.yaml).
     """
     from lateen.assessment import assess as assess_recipe
     from lateen.assessment import assess_stores, assessment_tables, findings
     from lateen.recipe import AssessmentRecipe
 
-    settings = parse_overrides(overrides)
-    if recipe is not None:
+    named = bool(recipe) and not recipe[0].startswith("--")
+    settings = parse_overrides(recipe[named:])
+    if named:
         given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout}
         for option, value in given.items():
             if value is not None:
                 raise UsageError(
-                    f"{option} belongs to an assessment without a recipe, and {recipe} is one",
+                    f"{option} belongs to an assessment without a recipe, and {recipe[0]} is one",
                     "Give a recipe, or stores.",
                 )
-        results = assess_recipe(AssessmentRecipe.load(recipe, settings), out)
+        results = assess_recipe(AssessmentRecipe.load(Path(recipe[0]), settings), out)
     else:
         if not images or not texts:
             raise UsageError(

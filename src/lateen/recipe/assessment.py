@@ -209,6 +209,11 @@ class AssessmentRecipe(Section):
             raise RecipeError(
                 f"{path} is not a recipe of an assessment", "See recipes/assess-flickr8k.yaml."
             )
+        if isinstance(values.get("vision"), dict):
+            raise RecipeError(
+                f"{path} names one vision encoder: it is a recipe of `lateen run`",
+                "An assessment lists candidates; see recipes/assess-flickr8k.yaml.",
+            )
         for dotted, text in (overrides or {}).items():
             assign(values, dotted, text)
         return cls.build(values)

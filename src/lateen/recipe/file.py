@@ -66,6 +66,11 @@ class Recipe(Section):
         values = read_yaml(path, "recipe") or {}
         if not isinstance(values, dict):
             raise RecipeError(f"{path} is not a recipe", "It must be a mapping of sections.")
+        if isinstance(values.get("vision"), list):
+            raise RecipeError(
+                f"{path} lists candidates: it is a recipe of `lateen assess`",
+                "Give one that names one vision and one text encoder; see recipes/.",
+            )
         for dotted, text in (overrides or {}).items():
             assign(values, dotted, text)
         return cls.build(values)

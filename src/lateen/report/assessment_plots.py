@@ -240,7 +240,7 @@ def _write_numbers(axes: Axes, grid: np.ndarray, decimals: int) -> None:
 def _name_cells(
     axes: Axes, rows: Sequence[str], columns: Sequence[str], size: float, slant: float
 ) -> None:
-    tall, wide = ([shortened(name, 28) for name in names] for names in (rows, columns))
+    tall, wide = ([shortened(name, 32) for name in names] for names in (rows, columns))
     axes.set_yticks(np.arange(len(tall)) + 0.5, tall, size=size, family=_name_font(tall))
     axes.set_xticks(
         np.arange(len(wide)) + 0.5, wide, size=size, family=_name_font(wide), rotation=slant,

@@ -294,6 +294,7 @@ def _ends(ranked: Sequence[tuple[str, float]], limit: int) -> list[tuple[str, fl
 
 
 def shortened(name: str, length: int = 32) -> str:
-    """``name`` on one line, cut with ``…`` where it has more than ``length`` characters."""
-    name = plain(name)
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """``name`` on one line, ``…`` in its middle where it has more than ``length`` characters: the
+    end often is what tells names apart."""
+    name, tail = plain(name), length // 3
+    return name if len(name) <= length else f"{name[: length - 1 - tail]}…{name[-tail:]}"
