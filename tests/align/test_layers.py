@@ -7,7 +7,7 @@ from torch import nn
 
 from lateen.align.layers import Dropout, gate, linear
 from lateen.align.place import Place
-from lateen.align.products import matmul
+from lateen.products import matmul
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -49,7 +49,8 @@ def document(folder) -> str:
 
 def test_the_page_has_every_part_and_its_plots_are_beside_it(folder, document):
     read = Reader(document)
-    for heading in ("Findings", "The best pairs", "Every pair", "What predicts alignment", "Layers", "Encoders",
+    for heading in ("Findings", "The best pairs", "Every pair", "What predicts alignment",
+                    "Layers", "Encoders",
                     "What each number is", "Conditions", "Remarks"):  # fmt: skip
         assert f"\n{heading}\n" in read.text
     assert {path.name for path in folder.iterdir()} == {

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lateen.errors import DataError, LateenError
-from lateen.metrics.retrieval import mean_recall, retrieval, retrieval_ranks
+from lateen.metrics.retrieval import cross_ranks, mean_recall, retrieval, retrieval_ranks
 
 # Three images and four captions; score[caption, image] is caption · image.
 SCORES = torch.tensor(
@@ -115,3 +115,28 @@ def test_embeddings_that_are_not_finite_are_refused(value: float, side: str) -> 
 def test_owners_that_do_not_fit_are_refused(owner: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         retrieval(torch.eye(3), torch.eye(3), torch.tensor(owner))
+
+
+@pytest.mark.parametrize("tile", [1, 5, 64, 4096])
+def test_one_pass_gives_the_ranks_of_one_pass_for_each_direction(tile: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    owner = torch.cat([torch.arange(300), torch.randint(0, 300, (500,), generator=generator)])
+    owner = owner[torch.randperm(800, generator=generator)]
+    image = F.normalize(torch.randn(300, 16, generator=generator), dim=-1)
+    image[250:] = image[:50]  # copies: ties with the right ones
+    text = F.normalize(image[owner] + torch.randn(800, 16, generator=generator), dim=-1)
+    text[700:] = text[:100]
+    by_text, by_image = cross_ranks(image, text, owner, tile=tile)
+    captions = torch.full((300, int(torch.bincount(owner).max())), -1)
+    for i in range(300):
+        mine = (owner == i).nonzero()[:, 0]
+        captions[i, : len(mine)] = mine
+    assert torch.equal(by_text, retrieval_ranks(text, image, owner[:, None]))
+    assert torch.equal(by_image, retrieval_ranks(image, text, captions))
+
+
+def test_collapsed_embeddings_score_nothing_across_tiles() -> None:
+    same = F.normalize(torch.rand(1, 33), dim=-1).expand(701, -1)
+    by_text, by_image = cross_ranks(same, same.repeat(2, 1), torch.arange(701).repeat(2), tile=96)
+    assert by_text.unique().tolist() == [701]
+    assert by_image.unique().tolist() == [2 * 701 - 1]

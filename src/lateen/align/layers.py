@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lateen.align.place import Place
-from lateen.align.products import autocast_dtype, matmul
+from lateen.products import autocast_dtype, matmul
 
 GATE_LIMIT = 1000.0
 _IN_CACHE = 2**19  # values of a chunk that elementwise work passes over several times
@@ -68,7 +68,7 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
-    """``layer(x)`` for ``[n, in]``, with the products of :func:`~lateen.align.products.matmul`."""
+    """``layer(x)`` for ``[n, in]``, with the products of :func:`~lateen.products.matmul`."""
     product: Tensor = _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return product
 

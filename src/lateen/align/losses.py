@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lateen.align.products import autocast_dtype, matmul
+from lateen.products import autocast_dtype, matmul
 from lateen.align.ranks import ALONE, Ranks
 from lateen.errors import UsageError
 

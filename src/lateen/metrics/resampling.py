@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import DataError, UsageError
-from lateen.metrics.retrieval import captions_by_image, retrieval_ranks
+from lateen.metrics.retrieval import cross_ranks
 
 Array = np.ndarray[Any, Any]
 Interval = tuple[float, float]
@@ -53,12 +53,10 @@ def recall_hits(
         DataError: ``owner`` does not fit, or an image has no text.
         LateenError: an embedding holds NaN or infinity.
     """
+    by_text, by_image = cross_ranks(image, text, owner)
     owner = owner.cpu().long()
-    captions = captions_by_image(owner, len(image), len(text))
-    by_text = retrieval_ranks(text, image, owner[:, None])
-    by_image = retrieval_ranks(image, text, captions)
     return RecallHits(
-        (captions >= 0).sum(1).tolist(),
+        torch.bincount(owner, minlength=len(image)).tolist(),
         {
             f"R@{k}": torch.bincount(owner[by_text <= k], minlength=len(image)).tolist()
             for k in cutoffs
