@@ -87,12 +87,30 @@ def test_commands_on_flickr8k_run(real: Path, workplace: Path) -> None:
         (folder / photo.name).symlink_to(photo)
     encoder = real / "encoders" / "mobilenet-v2"
     there = [w for w in commands() if "path/to/flickr8k" in " ".join(w)]
-    assert [words[1] for words in there] == ["run", "evaluate", "search"]
+    assert [words[1] for words in there] == ["plan", "run", "evaluate", "search"]
     for words in there:
         words = [w.replace("path/to/flickr8k", str(small)) for w in words]
-        if words[1] == "run":
+        if words[1] in ("plan", "run"):
             words[2] = str(ROOT / words[2])
-            words += ["--vision.encoder", str(encoder), "--vision.pooling", "pooler"]
+            words += ["--vision.encoder", str(encoder)]
         if words[1] == "search":
             words[words.index("--images") + 1] = str(folder)
         run(words)
+
+
+@pytest.mark.real
+def test_the_assessment_runs_on_a_little_of_the_real_data(real: Path, workplace: Path) -> None:
+    """After the commands on Flickr8k, whose small copy it reads."""
+    data = workplace / "data"
+    data.mkdir()
+    (data / "flickr8k").symlink_to(workplace / "flickr8k")
+    (data / "encoders").symlink_to(real / "encoders")
+    for name in ("tench", "church"):
+        (data / "imagenette-mini" / name).mkdir(parents=True)
+        for photo in sorted((real / "imagenette-mini" / name).iterdir())[:12]:
+            (data / "imagenette-mini" / name / photo.name).symlink_to(photo)
+    [words] = [w for w in commands() if w[1:2] == ["assess"]]
+    words = [w.replace("path/to/data", str(data)) for w in words]
+    words[2] = str(ROOT / words[2])
+    run([*words, "--probe.train.epochs", "1", "--measure.knn", "[5]"])
+    assert (workplace / "runs" / "assess" / "report.html").is_file()

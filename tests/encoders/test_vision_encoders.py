@@ -324,3 +324,10 @@ def test_real_encoders_load_without_torchvision(real: Path) -> None:
     assert vit.info.dim == 384
     with pytest.raises(EncoderError, match="no pooling 'pooler'"):
         load_encoder(str(real / "encoders/vit-tiny"), "image", pooling="pooler")
+
+
+def test_a_convolutional_network_has_a_pooling_of_its_own(resnet_folder: Path) -> None:
+    encoder = load_encoder(str(resnet_folder), "image")
+    named = load_encoder(str(resnet_folder), "image", pooling="pooler")
+    assert encoder.info.pooling == "pooler"
+    assert encoder.info.key == named.info.key

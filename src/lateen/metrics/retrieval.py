@@ -164,6 +164,11 @@ def mean_recall(result: Mapping[str, Any], cutoffs: Sequence[int] = (1, 5, 10)) 
     return float(sum(recalls) / len(recalls))
 
 
+def rsum(result: Mapping[str, Any]) -> float:
+    """Sum of R@1, R@5 and R@10 of both directions: at most 600."""
+    return 6 * mean_recall(result)
+
+
 def _captions_by_image(owner: Tensor, images: int, texts: int) -> Tensor:
     """Indices of every image's texts, ``[images, most texts of one image]``, padded with −1."""
     if owner.shape != (texts,) or texts == 0 or owner.min() < 0 or owner.max() >= images:
