@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from lateen.encoders import load_encoder as load_encoder
     from lateen.encoding import encode as encode
     from lateen.errors import LateenError as LateenError
+    from lateen.evaluation import compare as compare
     from lateen.evaluation import evaluate as evaluate
     from lateen.experiment import run as run
-    from lateen.planning import plan as plan
     from lateen.image_search import search as search
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
+    from lateen.planning import plan as plan
     from lateen.recipe import Recipe as Recipe
     from lateen.store import Pairs as Pairs
     from lateen.store import Store as Store
@@ -39,6 +40,7 @@ _HOMES = {
     "Store": "lateen.store",
     "assess": "lateen.assessment",
     "assess_stores": "lateen.assessment",
+    "compare": "lateen.evaluation",
     "encode": "lateen.encoding",
     "evaluate": "lateen.evaluation",
     "fuse": "lateen.store",

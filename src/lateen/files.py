@@ -28,6 +28,22 @@ def content_key(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def make_folder(path: str | Path) -> Path:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        LateenError: a file is in its place, or it may not be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LateenError(
+            f"the folder {folder} cannot be made ({error.strerror})", "Give another folder."
+        ) from error
+    return folder
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (64 hex digits) of a file's bytes."""
     digest = hashlib.sha256()

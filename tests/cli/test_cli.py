@@ -210,7 +210,7 @@ def test_debug_shows_the_trace() -> None:
 
 
 COMMANDS = ["demo", "run", "ablate", "keys", "encode", "fuse", "import", "export", "inspect",
-            "train", "evaluate", "search", "assess", "plan"]  # fmt: skip
+            "train", "evaluate", "compare", "search", "assess", "plan"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -245,10 +245,31 @@ def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "LateenError", "Pairs", "Recipe", "Store", "assess",
-        "assess_stores", "encode", "evaluate", "fuse", "import_features", "load_encoder", "pair",
-        "plan", "run", "search", "train",
+        "assess_stores", "compare", "encode", "evaluate", "fuse", "import_features",
+        "load_encoder", "pair", "plan", "run", "search", "train",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'serve'"):
         lateen.serve  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_has_a_remedy(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lateen.store.Store.open", fail)
+    code, _, shown = call(capsys, "inspect", "anything")
+    assert code == 1
+    assert shown.startswith("error: there is not enough memory.")
+    assert len(shown.splitlines()) == 1

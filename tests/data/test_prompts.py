@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from lateen.data.prompts import TEMPLATES, class_name, class_prompts
-from lateen.errors import UsageError
+from lateen.data.prompts import (
+    DOMAIN_TEMPLATES,
+    TEMPLATES,
+    class_name,
+    class_prompts,
+    read_templates,
+)
+from lateen.errors import DataError, UsageError
 
 
 def test_folder_names_become_words() -> None:
@@ -45,3 +53,30 @@ def test_the_article_fits_the_sound(name: str, expected: str) -> None:
 def test_a_template_without_a_place_for_the_name_is_an_error() -> None:
     with pytest.raises(UsageError, match="no place for the class name"):
         class_prompts("tench", ["a photo of something"])
+
+
+def test_prompts_taken_as_written_are_left_alone() -> None:
+    templates = ["a photo of a {}."]
+    assert class_prompts("apple_pie", templates, verbatim=True) == ["a photo of a apple_pie."]
+    assert class_prompts("apple_pie", templates) == ["a photo of an apple pie."]
+
+
+def test_templates_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "templates.txt"
+    file.write_text("a photo of a {}.\n\n  {c} shapes.\n")
+    assert read_templates(file) == ("a photo of a {}.", "{} shapes.")
+    file.write_text("\n")
+    with pytest.raises(UsageError, match="has no template"):
+        read_templates(file)
+    file.write_text("a photo\n")
+    with pytest.raises(UsageError, match="no place for the class name"):
+        read_templates(file)
+    with pytest.raises(DataError, match="cannot read"):
+        read_templates(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize("kind", DOMAIN_TEMPLATES)
+def test_prompts_of_every_kind_of_picture_have_a_place_for_the_name(kind: str) -> None:
+    prompts = class_prompts("thing", DOMAIN_TEMPLATES[kind])
+    assert len(set(prompts)) == len(DOMAIN_TEMPLATES[kind])
+    assert all("thing" in prompt for prompt in prompts)

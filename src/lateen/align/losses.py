@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lateen.products import autocast_dtype, matmul
 from lateen.align.ranks import ALONE, Ranks
 from lateen.errors import UsageError
+from lateen.products import autocast_dtype, matmul
 
 Normalization = Literal["batch", "batch_squared"]
 Positives = Literal["sum", "mean"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -199,6 +200,7 @@ def _comparisons(
                 saved = read_json(path)
                 found[v, t] = (saved["values"], saved["notes"])
                 progress.update()
+            spaces.pop(("image", v), None)  # for a row alone; all of them may not fit in memory
     return found
 
 
@@ -239,17 +241,34 @@ def _conditions(
 
 def _duplicates(material: Material) -> dict[str, int]:
     """Judged images, and captions, whose features another one has too: retrieval cannot tell them
-    apart. The encoder that tells the most apart counts."""
-    sides = {
-        "images": [Rows(line[0].image, line[0].image_rows) for line in material.judged],
-        "texts": [Rows(p.texts[0].store, p.texts[0].rows) for p in material.judged[0]],
-    }
-    return {name: min(map(_repeated, features)) for name, features in sides.items()}
+    apart. And judged images whose features one to train on has (``trained``): they are not new.
+    The encoder that tells the most apart counts."""
+    judged, train = (
+        [_digests(Rows(line[0].image, line[0].image_rows)) for line in grid]
+        for grid in (material.judged, material.train)
+    )
+    texts = [_digests(Rows(p.texts[0].store, p.texts[0].rows)) for p in material.judged[0]]
+    trained = min(
+        sum(row in known for row in rows)
+        for rows, known in zip(judged, map(set, train), strict=True)
+    )
+    if trained:
+        log.warning(
+            "%d of %d images to judge on are copies of images to train on: their R@K is too high",
+            trained, len(judged[0]),
+        )  # fmt: skip
+    repeated = {"images": min(map(_repeated, judged)), "texts": min(map(_repeated, texts))}
+    return {**repeated, "trained": trained}
 
 
-def _repeated(rows: Rows) -> int:
+def _repeated(rows: Sequence[bytes]) -> int:
+    return len(rows) - len(set(rows))
+
+
+def _digests(rows: Rows) -> list[bytes]:
+    """A short hash of each row: equal for equal features."""
     chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
-    return len(rows) - len({row.numpy().tobytes() for chunk in chunks for row in chunk})
+    return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]
 
 
 def _write(results: Mapping[str, Any], folder: Path) -> None:

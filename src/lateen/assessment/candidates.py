@@ -170,7 +170,9 @@ def _encode_column(
     kind = "vision" if column is None else f"text-{column}"
     first = encoders[0]
     parts = first.parts if isinstance(first, FusedEncoder) else []
-    folders = [out / f"{split.name}-{kind}-{e.info.key[:8]}" for e in parts or encoders]
+    # One encoder may be listed with both number formats, which are two stores.
+    end = "" if section.dtype == "float16" else f"-{section.dtype}"
+    folders = [out / f"{split.name}-{kind}-{e.info.key[:8]}{end}" for e in parts or encoders]
     # A list of one is encoded alone; views of one network together.
     groups = [[index] for index in range(len(parts))] or [list(range(len(encoders)))]
     stores = [
@@ -186,7 +188,7 @@ def _encode_column(
                  len(store.skipped))  # fmt: skip
     if not isinstance(first, FusedEncoder):
         return stores
-    path = out / f"{split.name}-{kind}-{first.info.key[:8]}"
+    path = out / f"{split.name}-{kind}-{first.info.key[:8]}{end}"
     return [fuse(stores, path, weights=first.weights, dtype=section.dtype, overwrite=True)]
 
 
@@ -212,6 +214,6 @@ def named_apart(candidates: Sequence[Candidate]) -> list[Candidate]:
     if twice is not None:
         raise RecipeError(
             f"{labels[twice]} candidates are called {twice!r}",
-            "Leave out what is listed twice, or give each a name (name: …).",
+            "Leave out what is listed twice, or give each a name (name: … in a recipe).",
         )
     return result

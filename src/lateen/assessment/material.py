@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import Any, Literal
 
 from lateen.align.inputs import check_features
 from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
-from lateen.assessment.quality import LabelledFeatures, Labels, class_names
+from lateen.assessment.quality import LabelledFeatures, Labels, class_names, shared_labels
 from lateen.data import ImageFolder, Sample
-from lateen.errors import DataError, UsageError
-from lateen.experiment.stages import caption_columns, open_split
+from lateen.errors import DataError, PairingError, UsageError
+from lateen.evaluation.ready import read_labels
+from lateen.experiment.stages import caption_columns, chosen_captions, open_split
 from lateen.recipe import AssessmentRecipe
 from lateen.store import Pairs, Store, pair_grid
 
 LABELLED, LABELLED_TEST = "labelled", "labelled-test"
-_FEWEST = 4  # two to contrast in training, two to tell apart in judging
+_FEWEST = {"train on": 2, "judge on": 4}  # two to contrast; four have all measures defined
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,11 @@ class Material:
             DataError: too few images.
         """
         for grid, what in ((self.train, "train on"), (self.judged, "judge on")):
-            if 2 * len(grid[0][0]) < _FEWEST:
+            if len(grid[0][0]) < _FEWEST[what]:
                 raise DataError(
-                    f"{len(grid[0][0])} images to {what} are too few: retrieval chooses among them",
-                    "Give more images with captions, in earnest hundreds.",
+                    f"{len(grid[0][0])} images to {what} are too few: there must be "
+                    f"{_FEWEST[what]}",
+                    "Give more images with captions, in earnest hundreds, or another holdout.",
                 )
         # Each candidate once, not each pair.
         for row in self.train:
@@ -91,15 +93,16 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
     folders = _class_folders(plan)
     class_splits = [Split(name, dataset) for name, dataset in folders.items()]
     labels = {name: _folder_labels(dataset) for name, dataset in folders.items()}
-    classes = class_names(*labels.values()) if labels else []
+    if labels:
+        class_names(*labels.values())  # a fault is better told of before hours of encoding
     root = data.root
     vision = encode_candidates(plan.vision, "image", [*splits, *class_splits], root, folder)
     text = encode_candidates(plan.text, "text", splits, root, folder)
     grids = {split.name: _grid(vision, text, split.name) for split in splits}
     if judged_on not in grids:
         grids = _held_out(grids["train"], data.holdout, plan.measure.seed)
-    labelled = [_labelled(candidate, labels, classes) for candidate in vision if LABELLED in labels]
-    return Material(vision, text, grids["train"], grids[judged_on], judged_on, labelled, classes)
+    train = [[chosen_captions(pairs, data) for pairs in row] for row in grids["train"]]
+    return Material(vision, text, train, grids[judged_on], judged_on, *_labelled(vision, labels))
 
 
 def from_stores(
@@ -125,17 +128,14 @@ def from_stores(
         raise UsageError(f"holdout is {holdout}", "Give a share of the images, such as 0.2.")
     if not images or not texts:
         raise UsageError("both images and texts are needed", "Give stores of each.")
-    by_encoder: dict[str, list[Store]] = {}
-    for store in texts:
-        by_encoder.setdefault(store.manifest.description.encoder_key, []).append(store)
-    vision = named_apart([_of_stores([store]) for store in images])
-    text = named_apart([_of_stores(stores) for stores in by_encoder.values()])
-    grid = pair_grid(images, list(by_encoder.values()), missing)
-    grids = _held_out(grid, holdout, seed)
+    columns = _by_encoder(texts)
+    vision = _of_stores([[store] for store in images])
+    text = _of_stores(columns)
+    grids = _held_out(pair_grid(images, columns, missing), holdout, seed)
     labelled: list[tuple[LabelledFeatures, LabelledFeatures | None]] = []
     classes: list[str] = []
     if labels is not None:
-        found = _read_labels(labels)
+        found = shared_labels(read_labels(labels), images)
         classes = class_names(found)
         labelled = [(LabelledFeatures.of(store, found, classes), None) for store in images]
     return Material(vision, text, grids["train"], grids["holdout"], "holdout", labelled, classes)
@@ -161,13 +161,21 @@ def _folder_labels(dataset: ImageFolder) -> Labels:
 
 
 def _labelled(
-    candidate: Candidate, labels: dict[str, Labels], classes: list[str]
-) -> tuple[LabelledFeatures, LabelledFeatures | None]:
-    found = {
-        name: LabelledFeatures.of(candidate.stores[name][0], mine, classes)
+    vision: Sequence[Candidate], labels: dict[str, Labels]
+) -> tuple[list[tuple[LabelledFeatures, LabelledFeatures | None]], list[str]]:
+    """Every vision candidate's labelled features, all of the same images; and the classes."""
+    if not labels:
+        return [], []
+    shared = {
+        name: shared_labels(mine, [c.stores[name][0] for c in vision])
         for name, mine in labels.items()
     }
-    return found[LABELLED], found.get(LABELLED_TEST)
+    classes = class_names(*shared.values())
+    parts = [
+        {n: LabelledFeatures.of(c.stores[n][0], mine, classes) for n, mine in shared.items()}
+        for c in vision
+    ]
+    return [(found[LABELLED], found.get(LABELLED_TEST)) for found in parts], classes
 
 
 def _grid(vision: Sequence[Candidate], text: Sequence[Candidate], split: str) -> list[list[Pairs]]:
@@ -178,24 +186,55 @@ def _held_out(grid: list[list[Pairs]], share: float, seed: int) -> dict[str, lis
     """The same images held out of every pair, for they all have the same ids."""
     halves = [[pairs.holdout(share, seed) for pairs in row] for row in grid]
     return {
-        "train": [[rest for rest, _ in row] for row in halves],
+        # What was left out is counted once, with those held out.
+        "train": [[replace(rest, dropped=0) for rest, _ in row] for row in halves],
         "holdout": [[held for _, held in row] for row in halves],
     }
 
 
-def _of_stores(stores: Sequence[Store]) -> Candidate:
-    description = stores[0].manifest.description
-    encoder: dict[str, Any] = dict(description.encoder)
-    name = Path(str(encoder["id"])).name
-    return Candidate(name, "", encoder.get("pooling"), encoder.get("layer"), {"all": tuple(stores)})
+def _by_encoder(texts: Sequence[Store]) -> list[list[Store]]:
+    """The text stores of each encoder, all with the same caption columns in the same order.
+
+    Raises:
+        PairingError: an encoder with a column twice, or with other columns than the first has.
+    """
+    by_encoder: dict[str, dict[str, Store]] = {}
+    for store in texts:
+        columns = by_encoder.setdefault(store.manifest.description.encoder_key, {})
+        if store.name in columns:
+            raise PairingError(
+                f"{columns[store.name].path} and {store.path} are of one encoder and one caption "
+                f"column, {store.name!r}",
+                "Give each once; features of other encoders or captions are imported under other "
+                "names (lateen import --encoder, --column).",
+            )
+        columns[store.name] = store
+    first, *others = by_encoder.values()
+    for other in others:
+        # A single column has no order to mistake, and may be called something else.
+        if len(first) != len(other) or (len(first) > 1 and set(first) != set(other)):
+            raise PairingError(
+                f"one text encoder has the caption columns {', '.join(first)} and another "
+                f"{', '.join(other)}",
+                "Give stores of the same columns for every text encoder.",
+            )
+    names = list(first)
+    return [[c[n] for n in names] if len(names) > 1 else [*c.values()] for c in by_encoder.values()]
 
 
-def _read_labels(path: Path) -> Labels:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read the labels in {path}: {error}", "Give a CSV file.") from error
-    if not rows or not {"id", "label"} <= set(rows[0]):
-        raise DataError(f"{path} has no columns id and label", "Write a header line: id,label.")
-    return {row["id"]: row["label"] for row in rows if row["id"] and row["label"]}
+def _of_stores(groups: Sequence[Sequence[Store]]) -> list[Candidate]:
+    """A candidate of each group; where encoders are called the same, their folders are named."""
+    found = []
+    for stores in groups:
+        encoder: dict[str, Any] = dict(stores[0].manifest.description.encoder)
+        name = Path(str(encoder["id"])).name
+        views = encoder.get("pooling"), encoder.get("layer")
+        found.append(Candidate(name, "", *views, {"all": tuple(stores)}))
+    count = Counter((c.name, c.pooling, c.layer) for c in found)
+    return named_apart(
+        [
+            replace(c, name=f"{c.name} ({c.stores['all'][0].path.name})")
+            if count[c.name, c.pooling, c.layer] > 1 else c
+            for c in found
+        ]
+    )  # fmt: skip

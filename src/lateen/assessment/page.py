@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "report.html"
+_SIDES = ("vision", "text")
 _FIRST = 10  # rows shown before the pictures; all of them stand below
 
 
@@ -179,5 +180,17 @@ def _remarks(results: Results) -> Iterator[str]:
         f"{_count(copies['texts'], 'text')} "
         "have the same features as another one: retrieval cannot tell them apart."
     )
+    if trained := copies.get("trained"):
+        yield (
+            f"Of those judged, {_count(trained, 'image')} "
+            f"{'has' if trained == 1 else 'have'} the features of one that was trained on: for "
+            "these, alignment probing is too high."
+        )
+    for side in _SIDES:
+        if max(Counter(one["encoder"] for one in results[side]).values()) > 1:
+            yield (
+                f"Layers and poolings of one {side} encoder count as {side} encoders of their own; "
+                "they are not independent, so the intervals of correlations are too narrow."
+            )
     if len(rows) > 1:
         yield "The best of many is a little flattered by having been chosen on the same images."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,46 @@ class LabelledFeatures:
 
     @classmethod
     def of(cls, store: Store, labels: Labels, names: list[str]) -> LabelledFeatures:
-        """The rows of ``store`` whose id is in ``labels``.
+        """The rows of ``store`` that have ``labels``, in the order of these.
 
-        Raises:
-            DataError: there is none.
+        Folds and ties go by the order of rows, which must not tell encoders apart.
+
+        Args:
+            store: that has them all.
+            labels: of :func:`shared_labels`.
+            names: of the classes.
         """
-        rows = [row for row, sample in enumerate(store.ids) if sample in labels]
-        if not rows:
-            raise DataError(
-                f"none of the {len(store)} images in {store.path} has a label: their ids look like "
-                f"{store.ids[0]!r}, those with labels like {next(iter(labels))!r}",
-                "Give labels by the ids of the image stores.",
-            )
-        found = [labels[store.ids[row]] for row in rows]
+        row_of = {sample: row for row, sample in enumerate(store.ids)}
+        rows = [row_of[sample] for sample in labels]
+        found = list(labels.values())
         place = {name: index for index, name in enumerate(names)}
         target = torch.tensor([place[name] for name in found])
         key = content_key([store.manifest.content, rows, found])
         return cls(Rows(store, np.array(rows, dtype=np.int64)), target, key)
+
+
+def shared_labels(labels: Labels, stores: Sequence[Store]) -> Labels:
+    """The labels of the images that every store has: what one encoder could not read leaves for
+    all, so that their accuracies can be compared.
+
+    Raises:
+        DataError: there is none.
+    """
+    known = [set(store.ids) for store in stores]
+    shared = {sample: labels[sample] for sample in labels if all(sample in ids for ids in known)}
+    for store, ids in zip(stores, known, strict=True):
+        if not shared and not ids & labels.keys():
+            raise DataError(
+                f"none of the {len(store)} images in {store.path} has a label: their ids look like "
+                f"{store.ids[0]!r}, those with labels like {next(iter(labels), '')!r}",
+                "Give labels by the ids of the image stores.",
+            )
+    if not shared:
+        raise DataError(
+            f"no image with a label is in all {len(stores)} image stores",
+            "Encode the same labelled images with every encoder.",
+        )
+    return shared
 
 
 def class_names(*parts: Labels) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 
 import cyclopts
 
 import lateen
-from lateen.cli import assessment, exchange, experiments, features, models, planning
+from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError
 from lateen.files import is_disk_full
@@ -18,6 +19,14 @@ _FLAGS = {
     "--debug": "show the trace of an error",
     "--verbose": "say what is done, also where standard error is not a terminal",
 }
+
+# torch says it in words alone, on a CPU and on a GPU.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
+_MEMORY = (
+    "there is not enough memory. Take smaller pieces (train.batch, train.micro_batch, "
+    "--batch-size) or a smaller model (head.dim, head.width); `lateen plan` predicts what a "
+    "recipe needs."
+)
 
 app = cyclopts.App(
     name="lateen",
@@ -33,7 +42,7 @@ app = cyclopts.App(
 for command in (
     models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
     exchange.export, features.inspect, assessment.assess, planning.plan, models.train,
-    models.evaluate, models.search, experiments.ablate,
+    evaluation.evaluate, evaluation.compare, models.search, experiments.ablate,
 ):  # fmt: skip
     app.command(command, name=command.__name__.rstrip("_"))
 
@@ -77,6 +86,8 @@ def _call(words: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            return _fail(_MEMORY, 1)
         summary = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"unexpected {summary}. Run it again with --debug and report the trace.", 1)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from lateen.cli.output import say, show_json, show_table
 from lateen.cli.overrides import parse_overrides
@@ -35,9 +35,13 @@ def assess(
         float | None, Parameter(help="with --images: share of images to judge on (0.2)")
     ] = None,
     missing: Annotated[
-        Literal["error", "drop"], Parameter(help="with --images: ids that only some stores have")
-    ] = "error",
-    limit: Annotated[int, Parameter(help="rows to print; all are in leaderboard.csv")] = 20,
+        Literal["error", "drop"] | None,
+        Parameter(help="with --images: ids that only some stores have are an error, or dropped"),
+    ] = None,
+    limit: Annotated[
+        int, Parameter(help="rows to print; all are in leaderboard.csv",
+                       validator=validators.Number(gte=1))
+    ] = 20,
     json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
 ) -> None:  # fmt: skip
     """Find out which vision and language encoders align, before training on millions of pairs.
@@ -58,7 +62,8 @@ def assess(
     named = bool(recipe) and not recipe[0].startswith("--")
     settings = parse_overrides(recipe[named:])
     if named:
-        given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout}
+        given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout,
+                 "--missing": missing}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise UsageError(
@@ -74,7 +79,7 @@ def assess(
             )
         results = assess_stores(
             images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
-            missing=missing, **_sections(settings),
+            missing=missing or "error", **_sections(settings),
         )  # fmt: skip
     if json:
         show_json(results["rows"])

@@ -1,4 +1,4 @@
-"""Commands around a model: ``run``, ``train``, ``evaluate``, ``search``, ``demo``."""
+"""Commands around a model: ``run``, ``train``, ``search``, ``demo``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lateen.cli.overrides import Overrides, parse_overrides
 from lateen.errors import UsageError
 
 if TYPE_CHECKING:
-    from lateen.report.tables import TableData
+    pass
 
-_VisionPlace = Annotated[
+VisionPlace = Annotated[
     str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
 ]
-_TextPlace = Annotated[
+TextPlace = Annotated[
     str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
 ]
 
@@ -114,49 +114,6 @@ def train(
     say(f"model    {out / 'model'}")
 
 
-def evaluate(
-    model: Path,
-    /,
-    *,
-    task: Annotated[Literal["retrieval", "classification"], Parameter(help="what to measure")],
-    images: Annotated[
-        Path | None,
-        Parameter(help="retrieval: folder of the captions' images; classification: class folder"),
-    ] = None,
-    captions: Annotated[Path | None, Parameter(help="retrieval: caption file")] = None,
-    column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
-    split: Annotated[str | None, Parameter(help="split of a caption file that has several")] = None,
-    vision_encoder: _VisionPlace = None,
-    text_encoder: _TextPlace = None,
-    json: Annotated[bool, Parameter(help="print JSON")] = False,
-) -> None:
-    """Measure a model: retrieval both ways, or zero-shot classification; in percent.
-
-    Features are cached by content (in $LATEEN_CACHE, ~/.cache/lateen by default), so that a second
-    evaluation of the same data costs little.
-
-    Parameters
-    ----------
-    model
-        Folder of a model, such as runs/f8k/model.
-    """
-    from lateen.evaluation import evaluate as evaluate_model
-    from lateen.model import AlignedModel
-
-    ready = AlignedModel.from_pretrained(
-        model, vision_encoder=vision_encoder, text_encoder=text_encoder
-    )
-    result = evaluate_model(
-        ready, task, images=images, captions=captions, column=column, split=split
-    )
-    if json:
-        show_json(result)
-        return
-    show_table(_table(result))
-    if result["skipped"]:
-        say(f"{result['skipped']} images or captions could not be used (--json counts them)")
-
-
 def search(
     model: Path,
     query: str,
@@ -165,8 +122,8 @@ def search(
     images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
     k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
     out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
-    vision_encoder: _VisionPlace = None,
-    text_encoder: _TextPlace = None,
+    vision_encoder: VisionPlace = None,
+    text_encoder: TextPlace = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
     """Find the photographs that a sentence describes.
@@ -216,13 +173,6 @@ def demo(
     page, tables = run_demo(out, quick=quick)
     show_table(*tables)
     say(f"report  {page.resolve()}")
-
-
-def _table(result: dict[str, Any]) -> TableData:
-    from lateen.report.tables import classification_table, retrieval_table
-
-    table = {"retrieval": retrieval_table, "classification": classification_table}
-    return table[result["task"]](result)
 
 
 def _write_sheet(query: str, hits: list[Any], out: Path) -> None:

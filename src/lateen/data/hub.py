@@ -60,7 +60,7 @@ class HubDataset(GatheredDataset):
         image_column: str | None = None,
         captions: Sequence[str] = (),
     ) -> None:
-        rows = _load(source, split)
+        rows = load_rows(source, split)
         names = list(rows.column_names)
         image = _image_column(rows, image_column)
         columns = find_caption_columns(names, captions, image, str(source))
@@ -109,7 +109,17 @@ def is_saved_dataset(folder: Path) -> bool:
     return any((folder / name).is_file() for name in names)
 
 
-def _load(source: Path | str, split: str | None) -> Any:
+def load_rows(source: Path | str, split: str | None) -> Any:
+    """The ``datasets.Dataset`` of one split.
+
+    Args:
+        source: a folder written by ``save_to_disk``, or a name on the hub.
+        split: needed where there are several.
+
+    Raises:
+        DataError: it cannot be loaded (gated, absent, offline).
+        UsageError: there is no such split, or it is needed and not given.
+    """
     import datasets  # slow to import
 
     try:

@@ -1,13 +1,17 @@
 """Prompts for zero-shot classification: class names put into sentences (METHODS §1.6).
 
-Averaging a class's embedding over several sentences is due to CLIP (arXiv:2103.00020, §3.1.4).
+Averaging a class's embedding over several sentences is due to CLIP (arXiv:2103.00020, §3.1.4). The
+sentences here are lateen's own, and CLIP's published lists are other ones: numbers of papers that
+use those are to be compared with ``read_templates`` of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from lateen.data.rows import read_utf8
 from lateen.errors import UsageError
 
 TEMPLATES = (
@@ -21,6 +25,38 @@ TEMPLATES = (
     "one {} and nothing else.",
 )
 """Sentences with ``{}`` in the place of the class name."""
+
+DOMAIN_TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "sketch": (
+        "a sketch of a {}.", "a pencil drawing of a {}.", "a black and white drawing of a {}.",
+        "a few lines that show a {}.",
+    ),
+    "small": ("a tiny photo of a {}.", "a coarse, blurry photo of a {}.", "a photo of a {}."),
+    "food": ("a photo of {}, a dish.", "a plate of {}.", "{}, something to eat."),
+    "scene": ("a photo of a {}.", "a view of a {}.", "a place: {}.", "this place is a {}."),
+    "car": ("a photo of a {}, a car.", "a {} on the street.", "the car model {}."),
+    "aircraft": ("a photo of a {}, an aircraft.", "a {} in flight.", "the aircraft model {}."),
+    "texture": (
+        "a {} texture.", "a photo of a {} surface.", "a {} pattern.", "something {} seen up close.",
+    ),
+    "pet": ("a photo of a {}, a pet.", "a picture of someone's {}.", "a {} at home."),
+    "flower": ("a photo of a {}, a flower.", "a {} in bloom.", "a flower called {}."),
+    "face": ("a photo of a face that looks {}.", "someone who is {}.", "a {} face."),
+    "histology": ("a microscope image of {}.", "a stained section of {}.", "histology: {}."),
+    "satellite": (
+        "a satellite photo of {}.", "an aerial photo of {}.", "{} seen from above.",
+        "a satellite photo of a {}.",
+    ),
+    "house number": (
+        "a photo of the number {}.", "the digit {} on a house.", "a house number with a {}.",
+    ),
+    "traffic sign": (
+        "a photo of the traffic sign: {}.", "a traffic sign that means {}.", "a road sign: {}.",
+    ),
+    "count": ("a picture of {} objects.", "there are {} objects.", "{} shapes on a grey floor."),
+    "distance": ("the nearest object is {}.", "a picture with an object {}."),
+}  # fmt: skip
+"""Sentences for pictures of one kind; for all others there are :data:`TEMPLATES`."""
 
 _ARTICLE = re.compile(r"\b([Aa]) \{\}")
 # By sound, not by letter: a unicorn, a European flag, a one-way street; an hourglass.
@@ -37,24 +73,64 @@ def class_name(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split())
 
 
-def class_prompts(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
+def class_prompts(
+    name: str, templates: Sequence[str] = TEMPLATES, *, verbatim: bool = False
+) -> list[str]:
     """One prompt per template for the class ``name``, written as a class folder is.
 
     >>> class_prompts("English_springer", ["a photo of a {}."])
     ['a photo of an English springer.']
 
+    Args:
+        name: of the class.
+        templates: sentences with ``{}``.
+        verbatim: leave ``a`` and the name as they are; published numbers are of such prompts.
+
     Raises:
         UsageError: a template has no ``{}``.
     """
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(
+                f"the template {template!r} has no place for the class name",
+                "Put {} where it goes.",
+            )
+    if verbatim:
+        return [template.replace("{}", name) for template in templates]
     words = class_name(name)
     return [_article(template, words).replace("{}", words) for template in templates]
 
 
+def read_templates(path: Path) -> tuple[str, ...]:
+    """The templates in a text file, one a line; CLIP_benchmark's ``{c}`` is ``{}``.
+
+    Raises:
+        DataError: the file cannot be read.
+        UsageError: it has no line, or one without a place for the name.
+    """
+    lines = [line.strip().replace("{c}", "{}") for line in read_utf8(path).splitlines()]
+    templates = tuple(line for line in lines if line)
+    if not templates:
+        raise UsageError(f"{path} has no template", "Write one a line, with {} for the name.")
+    class_prompts("", templates)
+    return templates
+
+
+def as_templates(given: Sequence[str] | str | Path) -> tuple[str, ...]:
+    """Templates that are given as they are, or as the file that they are in.
+
+    Raises:
+        DataError: the file cannot be read.
+        UsageError: there are none.
+    """
+    if isinstance(given, str | Path):
+        return read_templates(Path(given))
+    if not given:
+        raise UsageError("there is no template", "Give at least one, with {} for the name.")
+    return tuple(given)
+
+
 def _article(template: str, words: str) -> str:
-    if "{}" not in template:
-        raise UsageError(
-            f"the template {template!r} has no place for the class name", "Put {} where it goes."
-        )
     start = words.lower()
     if start.startswith(_VOWEL_SOUNDS) and not start.startswith(_CONSONANT_SOUNDS):
         return _ARTICLE.sub(r"\1n {}", template)

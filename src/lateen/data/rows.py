@@ -81,7 +81,7 @@ class CsvRows:
             names = [name.strip() for name in next(self._reader())]
         except (csv.Error, StopIteration) as error:
             raise DataError(
-                f"the first line of {self._path} is no header ({error or 'it is empty'})",
+                f"the first line of {self._path} is no header ({str(error) or 'it is empty'})",
                 "The first line must name the columns.",
             ) from error
         for name in names:
@@ -184,5 +184,5 @@ def read_utf8(path: Path) -> str:
         ) from error
     except OSError as error:
         raise DataError(
-            f"cannot read {path}: {error.strerror}", "Check its permissions."
+            f"cannot read {path}: {error.strerror}", "Check the path, and its permissions."
         ) from error

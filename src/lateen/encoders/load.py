@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -207,6 +207,8 @@ def _load_plain(request: _Request) -> Encoder:
     # A masked autoencoder must see every patch when it encodes.
     options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
+    if vision and request.pooling is None and _is_convolutional(config):
+        request = replace(request, pooling="pooler")  # which has no rival, unlike a ViT's
     _need_pooling(request, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS))
     model, trained = request.pretrained(folder, **options)
     if vision:
@@ -233,7 +235,10 @@ def _load_tower(request: _Request) -> Encoder:
 
     model.to(request.device)
     if request.modality == "image":
-        return _vision(request, model.vision_model, folder, pooling, trained, project=image)
+        return _vision(
+            request, model.vision_model, folder, pooling, trained, project=image,
+            project_tokens=_token_projection(model),
+        )  # fmt: skip
     length = getattr(model.config.text_config, "max_position_embeddings", None)
     # SigLIP's towers were trained on texts padded to their full length, without a mask.
     fixed = length if model.config.model_type in ("siglip", "siglip2") else None
@@ -241,6 +246,15 @@ def _load_tower(request: _Request) -> Encoder:
         request, model.text_model, folder, pooling, trained, project=text,
         max_tokens=request.max_tokens or length, pad_to=fixed,
     )  # fmt: skip
+
+
+def _token_projection(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What a CLIP does to its CLS token, for any token; other towers pool before they project."""
+    norm = getattr(model.vision_model, "post_layernorm", None)
+    projection = getattr(model, "visual_projection", None)
+    if norm is None or projection is None:
+        return None
+    return lambda tokens: torch.as_tensor(projection(norm(tokens)))
 
 
 def _projected(output: Any) -> torch.Tensor:
@@ -260,6 +274,11 @@ def _config(request: _Request) -> Any:
         ) from error
 
 
+def _is_convolutional(config: Any) -> bool:
+    """Whether a vision model has no attention, and so feature maps with a pooling of their own."""
+    return not any(hasattr(config, name) for name in ("num_attention_heads", "num_heads"))
+
+
 def _need_pooling(request: _Request, valid: list[str]) -> None:
     if request.pooling is None:
         raise EncoderError(
@@ -271,14 +290,21 @@ def _need_pooling(request: _Request, valid: list[str]) -> None:
 
 
 def _vision(
-    request: _Request, model: Any, folder: Path, pooling: str, trained: bool, project: Any = None
+    request: _Request,
+    model: Any,
+    folder: Path,
+    pooling: str,
+    trained: bool,
+    project: Any = None,
+    project_tokens: Any = None,
 ) -> VisionEncoder:
     processor = load_processor(folder, trust_remote_code=request.remote)
     weights = request.weights(folder, model)
     info = request.info("image", pooling, weights, describe_processing(processor))
     return VisionEncoder(
-        model, processor, info, request.device, pooler_trained=trained, project=project
-    )
+        model, processor, info, request.device, pooler_trained=trained, project=project,
+        project_tokens=project_tokens,
+    )  # fmt: skip
 
 
 def _text(

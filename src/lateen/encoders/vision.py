@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _PROCESSING = (
     "do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std",
 )  # fmt: skip
 _LONGEST_ASPECT = 100
+_INTERPOLATE = "interpolate_pos_encoding"  # transformers' option for sizes other than the model's
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class VisionEncoder:
         device: where the forward pass runs.
         pooler_trained: whether the checkpoint had pooler weights.
         project: for ``projection`` pooling: pixel values to the embedding of a dual tower.
+        project_tokens: likewise for features per patch: output tokens ``[n, t, c]`` to the shared
+            space, as ``project`` takes the CLS token there; ``None`` where there is no such map.
 
     Raises:
         EncoderError: the model has no such pooling or layer; the choices are listed.
@@ -68,17 +72,22 @@ class VisionEncoder:
         *,
         pooler_trained: bool = True,
         project: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        project_tokens: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         # channels_last is what convolutions on bf16 processors are fastest in.
         self._model = model.to(device=device, memory_format=torch.channels_last)
         self._processor = processor
         self._device = device
         self._project = project
+        self._project_tokens = project_tokens
         self._pooler_trained = pooler_trained
+        self._interpolates = _INTERPOLATE in inspect.signature(model.forward).parameters
         self.info = info
         with probing(info.id):
-            probe = self._probe()
-            self.layout = _layout(probe, self._image_size, model.config, pooler_trained)
+            probe = self._probe(self._forward)
+            patches = info.pooling == "projection" and project_tokens is not None
+            tokens = self._probe(self._run) if patches else probe
+            self.layout = _layout(tokens, self.image_size, model.config, pooler_trained)
         self._check(probe)
         dim = self._pool(probe).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
@@ -97,6 +106,13 @@ class VisionEncoder:
         values = self._processor(images=list(items), return_tensors="pt")["pixel_values"]
         return list(values)
 
+    def prepare_uncut(self, items: Sequence[Image]) -> list[torch.Tensor]:
+        """RGB images to pixel values ``[3, H, W]`` of their own size: normalised, not resized."""
+        values = self._processor(
+            images=list(items), do_resize=False, do_center_crop=False, return_tensors="pt"
+        )["pixel_values"]
+        return list(values)
+
     def encode(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Pooled features ``[n, dim]``, float32."""
         with forward_pass(self._device, self.info.precision):
@@ -105,19 +121,21 @@ class VisionEncoder:
     def encode_patches(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Patch features ``[n, patches, dim]``, float32, in raster order.
 
+        Images may have another size than the model's own (:meth:`prepare_uncut`), for which its
+        position embeddings are interpolated, if it can.
+
         Raises:
-            EncoderError: the pooling has no per-patch counterpart (``cls``, ``pooler``).
+            EncoderError: the pooling has no per-patch counterpart (``cls``, ``pooler``, and the
+                ``projection`` of a model that pools by attention, as SigLIP).
         """
+        self._check_patches()
         with forward_pass(self._device, self.info.precision):
-            tokens = self._tokens(self._forward(prepared))
-        patches = tokens[:, self.layout.prefix :]
-        if self.info.pooling == "cls+mean":
-            patches = torch.cat([tokens[:, :1].expand_as(patches), patches], dim=-1)
-        elif self.info.pooling != "mean":
-            raise EncoderError(
-                f"pooling {self.info.pooling!r} has no features per patch",
-                "Use pooling mean or cls+mean.",
-            )
+            tokens = self._tokens(self._run(prepared))
+            patches = tokens[:, self.layout.prefix :]
+            if self.info.pooling == "cls+mean":
+                patches = torch.cat([tokens[:, :1].expand_as(patches), patches], dim=-1)
+            elif self.info.pooling == "projection" and self._project_tokens is not None:
+                patches = self._project_tokens(patches)
         return patches.float().cpu()
 
     def view(self, pooling: str | None = None, layer: int | None = None) -> VisionEncoder:
@@ -126,6 +144,7 @@ class VisionEncoder:
         return VisionEncoder(
             self._model, self._processor, view_info(self.info, pooling, layer), self._device,
             pooler_trained=self._pooler_trained, project=self._project,
+            project_tokens=self._project_tokens,
         )  # fmt: skip
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
@@ -141,28 +160,57 @@ class VisionEncoder:
             ]
 
     @property
-    def _image_size(self) -> tuple[int, int]:
+    def network(self) -> Any:
+        """The transformers model; it belongs to all views, so leave it as it was."""
+        return self._model
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what :meth:`prepare` gives."""
         size = getattr(self._processor, "crop_size", None) or self._processor.size
         edge = size.get("shortest_edge")
         return (size.get("height") or edge, size.get("width") or edge)
 
-    def _probe(self) -> Any:
+    def _probe(self, forward: Callable[[list[torch.Tensor]], Any]) -> Any:
         """One black image through the model: tells shapes, and that the forward pass works."""
-        height, width = self._image_size
+        height, width = self.image_size
         with forward_pass(self._device, self.info.precision):
-            return self._forward([torch.zeros(3, height, width)])
+            return forward([torch.zeros(3, height, width)])
 
     def _forward(self, prepared: Sequence[torch.Tensor], *, hidden: bool = False) -> Any:
-        pixels = torch.stack(list(prepared)).to(self._device, memory_format=torch.channels_last)
         if self.info.pooling == "projection" and self._project is not None:
-            return self._project(pixels)
+            return self._project(self._pixels(prepared))
+        return self._run(prepared, hidden=hidden)
+
+    def _pixels(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(prepared)).to(self._device, memory_format=torch.channels_last)
+
+    def _run(self, prepared: Sequence[torch.Tensor], *, hidden: bool = False) -> Any:
+        """What the network itself gives, before any pooling."""
+        pixels = self._pixels(prepared)
         options: dict[str, Any] = {}
+        if self._interpolates and tuple(pixels.shape[2:]) != self.image_size:
+            options[_INTERPOLATE] = True
         if self._model.config.model_type == "vit_mae":
             # Nothing is masked (mask_ratio 0), and ordered noise keeps the patches in order.
-            patches = (self._model.config.image_size // self._model.config.patch_size) ** 2
+            edge = self._model.config.patch_size
+            patches = (pixels.shape[2] // edge) * (pixels.shape[3] // edge)
             options["noise"] = torch.arange(patches, device=self._device).expand(len(pixels), -1)
         hidden = hidden or self.info.layer is not None
         return self._model(pixel_values=pixels, output_hidden_states=hidden, **options)
+
+    def _check_patches(self) -> None:
+        pooling = self.info.pooling
+        if pooling == "projection" and self._project_tokens is None:
+            raise EncoderError(
+                f"{self.info.id} maps only its pooled output to the shared space, as SigLIP does, "
+                "so pooling 'projection' has no features per patch",
+                "Use a CLIP, or pooling mean or cls+mean with a head of your own.",
+            )
+        if pooling not in ("mean", "cls+mean", "projection"):
+            raise EncoderError(
+                f"pooling {pooling!r} has no features per patch", "Use pooling mean or cls+mean."
+            )
 
     def _check(self, output: Any) -> None:
         pooling, layer = self.info.pooling, self.info.layer

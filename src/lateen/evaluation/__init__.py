@@ -1,13 +1,18 @@
 """Evaluations: thin runners around the metrics, with cached features."""
 
 from lateen.evaluation.classification import evaluate_classification
+from lateen.evaluation.comparison import Comparison, ComparisonRow, compare
 from lateen.evaluation.embedding import conditions, model_key, project_rows
 from lateen.evaluation.evaluate import evaluate
+from lateen.evaluation.ready import evaluate_embeddings
 from lateen.evaluation.retrieval import evaluate_retrieval, retrieval_result
+from lateen.evaluation.sets import SUITES
+from lateen.evaluation.suite import evaluate_suite
 from lateen.evaluation.task import Task, number
 from lateen.evaluation.tasks import TASKS
 
 __all__ = [
-    "TASKS", "Task", "conditions", "evaluate", "evaluate_classification", "evaluate_retrieval",
+    "SUITES", "TASKS", "Comparison", "ComparisonRow", "Task", "compare", "conditions", "evaluate",
+    "evaluate_classification", "evaluate_embeddings", "evaluate_retrieval", "evaluate_suite",
     "model_key", "number", "project_rows", "retrieval_result",
 ]  # fmt: skip

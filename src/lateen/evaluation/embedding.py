@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,9 +38,25 @@ def conditions(model: AlignedModel, data: str) -> dict[str, Any]:
 
     Args:
         model: the evaluated model.
-        data: content key of the features.
+        data: content key of what it was evaluated on. Nothing of the model is in it, so that
+            results of several models on the same data can be told to be so.
     """
     return {"model": model_key(model), "data": data, "versions": library_versions()}
+
+
+def model_facts(model: AlignedModel, place: str | Path | None = None) -> dict[str, str | None]:
+    """What a model is, for people: its ``place``, and its ``vision``, ``text`` and ``head``."""
+    encoders = {
+        side: f"{Path(str(info.get('id'))).name} ({info.get('pooling')})"
+        for side in ("vision", "text")
+        for info in [getattr(model.config, side) or {}]
+    }
+    place = place if place is not None else getattr(model, "name_or_path", None)
+    return {
+        "place": str(place) if place else None,
+        **encoders,
+        "head": model.config.head_settings.name,
+    }
 
 
 def model_key(model: AlignedModel) -> str:

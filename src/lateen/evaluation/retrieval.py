@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lateen.data import open_dataset
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.cache import cached_features
 from lateen.evaluation.embedding import conditions, project_rows
-from lateen.metrics import retrieval
+from lateen.files import content_key
+from lateen.metrics import retrieval, rsum
 from lateen.model import AlignedModel
 from lateen.store import Pairs, pair
+from lateen.store.pairs import TextColumn
 
 
 def evaluate_retrieval(
@@ -23,9 +27,11 @@ def evaluate_retrieval(
     images: Path | str | None = None,
     column: str | None = None,
     split: str | None = None,
+    per_image: int | None = None,
+    folds: int | None = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
-    """R@1/5/10 and median rank of text → image and image → text retrieval.
+    """R@1/5/10 and median rank of text → image and image → text retrieval, and their rsum.
 
     Args:
         model: an aligned model.
@@ -33,15 +39,22 @@ def evaluate_retrieval(
         images: folder of the images that ``captions`` names, or a source of pairs itself.
         column: the caption column, if there are several.
         split: of a caption file or datasets name that has splits.
+        per_image: only each image's first captions, so many; the field takes 5 of COCO's and
+            Flickr30k's (METHODS §1.6).
+        folds: also the mean over this many parts of the images, each with a pool of its own:
+            COCO's "1k" numbers are those of 5.
         cache: where to keep features; lateen's cache folder if not given.
 
     Raises:
-        UsageError: neither captions nor images are given.
-        DataError: there are no captions.
+        UsageError: neither captions nor images are given, or numbers below 1.
+        DataError: there are no captions, or fewer images than folds.
     """
     source = captions or images
     if source is None:
         raise UsageError("retrieval needs image-caption pairs", "Give --captions (and --images).")
+    for name, value in (("per-image", per_image), ("folds", folds)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} is {value}", "It must be at least 1.")
     dataset = open_dataset(
         source, images=images if captions else None, split=split,
         captions=(column,) if column else (),
@@ -57,20 +70,61 @@ def evaluate_retrieval(
         dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}",
         dtype=model.config.feature_dtype("text"),
     )  # fmt: skip
-    return retrieval_result(model, pair(image, text))
+    return retrieval_result(model, pair(image, text), per_image=per_image, folds=folds)
 
 
-def retrieval_result(model: AlignedModel, pairs: Pairs) -> dict[str, Any]:
-    """Retrieval on pairs of features that the model's encoders made (first caption column)."""
+def retrieval_result(
+    model: AlignedModel, pairs: Pairs, *, per_image: int | None = None, folds: int | None = None
+) -> dict[str, Any]:
+    """Retrieval on pairs of features that the model's encoders made (first caption column).
+
+    Args:
+        model: an aligned model.
+        pairs: the features.
+        per_image: only each image's first captions, so many.
+        folds: also the mean over this many parts of the images.
+
+    Raises:
+        DataError: fewer images than folds.
+    """
+    column = pairs.texts[0] if per_image is None else pairs.texts[0].first(per_image)
     image = project_rows(model.project_image, pairs.image, pairs.image_rows)
-    column = pairs.texts[0]
     text = project_rows(model.project_text, column.store, column.rows)
+    owner = torch.from_numpy(column.owner)
     skipped = {(s["id"], s["source"]) for s in pairs.image.skipped + column.store.skipped}
+    found = retrieval(image, text, owner)
     return {
         "task": "retrieval",
-        **retrieval(image, text, torch.from_numpy(column.owner)),
+        **found,
+        "rsum": rsum(found),
+        **({"folds": _over_folds(image, text, owner, folds)} if folds else {}),
         "images": len(pairs),
         "captions": len(text),
+        "per_image": per_image,
         "skipped": len(skipped),
-        "conditions": conditions(model, pairs.key),
+        "conditions": conditions(model, _data_key(pairs, column)),
     }
+
+
+def _data_key(pairs: Pairs, column: TextColumn) -> str:
+    """Content key of the images and captions themselves, whatever encoded them."""
+    stores = (pairs.image, column.store)
+    counts = hashlib.sha256(column.counts.tobytes()).hexdigest()
+    return content_key(
+        [pairs.ids, [s.manifest.description.fingerprint for s in stores], column.name, counts]
+    )
+
+
+def _over_folds(image: Tensor, text: Tensor, owner: Tensor, folds: int) -> dict[str, Any]:
+    """Every number's mean over ``folds`` parts of the images, in their order."""
+    if len(image) < folds:
+        raise DataError(f"{len(image)} images cannot make {folds} folds", "Ask for fewer.")
+    parts = []
+    for images in torch.arange(len(image)).tensor_split(folds):
+        mine = (owner >= images[0]) & (owner <= images[-1])
+        parts.append(retrieval(image[images], text[mine], owner[mine] - images[0]))
+    ways = {
+        way: {key: sum(part[way][key] for part in parts) / folds for key in parts[0][way]}
+        for way in parts[0]
+    }
+    return {"count": folds, **ways, "rsum": rsum(ways)}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lateen.errors import UsageError, choices
 
 Run = Callable[..., dict[str, Any]]
+
+_UNTOLD = ("cache", "out")  # options that no number depends on
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Task:
     def __call__(self, model: Any, **options: Any) -> dict[str, Any]:
         """Run it.
 
+        Returns:
+            What :attr:`run` gives, with ``task`` and the ``options`` that were given; ``templates``
+            and ``seed`` are ``None`` where the task has none.
+
         Raises:
             UsageError: an option that it does not take, or one that it needs and was not given.
         """
@@ -55,7 +62,22 @@ class Task:
                     f"{self.name} needs --{_dashed(name)}",
                     f"See the options of --task {self.name} in `lateen evaluate --help`.",
                 )
-        return {"task": self.name, **self.run(model, **options)}
+        given = {
+            name: _plain(value)
+            for name, value in options.items()
+            if name not in _UNTOLD and value is not None
+        }
+        found = self.run(model, **options)
+        return {"task": self.name, "templates": None, "seed": None, **found, "options": given}
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, str | int | float):
+        return value
+    return str(value) if isinstance(value, Path) else type(value).__name__
 
 
 def _dashed(name: str) -> str:

@@ -26,7 +26,7 @@ from lateen.metrics.resampling import (
     percentile_interval,
     recall_hits,
 )
-from lateen.metrics.retrieval import mean_recall, retrieval, retrieval_ranks
+from lateen.metrics.retrieval import cross_ranks, mean_recall, retrieval, retrieval_ranks, rsum
 from lateen.metrics.svcca import svcca
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "correlate",
     "correlate_grid",
     "correlation_gap",
+    "cross_ranks",
     "cycle_knn",
     "knn_accuracy",
     "linear_probe",
@@ -58,5 +59,6 @@ __all__ = [
     "recall_hits",
     "retrieval",
     "retrieval_ranks",
+    "rsum",
     "svcca",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lateen.errors import DataError
+from lateen.errors import DataError, LateenError
 
 _CHUNK = 8192  # images whose scores against all classes are held at a time
 
@@ -25,13 +25,35 @@ def class_embeddings(prompts: Tensor) -> Tensor:
     return torch.nn.functional.normalize(prompts.mean(dim=1), dim=-1)
 
 
+def class_scores(image: Tensor, classes: Tensor) -> Tensor:
+    """Cosine of every image with every class ``[n, c]``, to the bit the same for equal classes.
+
+    Args:
+        image: L2-normalised image embeddings ``[n, dim]``.
+        classes: L2-normalised class embeddings ``[c, dim]``.
+
+    Raises:
+        LateenError: an embedding has NaN.
+    """
+    different, places = torch.unique(classes, dim=0, return_inverse=True)
+    # A product may round the columns of equal classes differently, and a tie would be none.
+    scores: Tensor = (image @ different.T)[:, places]
+    if scores.isnan().any():
+        raise LateenError(
+            "embeddings of images or classes have NaN among their values",
+            "Training may have diverged (lower train.lr), or the features hold such values.",
+        )
+    return scores
+
+
 def classification(
     image: Tensor, classes: Tensor, labels: Tensor, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Top-1, top-5 and per-class accuracy in percent.
+    """Top-1, top-5, per-class and mean per-class accuracy in percent.
 
-    A tie counts against the right class, so embeddings that have collapsed to a point score 0.
-    With fewer than five classes, top-5 is over all of them and so is 100 or undefined by ties.
+    ``mean_per_class`` is of the classes that have images, each counting the same. A tie counts
+    against the right class, so embeddings that have collapsed to a point score 0. With fewer than
+    five classes, top-5 is over all of them and so is 100 or undefined by ties.
 
     Args:
         image: L2-normalised image embeddings ``[n, dim]``.
@@ -41,6 +63,7 @@ def classification(
 
     Raises:
         DataError: fewer than two classes, or no image.
+        LateenError: an embedding has NaN.
     """
     if len(names) < 2:
         raise DataError(
@@ -51,20 +74,74 @@ def classification(
         raise DataError("there is no image to classify", "Check the folder.")
     better = torch.cat(
         [
-            _rank(image[start : start + _CHUNK] @ classes.T, labels[start : start + _CHUNK])
+            _rank(
+                class_scores(image[start : start + _CHUNK], classes),
+                labels[start : start + _CHUNK],
+            )
             for start in range(0, len(image), _CHUNK)
         ]
     )
     right = better < 1
+    per_class = {index: _percent(right[labels == index]) for index in sorted({*labels.tolist()})}
     return {
         "top1": _percent(right),
         "top5": _percent(better < 5),
-        "per_class": {
-            name: _percent(right[labels == index])
-            for index, name in enumerate(names)
-            if bool((labels == index).any())
-        },
+        "mean_per_class": sum(per_class.values()) / len(per_class),
+        "per_class": {names[index]: accuracy for index, accuracy in per_class.items()},
     }
+
+
+def confusion_matrix(image: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
+    """How often an image of one class is taken for another ``[c, c]``: rows are the right class.
+
+    What an image is taken for is the class with the highest score, of equals the first; an image
+    whose right class ties with another is taken for the other, as in :func:`classification`, so
+    that the diagonal counts what is right there.
+
+    Args:
+        image: L2-normalised image embeddings ``[n, dim]``.
+        classes: L2-normalised class embeddings ``[c, dim]``, at least two.
+        labels: index of each image's class ``[n]``.
+    """
+    count = len(classes)
+    counts = torch.zeros(count * count, dtype=torch.int64)
+    for start in range(0, len(image), _CHUNK):
+        own = labels[start : start + _CHUNK]
+        scores = class_scores(image[start : start + _CHUNK], classes)
+        others = scores.scatter(1, own[:, None], -torch.inf).argmax(dim=1)
+        taken = torch.where(_rank(scores, own) < 1, own, others)
+        counts += torch.bincount(own * count + taken, minlength=count * count)
+    return counts.view(count, count)
+
+
+def most_confused(
+    counts: Tensor, names: Sequence[str], limit: int = 20
+) -> list[dict[str, str | int | float]]:
+    """The pairs of classes with the largest share of one's images taken for the other.
+
+    Args:
+        counts: a confusion matrix ``[c, c]``, rows the right class.
+        names: of the classes.
+        limit: how many pairs at most.
+
+    Returns:
+        JSON-ready: ``class``, ``taken_for``, ``images`` (how many) and ``percent`` (of the class's
+        images), the largest share first; of equals the one of more images, then in the order of
+        the classes.
+    """
+    wrong = counts.clone().fill_diagonal_(0)
+    share = 100 * wrong.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    pairs = sorted(
+        ((row, column) for row, column in wrong.nonzero().tolist()),
+        key=lambda pair: (-float(share[pair]), -int(wrong[pair])),
+    )
+    return [
+        {
+            "class": names[row], "taken_for": names[column],
+            "images": int(wrong[row, column]), "percent": float(share[row, column]),
+        }
+        for row, column in pairs[:limit]
+    ]  # fmt: skip
 
 
 def _rank(scores: Tensor, labels: Tensor) -> Tensor:

@@ -120,10 +120,11 @@ def split_costs(splits: Mapping[str, Split], rates: Rates, plan: Recipe) -> Iter
 def _encoding(
     what: str, unit: str, counted: Counted, encoder: Encoder, rate: Rate, size: int
 ) -> Cost:
-    verb = "tokenise" if isinstance(encoder, TokenEncoder) else "encode"
     count = len(counted.ids)
+    if isinstance(encoder, TokenEncoder):  # which runs no network
+        return Cost.of(f"tokenise {what}", "encode", count, unit, rate, bytes=size)
     return Cost.of(
-        f"{verb} {what}", "encode", count, unit, rate, bytes=size, encoder=encoder.info.id
+        f"encode {what}", "encode", count, unit, rate, bytes=size, encoder=encoder.info.id
     )
 
 

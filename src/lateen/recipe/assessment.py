@@ -42,6 +42,12 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def _numbers(value: Any) -> Any:
+    """Those that the command line has as ``10,20``, too."""
+    return value.split(",") if isinstance(value, str) else _listed(value)
+
+
+_Votes = Annotated[int, Field(gt=0)]
 _Layers = Annotated[tuple[int | None, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -84,7 +90,9 @@ class TextCandidate(_Candidate):
     prompt: str | None = Field(None, description="put before every text (the encoder's own)")
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
     score: float | None = Field(
-        None, description="a figure of your own to hold against alignment, such as MTEB's average"
+        None,
+        allow_inf_nan=False,
+        description="a figure of your own to hold against alignment, such as MTEB's average",
     )
     fuse: tuple[FusedText, ...] = Field(
         (), description="encoders fused with it, into one candidate"
@@ -109,6 +117,13 @@ class LabelledSection(Section):
         None, description="class folder of the same classes; without it every image of `train` is "
         "judged by the others (kNN: leave one out; linear probe: five folds)"
     )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _apart(self) -> LabelledSection:
+        if self.test is not None and Path(self.test) == Path(self.train):
+            raise ValueError("train and test are one folder: without test, its images are "
+                             "judged by each other")  # fmt: skip
+        return self
 
 
 class ProbeSection(Section):
@@ -149,11 +164,13 @@ class MeasureSection(Section):
     svcca_dim: int | None = Field(
         10, gt=0, description="principal components in SVCCA (null: 99 % of the variance)"
     )
-    knn: tuple[int, ...] = Field(
-        (10, 20, 100, 200), min_length=1, description="neighbours that vote; the first ranks"
+    knn: Annotated[tuple[_Votes, ...], BeforeValidator(_numbers), Field(min_length=1)] = Field(
+        (10, 20, 100, 200), description="neighbours that vote; the first ranks"
     )
-    temperature: float = Field(0.07, gt=0, description="of the votes, exp(cosine / T)")
-    resamples: int = Field(2000, ge=100, description="of the bootstrap over images")
+    temperature: float = Field(
+        0.07, gt=0, allow_inf_nan=False, description="of the votes, exp(cosine / T)"
+    )
+    resamples: int = Field(2000, ge=100, le=100_000, description="of the bootstrap over images")
     level: float = Field(0.95, gt=0.5, lt=1, description="of all intervals")
     seed: int = Field(0, ge=0, description="of folds and resamples")
 
@@ -247,6 +264,8 @@ def _explain(error: ValidationError) -> RecipeError:
             f"the recipe of an assessment has no {where!r}", "See recipes/assess-flickr8k.yaml."
         )
     rule = first["msg"].lower().removeprefix("value error, ")
+    if first["type"] in ("model_type", "model_attributes_type"):
+        rule = "it has keys of its own"
     return RecipeError(
         f"{where!r} cannot be {first['input']!r}: {rule}", "See recipes/assess-flickr8k.yaml."
     )

@@ -177,18 +177,28 @@ def classification_table(
 
     Args:
         result: ``{"top1": …, "top5": …, "per_class": {name: …}}`` in percent; ``"classes"`` where
-            some class has no image and so no accuracy; ``"images"`` if known.
+            some class has no image and so no accuracy; ``"images"`` and ``"mean_per_class"`` if
+            known.
         title: what was evaluated.
     """
     per_class = result["per_class"].values()
     classes = int(result.get("classes", len(per_class)))
     images = f"{result['images']:,} images, " if "images" in result else ""
+    guess = chance.top_k(1, classes)
+    means = [("mean per class (%)", result["mean_per_class"])] if "mean_per_class" in result else []
+    names = ["top-1 (%)", "top-5 (%)", *(name for name, _ in means), "lowest class (%)"]
     return TableData(
         title,
-        [Column(""), Column("top-1 (%)", 1), Column("top-5 (%)", 1), Column("lowest class (%)", 1)],
+        [Column(""), *(Column(name, 1) for name in names)],
         [
-            ["zero-shot", result["top1"], result.get("top5"), min(per_class)],
-            ["chance", chance.top_k(1, classes), chance.top_k(5, classes), None],
+            [
+                "zero-shot",
+                result["top1"],
+                result.get("top5"),
+                *(v for _, v in means),
+                min(per_class),
+            ],
+            ["chance", guess, chance.top_k(5, classes), *(guess for _ in means), None],
         ],
         f"{images}{classes:,} classes.",
         reference=(1,),

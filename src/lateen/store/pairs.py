@@ -63,6 +63,13 @@ class TextColumn:
         rows = self.rows[np.repeat(self.offsets[samples], counts) + inside]
         return replace(self, offsets=offsets, rows=rows)
 
+    def first(self, count: int) -> TextColumn:
+        """Each sample's first ``count`` captions, or all where it has fewer."""
+        counts = self.counts
+        inside = np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], counts)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(counts, count))])
+        return replace(self, offsets=offsets, rows=self.rows[inside < count])
+
     def nth(self, position: int) -> TextColumn:
         """One caption of each sample: that at ``position``, from 0, among those in the store.
 

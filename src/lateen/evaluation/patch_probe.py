@@ -1,0 +1,299 @@
+"""Patch probing: what a linear layer can read out of single patches (METHODS §2).
+
+After Covert et al., *Locality Alignment Improves Vision-Language Models* (arXiv:2410.11087), which
+KUEA takes over: local probing asks each patch for the classes inside it, global probing the image
+for all of its classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from lateen.data import Skip, decode_image
+from lateen.data.segmentation import (
+    IGNORED,
+    MaskedImages,
+    check_same_shape,
+    open_masks,
+    warn_of_unknown,
+)
+from lateen.encoders import Encoder, ViewedEncoder
+from lateen.encoders.dense import WindowEncoder
+from lateen.errors import DataError, ImageError, UsageError
+from lateen.evaluation.embedding import conditions
+from lateen.evaluation.windows import resize_short_side
+from lateen.metrics.multilabel import multilabel
+from lateen.model import AlignedModel
+from lateen.progress import bar
+
+_IMAGES = 16  # in a forward pass
+_ROWS = 256  # in a step
+_EPOCHS = 30
+_STEPS = 500  # at least, for sets of few rows
+_RATE = 1e-2
+_CHUNK = 8192  # rows held in float32 or more at a time
+_DENSE_POOLINGS = ("mean", "cls+mean")
+_TOLD = 20  # of what was left out, in a result
+_NOTHING = "its mask has no pixel of any class"
+
+
+def evaluate_patch_probe(
+    model: AlignedModel,
+    *,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: str | Path | None = None,
+    layout: str = "auto",
+    ignore: int = IGNORED,
+    window: int | None = None,
+    holdout: float = 0.2,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Macro recall in percent of linear probes on the frozen vision encoder's patch features.
+
+    Local: each patch predicts the union of the labels of its pixels. Global: the mean of the
+    image's patches predicts the union of its labels. Binary cross-entropy per class, yes above
+    one half. ``baseline`` says yes to classes that most rows to learn from have.
+
+    Images are resized to the window and cut to its middle square. Whole images are held out.
+
+    Args:
+        model: an aligned model; only its vision encoder is used. Where its pooling is not ``mean``
+            or ``cls+mean``, the bare patch tokens are probed: ``pooling`` in the result says so.
+        images: folder of images.
+        masks: folder of index masks (PNG) with the images' names.
+        classes: text file with one class name a line, the index in masks being the line's from 0.
+        data: instead of images and masks: folder of a published set.
+        layout: of that set, ``ade20k``, ``coco-stuff`` or ``voc20``; found out by default.
+        ignore: index of pixels that are of no class.
+        window: edge in pixels that the encoder sees; its own size if not given.
+        holdout: share of the images to test on.
+        seed: of the division and of training.
+
+    Raises:
+        UsageError: options that do not go together.
+        DataError: fewer than two images with labels.
+        EncoderError: the vision encoder has no features per patch.
+    """
+    if not 0 < holdout < 1:
+        raise UsageError(f"a share of {holdout} cannot be held out", "Give one between 0 and 1.")
+    dataset = open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes)
+    encoder = WindowEncoder(probed := _with_patches(model.vision_encoder), window)
+    left_out = _LeftOut(list(dataset.skips))
+    rows = list(_labelled_patches(dataset, encoder, ignore, left_out))
+    skips = left_out.skips
+    warn_of_unknown(left_out.unknown, len(dataset.classes))
+    if len(rows) < 2:
+        first = f" (the first left out: {skips[0].id}: {skips[0].reason})" if skips else ""
+        raise DataError(
+            f"{len(rows)} of {len(dataset)} images of {dataset.name} can be used{first}, and a "
+            "probe needs two",
+            "Give more images, with masks whose indices are those of the classes.",
+        )
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    tested = min(len(rows) - 1, max(1, round(holdout * len(rows))))
+    test, train = ([rows[i] for i in part] for part in (order[:tested], order[tested:]))
+    probes = {
+        name: _probe(gather(train), gather(test), dataset.classes, seed)
+        for name, gather in (("local", _patch_rows), ("global", _image_rows))
+    }
+    return {
+        **probes,
+        "images": len(rows),
+        "images_tested": tested,
+        "classes": len(dataset.classes),
+        "ignored_pixels": left_out.ignored,
+        "unknown_indices": {str(index): n for index, n in sorted(left_out.unknown.items())},
+        "skipped": len(skips),
+        "skips": [skip.as_dict() for skip in skips[:_TOLD]],
+        "set": dataset.name,
+        "pooling": probed.info.pooling,
+        "window": encoder.window,
+        "grid": encoder.grid,
+        "holdout": holdout,
+        "ignore": ignore,
+        "seed": seed,
+        "conditions": conditions(model, dataset.fingerprint),
+    }
+
+
+@dataclass
+class _LeftOut:
+    """Images and pixels that are not counted."""
+
+    skips: list[Skip]
+    ignored: int = 0
+    unknown: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class LabelledPatches:
+    """The patches of an image.
+
+    Attributes:
+        features: ``[grid · grid, dim]``, float16.
+        labels: which classes are in each ``[grid · grid, classes]``, bool.
+    """
+
+    features: Tensor
+    labels: Tensor
+
+
+def patch_labels(labels: np.ndarray[Any, Any], grid: int, classes: int) -> Tensor:
+    """Which classes are in each cell of the middle square of a mask.
+
+    A pixel belongs to the cell that its centre is in.
+
+    Args:
+        labels: class index per pixel ``[height, width]``; others are of no class.
+        grid: cells along an edge of the square.
+        classes: how many there are.
+
+    Returns:
+        ``[grid · grid, classes]``, bool, in raster order.
+    """
+    height, width = labels.shape
+    edge = min(height, width)
+    rows, columns = (
+        np.floor((np.arange(length) + 0.5 - (length - edge) / 2) * grid / edge).astype(int)
+        for length in (height, width)
+    )
+    inside = np.ix_((rows >= 0) & (rows < grid), (columns >= 0) & (columns < grid))
+    cells = (rows[:, None] * grid + columns[None, :])[inside]
+    found = labels[inside]
+    known = (found >= 0) & (found < classes)
+    there = torch.zeros(grid * grid, classes, dtype=torch.bool)
+    there[torch.from_numpy(cells[known]), torch.from_numpy(found[known]).long()] = True
+    return there
+
+
+def linear_multilabel(train: Tensor, labels: Tensor, test: Tensor, seed: int = 0) -> Tensor:
+    """Which classes a linear layer finds in each row to test ``[m, classes]``, bool.
+
+    Features are standardised by the rows to learn from. Adam, binary cross-entropy averaged over
+    rows and classes, the rate falling to 0 as a cosine; the same seed gives the same.
+
+    Args:
+        train: features to learn from ``[n, d]``, of any float type.
+        labels: their classes ``[n, classes]``, bool.
+        test: features ``[m, d]``.
+        seed: of the order of rows.
+    """
+    mean, spread = _moments(train)
+    weight = torch.zeros(labels.shape[1], train.shape[1], requires_grad=True)
+    share = labels.double().mean(dim=0).clamp(1e-4, 1 - 1e-4)
+    bias = torch.logit(share).float().requires_grad_()  # else rare classes are late to be denied
+    optimizer = torch.optim.Adam([weight, bias], lr=_RATE)
+    steps = max(_STEPS, _EPOCHS * -(-len(train) // _ROWS))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    order: list[Tensor] = []
+    for _ in range(steps):
+        if not order:
+            order = list(torch.split(torch.randperm(len(train), generator=generator), _ROWS))
+        rows = order.pop()
+        logits = F.linear((train[rows].float() - mean) / spread, weight, bias)
+        loss = F.binary_cross_entropy_with_logits(logits, labels[rows].float())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        parts = torch.split(test, _CHUNK)
+        return torch.cat([F.linear((x.float() - mean) / spread, weight, bias) > 0 for x in parts])
+
+
+def _with_patches(encoder: Encoder) -> Encoder:
+    if encoder.info.pooling not in _DENSE_POOLINGS and isinstance(encoder, ViewedEncoder):
+        return encoder.view("mean", encoder.info.layer)
+    return encoder
+
+
+def _labelled_patches(
+    dataset: MaskedImages, encoder: WindowEncoder, ignore: int, left_out: _LeftOut
+) -> Iterator[LabelledPatches]:
+    """Images with their labels, in order; what cannot be used is added to ``left_out``."""
+    waiting: list[tuple[Image, Tensor]] = []
+    with bar(len(dataset), "patches", "image") as progress:
+        for pair in dataset:
+            progress.update()
+            try:
+                photograph = decode_image(pair.image)
+                truth = dataset.counted(pair, ignore)
+                check_same_shape(photograph, truth.labels)
+                square = _middle(resize_short_side(photograph, encoder.window), encoder.window)
+            except (ImageError, ValueError) as error:
+                left_out.skips.append(Skip(pair.id, str(error), pair.image.name))
+                continue
+            left_out.ignored += truth.ignored
+            left_out.unknown.update(truth.unknown)
+            there = patch_labels(truth.labels, encoder.grid, len(dataset.classes))
+            if not bool(there.any()):
+                left_out.skips.append(Skip(pair.id, _NOTHING, pair.mask.name))
+                continue
+            waiting.append((square, there))
+            if len(waiting) == _IMAGES:
+                yield from _encoded(encoder, waiting)
+                waiting = []
+    if waiting:
+        yield from _encoded(encoder, waiting)
+
+
+def _encoded(
+    encoder: WindowEncoder, waiting: Sequence[tuple[Image, Tensor]]
+) -> Iterator[LabelledPatches]:
+    features = encoder.encode([square for square, _ in waiting]).flatten(1, 2).half()
+    for each, (_, there) in zip(features, waiting, strict=True):
+        yield LabelledPatches(each, there)
+
+
+def _middle(image: Image, edge: int) -> Image:
+    left, top = (image.width - edge) // 2, (image.height - edge) // 2
+    return image.crop((left, top, left + edge, top + edge))
+
+
+def _patch_rows(images: Sequence[LabelledPatches]) -> tuple[Tensor, Tensor]:
+    """Patches with labels ``[n, dim]`` and their classes ``[n, classes]``."""
+    labels = torch.cat([image.labels for image in images])
+    known = labels.any(dim=1)  # where no pixel is of a class, nothing is known, not even absence
+    return torch.cat([image.features for image in images])[known], labels[known]
+
+
+def _image_rows(images: Sequence[LabelledPatches]) -> tuple[Tensor, Tensor]:
+    """Mean patches ``[n, dim]`` and all classes of their images ``[n, classes]``."""
+    features = torch.stack([image.features.float().mean(dim=0) for image in images])
+    return features, torch.stack([image.labels.any(dim=0) for image in images])
+
+
+def _probe(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], names: Sequence[str], seed: int
+) -> dict[str, Any]:
+    predicted = linear_multilabel(*train, test[0], seed)
+    usual = (train[1].double().mean(dim=0) > 0.5).expand_as(test[1])
+    baseline = multilabel(usual, test[1], names)
+    return {
+        **multilabel(predicted, test[1], names),
+        "baseline": {key: baseline[key] for key in ("macro_recall", "macro_precision")},
+        "rows": len(train[0]),
+        "rows_tested": len(test[0]),
+    }
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column, 1 where it is constant."""
+    parts = torch.split(rows, _CHUNK)
+    mean = torch.stack([part.double().sum(dim=0) for part in parts]).sum(0) / len(rows)
+    squares = [((part.double() - mean) ** 2).sum(dim=0) for part in parts]
+    spread = (torch.stack(squares).sum(0) / len(rows)).sqrt()
+    return mean.float(), spread.where(spread > 1e-6, 1.0).float()

@@ -1,0 +1,299 @@
+"""Open-vocabulary segmentation: every patch against the names of the classes (METHODS §1.6)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from lateen.data import Skip, decode_image
+from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
+from lateen.data.segmentation import (
+    IGNORED,
+    MaskedImage,
+    MaskedImages,
+    check_same_shape,
+    open_masks,
+    warn_of_unknown,
+)
+from lateen.encoders.attention import Attention
+from lateen.encoders.dense import WindowEncoder
+from lateen.errors import DataError, ImageError, UsageError
+from lateen.evaluation.embedding import conditions
+from lateen.evaluation.windows import (
+    picture_name,
+    predict,
+    resize_short_side,
+    sliding_logits,
+    spread,
+)
+from lateen.files import jsonl, make_folder, write_text
+from lateen.metrics.classification import class_embeddings, class_scores
+from lateen.metrics.segmentation import confusion_matrix, segmentation, segmentation_baselines
+from lateen.model import AlignedModel
+from lateen.progress import bar
+
+BACKGROUND = "background"
+_TOLD = 20  # of what was left out, in a result
+
+
+def evaluate_segmentation(
+    model: AlignedModel,
+    *,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    classes: str | Path | None = None,
+    data: str | Path | None = None,
+    layout: str = "auto",
+    ignore: int = IGNORED,
+    background: float | None = None,
+    templates: Sequence[str] | str | Path = TEMPLATES,
+    short_side: int = 448,
+    window: int = 448,
+    stride: int = 224,
+    attention: Attention = "qk",
+    residual: bool = True,
+    pictures: int = 8,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """mIoU, pixel accuracy and IoU per class in percent, beside chance and the best constant.
+
+    Every image is scored in overlapping windows: the embedding of each patch against those of the
+    classes, brought to the window's size, averaged where windows overlap, brought to the mask's.
+
+    Args:
+        model: an aligned model whose vision encoder has features per patch.
+        images: folder of images.
+        masks: folder of index masks (PNG) with the images' names.
+        classes: text file with one class name a line, the index in masks being the line's from 0.
+        data: instead of images and masks: folder of a published set.
+        layout: of that set, ``ade20k``, ``coco-stuff`` or ``voc20``; found out by default.
+        ignore: index of pixels that are of no class.
+        background: below this softmax probability of the best class, the class called
+            ``background`` is predicted, which then has no prompt of its own.
+        templates: prompts with ``{}`` for the class name; or a file of them, one a
+            line; embeddings of several are averaged.
+        short_side: pixels that images are resized to.
+        window: edge of the sliding window in pixels.
+        stride: pixels from window to window.
+        attention: in the last block: ``qk`` as the model was made, ``qq`` or ``kk``.
+        residual: False drops what passes by the attention of the last block.
+        pictures: how many images to show in ``out``, evenly spread.
+        out: folder for ``overlays/*.png``, ``per-class.png`` and ``skipped.jsonl``.
+
+    Raises:
+        UsageError: options that do not go together.
+        DataError: no image with a mask, or no pixel of any class.
+        EncoderError: the vision encoder has no features per patch, or no attention to change.
+    """
+    _check_sizes(short_side, window, stride)
+    prompts = as_templates(templates)
+    dataset = open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes)
+    encoder = WindowEncoder(model.vision_encoder, window, attention=attention, residual=residual)
+    segmenter = Segmenter(
+        model, encoder, *_embed_classes(model, dataset.classes, prompts, background),
+        short_side=max(short_side, encoder.window),
+        stride=max(1, round(stride * encoder.window / window)), threshold=background,
+    )  # fmt: skip
+    out = make_folder(out) if out is not None else None
+    run = _Run(dataset, ignore, out, spread(len(dataset), pictures if out else 0))
+    run.over_all(segmenter)
+    names = dataset.classes
+    result = segmentation(run.confusion, names)
+    if out is not None:
+        run.write(result)
+    return {
+        **result,
+        **segmentation_baselines(run.confusion, names),
+        "miou_over": "classes in the truth or a prediction of any image, all pixels together",
+        "images": run.images,
+        "classes": len(names),
+        "pixels": int(run.confusion.sum()),
+        "ignored_pixels": run.ignored,
+        "unknown_indices": {str(index): n for index, n in sorted(run.unknown.items())},
+        "skipped": len(run.skips),
+        "skips": [skip.as_dict() for skip in run.skips[:_TOLD]],
+        "pictures": run.pictures,
+        "set": dataset.name,
+        "short_side": segmenter.short_side,
+        "window": encoder.window,
+        "stride": segmenter.stride,
+        "attention": attention,
+        "residual": residual,
+        "ignore": ignore,
+        "background": background,
+        "templates": list(prompts),
+        "conditions": conditions(model, dataset.fingerprint),
+    }
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """Predicts the class of every pixel.
+
+    Attributes:
+        model: whose image head the patch features go through.
+        encoder: gives the patch features.
+        classes: embeddings of the classes with prompts ``[c, dim]``.
+        places: index of each of these among all classes ``[c]``.
+        rest: index of the class of unsure pixels, if there is one.
+        short_side: pixels that images are resized to.
+        stride: pixels from window to window.
+        threshold: softmax probability below which a pixel is unsure.
+    """
+
+    model: AlignedModel
+    encoder: WindowEncoder
+    classes: Tensor
+    places: Tensor
+    rest: int | None
+    short_side: int
+    stride: int
+    threshold: float | None
+
+    @torch.no_grad()
+    def __call__(self, image: Image, size: tuple[int, int]) -> Tensor:
+        """Class index per pixel of a mask of ``size`` (height, width), -1 where there is none.
+
+        Args:
+            image: as :func:`~lateen.evaluation.windows.resize_short_side` gives it.
+            size: of the mask.
+        """
+        logits = sliding_logits(image, self._score, window=self.encoder.window, stride=self.stride)
+        chosen, unsure = predict(logits, size, self.threshold)
+        found = torch.where(chosen < 0, -1, self.places[chosen.clamp_min(0)])
+        return found if self.rest is None else found.masked_fill(unsure, self.rest)
+
+    def _score(self, windows: Sequence[Image]) -> Tensor:
+        patches = self.encoder.encode(windows)
+        embeddings = self.model.project_image(patches.flatten(0, 2)).float()
+        scores = self.model.heads.scale * class_scores(
+            embeddings, self.classes.to(embeddings.device)
+        )
+        return scores.view(*patches.shape[:3], -1).permute(0, 3, 1, 2)
+
+
+@dataclass
+class _Run:
+    """One pass over a set, and what was counted in it."""
+
+    dataset: MaskedImages
+    ignore: int
+    out: Path | None
+    shown: frozenset[int]
+    images: int = 0
+    ignored: int = 0
+    unknown: Counter[int] = field(default_factory=Counter)
+    skips: list[Skip] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    confusion: Tensor = field(init=False)
+
+    def over_all(self, segmenter: Segmenter) -> None:
+        count = len(self.dataset.classes)
+        self.confusion = torch.zeros(count, count + 1, dtype=torch.long)
+        self.skips += self.dataset.skips
+        with bar(len(self.dataset), "segment", "image") as progress:
+            for index, pair in enumerate(self.dataset):
+                progress.update()
+                try:
+                    image, truth = self._read(pair, segmenter.short_side)
+                except (ImageError, ValueError) as error:
+                    self.skips.append(Skip(pair.id, str(error), pair.image.name))
+                    continue
+                predicted = segmenter(image, (truth.shape[0], truth.shape[1]))
+                self.confusion += confusion_matrix(predicted, truth, count)
+                self.images += 1
+                if index in self.shown:
+                    self._show(pair, image, predicted, truth)
+        warn_of_unknown(self.unknown, count)
+        if self.images == 0:
+            first = self.skips[0]
+            raise DataError(
+                f"not one image of {self.dataset.name} with its mask can be used (the first: "
+                f"{first.id}: {first.reason})",
+                "Check the images and masks.",
+            )
+
+    def _read(self, pair: MaskedImage, short_side: int) -> tuple[Image, Tensor]:
+        """The image, resized, and the class of each pixel of its mask, -1 where there is none."""
+        photograph = decode_image(pair.image)
+        truth = self.dataset.counted(pair, self.ignore)
+        image = resize_short_side(photograph, short_side)
+        check_same_shape(photograph, truth.labels)
+        self.ignored += truth.ignored
+        self.unknown.update(truth.unknown)
+        return image, torch.from_numpy(truth.labels)
+
+    def _show(self, pair: MaskedImage, image: Image, predicted: Tensor, truth: Tensor) -> None:
+        from lateen.report.overlays import segmentation_overlay
+        from lateen.report.plots import save_plot
+
+        if self.out is None:
+            return
+        taken = [Path(name).name for name in self.pictures]
+        path = self.out / "overlays" / picture_name(pair.id, taken)
+        figure = segmentation_overlay(
+            image, predicted.numpy(), truth.numpy(), self.dataset.classes, title=pair.id
+        )
+        save_plot(figure, path)
+        self.pictures.append(str(path.relative_to(self.out)))
+
+    def write(self, result: dict[str, Any]) -> None:
+        from lateen.report.plots import bar_chart, save_plot
+
+        if self.out is None:
+            return
+        save_plot(bar_chart(result["per_class"], label="IoU (%)"), self.out / "per-class.png")
+        self.pictures.append("per-class.png")
+        if self.skips:
+            rows = [skip.as_dict() for skip in self.skips]
+            write_text(self.out / "skipped.jsonl", jsonl(rows))
+
+
+def _embed_classes(
+    model: AlignedModel,
+    names: Sequence[str],
+    templates: Sequence[str],
+    background: float | None,
+) -> tuple[Tensor, Tensor, int | None]:
+    """Embeddings of the classes that have prompts, their indices, and the index of the one that
+    has none."""
+    rest = None
+    if background is not None:
+        if BACKGROUND not in names:
+            raise UsageError(
+                f"no class is called {BACKGROUND}, so no pixel can be it",
+                "Leave --background out, or name a class so.",
+            )
+        rest = list(names).index(BACKGROUND)
+    places = [index for index in range(len(names)) if index != rest]
+    if len(places) < 2:
+        raise UsageError(
+            f"{len(places)} class is left beside {BACKGROUND}, and one alone is always the best",
+            "Name two or more.",
+        )
+    prompts = [class_prompts(names[index], templates) for index in places]
+    text = model.encode_text([prompt for each in prompts for prompt in each])
+    embeddings = class_embeddings(text.view(len(places), -1, text.shape[-1]))
+    return embeddings, torch.tensor(places), rest
+
+
+def _check_sizes(short_side: int, window: int, stride: int) -> None:
+    if min(short_side, window, stride) < 1:
+        raise UsageError("sizes are pixels, 1 or more", "Give --short-side 448, for instance.")
+    if window > short_side:
+        raise UsageError(
+            f"a window of {window} pixels does not fit images whose short side is {short_side}",
+            "Give a smaller --window or a larger --short-side.",
+        )
+    if stride > window:
+        raise UsageError(
+            f"a stride of {stride} pixels leaves gaps between windows of {window}",
+            "Give a stride of at most the window.",
+        )

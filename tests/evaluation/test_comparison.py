@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lateen.errors import DataError, UsageError
+from lateen.evaluation import compare
+from lateen.evaluation.published import AVERAGES
+
+
+def put(path: Path, model: str, **more: Any) -> Path:
+    """A result of classification, with the conditions that matter."""
+    result = {
+        "task": "classification", "top1": 50.0, "top5": 90.0, "mean_per_class": 40.0, "images": 8,
+        "set": "pets", "templates": ["a {}"], "conditions": {"model": model, "data": "d1"},
+        **more,
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result))
+    return path
+
+
+def retrieval(path: Path, model: str, rank: float, **more: Any) -> Path:
+    way = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "median_rank": rank}
+    return put(path, model, task="retrieval", set="coco", text_to_image=way, image_to_text=way,
+               templates=None, **more)  # fmt: skip
+
+
+def test_a_row_for_each_number_and_a_column_for_each_model(tmp_path: Path) -> None:
+    put(tmp_path / "one" / "pets.json", "m1")
+    retrieval(tmp_path / "one" / "coco.json", "m1", 5.0)
+    put(tmp_path / "two" / "pets.json", "m2", top1=60.0)
+    found = compare([tmp_path / "one", tmp_path / "two"])
+    assert found.labels == ("one", "two")
+    rows = {(row.task, row.metric): row for row in found.rows}
+    assert rows["classification", "top-1"].values == (50.0, 60.0)
+    assert rows["classification", "top-1"].best == (1,)
+    assert rows["classification", "top-5"].best == ()  # equal
+    assert rows["retrieval", "T2I R@1"].values == (10.0, None)
+    assert found.rows[0].task == "retrieval"  # the order of TASKS
+    cells = found.table().cells()
+    assert cells[0][:5] == ["retrieval", "coco", "T2I R@1", "10.0", "–"]
+    assert cells[1][:3] == ["", "", "T2I R@5"]
+    assert ["", "", "mean per class", "40.0", "40.0"] in cells
+    assert ["classification", "pets", "top-1", "50.0", "★ 60.0"] in cells
+
+
+def test_the_lowest_rank_is_the_best(tmp_path: Path) -> None:
+    places = [retrieval(tmp_path / name / "r.json", name, rank) for name, rank in
+              (("a", 7.0), ("b", 3.0))]  # fmt: skip
+    [row] = [row for row in compare(places).rows if row.metric == "T2I median_rank"]
+    assert row.best == (1,)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"conditions": {"model": "m2", "data": "d2"}}, "data"),
+        ({"templates": ["{}"]}, "prompts"),
+        ({"images": 7}, "images used"),
+        ({"seed": 1}, "seed"),
+        ({"options": {"window": 224}}, "window"),
+    ],
+)
+def test_rows_that_cannot_be_compared_say_why_and_have_no_best(
+    tmp_path: Path, other: dict[str, Any], told: str
+) -> None:
+    put(tmp_path / "one" / "pets.json", "m1", seed=0)
+    values = {"top1": 60.0, "seed": 0, "conditions": {"model": "m2", "data": "d1"}}
+    put(tmp_path / "two" / "pets.json", "m2", **{**values, **other})
+    found = compare([tmp_path])
+    assert {(row.best, row.differs) for row in found.rows} == {((), (told,))}
+    assert found.table().cells()[0][-1] == told
+    assert "cannot be compared" in found.table().note
+
+
+def test_the_same_data_by_another_name_is_one_row(tmp_path: Path) -> None:
+    put(tmp_path / "one" / "pets.json", "m1")
+    put(tmp_path / "two" / "x.json", "m2", set=None, options={"images": "my/pets-test"})
+    found = compare([tmp_path / "one", tmp_path / "two"])
+    assert {row.set for row in found.rows} == {"pets"}
+    assert all(None not in row.values for row in found.rows)
+
+
+def test_columns_are_models_wherever_their_files_lie(tmp_path: Path) -> None:
+    """Below one place a model is one column, unless it has two results of the same."""
+    put(tmp_path / "runs" / "a" / "pets" / "classification.json", "m1")
+    retrieval(tmp_path / "runs" / "a" / "coco" / "retrieval.json", "m1", 5.0)
+    put(tmp_path / "runs" / "b" / "pets.json", "m2")
+    assert compare([tmp_path / "runs"]).labels == ("a", "b")
+    put(tmp_path / "runs" / "a" / "again" / "classification.json", "m1", templates=["other {}"])
+    assert compare([tmp_path / "runs"]).labels == ("again", "coco", "pets", "b")
+
+
+def test_labels_are_made_distinct(tmp_path: Path) -> None:
+    places = [put(tmp_path / run / "eval" / "pets.json", run).parent for run in ("a", "b")]
+    assert compare(places).labels == ("a/eval", "b/eval")
+    assert compare(places, ["x", "y"]).labels == ("x", "y")
+    files = [put(tmp_path / "c" / f"{model}.json", model) for model in ("vit", "dino")]
+    assert compare(files).labels == ("vit", "dino")
+    for wrong in (["x"], ["x", "x"]):
+        with pytest.raises(UsageError, match="Give a label of its own"):
+            compare(places, wrong)
+
+
+def test_what_a_run_leaves_and_what_is_no_result(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    put(run / "part.json", "m1", set=None)
+    part = json.loads((run / "part.json").read_text())
+    (run / "part.json").unlink()
+    recipe = {"data": {"root": "/data/f8k"}, "evaluate": {"classification": "classes"}}
+    (run / "results.json").write_text(json.dumps({"classification": part, "recipe": recipe}))
+    (run / "notes.json").write_text("[1, 2]")
+    (run / "broken.json").write_text("{")
+    (run / "other.json").write_text('{"recipe": 3}')
+    assert {row.set for row in compare([run]).rows} == {"classes"}
+    for name in ("notes", "broken", "other", "absent"):
+        with pytest.raises(DataError, match=name):
+            compare([run / f"{name}.json"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no results"):
+        compare([tmp_path / "empty"])
+    with pytest.raises(UsageError, match="nothing to compare"):
+        compare([])
+
+
+def test_published_numbers_stand_beside(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "imagenet.json", "m1", set="imagenet", split="val")
+    found = compare([tmp_path / "a"])
+    first = found.table(published=True)
+    assert first.columns[-1].name.startswith("published (other")
+    assert first.cells()[0][-1] == "73.4 SAIL-L, 54 SAIL CC3M"
+    assert all("published" not in column.name for column in found.table().columns)
+
+
+def test_papers_means_are_of_all_their_sets_or_not_there(tmp_path: Path) -> None:
+    for model in ("a", "b"):
+        for index, name in enumerate(AVERAGES[0].sets):
+            put(tmp_path / model / f"{name}.json", model, set=name, score=float(index),
+                conditions={"model": model, "data": name})  # fmt: skip
+    (tmp_path / "b" / "dtd.json").unlink()
+    [row] = [row for row in compare([tmp_path]).rows if row.set == AVERAGES[0].name]
+    assert row.values == (4.5, None)
+    assert [each.value for each in row.published] == [72.1]
+
+
+def test_text_forms(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "pets.json", "m1", top1=100 / 3)
+    put(tmp_path / "b" / "pets.json", "m2")
+    found = compare([tmp_path])
+    lines = list(csv.DictReader(io.StringIO(found.text("csv", published=True))))
+    assert float(lines[0]["a"]) == 100 / 3
+    assert set(lines[0]) == {"task", "set", "metric", "a", "b", "published", "differs"}
+    assert "| classification | pets | top-1 | 33.3 | ★ 50.0 |" in found.text("markdown")
+    whole = json.loads(found.text("json"))
+    assert whole["models"] == ["a", "b"]
+    assert whole["rows"][0]["values"] == {"a": 100 / 3, "b": 50.0}
+    assert whole["rows"][0]["best"] == ["b"]

@@ -1,0 +1,71 @@
+"""The retrieval task around the metric: captions per image, folds, sums."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmark_toys import PaletteEncoder, colour_model
+from toys import WordEncoder
+
+from lateen import evaluate
+from lateen.encoding import encode
+from lateen.errors import DataError, UsageError
+from lateen.evaluation import retrieval_result
+from lateen.metrics import retrieval, rsum
+from lateen.store import pair
+
+
+def test_the_sum_is_that_of_six_recalls(album: Path) -> None:
+    result = evaluate(colour_model(), "retrieval", captions=album / "train.jsonl",
+                      images=album / "images")  # fmt: skip
+    recalls = [
+        result[way][f"R@{k}"] for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)
+    ]
+    assert result["rsum"] == pytest.approx(sum(recalls))
+    assert rsum({way: dict.fromkeys(("R@1", "R@5", "R@10"), 100.0)
+                 for way in ("text_to_image", "image_to_text")}) == 600  # fmt: skip
+
+
+def test_folds_have_pools_of_their_own_and_are_averaged(album: Path) -> None:
+    model = colour_model()
+    pairs = pair(
+        encode(album / "images", PaletteEncoder(), album / "i"),
+        encode(album / "train.jsonl", WordEncoder(), album / "t"),
+    )
+    result = retrieval_result(model, pairs, folds=3)
+    parts = [retrieval_result(model, pairs.take(np.arange(i, i + 8))) for i in (0, 8, 16)]
+    for way in ("text_to_image", "image_to_text"):
+        for key in ("R@1", "R@5", "R@10", "median_rank"):
+            mean = sum(part[way][key] for part in parts) / 3
+            assert result["folds"][way][key] == pytest.approx(mean)
+    assert result["folds"]["rsum"] == pytest.approx(sum(part["rsum"] for part in parts) / 3)
+    with pytest.raises(DataError, match="24 images cannot make 25 folds"):
+        retrieval_result(model, pairs, folds=25)
+
+
+def test_only_the_first_captions_of_each_image_count(album: Path) -> None:
+    model = colour_model()
+    options = {"captions": album / "train.jsonl", "images": album / "images"}
+    one = evaluate(model, "retrieval", per_image=1, **options)
+    assert (one["images"], one["captions"]) == (24, 24)
+    pairs = pair(
+        encode(album / "images", PaletteEncoder(), album / "i"),
+        encode(album / "train.jsonl", WordEncoder(), album / "t"),
+    ).with_captions("caption#0")
+    expected = retrieval_result(model, pairs)
+    assert one["image_to_text"] == expected["image_to_text"]
+    many = evaluate(model, "retrieval", per_image=9, **options)
+    assert many["captions"] == 48
+    with pytest.raises(UsageError, match="per-image is 0"):
+        evaluate(model, "retrieval", per_image=0, **options)
+
+
+def test_folds_of_the_metric_on_embeddings_worked_by_hand() -> None:
+    """Image 1's caption finds image 2 among all four, and its own among its half."""
+    image = torch.eye(4)
+    text = torch.tensor([[1, 0, 0, 0], [0, 0.6, 0.8, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    whole = retrieval(image, text, torch.arange(4))
+    halves = [retrieval(image[i : i + 2], text[i : i + 2], torch.arange(2)) for i in (0, 2)]
+    assert whole["text_to_image"]["R@1"] == 75
+    assert [half["text_to_image"]["R@1"] for half in halves] == [100, 100]
