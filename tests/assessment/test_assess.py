@@ -12,6 +12,7 @@ import toys
 
 from lateen.align.trainer import train as real_train
 from lateen.assessment import assess, assess_stores, probing
+from lateen.assessment.material import from_stores
 from lateen.encoding import encode
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
 from lateen.store import Store, import_features
@@ -150,6 +151,14 @@ WRONG: list[tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] = [
      RecipeError, "2 candidates are called 'vit · cls'"),
     (lambda p: p | {"labelled": "nowhere"}, DataError, "nowhere"),
     (lambda p: p | {"measure": {"level": 2}}, RecipeError, "'measure.level' cannot be 2"),
+    (lambda p: p | {"measure": {"knn": [0]}}, RecipeError, "'measure.knn.0' cannot be 0"),
+    (lambda p: p | {"text": [{"encoder": "x", "score": float("nan")}]}, RecipeError,
+     "'text.0.score' cannot be nan"),
+    (lambda p: p | {"labelled": {"train": "classes", "test": "classes"}}, RecipeError,
+     "train and test are one folder"),
+    (lambda p: p | {"vision": ["x"]}, RecipeError, "'vision.0' cannot be 'x': it has keys"),
+    (lambda p: p | {"data": p["data"] | {"holdout": 0.04}}, DataError,
+     "2 images to judge on are too few: there must be 4"),
 ]  # fmt: skip
 
 
@@ -274,3 +283,115 @@ def test_trained_encoders_are_ahead_of_those_that_know_nothing(real: Path, tmp_p
     for measure in ("cka_unbiased", "mutual_knn", "cknna", "cycle_knn", "svcca"):
         assert best[measure] > blind[measure]
     assert best["probe"]["interval"][0] > blind["probe"]["interval"][1]
+
+
+def test_what_is_left_out_is_counted_once(
+    plan: dict[str, Any], world: Path, tmp_path: Path
+) -> None:
+    (world / "album" / "images" / "007.png").write_bytes(b"not a picture")
+    small = {**plan, "labelled": None, "vision": plan["vision"][1:], "text": plan["text"][1:]}
+    assert assess(small, tmp_path / "out")["conditions"]["skipped"] == 1
+
+
+def test_the_captions_that_a_recipe_chooses_are_trained_on(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    data = {**plan["data"], "captions": ["caption#1"]}
+    small = {**plan, "labelled": None, "vision": plan["vision"][1:], "text": plan["text"][1:]}
+    conditions = assess({**small, "data": data}, tmp_path / "out")["conditions"]
+    assert conditions["caption_columns"] == ["caption#1"]
+    assert (conditions["images"], conditions["captions"]) == (15, 30)
+    with pytest.raises(DataError, match="caption#2 needs 3 captions of every image"):
+        assess({**small, "data": {**data, "captions": ["caption#2"]}}, tmp_path / "out")
+
+
+def test_one_encoder_in_two_number_formats_has_two_stores(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    formats = [{"encoder": "toys:colour_encoder", "name": d, "dtype": d}
+               for d in ("float16", "float32")]  # fmt: skip
+    results = assess(
+        {**plan, "labelled": None, "vision": formats, "text": plan["text"][1:]}, tmp_path / "out"
+    )
+    half, full = sorted(results["rows"], key=lambda row: row["vision"])
+    assert half["cka"] == pytest.approx(full["cka"], abs=1e-3)
+    assert half["cka"] != full["cka"]
+
+
+def test_images_that_are_trained_and_judged_on_are_told_of(
+    plan: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = {**plan, "labelled": None, "vision": plan["vision"][1:], "text": plan["text"][1:]}
+    same = {**small, "data": {**plan["data"], "test": plan["data"]["train"]}}
+    found = assess(same, tmp_path / "out")
+    assert found["conditions"]["duplicates"]["trained"] == 60
+    assert "60 of 60 images to judge on are copies" in caplog.text
+    assert "60 images have the features of one" in (tmp_path / "out" / "report.html").read_text()
+    assert assess(small, tmp_path / "o")["conditions"]["duplicates"]["trained"] == 0
+
+
+def test_encoders_are_judged_on_the_same_labelled_images_in_any_order(
+    stores: tuple[Store, Store, Store], tmp_path: Path
+) -> None:
+    colours, _, words = stores
+    features = np.random.default_rng(1).normal(size=(60, 5)).astype(np.float32)
+    order = np.random.default_rng(2).permutation(60)
+    gone = np.where(np.arange(60)[:, None] < 9, np.nan, features)
+    images = [
+        noise(tmp_path / "straight", colours.ids, features=features),
+        noise(tmp_path / "mixed", [colours.ids[i] for i in order], features=features[order]),
+        noise(tmp_path / "fewer", colours.ids, features=gone.astype(np.float32)),
+    ]
+    lines = [f"{name},{i % 6}\n" for i, name in enumerate(colours.ids)]
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(lines) + "absent.png,7\n")
+    results = assess_stores(
+        images, [words], tmp_path / "o", labels=tmp_path / "labels.csv", **SMALL
+    )
+    first, *others = [(side["knn"], side["linear_probe"]) for side in results["vision"]]
+    assert others == [first, first]
+    held = results["conditions"]
+    assert (held["labelled_images"], held["classes"], held["skipped"]) == (51, 6, 9)
+
+
+def texts(path: Path, ids: list[str], encoder: str, column: str) -> Store:
+    features = np.random.default_rng(len(column)).normal(size=(len(ids), 4)).astype(np.float32)
+    np.save(path.with_suffix(".npy"), features)
+    return import_features(
+        path.with_suffix(".npy"), path, ids=ids, modality="text", encoder=encoder, column=column
+    )
+
+
+def test_caption_columns_are_matched_by_name(
+    stores: tuple[Store, Store, Store], tmp_path: Path
+) -> None:
+    image = stores[0]
+    found = {
+        (encoder, column): texts(tmp_path / f"{encoder}-{column}", image.ids, encoder, column)
+        for encoder in ("a", "b") for column in ("long", "short")
+    }  # fmt: skip
+    mixed = [found[key] for key in (("a", "short"), ("a", "long"), ("b", "long"), ("b", "short"))]
+    plan: dict[str, Any] = {"labels": None, "holdout": 0.5, "missing": "error", "seed": 0}
+    judged = from_stores([image], mixed, **plan).judged
+    assert [[c.name for c in pairs.texts] for pairs in judged[0]] == [["short", "long"]] * 2
+    with pytest.raises(PairingError, match="one text encoder has the caption columns short, long"):
+        from_stores([image], mixed[:3], **plan)
+    with pytest.raises(PairingError, match="of one encoder and one caption column, 'short'"):
+        from_stores([image], [mixed[0], mixed[0]], **plan)
+
+
+def test_stores_of_one_name_are_told_apart_by_their_folders(
+    stores: tuple[Store, Store, Store], tmp_path: Path
+) -> None:
+    image, _, words = stores
+    plan: dict[str, Any] = {"labels": None, "holdout": 0.5, "missing": "error", "seed": 0}
+    np.save(tmp_path / "n.npy", np.random.default_rng(0).normal(size=(60, 5)))
+    twins = [
+        import_features(
+            tmp_path / "n.npy", tmp_path / name, ids=image.ids, modality="image", encoder="n"
+        )
+        for name in ("one", "two")
+    ]
+    labels = [c.label for c in from_stores([image, *twins], [words], **plan).vision]
+    assert labels == ["toys:colour_encoder", "n (one)", "n (two)"]
+    with pytest.raises(RecipeError, match=r"2 candidates are called 'n \(one\)'"):
+        from_stores([twins[0], twins[0]], [words], **plan)

@@ -279,3 +279,14 @@ def test_hostile_names_are_shown_as_text(text):
         assert "\x1b" not in on_terminal(table)
         assert "<b>" not in table.html()
         assert table.markdown()
+
+
+def test_in_a_narrow_terminal_the_names_have_the_room_of_the_cheap_metrics():
+    wide, narrow = (leaderboard_table(grid(), width=width) for width in (100, 80))
+    assert {"CKA", "kNN"} < {column.name for column in wide.columns}
+    heads = [column.name for column in narrow.columns]
+    assert heads == ["rank", "vision", "text", "R@10", "interval", "R@1"]
+    assert "Metrics beside probing: in leaderboard.csv" in narrow.note
+    assert "Metrics beside probing" not in wide.note
+    first = narrow.cells()[0]
+    assert all(name in on_terminal(narrow, 80) for name in first[1:3])

@@ -110,7 +110,8 @@ def test_a_text_encoder_that_is_trained_is_part_of_the_steps(
 ) -> None:
     text = {"encoder": str(bert_folder), "pooling": "mean", "train": True}
     lit = {"vision": "identity", "dim": None}
-    result = lateen.plan(recipe(album, text=text, head=lit))
+    result = lateen.plan(recipe(album, text=text, head=lit), gpu_texts_per_second=1)
+    assert result["gpu_hours"]["texts"] == pytest.approx(12 / 3600)  # tokens need no GPU
     parameters = lateen.load_encoder(str(bert_folder), "text", pooling="mean").network.parameters()
     assert result["memory"]["parameters"] > sum(p.nbytes for p in parameters)
     assert item(result, "tokenise train captions")["bytes"] == 48 * (32 * 4 + len('"000.png", '))
@@ -274,3 +275,10 @@ def test_real_photographs_are_planned_for(real: Path) -> None:
     assert counts["encode validation captions"] == 5000
     assert counts["train the heads"] == 60 * math.ceil(6000 / 512)
     assert 40e6 < result["disk"]["features"] < 50e6
+
+
+def test_one_image_is_too_few_as_it_is_in_training(album: Path) -> None:
+    one = (album / "train.jsonl").read_text().splitlines()[0]
+    (album / "one.jsonl").write_text(one + "\n")
+    with pytest.raises(TrainingError, match="1 image is not enough to contrast captions with"):
+        lateen.plan(recipe(album, data={"root": str(album), "train": "one.jsonl"}))

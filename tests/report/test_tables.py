@@ -156,3 +156,13 @@ def test_a_narrow_terminal_folds_long_paths_and_loses_nothing():
     lines = on_terminal(hits_table([{"id": "x", "path": path, "score": 0.5}]), width=60).split("\n")
     assert max(map(len, lines)) <= 60
     assert path in "".join(line.split()[-1] for line in lines[2:] if line.split())
+
+
+@pytest.mark.parametrize("width", [30, 45])
+def test_a_narrow_terminal_cuts_no_number_and_no_name(width):
+    columns = [Column("model"), Column("interval", 1, whole=True), Column("n", 0, whole=True)]
+    table = TableData("", columns, [["编码器 of a long name", "86.7–100.0", 12_345]])
+    stream = io.StringIO()
+    Console(file=stream, width=width, force_terminal=False).print(table.rich(), crop=False)
+    assert "86.7–100.0   12,345" in stream.getvalue()
+    assert "编码器" in stream.getvalue()

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +64,45 @@ def test_texts_among_the_images_are_refused(stores: tuple[Store, Store, Store]) 
     first, _, texts = stores
     with pytest.raises(PairingError, match="text features where image features belong"):
         pair_grid([first, texts], [[texts]])
+
+
+class _PartlyBlind(WordEncoder):
+    """Reads one caption of picture 005 less than the others do."""
+
+    def __init__(self, blind: str) -> None:
+        super().__init__()
+        self.blind = blind
+        self.info = replace(self.info, id=blind, weights=blind)
+
+    def encode(self, prepared: Sequence[str]) -> torch.Tensor:
+        features = super().encode(prepared)
+        features[[text == self.blind for text in prepared]] = torch.nan
+        return features
+
+
+def test_a_caption_that_one_encoder_could_not_read_leaves_its_image_for_all(
+    album: Path, stores: tuple[Store, Store, Store]
+) -> None:
+    first, _, texts = stores
+    one, other = (
+        encode(album / "train.jsonl", _PartlyBlind(text), album / f"t{i}")
+        for i, text in enumerate(("yellow number 5", "a yellow picture"))
+    )
+    [[whole, cut]] = pair_grid([first], [[texts], [one]])
+    assert whole.ids == cut.ids == [i for i in first.ids if i != "005.png"]
+    assert whole.texts[0].counts.tolist() == cut.texts[0].counts.tolist()
+    # As many captions of 005, but not the same.
+    assert "005.png" not in pair_grid([first], [[one], [other]])[0][0].ids
+    assert whole.dropped == 1
+
+
+def test_other_captions_are_refused(album: Path, stores: tuple[Store, Store, Store]) -> None:
+    first, _, texts = stores
+    np.save(album / "c.npy", np.random.default_rng(0).normal(size=(24, 5)))
+    single = import_features(
+        album / "c.npy", album / "c", ids=first.ids, modality="text", encoder="mine"
+    )
+    with pytest.raises(PairingError, match=r"24 images .* '000\.png' has 2 and 1"):
+        pair_grid([first], [[texts], [single]])
+    with pytest.raises(PairingError, match="the same captions in all text stores"):
+        pair_grid([first], [[texts], [single]], missing="drop")

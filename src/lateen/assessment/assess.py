@@ -21,6 +21,7 @@ from lateen.files import content_key, folder_lock, read_json, write_json, write_
 from lateen.progress import bar, log
 from lateen.recipe import AssessmentRecipe
 from lateen.recipe.assessment import MeasureSection, ProbeSection
+from lateen.report.text import plain
 from lateen.store import Store
 from lateen.store.manifest import library_versions
 
@@ -212,7 +213,7 @@ def _probes(material: Material, probing: ProbeSection, cache: Path) -> dict[tupl
         for v, line in enumerate(material.train):
             for t, pairs in enumerate(line):
                 found[v, t] = probe(pairs, material.judged[v][t], recipe, cache)
-                labels = material.vision[v].label, material.text[t].label
+                labels = plain(material.vision[v].label), plain(material.text[t].label)
                 log.info("%s with %s: R@10 %.1f", *labels, found[v, t].mean(10))
                 progress.update()
     return found

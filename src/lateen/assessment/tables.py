@@ -12,7 +12,9 @@ from typing import Any
 
 from lateen.assessment.wording import (
     METRICS,
+    OF_VISION,
     OVER,
+    PAIRWISE,
     Results,
     baselines,
     estimate,
@@ -27,14 +29,19 @@ from lateen.report.text import plain
 
 _PUBLISHED = (0.991, 0.847)  # SAIL's r of kNN and of the linear probe with probing, no intervals
 _BEST, _TIED = "●", "○"
+_NARROW = 100  # characters: in fewer, the cheap metrics leave no room for the encoders' names
 
 
-def assessment_tables(results: Results, limit: int | None = None) -> list[TableData]:
-    """The leaderboard, of at most ``limit`` rows, and the correlations."""
-    return [leaderboard_table(results, limit), correlations_table(results)]
+def assessment_tables(
+    results: Results, limit: int | None = None, width: int = _NARROW
+) -> list[TableData]:
+    """The leaderboard, of at most ``limit`` rows, and the correlations, for so many characters."""
+    return [leaderboard_table(results, limit, width), correlations_table(results)]
 
 
-def leaderboard_table(results: Results, limit: int | None = None) -> TableData:
+def leaderboard_table(
+    results: Results, limit: int | None = None, width: int = _NARROW
+) -> TableData:
     """Every pair, the best first; those that cannot be told from the best are marked.
 
     A column without numbers (no labelled images, for instance) is left out.
@@ -42,13 +49,19 @@ def leaderboard_table(results: Results, limit: int | None = None) -> TableData:
     Args:
         results: the content of ``assessment.json``.
         limit: shows only so many rows; the note says how many more there are.
+        width: in characters; in fewer than 100 the cheap metrics are left out.
     """
     rows = results["rows"]
     aside = baselines(results)
     columns = _leaderboard_columns(rows)
+    whole = len(columns)
+    if width < _NARROW:
+        columns = [c for c in columns if c[0] not in (*PAIRWISE, *OF_VISION)]
     shown = rows[:limit]
     hidden = len(rows) - len(shown)
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
+    if len(columns) < whole:
+        more.append(f"Metrics beside probing: in leaderboard.csv, or in {_NARROW} characters.")
     return TableData(
         "Leaderboard",
         [column for _, column in columns],

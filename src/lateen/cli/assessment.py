@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from lateen.cli.output import say, show_json, show_table
+from lateen.cli.output import say, show_json, show_table, width
 from lateen.cli.overrides import parse_overrides
 from lateen.errors import UsageError
 
@@ -36,7 +36,8 @@ def assess(
     ] = None,
     missing: Annotated[
         Literal["error", "drop"] | None,
-        Parameter(help="with --images: ids that only some stores have are an error, or dropped"),
+        Parameter(help="with --images: ids that only some stores have are an error (unless said), "
+                  "or dropped"),
     ] = None,
     limit: Annotated[
         int, Parameter(help="rows to print; all are in leaderboard.csv",
@@ -84,7 +85,7 @@ def assess(
     if json:
         show_json(results["rows"])
         return
-    show_table(*assessment_tables(results, limit))
+    show_table(*assessment_tables(results, limit, width()))
     for sentence in findings(results):
         say(sentence)
     say(f"leaderboard  {out / 'leaderboard.json'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,17 @@ def show_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def width() -> int:
+    """Characters of a line on standard output, 100 where it is no terminal. Not below 60, where
+    tables lose whole columns: lines are then broken by the terminal."""
+    return max(60, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100
+
+
 def show_table(*tables: TableData) -> None:
     """Tables on standard output, sized to the terminal."""
     from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
+    console = Console(file=sys.stdout, width=width())
     for table in tables:
-        console.print(table.rich())
+        # Too wide for the terminal, it goes on in the next line rather than lose digits.
+        console.print(table.rich(), crop=False)

@@ -24,7 +24,8 @@ def plan(
     /,
     *overrides: Overrides,
     samples: Annotated[
-        int | None, Parameter(help="images to time each vision encoder on (a few batches)")
+        int | None,
+        Parameter(help="images to time each vision encoder on (three batches for each core)"),
     ] = None,
     gpu_images_per_second: Annotated[
         float | None, Parameter(help="rate of the vision encoder on a GPU, to state GPU-hours")

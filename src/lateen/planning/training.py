@@ -22,6 +22,7 @@ from lateen.align.step import passes, training_step
 from lateen.align.validation import validate
 from lateen.encoders import TextEncoder
 from lateen.encoders.runtime import resolve_device
+from lateen.errors import TrainingError
 from lateen.planning.costs import Cost
 from lateen.planning.rates import PATIENCE
 from lateen.recipe import Recipe
@@ -73,6 +74,11 @@ def measure_training(
         TrainingError: the recipe's head does not fit the encoders or the settings.
     """
     settings = plan.train
+    if len(train) < 2:  # as training itself has it
+        raise TrainingError(
+            f"{len(train)} image is not enough to contrast captions with",
+            "Train on at least two images, and in earnest on thousands.",
+        )
     dims = [train.image.dim, tower.info.dim if tower else train.texts[0].store.dim]
     head = complete(plan.head, *dims)
     share = canonical_share(settings, head, *dims[: 1 if tower else 2])

@@ -13,6 +13,7 @@ from lateen.report.text import escape, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
+_NAMES = 8  # characters that words have in a terminal, however narrow it is
 Cell = str | int | float | None
 _ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
@@ -84,6 +85,7 @@ class TableData:
     def rich(self) -> Table:
         """For the terminal."""
         from rich import box
+        from rich.cells import cell_len
         from rich.table import Table
         from rich.text import Text
 
@@ -98,14 +100,17 @@ class TableData:
             show_header=self._headed,
             show_edge=False,
         )
-        for column in self.columns:
+        rows = self.cells()
+        for column, *shown in zip(self.columns, *rows, strict=True):
+            widest = max(map(cell_len, shown), default=0)
             table.add_column(
                 Text(column.name),
                 justify="left" if column.decimals is None else "right",
                 overflow="fold",
                 no_wrap=column.whole,
+                min_width=widest if column.whole else min(widest, _NAMES),
             )
-        for index, row in enumerate(self.cells()):
+        for index, row in enumerate(rows):
             style = "dim" if index in self.reference else None
             # Text, not str: brackets in a caption are no markup.
             table.add_row(*map(Text, row), style=style)
