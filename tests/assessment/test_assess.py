@@ -395,3 +395,15 @@ def test_stores_of_one_name_are_told_apart_by_their_folders(
     assert labels == ["toys:colour_encoder", "n (one)", "n (two)"]
     with pytest.raises(RecipeError, match=r"2 candidates are called 'n \(one\)'"):
         from_stores([twins[0], twins[0]], [words], **plan)
+
+
+def test_what_was_measured_by_other_versions_is_measured_again(
+    plan: dict[str, Any], tmp_path: Path, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
+    assess(small, tmp_path / "out")
+    assess(small, tmp_path / "out")
+    assert len(trainings) == 1
+    monkeypatch.setattr("lateen.assessment.kept.library_versions", lambda: {"torch": "99"})
+    assess(small, tmp_path / "out")
+    assert len(trainings) == 2

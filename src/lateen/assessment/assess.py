@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from lateen.align.ranks import refuse_several
+from lateen.assessment.kept import kept
 from lateen.assessment.material import Material, from_recipe, from_stores
 from lateen.assessment.page import write_assessment_page
 from lateen.assessment.probing import Probe, probe
@@ -17,7 +19,7 @@ from lateen.assessment.spaces import CaptionMeans, Measures, Rows, Space, compar
 from lateen.assessment.standings import Row, correlations, gaps, ranked, row, side
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
-from lateen.files import content_key, folder_lock, read_json, write_json, write_text
+from lateen.files import content_key, folder_lock, write_json, write_text
 from lateen.progress import bar, log
 from lateen.recipe import AssessmentRecipe
 from lateen.recipe.assessment import MeasureSection, ProbeSection
@@ -189,17 +191,17 @@ def _comparisons(
             spaces[kind, index] = Space.of(features, settings)
         return spaces[kind, index]
 
+    def measured(v: int, t: int, _: str) -> dict[str, Any]:
+        values, notes = compare(space("image", v), space("text", t))
+        return {"values": values, "notes": notes}
+
     found = {}
     with bar(len(judged) * len(judged[0]), "comparing spaces", "pair") as progress:
         for v, line in enumerate(judged):
             for t, pairs in enumerate(line):
-                key = content_key(["compare", pairs.key, settings.k, settings.svcca_dim])
-                path = cache / f"compare-{key[:16]}.json"
-                if not path.is_file():
-                    values, notes = compare(space("image", v), space("text", t))
-                    write_json(path, {"values": values, "notes": notes})
-                saved = read_json(path)
-                found[v, t] = (saved["values"], saved["notes"])
+                decides = [pairs.key, settings.k, settings.svcca_dim]
+                done = kept(cache, "compare", decides, partial(measured, v, t))
+                found[v, t] = (done["values"], done["notes"])
                 progress.update()
             spaces.pop(("image", v), None)  # for a row alone; all of them may not fit in memory
     return found

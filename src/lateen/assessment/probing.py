@@ -11,8 +11,8 @@ import torch
 from lateen.align.heads import AlignmentHeads
 from lateen.align.journal import CHECKPOINT
 from lateen.align.trainer import train
+from lateen.assessment.kept import kept
 from lateen.evaluation import project_rows
-from lateen.files import content_key, read_json, write_json
 from lateen.metrics import RecallHits, mean_recall, recall_hits, retrieval
 from lateen.recipe import HeadSection, Recipe, TrainSection
 from lateen.store import Pairs
@@ -52,15 +52,13 @@ def probe(pairs: Pairs, judged: Pairs, recipe: Recipe, folder: Path) -> Probe:
         TrainingError: features that nothing can be learned from, or a loss that is not finite.
     """
     settings = [recipe.head.model_dump(mode="json"), recipe.train.model_dump(mode="json")]
-    key = content_key(["probe", pairs.key, judged.key, settings])
-    path = folder / f"probe-{key[:16]}.json"
-    if path.is_file():
-        saved = read_json(path)
-        return Probe(saved["retrieval"], RecallHits(**saved["hits"]))
-    heads = _train(pairs, recipe.head, recipe.train, folder / f"probe-{key[:16]}")
-    found = _judge(heads, judged)
-    write_json(path, {"retrieval": found.retrieval, "hits": found.hits.as_dict()})
-    return found
+
+    def work(name: str) -> dict[str, Any]:
+        heads = _train(pairs, recipe.head, recipe.train, folder / name)
+        return _judge(heads, judged)
+
+    found = kept(folder, "probe", [pairs.key, judged.key, settings], work)
+    return Probe(found["retrieval"], RecallHits(**found["hits"]))
 
 
 def _train(pairs: Pairs, head: HeadSection, settings: TrainSection, out: Path) -> AlignmentHeads:
@@ -71,9 +69,10 @@ def _train(pairs: Pairs, head: HeadSection, settings: TrainSection, out: Path) -
 
 
 @torch.no_grad()
-def _judge(heads: AlignmentHeads, judged: Pairs) -> Probe:
+def _judge(heads: AlignmentHeads, judged: Pairs) -> dict[str, Any]:
     column = judged.texts[0]
     image = project_rows(heads.embed_image, judged.image, judged.image_rows)
     text = project_rows(heads.embed_text, column.store, column.rows)
     owner = torch.from_numpy(column.owner)
-    return Probe(retrieval(image, text, owner), recall_hits(image, text, owner))
+    hits = recall_hits(image, text, owner).as_dict()
+    return {"retrieval": retrieval(image, text, owner), "hits": hits}

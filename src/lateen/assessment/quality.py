@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from lateen.assessment.kept import kept
 from lateen.assessment.spaces import Rows
 from lateen.errors import DataError, LateenError
-from lateen.files import content_key, read_json, write_json
+from lateen.files import content_key
 from lateen.metrics import Features, knn_accuracy, linear_probe, linear_probe_folds
 from lateen.progress import log
 from lateen.recipe.assessment import MeasureSection
@@ -116,12 +117,14 @@ def quality(
         JSON-ready: ``knn`` (accuracy by number of neighbours, as text), ``linear_probe`` with its
         ``accuracy`` and ``c``, ``notes`` where one is ``None``.
     """
-    conditions = [settings.knn, settings.temperature, settings.seed]
-    key = content_key(["quality", train.key, test.key if test else None, conditions])
-    path = folder / f"quality-{key[:16]}.json"
-    if path.is_file():
-        done: dict[str, Any] = read_json(path)
-        return done
+    conditions = [list(settings.knn), settings.temperature, settings.seed]
+    decides = [train.key, test.key if test else None, conditions]
+    return kept(folder, "quality", decides, lambda _: _measure(train, test, settings))
+
+
+def _measure(
+    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection
+) -> dict[str, Any]:
     result: dict[str, Any] = {"knn": None, "linear_probe": None, "notes": {}}
     try:
         result["knn"] = _knn(train, test, settings)
@@ -131,7 +134,6 @@ def quality(
         result["linear_probe"] = _linear(train, test, settings.seed)
     except LateenError as error:
         result["notes"]["linear_probe"] = error.message
-    write_json(path, result)
     return result
 
 
