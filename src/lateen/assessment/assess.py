@@ -15,7 +15,7 @@ from lateen.assessment.material import Material, from_recipe, from_stores
 from lateen.assessment.page import write_assessment_page
 from lateen.assessment.probing import Probe, probe
 from lateen.assessment.quality import quality
-from lateen.assessment.spaces import CaptionMeans, Measures, Rows, Space, compare
+from lateen.assessment.spaces import CaptionMeans, Measures, Space, compare
 from lateen.assessment.standings import Row, correlations, gaps, ranked, row, side
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
@@ -24,7 +24,7 @@ from lateen.progress import bar, log
 from lateen.recipe import AssessmentRecipe
 from lateen.recipe.assessment import MeasureSection, ProbeSection
 from lateen.report.text import plain
-from lateen.store import Store
+from lateen.store import Store, StoreRows
 from lateen.store.manifest import library_versions
 
 LEADERBOARD = "leaderboard.json"
@@ -184,7 +184,7 @@ def _comparisons(
         if (kind, index) not in spaces:
             pairs = judged[index][0] if kind == "image" else judged[0][index]
             features = (
-                Rows(pairs.image, pairs.image_rows)
+                StoreRows(pairs.image, pairs.image_rows)
                 if kind == "image"
                 else CaptionMeans(pairs.texts[0])
             )
@@ -247,10 +247,10 @@ def _duplicates(material: Material) -> dict[str, int]:
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""
     judged, train = (
-        [_digests(Rows(line[0].image, line[0].image_rows)) for line in grid]
+        [_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
         for grid in (material.judged, material.train)
     )
-    texts = [_digests(Rows(p.texts[0].store, p.texts[0].rows)) for p in material.judged[0]]
+    texts = [_digests(StoreRows(p.texts[0].store, p.texts[0].rows)) for p in material.judged[0]]
     trained = min(
         sum(row in known for row in rows)
         for rows, known in zip(judged, map(set, train), strict=True)
@@ -268,7 +268,7 @@ def _repeated(rows: Sequence[bytes]) -> int:
     return len(rows) - len(set(rows))
 
 
-def _digests(rows: Rows) -> list[bytes]:
+def _digests(rows: StoreRows) -> list[bytes]:
     """A short hash of each row: equal for equal features."""
     chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
     return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]

@@ -14,7 +14,7 @@ from lateen.assessment.quality import LabelledFeatures, Labels, class_names, sha
 from lateen.data import ImageFolder, Sample
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.evaluation.ready import read_labels
-from lateen.experiment.stages import caption_columns, chosen_captions, open_split
+from lateen.experiment.stages import chosen_captions, open_split, split_columns
 from lateen.recipe import AssessmentRecipe
 from lateen.store import Pairs, Store, pair_grid
 
@@ -86,10 +86,8 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
         if source is None:
             continue
         dataset = open_split(data, source, name)
-        columns = caption_columns(data) or dataset.columns
-        if not columns:
-            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
-        splits.append(Split(name, dataset, tuple(columns)))
+        columns = split_columns(data, dataset)
+        splits.append(Split(name, dataset, columns))
     folders = _class_folders(plan)
     class_splits = [Split(name, dataset) for name, dataset in folders.items()]
     labels = {name: _folder_labels(dataset) for name, dataset in folders.items()}

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from lateen.assessment.kept import kept
-from lateen.assessment.spaces import Rows
 from lateen.errors import DataError, LateenError
 from lateen.files import content_key
 from lateen.metrics import Features, knn_accuracy, linear_probe, linear_probe_folds
 from lateen.progress import log
 from lateen.recipe.assessment import MeasureSection
-from lateen.store import Store
+from lateen.store import Store, StoreRows
 
 Labels = Mapping[str, str]
 
@@ -32,7 +31,7 @@ class LabelledFeatures:
         key: of their content.
     """
 
-    features: Rows
+    features: StoreRows
     labels: torch.Tensor
     key: str
 
@@ -53,7 +52,7 @@ class LabelledFeatures:
         place = {name: index for index, name in enumerate(names)}
         target = torch.tensor([place[name] for name in found])
         key = content_key([store.manifest.content, rows, found])
-        return cls(Rows(store, np.array(rows, dtype=np.int64)), target, key)
+        return cls(StoreRows(store, np.array(rows, dtype=np.int64)), target, key)
 
 
 def shared_labels(labels: Labels, stores: Sequence[Store]) -> Labels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from lateen.metrics.features import check_rows
 from lateen.metrics.moments import Moments, cross_product
 from lateen.metrics.svcca import mean_correlation, whitening
 from lateen.recipe.assessment import MeasureSection
-from lateen.store import Store, TextColumn
+from lateen.store import TextColumn
 
 Measures = dict[str, float | None]
 T = TypeVar("T")
@@ -25,20 +25,6 @@ T = TypeVar("T")
 _CHUNK = 8192  # rows read at a time
 _HELD = 1 << 26  # values of features that are held in memory instead of read for each comparison
 _FEWEST = 4  # rows for which all measures are defined
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a store, read from disk as they are asked for."""
-
-    store: Store
-    rows: np.ndarray[Any, Any]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return self.store[self.rows[part]]
 
 
 @dataclass(frozen=True)

@@ -24,26 +24,12 @@ from lateen.metrics import Features, knn_accuracy, linear_probe, linear_probe_fo
 from lateen.model import AlignedModel
 from lateen.progress import log
 from lateen.report.chance import top_k
-from lateen.store import Store
+from lateen.store import Store, StoreRows
 
 Source = Literal["encoder", "embedding", "both"]
 
 _FOLDS = 5
 _TRAIN = ("train", "training")
-
-
-@dataclass(frozen=True)
-class _StoredRows:
-    """Some rows of a store, read from disk as they are asked for."""
-
-    store: Store
-    rows: np.ndarray[Any, Any]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> Tensor:
-        return self.store[self.rows[part]]
 
 
 @dataclass(frozen=True)
@@ -241,7 +227,7 @@ def _part(
 ) -> _Part:
     store, rows, target = labelled_features(model, labelled, cache)
     makers: dict[str, Callable[[], Features]] = {
-        "encoder": lambda: _StoredRows(store, np.array(rows, dtype=np.int64)),
+        "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
         "embedding": lambda: project_rows(model.project_image, store, rows),
     }
     if not rows:

@@ -83,9 +83,7 @@ def encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) ->
         if source is None:
             continue
         dataset = open_split(plan.data, source, name)
-        columns = caption_columns(plan.data) or dataset.columns
-        if not columns:
-            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+        columns = split_columns(plan.data, dataset)
         image = _features(dataset, vision, plan.vision, folder, f"{name}-vision")
         texts = [text_store(dataset, text, plan, folder, name, column) for column in columns]
         splits[name] = pair(image, *texts)
@@ -120,6 +118,18 @@ def chosen_captions(pairs: Pairs, data: DataSection) -> Pairs:
 def caption_columns(data: DataSection) -> tuple[str, ...]:
     """The columns that ``data.captions`` takes captions from, each once."""
     return tuple(dict.fromkeys(split_position(name)[0] for name in data.captions))
+
+
+def split_columns(data: DataSection, dataset: Dataset) -> tuple[str, ...]:
+    """The caption columns of a split that are used.
+
+    Raises:
+        DataError: it has none.
+    """
+    columns = caption_columns(data) or tuple(dataset.columns)
+    if not columns:
+        raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+    return columns
 
 
 def split_dataset(data: DataSection, name: str) -> Dataset:

@@ -14,7 +14,7 @@ from lateen.data import Dataset, Skip
 from lateen.encoders import Encoder, Modality, TokenEncoder
 from lateen.encoding.items import Item, items_of
 from lateen.errors import DataError
-from lateen.experiment.stages import caption_columns, open_split
+from lateen.experiment.stages import open_split, split_columns
 from lateen.recipe import DataSection, Recipe
 from lateen.store import Description, Pairs, Store, pair
 from lateen.store.manifest import FeatureDtype, Manifest
@@ -107,9 +107,7 @@ def count_splits(data: DataSection, images: int, captions: int) -> dict[str, Spl
         if source is None:
             continue
         dataset = open_split(data, source, name)
-        columns = caption_columns(data) or dataset.columns
-        if not columns:
-            raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+        columns = split_columns(data, dataset)
         some = (0, 0) if splits else (images, captions)
         splits[name] = Split(
             count_items(dataset, "image", draw=some[0]),

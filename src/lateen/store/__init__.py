@@ -6,6 +6,7 @@ from lateen.store.importing import import_features
 from lateen.store.manifest import Description, Manifest
 from lateen.store.pairs import Pairs, TextColumn, pair
 from lateen.store.reader import Store
+from lateen.store.rows import StoreRows
 from lateen.store.writer import StoreWriter, clear_store
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Manifest",
     "Pairs",
     "Store",
+    "StoreRows",
     "StoreWriter",
     "TextColumn",
     "clear_store",
