@@ -65,6 +65,7 @@ def test_the_lowest_rank_is_the_best(tmp_path: Path) -> None:
         ({"images": 7}, "images used"),
         ({"seed": 1}, "seed"),
         ({"options": {"window": 224}}, "window"),
+        ({"templates_verbatim": True}, "prompts"),
     ],
 )
 def test_rows_that_cannot_be_compared_say_why_and_have_no_best(
@@ -147,6 +148,30 @@ def test_papers_means_are_of_all_their_sets_or_not_there(tmp_path: Path) -> None
     [row] = [row for row in compare([tmp_path]).rows if row.set == AVERAGES[0].name]
     assert row.values == (4.5, None)
     assert [each.value for each in row.published] == [72.1]
+
+
+def test_papers_means_are_of_results_with_the_sets_own_names_and_metric(tmp_path: Path) -> None:
+    for model in ("folder", "two-splits"):
+        for name in AVERAGES[0].sets:
+            put(tmp_path / model / f"{name}.json", model, set=name, score=1.0,
+                conditions={"model": model, "data": name})  # fmt: skip
+    put(tmp_path / "folder" / "pets.json", "folder", set=None, score=9.0,
+        options={"images": "pets"}, conditions={"model": "folder", "data": "other"})  # fmt: skip
+    put(tmp_path / "two-splits" / "train.json", "two-splits", set="pets", split="train", score=9.0,
+        conditions={"model": "two-splits", "data": "train"})  # fmt: skip
+    assert not [row for row in compare([tmp_path]).rows if row.set == AVERAGES[0].name]
+
+
+def test_a_size_that_is_the_default_is_the_same_said_or_not(tmp_path: Path) -> None:
+    for name, options in (("one", {}), ("two", {"window": 448}), ("three", {"window": 224})):
+        put(tmp_path / f"{name}.json", name, task="segmentation", miou=float(len(name)),
+            options=options)  # fmt: skip
+
+    def differs(*names: str) -> set[tuple[str, ...]]:
+        return {row.differs for row in compare([tmp_path / f"{n}.json" for n in names]).rows}
+
+    assert differs("one", "two") == {()}
+    assert differs("one", "three") == {("window",)}
 
 
 def test_text_forms(tmp_path: Path) -> None:

@@ -1,22 +1,30 @@
 """Embeddings that are on disk already, made by nobody knows what."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmark_toys import BlindEncoder, PaletteEncoder
+from labelled_toys import class_folder
 
+from lateen.data import open_dataset
+from lateen.encoding import encode
 from lateen.errors import DataError, PairingError
 from lateen.evaluation import evaluate_embeddings
 from lateen.metrics import retrieval
 from lateen.store import Store, import_features
 
 
-def store(path: Path, rows: np.ndarray, ids: list[str], modality: str) -> Store:
+def store(
+    path: Path, rows: np.ndarray, ids: list[str], modality: str, encoder: str = "mine"
+) -> Store:
     np.save(path.with_suffix(".npy"), rows.astype(np.float32))
     return import_features(
-        path.with_suffix(".npy"), path, ids=ids, modality=modality, encoder="mine", dtype="float32"
+        path.with_suffix(".npy"), path, ids=ids, modality=modality, encoder=encoder, dtype="float32"
     )  # type: ignore[arg-type]
 
 
@@ -59,6 +67,9 @@ def test_classes_are_texts_with_their_names_as_ids(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("id,label\na,down\n")
     with pytest.raises(DataError, match="the label 'down' is no class among the texts"):
         evaluate_embeddings(image, text, labels=tmp_path / "l.csv")
+    (tmp_path / "l.csv").write_text("id,label\na,up\na,right\n")
+    with pytest.raises(DataError, match="of 'a' that it is 'up' and 'right'"):
+        evaluate_embeddings(image, text, labels=tmp_path / "l.csv")
     (tmp_path / "l.csv").write_text("id,label\nx,up\n")
     with pytest.raises(DataError, match="none of the 4 images"):
         evaluate_embeddings(image, text, labels=tmp_path / "l.csv")
@@ -71,3 +82,26 @@ def test_embeddings_of_two_spaces_are_refused(
     other = store(tmp_path / "o", np.ones((12, 7)), image.ids, "text")
     with pytest.raises(PairingError, match=r"5 values and the texts' 7"):
         evaluate_embeddings(image, other)
+
+
+def test_classes_of_one_data_set_are_the_same_data_for_every_model(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "images", ["red", "green"], count=2)
+    encoders = [PaletteEncoder(), BlindEncoder()]
+    stores = [encode(open_dataset(str(folder)), e, tmp_path / str(i))
+              for i, e in enumerate(encoders)]  # fmt: skip
+    text = store(tmp_path / "t", np.eye(2, stores[0].dim), ["red", "green"], "text")
+    labels = tmp_path / "l.csv"
+    labels.write_text("id,label\n" + "".join(f"{i},{i.split('/')[0]}\n" for i in stores[0].ids))
+    one, two = (evaluate_embeddings(s, text, labels=labels)["conditions"] for s in stores)
+    assert one["data"] == two["data"]
+    assert one["model"] != two["model"]
+    labels.write_text(labels.read_text().replace(",red", ",green"))
+    assert evaluate_embeddings(stores[0], text, labels=labels)["conditions"]["data"] != one["data"]
+
+
+def test_imported_embeddings_are_told_apart_by_who_made_them(tmp_path: Path) -> None:
+    rows, ids = np.eye(3), list("abc")
+    text = store(tmp_path / "t", rows, ids, "text")
+    images = [store(tmp_path / name, rows, ids, "image", name) for name in ("clip", "siglip")]
+    one, two = (evaluate_embeddings(image, text)["conditions"]["model"] for image in images)
+    assert one != two

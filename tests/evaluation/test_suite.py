@@ -139,6 +139,13 @@ def test_dense_sets_and_their_pictures(tmp_path: Path) -> None:
     assert results["ade20k"]["set"] == "ade20k"
     assert (tmp_path / "out" / "ade20k" / "overlays" / "a.png").is_file()
     assert "<img" in (tmp_path / "out" / "report.html").read_text()
+    for kind in ("images", "annotations"):
+        [file] = (root / "ade20k" / kind / "validation").iterdir()
+        file.rename(file.with_stem("b"))
+    evaluate_suite(dense_toys.model(), root, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 'alt="b"' in page
+    assert 'alt="a"' not in page, "a picture of data that are no longer there"
 
 
 def test_what_is_done_is_not_run_again_unless_anything_changed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -203,15 +204,15 @@ def _row(
 
 
 def _mean_row(average: Average, models: Sequence[Mapping[Key, Result]]) -> ComparisonRow | None:
-    """The mean over a paper's sets, for models that have them all; ``None`` if none has."""
+    """The mean over a paper's sets, for models with one result of each; ``None`` if none has."""
     values: list[float | None] = []
     used: dict[str, list[Result]] = {name: [] for name in average.sets}
     for model in models:
-        mine = {subject(r): r for key, r in model.items() if key[0] == "classification"}
-        whole = all(name in mine for name in average.sets)
-        values.append(fmean(mine[s][average.metric] for s in average.sets) if whole else None)
+        mine = {name: _of_set(name, model) for name in average.sets}
+        whole = all(len(results) == 1 for results in mine.values())
+        values.append(fmean(r[average.metric] for [r] in mine.values()) if whole else None)
         for name in average.sets if whole else ():
-            used[name].append(mine[name])
+            used[name] += mine[name]
     if not any(value is not None for value in values):
         return None
     differs = dict.fromkeys(what for results in used.values() for what in _differences(results))
@@ -220,19 +221,33 @@ def _mean_row(average: Average, models: Sequence[Mapping[Key, Result]]) -> Compa
     )
 
 
+def _of_set(name: str, model: Mapping[Key, Result]) -> list[Result]:
+    """The results that were taken with a set's own names and metric, whatever their split."""
+    # A folder that only has its name may be anything, and was measured as any folder is.
+    return [r for (task, _), r in model.items() if (task, r.get("set")) == ("classification", name)]
+
+
 def _differences(results: Sequence[Result]) -> list[str]:
     """What is not the same in results of one task and set, so that they cannot be compared."""
     told = {
         "data": {str(each["conditions"].get("data")) for each in results},
-        "prompts": {str(each.get("templates")) for each in results},
+        "prompts": {
+            str((each.get("templates"), each.get("templates_verbatim", False))) for each in results
+        },
         "images used": {str([each.get(count) for count in _COUNTS]) for each in results},
     }
     if len(told["data"]) > 1:
         del told["images used"]
     told |= {name: {str(each.get(name)) for each in results} for name in _SETTINGS}
     for name in _SIZES:
-        told[name.replace("_", " ")] = {str(r.get("options", {}).get(name)) for r in results}
+        told[name.replace("_", " ")] = {str(_size(each, name)) for each in results}
     return [name for name, values in told.items() if len(values) > 1]
+
+
+def _size(result: Result, name: str) -> Any:
+    """The size that was asked for, or else the task's own."""
+    own = inspect.signature(TASKS[result["task"]].run).parameters.get(name)
+    return result.get("options", {}).get(name, own.default if own is not None else None)
 
 
 def _starred(row: ComparisonRow) -> list[Cell]:

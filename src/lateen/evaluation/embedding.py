@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,11 @@ def model_key(model: AlignedModel) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    sides = [
-        {k: v for k, v in getattr(model.config, side).items() if k not in ("id", "load")}
-        for side in ("vision", "text")
-    ]
+    sides = [_identity(getattr(model.config, side)) for side in ("vision", "text")]
     return content_key([digest.hexdigest(), *sides])
+
+
+def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder is, wherever it lies; of imported features nothing but the name tells."""
+    where = ("id", "load") if "weights" in info else ("load",)
+    return {key: value for key, value in info.items() if key not in where}

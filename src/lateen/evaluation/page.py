@@ -102,7 +102,7 @@ def write_suite_page(summary: Mapping[str, Any], results: Results, out: Path) ->
         page.section(name)
         for table in result_tables(result):
             page.table(table)
-        _add_pictures(page, out / name)
+        _add_pictures(page, out / name, result)
     for table in (_failed(summary), _missing(summary)):
         if table.rows:
             page.section(table.title).table(replace(table, title=""))
@@ -147,12 +147,14 @@ def _headlines(results: Results) -> Iterator[Headline]:
             yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
 
 
-def _add_pictures(page: Page, folder: Path) -> None:
+def _add_pictures(page: Page, folder: Path, result: Mapping[str, Any]) -> None:
     from PIL import Image
 
     drawn = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    overlays = sorted((folder / "overlays").glob("*.png"))[:_MOST_PICTURES]
-    for path in [*drawn, *overlays]:
+    # Those that the result names: of other images, or of another model, some may lie there still.
+    named = (folder / str(name) for name in sorted(result.get("pictures") or ()))
+    overlays = [path for path in named if path.parent.name == "overlays" and path.is_file()]
+    for path in [*drawn, *overlays[:_MOST_PICTURES]]:
         with Image.open(path) as picture:
             page.figure(picture, _CAPTIONS.get(path.name, ""), alt=path.stem)
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from lateen.errors import DataError, PairingError
+from lateen.evaluation.embedding import conditions
 from lateen.evaluation.retrieval import retrieval_result
 from lateen.files import content_key
 from lateen.metrics import class_embeddings, classification
 from lateen.model import AlignedConfig, AlignedModel
 from lateen.store import Store, pair
-from lateen.store.manifest import library_versions
 
 
 def evaluate_embeddings(
@@ -62,7 +62,7 @@ def read_labels(path: Path) -> dict[str, str]:
     """The label of every id in a CSV file with the columns id and label.
 
     Raises:
-        DataError: it cannot be read, or has no such columns or no row.
+        DataError: it cannot be read, has no such columns or no row, or two labels for one id.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -71,7 +71,19 @@ def read_labels(path: Path) -> dict[str, str]:
         raise DataError(f"cannot read the labels in {path}: {error}", "Give a CSV file.") from error
     if not rows or not {"id", "label"} <= set(rows[0]):
         raise DataError(f"{path} has no columns id and label", "Write a header line: id,label.")
-    return {row["id"]: row["label"] for row in rows if row["id"] and row["label"]}
+    labels: dict[str, str] = {}
+    for row in rows:
+        if (
+            row["id"]
+            and row["label"]
+            and labels.setdefault(row["id"], row["label"]) != row["label"]
+        ):
+            raise DataError(
+                f"{path} says of {row['id']!r} that it is {labels[row['id']]!r} and "
+                f"{row['label']!r}",
+                "Give each image one label.",
+            )
+    return labels
 
 
 def _as_they_are(image: Store, text: Store) -> AlignedModel:
@@ -106,13 +118,11 @@ def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, An
         for name in names
     ]
     target = torch.tensor([place[labels[image.ids[row]]] for row in rows])
+    told = [store.manifest.description.fingerprint for store in (image, text)]
+    data = content_key([*told, sorted(labels.items())])
     found = classification(F.normalize(image[rows], dim=-1), torch.stack(classes), target, names)
     return {
         "task": "classification", **found, "images": len(rows), "classes": len(names),
         "unlabelled": len(image) - len(rows), "skipped": len(image.skipped),
-        "conditions": {
-            "model": content_key([text.manifest.content]),
-            "data": content_key([image.manifest.content, sorted(labels.items())]),
-            "versions": library_versions(),
-        },
+        "conditions": conditions(_as_they_are(image, text), data),
     }  # fmt: skip

@@ -22,6 +22,13 @@ def test_every_set_names_as_many_classes_as_it_has_and_each_once(name: str) -> N
     assert all(each.words == each.words.strip() != "" for each in spec.names)
 
 
+def test_a_label_loses_only_the_letter_that_it_is_filed_under() -> None:
+    for label in ("/a/apartment_building/outdoor", "a/apartment_building/outdoor",
+                  "apartment_building/outdoor", "apartment building outdoor"):  # fmt: skip
+        assert label_key(label) == "apartmentbuildingoutdoor"
+    assert label_key("ram c/v cargo van") == "ramcvcargovan"
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_has_prompts_a_metric_and_a_place_on_the_hub(name: str) -> None:
     spec = SETS[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from lateen.data.rows import read_utf8
 from lateen.errors import DataError
 
-_SUN_FOLDER = re.compile(r"/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
+_SUN_FOLDER = re.compile(r"^/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
