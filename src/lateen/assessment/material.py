@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lateen.align.inputs import check_features
 from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
 from lateen.assessment.quality import LabelledFeatures, Labels, class_names, shared_labels
-from lateen.data import ImageFolder, Sample
+from lateen.data import ImageFolder
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.evaluation.ready import read_labels
 from lateen.experiment.stages import chosen_captions, open_split, split_columns
@@ -90,7 +90,7 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
         splits.append(Split(name, dataset, columns))
     folders = _class_folders(plan)
     class_splits = [Split(name, dataset) for name, dataset in folders.items()]
-    labels = {name: _folder_labels(dataset) for name, dataset in folders.items()}
+    labels: dict[str, Labels] = {name: dataset.labels for name, dataset in folders.items()}
     if labels:
         class_names(*labels.values())  # a fault is better told of before hours of encoding
     root = data.root
@@ -147,14 +147,6 @@ def _class_folders(plan: AssessmentRecipe) -> dict[str, ImageFolder]:
         name: ImageFolder(plan.data.root / place)
         for name, place in places.items()
         if place is not None
-    }
-
-
-def _folder_labels(dataset: ImageFolder) -> Labels:
-    return {
-        sample.id: sample.label
-        for sample in dataset
-        if isinstance(sample, Sample) and sample.label is not None
     }
 
 

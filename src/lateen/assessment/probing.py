@@ -13,7 +13,7 @@ from lateen.align.journal import CHECKPOINT
 from lateen.align.trainer import train
 from lateen.assessment.kept import kept
 from lateen.evaluation import project_rows
-from lateen.metrics import RecallHits, mean_recall, recall_hits, retrieval
+from lateen.metrics import RecallHits, cross_ranks, mean_recall, rank_hits, retrieval_of_ranks
 from lateen.recipe import HeadSection, Recipe, TrainSection
 from lateen.store import Pairs
 
@@ -74,5 +74,5 @@ def _judge(heads: AlignmentHeads, judged: Pairs) -> dict[str, Any]:
     image = project_rows(heads.embed_image, judged.image, judged.image_rows)
     text = project_rows(heads.embed_text, column.store, column.rows)
     owner = torch.from_numpy(column.owner)
-    hits = recall_hits(image, text, owner).as_dict()
-    return {"retrieval": retrieval(image, text, owner), "hits": hits}
+    ranks = cross_ranks(image, text, owner)
+    return {"retrieval": retrieval_of_ranks(*ranks), "hits": rank_hits(*ranks, owner).as_dict()}

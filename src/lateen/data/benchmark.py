@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lateen.data.fingerprint import file_hashes
-from lateen.data.hub import RowImage, is_saved_dataset, load_rows
+from lateen.data.hub import RowImage, is_hub_name, is_saved_dataset, load_rows
 from lateen.data.rows import CsvRows, JsonRows, Row, Rows, read_utf8
 from lateen.data.sample import ImageSource, MemoryImage
-from lateen.errors import DataError, UsageError
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+from lateen.data.splits import refuse_split
+from lateen.errors import DataError
 
 
 class BenchmarkTable(Protocol):
@@ -154,7 +152,7 @@ def open_tables(
     if path.is_dir() and not is_saved_dataset(path):
         return _in_folder(path, suffixes, split, where)
     if path.is_file():
-        _no_splits(path, split)
+        refuse_split(path, split)
         return {path.stem: FileTable(path)}
     if path.is_dir() or is_hub_name(source):
         try:
@@ -162,12 +160,6 @@ def open_tables(
         except DataError as error:  # this benchmark's own remedy says more
             raise DataError(error.message, where) from error
     raise DataError(f"there is no {source}", where)
-
-
-def is_hub_name(source: str | Path) -> bool:
-    """Whether it can only be meant as the name of a dataset on the hub."""
-    path = Path(source)
-    return not path.parent.exists() and _HUB_NAME.fullmatch(str(source)) is not None
 
 
 def check_columns(table: BenchmarkTable, needed: Sequence[str], where: str) -> None:
@@ -191,7 +183,7 @@ def _in_folder(
     for place, suffix in itertools.product((folder, folder / "data"), suffixes):
         paths = sorted(path for path in place.glob(f"*{suffix}") if not path.name.startswith("."))
         if suffix != ".parquet" and paths:
-            _no_splits(folder, split)
+            refuse_split(folder, split)
         if suffix == ".json" and paths:
             return {path.stem: FileTable(path) for path in paths}
         if suffix == ".parquet" and split is not None:
@@ -200,11 +192,6 @@ def _in_folder(
             return {folder.name: FileTable(*paths)}
     of_split = f" of split {split!r}" if split else ""
     raise DataError(f"{folder} has no file{of_split} that ends in {' or '.join(suffixes)}", where)
-
-
-def _no_splits(source: Path, split: str | None) -> None:
-    if split is not None:
-        raise UsageError(f"{source} has no splits, so no {split!r}", "Leave the split out.")
 
 
 class _JsonRows:

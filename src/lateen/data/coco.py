@@ -13,6 +13,7 @@ from lateen.data.ids import sample_id
 from lateen.data.rooted import PEEK, RootedDataset, find_root
 from lateen.data.rows import read_utf8
 from lateen.data.sample import Skip
+from lateen.data.splits import refuse_split
 from lateen.errors import DataError, UsageError, choices
 
 
@@ -91,8 +92,7 @@ def _parse(
 ) -> tuple[list[_Image], list[Skip]]:
     if any("sentences" in image for image in content["images"]):
         return _karpathy(content["images"], split, path), []
-    if split is not None:
-        raise UsageError(f"{path} has no splits, so no {split!r}", "Leave the split out.")
+    refuse_split(path, split)
     return _coco(content, path)
 
 

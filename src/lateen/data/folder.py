@@ -44,6 +44,12 @@ class ImageFolder:
         self._files = dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The label of every image that is in a subfolder, by id."""
+        samples = (item for item in self if isinstance(item, Sample))
+        return {sample.id: sample.label for sample in samples if sample.label is not None}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The labels, sorted; empty where no image is in a subfolder."""
         labels = {_label(sample) for sample in self._files.values() if is_unicode(sample)}

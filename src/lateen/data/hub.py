@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,11 @@ from lateen.data.columns import find_caption_columns, find_id_column, find_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.gather import GatheredDataset, row_key
 from lateen.data.sample import ImageSource, Skip
-from lateen.errors import DataError, UsageError, choices
+from lateen.data.splits import choose_split
+from lateen.errors import DataError, choices
 
 _ROWS = 1024
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class HubDataset(GatheredDataset):
         columns = find_caption_columns(names, captions, image, str(source))
         super().__init__(str(source), columns, merge=image is None)
         self._image = image
-        self._rows = rows if image is None else _undecoded(rows.select_columns([image]), image)
+        self._rows = rows if image is None else undecoded(rows, image)
         self._add_rows(rows, find_id_column(names) or ("path" if "path" in names else None))
         if not self._items:
             raise DataError(f"{source} has no rows", "Give another split.")
@@ -90,23 +93,20 @@ class HubDataset(GatheredDataset):
 
     def _contents(self) -> Iterable[str]:
         files = [file["filename"] for file in self._rows.cache_files]
-        return file_hashes([*files, *self._image_paths()])
-
-    def _image_paths(self) -> Iterator[str]:
-        """The files of images that are not in the dataset itself."""
-        if self._image is None:
-            return
-        for chunk in self._rows.data.column(self._image).chunks:
-            # Looks at where there are bytes, not at the bytes.
-            present = chunk.field("bytes").is_valid().to_pylist()
-            paths = chunk.field("path").to_pylist()
-            yield from (p for p, there in zip(paths, present, strict=True) if p and not there)
+        outside = () if self._image is None else outside_files(self._rows, self._image)
+        return file_hashes([*files, *outside])
 
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether ``folder`` was written by ``save_to_disk``."""
     names = ("dataset_dict.json", "dataset_info.json")
     return any((folder / name).is_file() for name in names)
+
+
+def is_hub_name(source: str | Path) -> bool:
+    """Whether it can only be meant as the name of a dataset on the hub."""
+    path = Path(source)
+    return not path.parent.exists() and _HUB_NAME.fullmatch(str(source)) is not None
 
 
 def load_rows(source: Path | str, split: str | None) -> Any:
@@ -137,14 +137,7 @@ def load_rows(source: Path | str, split: str | None) -> Any:
         ) from error
     if not isinstance(found, datasets.DatasetDict):
         return found
-    splits = list(found)
-    if split is None and len(splits) == 1:
-        return found[splits[0]]
-    if split is None:
-        raise UsageError(f"{source} has several splits", choices("", splits))
-    if split not in splits:
-        raise UsageError(f"{source} has no split {split!r}", choices(split, splits))
-    return found[split]
+    return found[choose_split(list(found), split, source)]
 
 
 def _image_column(rows: Any, given: str | None) -> str | None:
@@ -159,10 +152,25 @@ def _image_column(rows: Any, given: str | None) -> str | None:
     return given
 
 
-def _undecoded(rows: Any, column: str) -> Any:
+def undecoded(rows: Any, column: str) -> Any:
+    """The column ``column`` of rows alone, its images as they are stored."""
     import datasets
 
-    return rows.cast_column(column, datasets.Image(decode=False))
+    return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+
+
+def outside_files(rows: Any, column: str) -> Iterator[str]:
+    """The files of images that are not in the dataset itself.
+
+    Args:
+        rows: as :func:`undecoded` gives them.
+        column: of the images.
+    """
+    for chunk in rows.data.column(column).chunks:
+        # Looks at where there are bytes, not at the bytes.
+        present = chunk.field("bytes").is_valid().to_pylist()
+        paths = chunk.field("path").to_pylist()
+        yield from (p for p, there in zip(paths, present, strict=True) if p and not there)
 
 
 def _cells(rows: Any, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:

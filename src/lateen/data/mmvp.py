@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lateen.data.benchmark import FileTable, check_columns, is_hub_name
+from lateen.data.benchmark import FileTable, check_columns
 from lateen.data.cases import Case, CaseImages, CaseSet, require_images, unusable_captions
+from lateen.data.hub import is_hub_name
 from lateen.data.rows import Row
 from lateen.data.sample import FileImage, ImageSource, Skip
 from lateen.errors import DataError, choices

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
-from lateen.data.hub import HubDataset, is_saved_dataset
+from lateen.data.hub import HubDataset, is_hub_name, is_saved_dataset
 from lateen.data.sample import Dataset
+from lateen.data.splits import refuse_split
 from lateen.data.table import TABLE_SUFFIXES, Table
 from lateen.data.webdataset import WebDataset
-from lateen.errors import DataError, UsageError
+from lateen.errors import DataError
 
 _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
     "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
 )
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -59,10 +58,9 @@ def open_dataset(
         return HubDataset(source, split=split, image_column=image_column, captions=captions)
     if path.suffix.lower() == ".json" and path.is_file():
         return CocoCaptions(source, images=images, split=split)
-    if _is_hub_name(path, str(source)):
+    if _means_hub(str(source)):
         return HubDataset(source, split=split, image_column=image_column, captions=captions)
-    if split is not None:
-        raise UsageError(f"{source} has no splits, so no {split!r}", "Leave the split out.")
+    refuse_split(source, split)
     if str(source).lower().endswith(_TAR) or (path.is_dir() and any(path.glob("*.tar"))):
         return WebDataset(source, captions=captions)
     if path.is_dir():
@@ -72,12 +70,10 @@ def open_dataset(
     raise _nothing_known(path)
 
 
-def _is_hub_name(path: Path, source: str) -> bool:
+def _means_hub(source: str) -> bool:
     """Whether it can only be meant as a hub name, not as a path with a typing mistake."""
-    if path.exists() or _HUB_NAME.fullmatch(source) is None:
-        return False
     known = (*TABLE_SUFFIXES, *_TAR, ".json")
-    return not path.parent.exists() and not source.lower().endswith(known)
+    return is_hub_name(source) and not source.lower().endswith(known)
 
 
 def _nothing_known(path: Path) -> DataError:

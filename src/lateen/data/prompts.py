@@ -89,16 +89,24 @@ def class_prompts(
     Raises:
         UsageError: a template has no ``{}``.
     """
-    for template in templates:
-        if "{}" not in template:
-            raise UsageError(
-                f"the template {template!r} has no place for the class name",
-                "Put {} where it goes.",
-            )
+    check_templates(templates)
     if verbatim:
         return [template.replace("{}", name) for template in templates]
     words = class_name(name)
     return [_article(template, words).replace("{}", words) for template in templates]
+
+
+def check_templates(templates: Sequence[str], what: str = "class name") -> None:
+    """Refuse a template without a place for the class name, or for ``what`` else goes there.
+
+    Raises:
+        UsageError: a template has no ``{}``.
+    """
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(
+                f"the template {template!r} has no place for the {what}", "Put {} where it goes."
+            )
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
@@ -112,7 +120,7 @@ def read_templates(path: Path) -> tuple[str, ...]:
     templates = tuple(line for line in lines if line)
     if not templates:
         raise UsageError(f"{path} has no template", "Write one a line, with {} for the name.")
-    class_prompts("", templates)
+    check_templates(templates)
     return templates
 
 

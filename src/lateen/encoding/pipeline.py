@@ -133,6 +133,11 @@ def _reaches(limit: int | None, prepared: Any) -> bool:
     return isinstance(prepared, list) and len(prepared) == limit
 
 
+def default_workers() -> int:
+    """Threads that prepare: as many as there are cores, at most 8."""
+    return min(8, os.cpu_count() or 1)
+
+
 def default_batch(image: bool) -> int:
     """Images, or thousands of text tokens, per forward pass: what fits the cache or the GPU."""
     gpu = torch.cuda.is_available()
@@ -166,7 +171,7 @@ def _ahead(
     workers: int | None,
 ) -> Iterator[_Unit]:
     """Prepared units in order, a few of them made ahead of time by worker threads."""
-    threads = workers or min(8, os.cpu_count() or 1)
+    threads = workers or default_workers()
     with ThreadPoolExecutor(threads, thread_name_prefix="lateen-prepare") as pool:
         waiting: deque[Future[_Unit]] = deque()
         try:

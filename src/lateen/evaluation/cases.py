@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lateen.data.cases import CaptionList, Case, CaseSet
-from lateen.errors import DataError, UsageError
+from lateen.data.prompts import check_templates
+from lateen.errors import DataError
 from lateen.evaluation.cache import cached_features
 from lateen.evaluation.embedding import project_rows
 from lateen.files import content_key
@@ -74,7 +75,7 @@ def score_cases(
         UsageError: a template has no ``{}``, or there is none.
         DataError: not one case could be scored.
     """
-    _check_templates(templates)
+    check_templates(templates or [""], "caption")
     images = cached_features(
         found.images, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),
@@ -103,14 +104,6 @@ def score_cases(
         ]
     )
     return ScoredCases(cases, scores, left_out, len(lost) + len(found.skips), images, key)
-
-
-def _check_templates(templates: Sequence[str]) -> None:
-    for template in templates or [""]:
-        if "{}" not in template:
-            raise UsageError(
-                f"the template {template!r} has no place for the caption", "Put {} where it goes."
-            )
 
 
 def _prompt_rows(captions: Sequence[str], texts: Store, templates: int) -> dict[str, list[int]]:

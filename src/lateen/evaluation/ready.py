@@ -16,6 +16,7 @@ from lateen.files import content_key
 from lateen.metrics import class_embeddings, classification
 from lateen.model import AlignedConfig, AlignedModel
 from lateen.store import Store, pair
+from lateen.store.ids import rows_by_id
 
 
 def evaluate_embeddings(
@@ -96,7 +97,8 @@ def _as_they_are(image: Store, text: Store) -> AlignedModel:
 
 
 def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, Any]:
-    names = list(dict.fromkeys(text.ids))
+    named = rows_by_id(text)
+    names = list(named)
     place = {name: index for index, name in enumerate(names)}
     unknown = sorted(set(labels.values()) - set(place))
     if unknown:
@@ -113,10 +115,7 @@ def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, An
             "Give labels by the ids of the images.",
         )
     prompts = F.normalize(text[:], dim=-1)
-    classes = [
-        class_embeddings(prompts[[r for r, i in enumerate(text.ids) if i == name]][None])[0]
-        for name in names
-    ]
+    classes = [class_embeddings(prompts[mine][None])[0] for mine in named.values()]
     target = torch.tensor([place[labels[image.ids[row]]] for row in rows])
     told = [store.manifest.description.fingerprint for store in (image, text)]
     data = content_key([*told, sorted(labels.items())])

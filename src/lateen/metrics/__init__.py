@@ -24,9 +24,17 @@ from lateen.metrics.resampling import (
     bootstrap_recall,
     bootstrap_scores,
     percentile_interval,
+    rank_hits,
     recall_hits,
 )
-from lateen.metrics.retrieval import cross_ranks, mean_recall, retrieval, retrieval_ranks, rsum
+from lateen.metrics.retrieval import (
+    cross_ranks,
+    mean_recall,
+    retrieval,
+    retrieval_of_ranks,
+    retrieval_ranks,
+    rsum,
+)
 from lateen.metrics.svcca import svcca
 
 __all__ = [
@@ -56,8 +64,10 @@ __all__ = [
     "mutual_knn",
     "nearest_neighbours",
     "percentile_interval",
+    "rank_hits",
     "recall_hits",
     "retrieval",
+    "retrieval_of_ranks",
     "retrieval_ranks",
     "rsum",
     "svcca",

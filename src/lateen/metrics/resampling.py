@@ -53,14 +53,24 @@ def recall_hits(
         DataError: ``owner`` does not fit, or an image has no text.
         LateenError: an embedding holds NaN or infinity.
     """
-    by_text, by_image = cross_ranks(image, text, owner)
-    owner = owner.cpu().long()
+    return rank_hits(*cross_ranks(image, text, owner), owner, cutoffs)
+
+
+def rank_hits(
+    by_text: Tensor, by_image: Tensor, owner: Tensor, cutoffs: Sequence[int] = (1, 5, 10)
+) -> RecallHits:
+    """:func:`recall_hits` of ranks that are known.
+
+    Args:
+        by_text: ``[m]`` ranks from 1, as :func:`lateen.metrics.cross_ranks` gives them.
+        by_image: ``[n]`` likewise.
+        owner: ``[m]`` the image, from 0 to n − 1, that each text describes.
+        cutoffs: the K of R@K.
+    """
+    owner, images = owner.cpu().long(), len(by_image)
     return RecallHits(
-        torch.bincount(owner, minlength=len(image)).tolist(),
-        {
-            f"R@{k}": torch.bincount(owner[by_text <= k], minlength=len(image)).tolist()
-            for k in cutoffs
-        },
+        torch.bincount(owner, minlength=images).tolist(),
+        {f"R@{k}": torch.bincount(owner[by_text <= k], minlength=images).tolist() for k in cutoffs},
         {f"R@{k}": (by_image <= k).long().tolist() for k in cutoffs},
     )
 

@@ -147,11 +147,12 @@ def retrieval(image: Tensor, text: Tensor, owner: Tensor, *, chunk: int = 256) -
         DataError: ``owner`` does not fit, or an image has no text.
         LateenError: an embedding holds NaN or infinity.
     """
-    by_text, by_image = cross_ranks(image, text, owner, tile=chunk)
-    return {
-        "text_to_image": recall(by_text),
-        "image_to_text": recall(by_image),
-    }
+    return retrieval_of_ranks(*cross_ranks(image, text, owner, tile=chunk))
+
+
+def retrieval_of_ranks(by_text: Tensor, by_image: Tensor) -> Retrieval:
+    """What :func:`retrieval` gives, of the ranks that :func:`cross_ranks` gives."""
+    return {"text_to_image": _recall(by_text), "image_to_text": _recall(by_image)}
 
 
 def mean_recall(result: Mapping[str, Any], cutoffs: Sequence[int] = (1, 5, 10)) -> float:
@@ -188,8 +189,7 @@ def _captions_by_image(owner: Tensor, images: int, texts: int) -> Tensor:
     return table
 
 
-def recall(ranks: Tensor) -> dict[str, float]:
-    """R@1, R@5 and R@10 in percent and the median of ranks ``[n]`` from 1."""
+def _recall(ranks: Tensor) -> dict[str, float]:
     within = {f"R@{k}": 100 * int((ranks <= k).sum()) / len(ranks) for k in _CUTOFFS}
     return {**within, "median_rank": float(np.median(ranks.numpy()))}
 

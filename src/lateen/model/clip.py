@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from lateen.encoders import Encoder, load_encoder
+from lateen.encoders import Modality, load_encoder
 from lateen.encoders.resolve import resolve
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
+
+_MODALITIES: tuple[Modality, Modality] = ("image", "text")
 
 
 def clip_model(name: str, *, device: str = "auto", revision: str | None = None) -> AlignedModel:
@@ -29,7 +31,10 @@ def clip_model(name: str, *, device: str = "auto", revision: str | None = None) 
         ModelError: it has no projection into one space.
         EncoderError: it is not there, or is no dual-tower model.
     """
-    vision, text = (_tower(name, modality, device, revision) for modality in ("image", "text"))
+    vision, text = (
+        load_encoder(name, modality, pooling="projection", device=device, revision=revision)
+        for modality in _MODALITIES
+    )
     if vision.info.dim != text.info.dim:
         raise ModelError(
             f"the towers of {name} end in spaces of {vision.info.dim} and {text.info.dim} values",
@@ -78,13 +83,6 @@ def is_clip(place: str | Path) -> bool:
             return False
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     return "vision_config" in config and "text_config" in config
-
-
-def _tower(name: str, modality: str, device: str, revision: str | None) -> Encoder:
-    return load_encoder(
-        name, "image" if modality == "image" else "text", pooling="projection", device=device,
-        revision=revision,
-    )  # fmt: skip
 
 
 def _take_scale(model: AlignedModel, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,14 +18,14 @@ from lateen.encoders import Encoder, EncoderInfo
 from lateen.encoders.runtime import resolve_device
 from lateen.encoding import encode, token_batches
 from lateen.encoding.items import Item
-from lateen.encoding.pipeline import default_batch
+from lateen.encoding.pipeline import default_batch, default_workers
 from lateen.errors import DataError
 from lateen.store import Store
 from lateen.store.manifest import FeatureDtype
 
 PATIENCE = 20.0  # seconds after which no further round of a measurement is begun
 _ROUNDS = 3
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = default_workers()
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,14 @@ def unique_rows(store: Store, why: str) -> dict[str, int]:
     return row_of
 
 
+def rows_by_id(store: Store) -> dict[str, list[int]]:
+    """All rows of every id, in order."""
+    groups: dict[str, list[int]] = {}
+    for row, sample in enumerate(store.ids):
+        groups.setdefault(sample, []).append(row)
+    return groups
+
+
 def only_in_one(
     first: Store, here: Collection[str], second: Store, there: Collection[str], skipped: set[str]
 ) -> str:

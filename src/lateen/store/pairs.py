@@ -13,7 +13,7 @@ import torch
 
 from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.files import content_key
-from lateen.store.ids import only_in_one, unique_rows
+from lateen.store.ids import only_in_one, rows_by_id, unique_rows
 from lateen.store.reader import Store
 
 Array = np.ndarray[Any, Any]
@@ -224,7 +224,7 @@ def pair(
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
     row_of = unique_rows(image, "Ids join images to captions")
-    groups = [_group(column) for column in columns]
+    groups = [rows_by_id(column) for column in columns]
     if missing == "error":
         for column, group in zip(columns, groups, strict=True):
             _check_same_ids(image, row_of, column, group)
@@ -252,13 +252,6 @@ def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
                 f"{store.path} holds {store.modality} features where {wanted} features belong",
                 "Give the image store first, then the text stores.",
             )
-
-
-def _group(column: Store) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for row, sample in enumerate(column.ids):
-        groups.setdefault(sample, []).append(row)
-    return groups
 
 
 def _check_same_ids(

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from lateen.data.classification.hub import fetch_shards, open_rows
 from lateen.data.folder import ImageFolder
-from lateen.data.hub import is_saved_dataset
+from lateen.data.hub import is_hub_name, is_saved_dataset
 from lateen.data.ids import is_unicode, sample_id
 from lateen.data.sample import Dataset, Sample
 from lateen.data.shards import find_shards
+from lateen.data.splits import choose_split, refuse_split
 from lateen.data.webdataset import WebDataset
-from lateen.errors import DataError, UsageError, choices
+from lateen.errors import DataError
 from lateen.progress import log
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _CLASS_NAMES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 _ACCEPTED = (
     "Give a folder with one subfolder of images per class, WebDataset shards with .cls files, "
@@ -77,52 +77,29 @@ def find_labelled(
     if path.is_dir() and not is_saved_dataset(path) and not any(path.rglob("*.parquet")):
         parts = tuple(sorted({tar.parent.name for tar in path.glob("*/*.tar")}))
         if parts:
-            chosen = choose_split(parts, split, preferred, source)
+            chosen = choose_split(parts, split, source, preferred)
             return _shards(path / chosen, path / chosen, chosen, parts)
         if any(path.glob("*.tar")):
             return _shards(path, path, split, ())
         return _folder(path, split, preferred)
     if path.is_dir() or path.suffix.lower() == ".parquet":
         return _rows(source, split, preferred, column)
-    if path.exists() or path.parent.exists() or _HUB_NAME.fullmatch(source) is None:
+    if path.exists() or not is_hub_name(source):
         what = "is no set of labelled images" if path.exists() else "is not there"
         raise DataError(f"{source} {what}", _ACCEPTED)
     return _on_hub(source, split, preferred, column)
-
-
-def choose_split(
-    parts: Sequence[str], wanted: str | None, preferred: Sequence[str], source: str | Path
-) -> str:
-    """The part that is asked for, else the only one, else the first preferred one.
-
-    Raises:
-        UsageError: there is no such part, or none could be chosen.
-    """
-    if wanted is None:
-        first = next((name for name in preferred if name in parts), None)
-        wanted = parts[0] if len(parts) == 1 else first
-    if wanted is None:
-        raise UsageError(f"{source} has several splits", choices("", parts))
-    if wanted not in parts:
-        raise UsageError(f"{source} has no split {wanted!r}", choices(wanted, parts))
-    return wanted
-
-
-def _no_splits(source: str | Path, split: str | None) -> None:
-    if split is not None:
-        raise UsageError(f"{source} has no splits, so no {split!r}", "Leave the split out.")
 
 
 def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> Found:
     inside = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."))
     parts = inside if inside and set(inside) <= _SPLIT_NAMES else ()
     if parts:
-        split = choose_split(parts, split, preferred, root)
+        split = choose_split(parts, split, root, preferred)
     else:
-        _no_splits(root, split)
+        refuse_split(root, split)
     folder = root / split if split else root
     dataset = ImageFolder(folder)
-    labels = {s.id: s.label for s in dataset if isinstance(s, Sample) and s.label is not None}
+    labels = dataset.labels
     unlabelled, duplicates = _count(dataset, labels)
     return Found(
         dataset, labels, dataset.classes, split, parts, unlabelled=unlabelled,
@@ -151,7 +128,7 @@ def _empty(folder: Path, classes: Sequence[str]) -> tuple[str, ...]:
 
 def _shards(folder: Path, source: str | Path, split: str | None, parts: tuple[str, ...]) -> Found:
     if not parts:
-        _no_splits(source, split)
+        refuse_split(source, split)
     dataset = WebDataset(source)
     labels: dict[str, str] = {}
     for sample, label in _shard_labels(find_shards(source)):
@@ -202,7 +179,7 @@ def _number(label: str, shard: Path) -> str:
 
 def _on_hub(name: str, split: str | None, preferred: Sequence[str], column: str | None) -> Found:
     def choose(parts: Sequence[str]) -> str:
-        return choose_split(parts, split, preferred, name)
+        return choose_split(parts, split, name, preferred)
 
     shards = fetch_shards(name, _CLASS_NAMES, choose)
     if shards is None:
@@ -213,10 +190,10 @@ def _on_hub(name: str, split: str | None, preferred: Sequence[str], column: str 
 
 def _rows(source: str, split: str | None, preferred: Sequence[str], column: str | None) -> Found:
     rows = open_rows(
-        source, column, lambda parts: choose_split(parts, split, preferred, source),
+        source, column, lambda parts: choose_split(parts, split, source, preferred),
     )  # fmt: skip
     if not rows.splits:
-        _no_splits(source, split)
+        refuse_split(source, split)
     return Found(
         rows, rows.labels, rows.classes, rows.split, rows.splits, unlabelled=rows.unlabelled
     )

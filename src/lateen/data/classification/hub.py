@@ -9,7 +9,7 @@ from typing import Any
 from lateen.data.columns import find_image_column
 from lateen.data.fingerprint import file_hashes
 from lateen.data.gather import GatheredDataset
-from lateen.data.hub import RowImage, is_saved_dataset
+from lateen.data.hub import RowImage, is_saved_dataset, outside_files, undecoded
 from lateen.data.sample import ImageSource
 from lateen.errors import DataError, choices
 
@@ -33,13 +33,10 @@ class LabelledRows(GatheredDataset):
     def __init__(
         self, name: str, rows: Any, column: str | None, split: str | None, splits: tuple[str, ...]
     ) -> None:
-        import datasets
-
         super().__init__(name, (), merge=False)
         self.split, self.splits = split, splits
         self._image = _image_column(rows, name)
-        undecoded = datasets.Image(decode=False)
-        self._rows = rows.select_columns([self._image]).cast_column(self._image, undecoded)
+        self._rows = undecoded(rows, self._image)
         for index in range(len(rows)):
             self._add(str(index), index, {}, f"{name}[{index}]")
         label = _label_column(rows, column, name)
@@ -55,14 +52,7 @@ class LabelledRows(GatheredDataset):
 
     def _contents(self) -> Iterable[str]:
         files = [file["filename"] for file in self._rows.cache_files]
-        return file_hashes([*files, *self._outside()])
-
-    def _outside(self) -> Iterator[str]:
-        """The files of images that are not in the dataset itself."""
-        for chunk in self._rows.data.column(self._image).chunks:
-            there = chunk.field("bytes").is_valid().to_pylist()
-            paths = chunk.field("path").to_pylist()
-            yield from (p for p, inside in zip(paths, there, strict=True) if p and not inside)
+        return file_hashes([*files, *outside_files(self._rows, self._image)])
 
 
 def open_rows(source: str, column: str | None, choose: Choose) -> LabelledRows:
