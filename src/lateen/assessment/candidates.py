@@ -11,13 +11,11 @@ from pathlib import Path
 from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
 from lateen.encoders.factory import is_factory
-from lateen.encoding import encode_views
 from lateen.errors import RecipeError
-from lateen.experiment.stages import encoder_options
+from lateen.experiment.stages import encoder_options, fused_store, view_stores
 from lateen.files import content_key
-from lateen.progress import log
 from lateen.recipe import TextCandidate, VisionCandidate
-from lateen.store import Store, fuse
+from lateen.store import Store
 
 Section = VisionCandidate | TextCandidate
 # What a section says besides the arguments of load_encoder.
@@ -167,29 +165,14 @@ def _encode(
 def _encode_column(
     encoders: Sequence[Encoder], section: Section, split: Split, column: str | None, out: Path
 ) -> list[Store]:
-    kind = "vision" if column is None else f"text-{column}"
-    first = encoders[0]
-    parts = first.parts if isinstance(first, FusedEncoder) else []
+    name = f"{split.name}-vision" if column is None else f"{split.name}-text-{column}"
     # One encoder may be listed with both number formats, which are two stores.
     end = "" if section.dtype == "float16" else f"-{section.dtype}"
-    folders = [out / f"{split.name}-{kind}-{e.info.key[:8]}{end}" for e in parts or encoders]
-    # A list of one is encoded alone; views of one network together.
-    groups = [[index] for index in range(len(parts))] or [list(range(len(encoders)))]
-    stores = [
-        store
-        for group in groups
-        for store in encode_views(
-            split.dataset, [(parts or encoders)[i] for i in group], [folders[i] for i in group],
-            column=column, dtype=section.dtype, overwrite=True,
-        )
-    ]  # fmt: skip
-    for store in stores:
-        log.info("%s: %d rows of %d values, %d skipped", store.path.name, len(store), store.dim,
-                 len(store.skipped))  # fmt: skip
-    if not isinstance(first, FusedEncoder):
-        return stores
-    path = out / f"{split.name}-{kind}-{first.info.key[:8]}{end}"
-    return [fuse(stores, path, weights=first.weights, dtype=section.dtype, overwrite=True)]
+    where = (section.dtype, out, name, column)
+    first = encoders[0]
+    if isinstance(first, FusedEncoder):
+        return [fused_store(split.dataset, first, *where, end=end)]
+    return view_stores(split.dataset, encoders, *where, end=end)
 
 
 def named_apart(candidates: Sequence[Candidate]) -> list[Candidate]:

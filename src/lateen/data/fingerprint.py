@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class FileState:
     """A file as it was when looked at.
 
     Attributes:
@@ -65,7 +65,7 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     Returns:
         One hash per path; an empty string for a file that cannot be read.
     """
-    files = [_look(os.fspath(path)) for path in paths]
+    files = [look_at(os.fspath(path)) for path in paths]
     with _cache() as cache:
         result = _recall(cache, files)
         unknown = [(i, file) for i, file in enumerate(files) if file is not None and not result[i]]
@@ -80,14 +80,15 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     return result
 
 
-def _look(path: str) -> _File | None:
+def look_at(path: str) -> FileState | None:
+    """The state of a file, of which nothing is read; ``None`` where it cannot be looked at."""
     absolute = os.path.abspath(path)  # noqa: PTH100 - pathlib is slow, and there may be millions
     try:
         stat = os.stat(absolute)  # noqa: PTH116
     except (OSError, ValueError):
         return None
     state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-    return _File(absolute, state, stat.st_mtime_ns < time.time_ns() - _RACY_NS)
+    return FileState(absolute, state, stat.st_mtime_ns < time.time_ns() - _RACY_NS)
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:
@@ -150,7 +151,7 @@ def _connect(path: Path) -> sqlite3.Connection | None:
     return None
 
 
-def _recall(cache: sqlite3.Connection | None, files: Sequence[_File | None]) -> list[str]:
+def _recall(cache: sqlite3.Connection | None, files: Sequence[FileState | None]) -> list[str]:
     """Each file's hash as it was kept, empty where it was not."""
     result = [""] * len(files)
     if cache is None:
@@ -169,7 +170,7 @@ def _recall(cache: sqlite3.Connection | None, files: Sequence[_File | None]) -> 
 
 
 def _remember(
-    cache: sqlite3.Connection | None, files: Sequence[_File], hashes: Sequence[str]
+    cache: sqlite3.Connection | None, files: Sequence[FileState], hashes: Sequence[str]
 ) -> None:
     if cache is None:
         return
@@ -185,6 +186,6 @@ def _remember(
         log.info("file hashes are not kept: %s", error)
 
 
-def _is_unchanged(file: _File) -> bool:
-    now = _look(file.path)
+def _is_unchanged(file: FileState) -> bool:
+    now = look_at(file.path)
     return now is not None and now.state == file.state

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lateen.data.fingerprint import look_at
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.embedding import model_facts, model_key
 from lateen.evaluation.page import write_suite_page
@@ -20,7 +21,6 @@ from lateen.progress import log
 from lateen.store.manifest import library_versions
 
 SUMMARY = "suite.json"
-_RACY_NS = 2_000_000_000  # a change so soon after the last might not have moved a file's times
 
 
 def evaluate_suite(
@@ -163,15 +163,13 @@ def _files_key(options: Options) -> str | None:
     Nothing is read: as in git's index, another content means another state. ``None`` where a file
     is so new that this cannot be relied on.
     """
-    newest = time.time_ns() - _RACY_NS
     digest = hashlib.sha256()
     for name, path in sorted((k, v) for k, v in options.items() if isinstance(v, Path)):
         for file in _walk(path) if path.is_dir() else [str(path)]:
-            stat = os.stat(file)  # noqa: PTH116  there may be millions
-            if stat.st_mtime_ns > newest:
+            found = look_at(file)
+            if found is None or not found.settled:
                 return None
-            state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-            digest.update(repr((name, file, state)).encode("utf-8", "surrogateescape"))
+            digest.update(repr((name, file, found.state)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lateen.data import Dataset, open_dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder, load_encoder, trainable
 from lateen.encoders.factory import is_factory
-from lateen.encoding import encode
+from lateen.encoding import encode_views
 from lateen.errors import DataError
 from lateen.progress import log
 from lateen.recipe import (
@@ -21,6 +21,7 @@ from lateen.recipe import (
     VisionSection,
 )
 from lateen.store import Pairs, Store, fuse, pair
+from lateen.store.manifest import FeatureDtype
 from lateen.store.pairs import split_position
 
 EncoderSection = VisionSection | FusedPart | TextSection | FusedText
@@ -167,25 +168,53 @@ def _features(
     dataset: Dataset, encoder: Encoder, section: VisionSection | TextSection, folder: Path,
     name: str, column: str | None = None,
 ) -> Store:  # fmt: skip
-    """The features of a split; of several encoders, each has a store of its own, so that a further
-    one costs one encoding."""
-    if not (isinstance(encoder, FusedEncoder) and section.fuse):
-        return _store(dataset, encoder, section.dtype, folder, name, column)
-    parts = [_store(dataset, part, section.dtype, folder, name, column) for part in encoder.parts]
-    return fuse(
-        parts, folder / f"{name}-{encoder.info.key[:8]}", weights=encoder.weights,
-        dtype=section.dtype, overwrite=True,
-    )  # fmt: skip
+    if isinstance(encoder, FusedEncoder) and section.fuse:
+        return fused_store(dataset, encoder, section.dtype, folder, name, column)
+    return _store(dataset, encoder, section.dtype, folder, name, column)
+
+
+def fused_store(
+    dataset: Dataset, encoder: FusedEncoder, dtype: FeatureDtype, folder: Path, name: str,
+    column: str | None = None, *, end: str = "",
+) -> Store:  # fmt: skip
+    """The features of several encoders as one store; each also has a store of its own, so that a
+    further one costs one encoding. See :func:`view_stores`."""
+    parts = [
+        store
+        for part in encoder.parts
+        for store in view_stores(dataset, [part], dtype, folder, name, column, end=end)
+    ]
+    path = folder / f"{name}-{encoder.info.key[:8]}{end}"
+    return fuse(parts, path, weights=encoder.weights, dtype=dtype, overwrite=True)
+
+
+def view_stores(
+    dataset: Dataset, views: Sequence[Encoder], dtype: FeatureDtype, folder: Path, name: str,
+    column: str | None = None, *, end: str = "",
+) -> list[Store]:  # fmt: skip
+    """The store of each of an encoder's views, from one pass. Its folder goes by the encoder, so
+    that changing the encoder keeps the features of the other; stale data below the same encoder is
+    replaced.
+
+    Args:
+        dataset: what to encode.
+        views: one encoder, or several that share a network.
+        dtype: of the features.
+        folder: of all stores.
+        name: what the stores' own names begin with.
+        column: the caption column of texts.
+        end: what their names end with.
+    """
+    paths = [folder / f"{name}-{view.info.key[:8]}{end}" for view in views]
+    stores = encode_views(dataset, views, paths, column=column, dtype=dtype, overwrite=True)
+    for store in stores:
+        log.info("%s: %d rows of %d values, %d skipped", store.path.name, len(store), store.dim,
+                 len(store.skipped))  # fmt: skip
+    return stores
 
 
 def _store(
-    dataset: Dataset, encoder: Encoder, dtype: Any, folder: Path, name: str,
+    dataset: Dataset, encoder: Encoder, dtype: FeatureDtype, folder: Path, name: str,
     column: str | None = None,
 ) -> Store:  # fmt: skip
-    """One store of the run. Its folder goes by the encoder, so that changing the encoder in a
-    recipe keeps the features of the other; stale data below the same encoder is replaced."""
-    path = folder / f"{name}-{encoder.info.key[:8]}"
-    store = encode(dataset, encoder, path, column=column, dtype=dtype, overwrite=True)
-    log.info("%s: %d rows of %d values, %d skipped", path.name, len(store), store.dim,
-             len(store.skipped))  # fmt: skip
-    return store
+    return view_stores(dataset, [encoder], dtype, folder, name, column)[0]
