@@ -18,9 +18,10 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 from lateen.data import ImageFolder, Sample
+from lateen.device import forward_pass
 from lateen.encoders import load_encoder
-from lateen.encoders.runtime import forward_pass, quiet_transformers
-from lateen.encoding import encode
+from lateen.encoders.weights import quiet_transformers
+from lateen.features import encode
 
 BATCH = 16
 

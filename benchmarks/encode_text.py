@@ -20,8 +20,8 @@ from sentence_transformers import SentenceTransformer
 from lateen.data import Sample, Skip
 from lateen.encoders import load_encoder
 from lateen.encoders.resolve import resolve
-from lateen.encoders.runtime import quiet_transformers
-from lateen.encoding import encode
+from lateen.encoders.weights import quiet_transformers
+from lateen.features import encode
 
 # fmt: off
 WORDS = [

@@ -21,9 +21,8 @@ from pathlib import Path
 import torch
 from measure import in_process, peak_growth
 
-from lateen.align.batches import BatchPlan
-from lateen.align.loader import Loader
-from lateen.store import Description, Pairs, StoreWriter, pair
+from lateen.features import Description, Pairs, StoreWriter, pair
+from lateen.training.batches import BatchPlan, Loader
 
 SHARD = 2048
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lateen.align.batches import shuffled
-from lateen.align.trainer import train
-from lateen.recipe import Recipe
-from lateen.store import Pairs, pair
+from lateen.experiment.recipe import Recipe
+from lateen.features import Pairs, pair
+from lateen.training.batches import shuffled
+from lateen.training.loop import train
 
 EPOCHS = 2000
 

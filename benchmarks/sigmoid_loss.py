@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from measure import in_process, peak_growth
 from torch import Tensor
 
-from lateen.align.losses import infonce_loss, sigmoid_loss
+from lateen.training.losses import infonce_loss, sigmoid_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 

@@ -22,12 +22,10 @@ import torch.nn.functional as F
 from measure import in_process, resident
 from torch import Tensor, nn
 
-from lateen.align.heads import AlignmentHeads
-from lateen.align.loader import Batch
-from lateen.align.place import Place
-from lateen.align.state import TrainState
-from lateen.align.step import passes, training_step
-from lateen.recipe import Recipe
+from lateen.experiment.recipe import Recipe
+from lateen.training.batches import Batch, Place
+from lateen.training.heads import AlignmentHeads
+from lateen.training.step import TrainState, passes, training_step
 
 IMAGE, TEXT, COLUMNS = 2048, 4096, 2
 RECIPE = Recipe.build({"preset": "sail"})

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from toys import COLOURS, WordEncoder
 
-from lateen.align.heads import AlignmentHeads
 from lateen.encoders import EncoderInfo
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 _PALETTE = np.array(list(COLOURS.values()), np.float32)
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,3 +159,21 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """lateen's cache: ``$LATEEN_CACHE``, ``$XDG_CACHE_HOME/lateen`` or ``~/.cache/lateen``.
+
+    Everything in it can be deleted at any time; it is made again when needed.
+    """
+    if own := os.environ.get("LATEEN_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "lateen"
+    return Path.home() / ".cache" / "lateen"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that can influence features."""
+    names = ("lateen", "torch", "transformers", "tokenizers", "pillow", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import toys
 
-from lateen.align.trainer import train as real_train
-from lateen.assessment import assess, assess_stores, probing
-from lateen.assessment.material import from_stores
-from lateen.encoding import encode
+from lateen.assessment import assess, assess_stores
+from lateen.assessment import measure as probing
+from lateen.assessment.data import from_stores
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
-from lateen.store import Store, import_features
+from lateen.features import Store, encode, import_features
+from lateen.training.loop import train as real_train
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_copies_are_counted(stores: tuple[Store, Store, Store], tmp_path: Path) 
 
 
 def judged_ids(images: Store, texts: Store) -> set[str]:
-    from lateen.store import pair
+    from lateen.features import pair
 
     return set(pair(images, texts).holdout(0.5)[1].ids)
 
@@ -404,6 +404,6 @@ def test_what_was_measured_by_other_versions_is_measured_again(
     assess(small, tmp_path / "out")
     assess(small, tmp_path / "out")
     assert len(trainings) == 1
-    monkeypatch.setattr("lateen.assessment.kept.library_versions", lambda: {"torch": "99"})
+    monkeypatch.setattr("lateen.assessment.measure.library_versions", lambda: {"torch": "99"})
     assess(small, tmp_path / "out")
     assert len(trainings) == 2

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from assessment.made_up import candidate, grid, results
-from lateen.assessment.figures import assessment_figures
-from lateen.assessment.page import write_assessment_page
+from lateen.assessment.page import assessment_figures, write_assessment_page
 
 EVIL = '<b>"bold"</b><script>alert(1)</script> & ' + "x" * 40
 SCATTERS = {f"scatter-{m}.png" for m in ("knn", "linear-probe", "mutual-knn", "cka")}

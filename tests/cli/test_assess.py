@@ -6,7 +6,7 @@ import toys
 import yaml
 from test_cli import call
 
-from lateen.encoding import encode
+from lateen.features import encode
 
 PROBE = ["--probe.head.dim", "8", "--probe.train.batch", "16", "--probe.train.epochs", "3",
          "--measure.k", "3", "--measure.resamples", "100", "--measure.svcca_dim", "2"]  # fmt: skip

@@ -187,7 +187,7 @@ def test_an_output_that_cannot_be_written_is_one_line(
 
 
 def test_text_stays_text(tmp_path: Path) -> None:
-    from lateen.recipe import Recipe
+    from lateen.experiment.recipe import Recipe
 
     (tmp_path / "r.yaml").write_text("")
     overrides = {
@@ -268,7 +268,7 @@ def test_too_little_memory_has_a_remedy(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("lateen.store.Store.open", fail)
+    monkeypatch.setattr("lateen.features.Store.open", fail)
     code, _, shown = call(capsys, "inspect", "anything")
     assert code == 1
     assert shown.startswith("error: there is not enough memory.")

@@ -12,11 +12,11 @@ from benchmark_toys import mmvp_folder, winoground_images, winoground_row, write
 from labelled_toys import class_folder
 from test_cli import call
 
-from lateen.align.heads import AlignmentHeads
 from lateen.encoders import load_encoder
+from lateen.features import import_features
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
-from lateen.store import import_features
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_cli import call
 
-from lateen.align.heads import AlignmentHeads
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 Capture = pytest.CaptureFixture[str]
 

@@ -46,7 +46,7 @@ def test_plan_warns_of_damaged_images_a_full_disk_and_a_busy_machine(
     planned: list[object], album: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from lateen.planning import prediction
+    from lateen.experiment.planning import prediction
 
     free = prediction.shutil.disk_usage(album)._replace(free=100)
     monkeypatch.setattr(prediction.shutil, "disk_usage", lambda place: free)

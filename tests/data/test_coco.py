@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import is_fixed, samples, skips, write_images
 
 from lateen.data.coco import CocoCaptions
-from lateen.data.sample import FileImage
+from lateen.data.samples import FileImage
 from lateen.errors import DataError, UsageError
-
-from .builders import is_fixed, samples, skips, write_images
 
 
 def write(path: Path, content: Any) -> Path:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lateen.data.columns import find_id_column, find_image_column, guess_caption_columns
+from lateen.data.tables import find_id_column, find_image_column, guess_caption_columns
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from builders import age
 
 from lateen.data import fingerprint
 from lateen.data.fingerprint import combine, file_hashes
-
-from .builders import age
 
 
 def sha256(data: bytes) -> str:

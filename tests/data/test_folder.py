@@ -4,13 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from builders import is_fixed, jpeg, samples, skips, write_images
 
 from lateen.data.folder import ImageFolder
 from lateen.data.images import decode_image
-from lateen.data.sample import FileImage
+from lateen.data.samples import FileImage
 from lateen.errors import DataError
-
-from .builders import is_fixed, jpeg, samples, skips, write_images
 
 
 def ids(folder: Path) -> list[str]:

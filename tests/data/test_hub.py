@@ -6,12 +6,11 @@ from typing import Any
 
 import datasets
 import pytest
+from builders import is_fixed, jpeg, samples, skips, write_images
 
 from lateen.data.hub import HubDataset
 from lateen.data.images import decode_image
 from lateen.errors import DataError, UsageError
-
-from .builders import is_fixed, jpeg, samples, skips, write_images
 
 
 @pytest.fixture(autouse=True)

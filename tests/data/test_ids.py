@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lateen.data.ids import is_unicode, sample_id
+from lateen.data.samples import is_unicode, sample_id
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import jpeg
 from PIL import Image
 
 from lateen.data.images import IMAGE_SUFFIXES, decode_image
-from lateen.data.sample import FileImage, MemoryImage, TarImage
+from lateen.data.samples import FileImage, MemoryImage, TarImage
 from lateen.errors import ImageError
-
-from .builders import jpeg
 
 # Red above green, so that turning and mirroring show.
 TWO_ROWS = Image.fromarray(np.array([[[255, 0, 0]] * 3, [[0, 255, 0]] * 3], np.uint8))

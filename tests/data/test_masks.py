@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lateen.data import FileImage, MemoryImage
-from lateen.data.segmentation import IGNORED, LAYOUTS, decode_mask, open_masks, read_classes
+from lateen.data.labels.names import read_classes
+from lateen.data.masks import IGNORED, LAYOUTS, decode_mask, open_masks
 from lateen.errors import DataError, ImageError, UsageError
 
 VALUES = np.array([[0, 1, 2], [3, 20, 255]], np.uint8)

@@ -8,17 +8,17 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builders import samples, write_csv, write_images, write_jsonl
 
 from lateen.data import open_dataset
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset
-from lateen.data.sample import Dataset, Sample
-from lateen.data.table import Table
+from lateen.data.samples import Dataset, Sample
+from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError, UsageError
 
-from .builders import samples, write_csv, write_images, write_jsonl
 from .test_webdataset import sample, write_tar
 
 ROWS = [["image", "caption"], ["a.jpg", "a dog"]]

@@ -6,13 +6,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from builders import is_fixed, jpeg, samples, skips, write_images
 
 from lateen.data.images import decode_image
-from lateen.data.sample import FileImage, MemoryImage
-from lateen.data.table import Table
+from lateen.data.samples import FileImage, MemoryImage
+from lateen.data.tables import Table
 from lateen.errors import DataError, ImageError
-
-from .builders import is_fixed, jpeg, samples, skips, write_images
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 

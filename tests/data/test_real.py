@@ -3,10 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from builders import samples, skips
 
 from lateen.data import decode_image, open_dataset
-
-from .builders import samples, skips
 
 pytestmark = pytest.mark.real
 

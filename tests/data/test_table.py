@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import is_fixed, jpeg, samples, skips, write_csv, write_images, write_jsonl
 
-from lateen.data.sample import FileImage, Skip
-from lateen.data.table import Table
+from lateen.data.samples import FileImage, Skip
+from lateen.data.tables import Table
 from lateen.errors import DataError
-
-from .builders import is_fixed, jpeg, samples, skips, write_csv, write_images, write_jsonl
 
 
 def captions(table: Table) -> dict[str, dict[str, tuple[str, ...]]]:

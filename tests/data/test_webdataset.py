@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from builders import is_fixed, jpeg, samples, skips
 
 from lateen.data.images import decode_image
-from lateen.data.sample import TarImage
+from lateen.data.samples import TarImage
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError
-
-from .builders import is_fixed, jpeg, samples, skips
 
 Files = Iterable[tuple[str, bytes]]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lateen.encoders import EncoderInfo
-from lateen.encoders.attention import attention_maps, changed_block, has_attention
+from lateen.encoders.patches import attention_maps, changed_block, has_attention
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import EncoderError
 

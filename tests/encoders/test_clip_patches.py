@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lateen.encoders import load_encoder
-from lateen.encoders.dense import WindowEncoder
+from lateen.encoders.patches import WindowEncoder
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import EncoderError
 

@@ -11,7 +11,7 @@ import toys
 from PIL import Image
 
 from lateen.encoders import EncoderInfo, FusedEncoder, load_encoder
-from lateen.encoders.dense import WindowEncoder
+from lateen.encoders.patches import WindowEncoder
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import EncoderError, UsageError
 

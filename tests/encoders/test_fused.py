@@ -10,10 +10,9 @@ from PIL import Image
 from toys import ColourEncoder, WordEncoder
 
 from lateen.encoders import Encoder, FusedEncoder, PatchEncoder, load_encoder
-from lateen.encoding import encode
 from lateen.errors import EncoderError, UsageError
+from lateen.features import encode, fuse
 from lateen.files import canonical_json
-from lateen.store import fuse
 
 IMAGES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "green", "navy")]
 

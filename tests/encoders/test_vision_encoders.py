@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lateen.device import weights_dtype
 from lateen.encoders import PatchEncoder, load_encoder
-from lateen.encoders.runtime import weights_dtype, weights_hash
+from lateen.encoders.weights import weights_hash
 from lateen.errors import EncoderError
 
 IMAGES = [Image.new("RGB", (50, 40), colour) for colour in ("red", "green", "navy")]

@@ -4,10 +4,9 @@ import pytest
 import torch
 from benchmark_toys import BlindEncoder, PaletteEncoder, colour_model, picture, write
 
-from lateen.data.cases import Case, CaseImages, CaseSet
-from lateen.data.sample import FileImage, Skip
+from lateen.data.samples import FileImage, Skip
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.cases import score_cases
+from lateen.evaluation.cases import Case, CaseImages, CaseSet, score_cases
 
 
 def colours(tmp_path: Path, cases: list[Case], skips: tuple[Skip, ...] = ()) -> CaseSet:

@@ -5,10 +5,9 @@ import pytest
 from benchmark_toys import BlindEncoder, colour_model, mmvp_folder
 from PIL import Image
 
-from lateen.data.mmvp import PATTERNS
 from lateen.errors import ModelError, UsageError
 from lateen.evaluation import evaluate
-from lateen.evaluation.mmvp import TEMPLATES
+from lateen.evaluation.mmvp import PATTERNS, TEMPLATES
 
 QUESTIONS = [
     (1, "Color", "red"), (2, "Color", "blue"),

@@ -13,9 +13,9 @@ from labelled_toys import benchmark_folder, class_folder
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import evaluate
 from lateen.evaluation.probes import evaluate_knn, evaluate_linear_probe
+from lateen.features import Store
 from lateen.metrics import knn_accuracy, linear_probe_folds
 from lateen.model import AlignedModel
-from lateen.store import Store
 
 COLOURS = ["red", "green", "blue"]
 
@@ -146,9 +146,9 @@ def test_a_missing_split_or_the_same_twice_is_an_error(model: AlignedModel, tmp_
 @pytest.mark.real
 def test_real_photographs_are_told_apart_by_their_neighbours(real: Path, tmp_path: Path) -> None:
     """README of the real data: about 95 % among the ten nearest with this encoder."""
-    from lateen.align.heads import AlignmentHeads
     from lateen.encoders import load_encoder
-    from lateen.recipe import HeadSection
+    from lateen.training.config import HeadSection
+    from lateen.training.heads import AlignmentHeads
 
     vision = load_encoder(str(real / "encoders/mobilenet-v2"), pooling="pooler")
     head = HeadSection(name="identity", vision="identity", dim=vision.info.dim)

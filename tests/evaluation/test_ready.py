@@ -12,11 +12,10 @@ from benchmark_toys import BlindEncoder, PaletteEncoder
 from labelled_toys import class_folder
 
 from lateen.data import open_dataset
-from lateen.encoding import encode
 from lateen.errors import DataError, PairingError
 from lateen.evaluation import evaluate_embeddings
+from lateen.features import Store, encode, import_features
 from lateen.metrics import retrieval
-from lateen.store import Store, import_features
 
 
 def store(

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import lateen
-from lateen.align.heads import AlignmentHeads
 from lateen.encoders import Encoder, load_encoder
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 pytestmark = pytest.mark.real
 

@@ -9,11 +9,10 @@ from benchmark_toys import PaletteEncoder, colour_model
 from toys import WordEncoder
 
 from lateen import evaluate
-from lateen.encoding import encode
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import retrieval_result
+from lateen.features import encode, pair
 from lateen.metrics import retrieval, rsum
-from lateen.store import pair
 
 
 def test_the_sum_is_that_of_six_recalls(album: Path) -> None:

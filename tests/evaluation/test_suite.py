@@ -21,7 +21,7 @@ from benchmark_toys import (
 from labelled_toys import benchmark_folder
 from PIL import Image
 
-from lateen.data.classification import SETS
+from lateen.data.labels import SETS
 from lateen.errors import BusyError, DataError, UsageError
 from lateen.evaluation import SUITES, compare, evaluate_suite
 from lateen.files import folder_lock

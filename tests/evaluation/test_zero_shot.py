@@ -13,8 +13,8 @@ from PIL import Image
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import evaluate
 from lateen.evaluation.classification import embed_classes, evaluate_classification
+from lateen.features import Store
 from lateen.model import AlignedModel
-from lateen.store import Store
 
 COLOURS = ["red", "green", "blue"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lateen.errors import DataError, LateenError, RecipeError
-from lateen.experiment import ablate, ablation, against_the_paper, ladder_tables, run
+from lateen.experiment import ablate, against_the_paper, ladder_tables, run
+from lateen.experiment import ladder as ablation
 from lateen.experiment.ladder import Ladder
 
 BASE: dict[str, Any] = {

@@ -13,7 +13,7 @@ import lateen
 from lateen.errors import DataError, EncoderError, ModelError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import RunResult, ablate, run, write_run_page
-from lateen.image_search import search
+from lateen.indexing.photographs import search
 from lateen.model import AlignedModel
 
 TRAIN = {"batch": 18, "micro_batch": 5, "epochs": 30, "lr": 0.01, "tower_lr": 0.003}

@@ -13,11 +13,11 @@ import lateen
 from lateen.data import open_dataset
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
 from lateen.experiment import run
-from lateen.planning import prediction, rates, training
-from lateen.planning.costs import Cost
-from lateen.planning.data import ImaginedStore, count_items
-from lateen.planning.rates import Rate, text_rate
-from lateen.store import Store
+from lateen.experiment.planning import prediction, rates, training
+from lateen.experiment.planning.costs import Cost
+from lateen.experiment.planning.data import ImaginedStore, count_items
+from lateen.experiment.planning.rates import Rate, text_rate
+from lateen.features import Store
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from lateen.encoders import FusedEncoder
 from lateen.errors import DataError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import run, write_run_page
-from lateen.image_search import search
+from lateen.features import Store
+from lateen.indexing.photographs import search
 from lateen.model import AlignedModel
-from lateen.store import Store
 
 TOY = {
     "vision": {"encoder": "toys:colour_encoder", "dtype": "float32"},

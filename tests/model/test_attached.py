@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from toys import ColourEncoder, WordEncoder
 
-from lateen.align.heads import AlignmentHeads
 from lateen.encoders import EncoderInfo, FusedEncoder, load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 HEAD = HeadSection(dropout=0.0, dim=8)
 IMAGE = Image.new("RGB", (32, 32), "red")

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from toys import ColourEncoder, WordEncoder
 
-from lateen.align.heads import AlignmentHeads
 from lateen.encoders import load_encoder
 from lateen.errors import ImageError, LateenError, ModelError
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 HEAD = HeadSection(dropout=0.0, name="glu", dim=8, width=2)
 

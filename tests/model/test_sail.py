@@ -13,11 +13,11 @@ from sail_files import DIM, State, released, side, write
 from torch import Tensor
 from toys import ColourEncoder, WordEncoder
 
-from lateen.align.heads import AlignmentHeads
-from lateen.align.losses import infonce_loss, sigmoid_loss
 from lateen.errors import EncoderError, ModelError
 from lateen.model import AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
+from lateen.training.losses import infonce_loss, sigmoid_loss
 
 
 def plain(state: State, name: str, kind: str, x: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 import lateen.model
-from lateen.align.heads import AlignmentHeads
 from lateen.errors import ModelError, UsageError
 from lateen.model import AlignedConfig, AlignedModel
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 HEAD = HeadSection(dropout=0.0, dim=8)
 

@@ -8,15 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from lateen.report import (
-    Headline,
-    Page,
-    SheetHit,
-    SheetRow,
-    bar_chart,
-    hits_table,
-    training_curve,
-)
+from lateen.report import Headline, Page, SheetHit, SheetRow, bar_chart, hits_table, training_curve
 
 EVIL = '"><script>alert(1)</script>'
 VOID = {"meta", "img", "br"}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lateen.report.results import result_tables
-from lateen.report.subject import subject, subject_and_split
+from lateen.evaluation.results import subject, subject_and_split
+from lateen.evaluation.tables import result_tables
 
 WAY = {"R@1": 10.0, "R@5": 30.0, "R@10": 50.0, "median_rank": 9.0}
 

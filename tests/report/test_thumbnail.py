@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from lateen.data.sample import MemoryImage
+from lateen.data.samples import MemoryImage
 from lateen.errors import ImageError
 from lateen.report.thumbnail import thumbnail
 

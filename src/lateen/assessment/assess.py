@@ -9,25 +9,31 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from lateen.align.ranks import refuse_several
-from lateen.assessment.kept import kept
-from lateen.assessment.material import Material, from_recipe, from_stores
+from lateen.assessment.data import Material, from_recipe, from_stores
+from lateen.assessment.leaderboard import Row, correlations, gaps, ranked, row, side
+from lateen.assessment.measure import (
+    CaptionMeans,
+    Measures,
+    Probe,
+    Space,
+    compare,
+    kept,
+    probe,
+    quality,
+)
 from lateen.assessment.page import write_assessment_page
-from lateen.assessment.probing import Probe, probe
-from lateen.assessment.quality import quality
-from lateen.assessment.spaces import CaptionMeans, Measures, Space, compare
-from lateen.assessment.standings import Row, correlations, gaps, ranked, row, side
+from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSection
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
-from lateen.files import content_key, folder_lock, write_json, write_text
+from lateen.features import Store, StoreRows
+from lateen.files import content_key, folder_lock, library_versions, write_json, write_text
 from lateen.progress import bar, log
-from lateen.recipe import AssessmentRecipe
-from lateen.recipe.assessment import MeasureSection, ProbeSection
 from lateen.report.text import plain
-from lateen.store import Store, StoreRows
-from lateen.store.manifest import library_versions
+from lateen.training.ranks import refuse_several
 
 LEADERBOARD = "leaderboard.json"
+
+
 ASSESSMENT = "assessment.json"
 
 

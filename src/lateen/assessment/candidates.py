@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
-from lateen.encoders.factory import is_factory
+from lateen.encoders.load import is_factory
 from lateen.errors import RecipeError
 from lateen.experiment.stages import encoder_options, fused_store, view_stores
+from lateen.features import Store
 from lateen.files import content_key
-from lateen.recipe import TextCandidate, VisionCandidate
-from lateen.store import Store
 
 Section = VisionCandidate | TextCandidate
+
+
 # What a section says besides the arguments of load_encoder.
 _NOT_OPTIONS = {"name", "encoder", "pooling", "layer", "fuse", "baseline", "score", "dtype"}
 

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lateen.assessment.wording import (
+from lateen.assessment.leaderboard import (
     METRICS,
     OF_VISION,
     OVER,
@@ -28,8 +28,15 @@ from lateen.report import Column, TableData
 from lateen.report.text import plain
 
 _PUBLISHED = (0.991, 0.847)  # SAIL's r of kNN and of the linear probe with probing, no intervals
+
+
 _BEST, _TIED = "●", "○"
+
+
 _NARROW = 100  # characters: in fewer, the cheap metrics leave no room for the encoders' names
+
+
+_COEFFICIENTS = ("pearson", "spearman")
 
 
 def assessment_tables(
@@ -137,9 +144,6 @@ def findings(results: Results) -> list[str]:
     sentences = [_best_pair(results)]
     sentences += [_best_predictor(results, over) for over in OVER]
     return [sentence for sentence in [*sentences, _against_the_paper(results)] if sentence]
-
-
-_COEFFICIENTS = ("pearson", "spearman")
 
 
 def _leaderboard_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Column]]:

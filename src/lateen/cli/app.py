@@ -20,13 +20,17 @@ _FLAGS = {
     "--verbose": "say what is done, also where standard error is not a terminal",
 }
 
+
 # torch says it in words alone, on a CPU and on a GPU.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
+
+
 _MEMORY = (
     "there is not enough memory. Take smaller pieces (train.batch, train.micro_batch, "
     "--batch-size) or a smaller model (head.dim, head.width); `lateen plan` predicts what a "
     "recipe needs."
 )
+
 
 app = cyclopts.App(
     name="lateen",
@@ -39,6 +43,8 @@ app = cyclopts.App(
     default_parameter=cyclopts.Parameter(negative=""),
     suppress_keyboard_interrupt=False,
 )
+
+
 for command in (
     models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
     exchange.export, features.inspect, assessment.assess, planning.plan, models.train,

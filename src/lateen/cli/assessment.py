@@ -58,7 +58,7 @@ def assess(
     """
     from lateen.assessment import assess as assess_recipe
     from lateen.assessment import assess_stores, assessment_tables, findings
-    from lateen.recipe import AssessmentRecipe
+    from lateen.assessment.recipe import AssessmentRecipe
 
     named = bool(recipe) and not recipe[0].startswith("--")
     settings = parse_overrides(recipe[named:])
@@ -94,7 +94,7 @@ def assess(
 
 def _sections(settings: dict[str, str]) -> dict[str, Any]:
     """``probe.train.lr`` and the like as the nested values of the sections probe and measure."""
-    from lateen.recipe.file import assign
+    from lateen.experiment.recipe import assign
 
     values: dict[str, Any] = {}
     for dotted, text in settings.items():

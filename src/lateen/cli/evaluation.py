@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from lateen.model import AlignedModel
 
+
 # Arguments of the command that are no option of a task.
 _OWN = ("model", "texts", "labels", "task", "suite", "data_root", "vision_encoder", "text_encoder",
         "json")  # fmt: skip
@@ -270,8 +271,7 @@ def _of_suite(root: Path | None, options: dict[str, Any]) -> tuple[Path, Path]:
 def _run_suite(
     model: AlignedModel, suite: str, root: Path, out: Path, place: Path, *, json: bool
 ) -> None:
-    from lateen.evaluation.page import PAGE, suite_tables
-    from lateen.evaluation.suite import SUMMARY, evaluate_suite
+    from lateen.evaluation.suite import PAGE, SUMMARY, evaluate_suite, suite_tables
 
     summary, results = evaluate_suite(model, root, out, suite=suite, place=place)
     if json:
@@ -288,7 +288,7 @@ def _run_suite(
 
 
 def _show(result: Mapping[str, Any], out: Path | None) -> None:
-    from lateen.report.results import result_tables
+    from lateen.evaluation.tables import result_tables
 
     show_table(*result_tables(result))
     if out is not None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from lateen.encoders import Encoder
     from lateen.model import AlignedModel
 
+
 _FEATURES = Group("With --format features")
+
+
 _SAIL = Group("With --format sail")
 
 
@@ -95,7 +98,7 @@ def import_(
             "made them)",
             "Give both; a checkpoint of SAIL's code needs --format sail instead.",
         )
-    from lateen.store import import_features
+    from lateen.features import import_features
 
     store = import_features(
         file, out, ids=ids, modality=modality, encoder=encoder, column=column,

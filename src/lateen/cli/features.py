@@ -11,7 +11,7 @@ from lateen.cli.output import say, show_json, show_table
 from lateen.errors import UsageError
 
 if TYPE_CHECKING:
-    from lateen.store import Store
+    from lateen.features import Store
 
 
 def encode(
@@ -63,7 +63,7 @@ def encode(
         Folder of images, class folder, caption file (CSV, TSV, JSONL, Parquet, COCO JSON),
         WebDataset shards, or the name of a Hugging Face dataset.
     """
-    from lateen.encoding import encode as encode_source
+    from lateen.features import encode as encode_source
 
     store = encode_source(
         source, encoder, out, modality=modality, column=column, images=images,
@@ -94,7 +94,7 @@ def fuse(
     stores
         Two or more feature stores of the same images (or of the same caption column).
     """
-    from lateen.store import fuse as fuse_stores
+    from lateen.features import fuse as fuse_stores
 
     summary(
         fuse_stores(stores, out, weights=_numbers(weights), dtype=dtype, overwrite=overwrite), json
@@ -124,7 +124,7 @@ def inspect(
     store
         Folder of a feature store.
     """
-    from lateen.store import Store
+    from lateen.features import Store
 
     summary(Store.open(store, verify=verify), json, verified=verify)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -11,12 +11,11 @@ from lateen.cli.output import process_leads, say, show_json, show_table
 from lateen.cli.overrides import Overrides, parse_overrides
 from lateen.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 VisionPlace = Annotated[
     str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
 ]
+
+
 TextPlace = Annotated[
     str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
 ]
@@ -42,7 +41,7 @@ def run(
     """
     from lateen.experiment import result_tables, write_run_page
     from lateen.experiment import run as run_recipe
-    from lateen.recipe import Recipe
+    from lateen.experiment.recipe import Recipe
 
     result = run_recipe(Recipe.load(recipe, parse_overrides(overrides)), out)
     page = write_run_page(result)
@@ -59,7 +58,7 @@ def run(
 
 def keys() -> None:
     """List every recipe key with its values, its default and its meaning."""
-    from lateen.recipe import keys as recipe_keys
+    from lateen.experiment.recipe import keys as recipe_keys
     from lateen.report.tables import Column, TableData
 
     columns = [Column("key", whole=True), Column("default"), Column("meaning")]
@@ -90,9 +89,9 @@ def train(
     `lateen keys` lists them. Several processes share every batch, on one machine or many:
     `torchrun --nproc-per-node 4 -m lateen train ...`, with the same arguments.
     """
-    from lateen.recipe import parse_value
-    from lateen.store import pair
-    from lateen.training import train as train_model
+    from lateen.experiment.recipe import parse_value
+    from lateen.experiment.train import train as train_model
+    from lateen.features import pair
 
     settings = {key: parse_value(text, key) for key, text in parse_overrides(overrides).items()}
     for key in settings:
@@ -137,7 +136,7 @@ def search(
     query
         What to look for, in words.
     """
-    from lateen.image_search import search as search_images
+    from lateen.indexing.photographs import search as search_images
     from lateen.model import AlignedModel
 
     ready = AlignedModel.from_pretrained(

@@ -14,8 +14,13 @@ from lateen.cli.overrides import Overrides, parse_overrides
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
 
+
 _DURATIONS = ((86400, "d", "h"), (3600, "h", "min"), (60, "min", "s"))
+
+
 _PARTS = {"h": 3600, "min": 60, "s": 1}
+
+
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -49,8 +54,8 @@ def plan(
     recipe
         YAML file (see recipes/).
     """
-    from lateen.planning import plan as plan_recipe
-    from lateen.recipe import Recipe
+    from lateen.experiment.planning import plan as plan_recipe
+    from lateen.experiment.recipe import Recipe
 
     result = plan_recipe(
         Recipe.load(recipe, parse_overrides(overrides)), samples=samples, out=out,

@@ -7,16 +7,8 @@ from lateen.data.hub import HubDataset
 from lateen.data.images import IMAGE_SUFFIXES, decode_image, upright_rgb
 from lateen.data.open import open_dataset
 from lateen.data.prompts import TEMPLATES, class_name, class_prompts
-from lateen.data.sample import (
-    Dataset,
-    FileImage,
-    ImageSource,
-    MemoryImage,
-    Sample,
-    Skip,
-    TarImage,
-)
-from lateen.data.table import Table
+from lateen.data.samples import Dataset, FileImage, ImageSource, MemoryImage, Sample, Skip, TarImage
+from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 
 __all__ = [

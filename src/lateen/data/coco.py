@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lateen.data.ids import sample_id
-from lateen.data.rooted import PEEK, RootedDataset, find_root
-from lateen.data.rows import read_utf8
-from lateen.data.sample import Skip
-from lateen.data.splits import refuse_split
+from lateen.data.captions import PEEK, RootedDataset, find_root
+from lateen.data.samples import Skip, refuse_split, sample_id
+from lateen.data.tables import read_utf8
 from lateen.errors import DataError, UsageError, choices
 
 

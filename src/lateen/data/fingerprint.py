@@ -17,13 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lateen.files import file_sha256
+from lateen.files import cache_folder, file_sha256
 from lateen.progress import bar, log
 
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) ticks every 2 s
+
+
 _COMMIT_EVERY = 4096
+
+
 _PER_TASK = 64
+
+
 _WAIT_S = 10.0
+
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID
@@ -119,18 +126,6 @@ def _cache() -> Iterator[sqlite3.Connection | None]:
     finally:
         if connection is not None:
             connection.close()
-
-
-def cache_folder() -> Path:
-    """lateen's cache: ``$LATEEN_CACHE``, ``$XDG_CACHE_HOME/lateen`` or ``~/.cache/lateen``.
-
-    Everything in it can be deleted at any time; it is made again when needed.
-    """
-    if own := os.environ.get("LATEEN_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "lateen"
-    return Path.home() / ".cache" / "lateen"
 
 
 def _connect(path: Path) -> sqlite3.Connection | None:

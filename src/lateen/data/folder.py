@@ -10,9 +10,8 @@ from itertools import chain
 from pathlib import Path
 
 from lateen.data.fingerprint import combine, file_hashes
-from lateen.data.ids import is_unicode, sample_id
 from lateen.data.images import IMAGE_SUFFIXES
-from lateen.data.sample import FileImage, Sample, Skip
+from lateen.data.samples import FileImage, Sample, Skip, is_unicode, sample_id
 from lateen.errors import DataError
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lateen.data.columns import find_caption_columns, find_id_column, find_image_column
+from lateen.data.captions import GatheredDataset, row_key
 from lateen.data.fingerprint import file_hashes
-from lateen.data.gather import GatheredDataset, row_key
-from lateen.data.sample import ImageSource, Skip
-from lateen.data.splits import choose_split
+from lateen.data.samples import ImageSource, Skip, choose_split
+from lateen.data.tables import find_caption_columns, find_id_column, find_image_column
 from lateen.errors import DataError, choices
 
 _ROWS = 1024
+
+
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset, is_hub_name, is_saved_dataset
-from lateen.data.sample import Dataset
-from lateen.data.splits import refuse_split
-from lateen.data.table import TABLE_SUFFIXES, Table
+from lateen.data.samples import Dataset, refuse_split
+from lateen.data.tables import TABLE_SUFFIXES, Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError
 
@@ -19,6 +18,8 @@ _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
     "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
 )
+
+
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 

@@ -3,16 +3,160 @@
 from __future__ import annotations
 
 import json
+import re
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lateen.data.columns import guess_caption_columns
+from lateen.data.captions import GatheredDataset
 from lateen.data.fingerprint import file_hashes
-from lateen.data.gather import GatheredDataset
-from lateen.data.sample import ImageSource, Skip, TarImage
-from lateen.data.shards import Group, find_shards, read_groups
+from lateen.data.samples import ImageSource, Skip, TarImage, sample_id
+from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
+
+_IMAGE_TYPES = ("jpg", "jpeg", "png", "webp")
+
+
+_TEXT_TYPES = ("txt", "json")
+
+
+_BLOCK = 512
+
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+# As in the webdataset library: the type is all behind the first dot of the last path component.
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
+
+
+@dataclass(slots=True)
+class Group:
+    """The files of one sample.
+
+    Attributes:
+        key: what the files' names have in common; empty for a shard that cannot be read on.
+        shard: the shard that it is in.
+        fault: why it cannot be used, empty if it can.
+        image: its image, if it has one.
+        types: the types of its files.
+        texts: the content of its ``txt`` and ``json`` files.
+    """
+
+    key: str
+    shard: Path
+    fault: str = ""
+    image: TarImage | None = None
+    types: list[str] = field(default_factory=list)
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+def find_shards(source: Path | str) -> list[Path]:
+    """The shards that a file, a folder or a pattern such as ``shards-{000..003}.tar`` stands for.
+
+    Raises:
+        DataError: there is none, one is missing, or one is compressed.
+    """
+    path = Path(source)
+    shards = sorted(path.glob("*.tar")) if path.is_dir() else [Path(p) for p in _expand(str(path))]
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        what = f"there is no shard {missing[0]}" if missing else f"there are no shards in {source}"
+        raise DataError(what, "Give a .tar file, a folder of them, or shards-{000..123}.tar.")
+    for shard in shards:
+        with shard.open("rb") as file:
+            magic = file.read(6)
+        if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise DataError(
+                f"the shard {shard} is compressed, so its images cannot be read one by one",
+                "Unpack it, for example with: gunzip.",
+            )
+    return shards
+
+
+def read_groups(shard: Path) -> list[Group]:
+    """The samples of a shard, in order. Only headers and texts are read.
+
+    A sample that is cut because the shard ends early is a fault; if the cut lies between two
+    samples, a group without key says so at the end.
+    """
+    try:
+        tar = tarfile.open(shard, "r:")  # noqa: SIM115 - closed below
+    except tarfile.ReadError:
+        return [Group("", shard, "the shard is empty or no tar file")]
+    size = shard.stat().st_size
+    with tar:
+        files = list(_files(tar))
+        groups = [
+            _group(key, shard, tar, [file for file in same if file.stop <= size])
+            for key, same in groupby(files, key=lambda file: file.key)
+        ]
+        if not _ends_well(tar, shard):
+            _mark_cut(groups, cut_file=bool(files) and files[-1].stop > size, shard=shard)
+    return groups
+
+
+class _File(NamedTuple):
+    key: str
+    type: str
+    member: tarfile.TarInfo
+
+    @property
+    def stop(self) -> int:
+        """Where its content ends in the shard."""
+        return self.member.offset_data + self.member.size
+
+
+def _files(tar: tarfile.TarFile) -> Iterator[_File]:
+    try:
+        for member in tar:
+            match = _NAME.fullmatch(member.name)
+            if member.isfile() and match is not None:
+                yield _File(sample_id(match[1]), match[2].lower(), member)
+    except tarfile.TarError:  # the shard ends early, which _ends_well finds out
+        return
+
+
+def _group(key: str, shard: Path, tar: tarfile.TarFile, files: list[_File]) -> Group:
+    group = Group(key, shard, types=sorted(file.type for file in files))
+    for file in files:
+        member = file.member
+        if file.type in _IMAGE_TYPES and group.image is None:
+            group.image = TarImage(shard, member.name, member.offset_data, member.size)
+        elif file.type in _TEXT_TYPES:
+            content = tar.extractfile(member)
+            group.texts[file.type] = content.read() if content is not None else b""
+    if group.image is None:
+        group.fault = f"it has no image, only: {', '.join(group.types)}"
+    return group
+
+
+def _ends_well(tar: tarfile.TarFile, shard: Path) -> bool:
+    """Whether a block of zeros, tar's end marker, stands where reading stopped."""
+    with shard.open("rb") as file:
+        file.seek(tar.offset)
+        return file.read(_BLOCK) == bytes(_BLOCK)
+
+
+def _mark_cut(groups: list[Group], *, cut_file: bool, shard: Path) -> None:
+    alike = len(groups) > 1 and groups[-1].types == groups[-2].types
+    if groups and (cut_file or not alike):
+        groups[-1].fault = "the shard ends early, within this sample"
+    else:
+        groups.append(Group("", shard, "the shard ends early: what should follow is lost"))
+
+
+def _expand(pattern: str) -> list[str]:
+    match = _RANGE.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [path for number in numbers for path in _expand(f"{before}{number}{after}")]
 
 
 class WebDataset(GatheredDataset):

@@ -9,16 +9,18 @@ from lateen.demo.wording import COLOUR_PROMPTS, SENTENCES, SHAPE_PROMPTS
 from lateen.demo.world import World, generate_world
 from lateen.evaluation import evaluate_classification
 from lateen.experiment import RunResult, run
-from lateen.experiment.examples import best_matches
-from lateen.experiment.page import add_examples, add_training
+from lateen.experiment.page import add_examples, add_training, best_matches
+from lateen.experiment.recipe import Recipe
 from lateen.metrics.retrieval import mean_recall
 from lateen.progress import log
-from lateen.recipe import Recipe
 from lateen.report import Headline, Page, TableData, classification_table, retrieval_table
 from lateen.report.sheet import contact_sheet, save_png
 
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
 VISION_ENCODER = "lateen.demo.descriptor:describe"
+
 
 _WHAT = """\
 The world is drawn: scenes of one to three shapes in eight colours and two sizes, each with two \
@@ -31,6 +33,7 @@ Features were computed once and kept in stores; a linear head on each side was t
 SAIL's sigmoid loss, short and detailed captions both counting as positives. Sixteen of the 64 \
 combinations of shape and colour were never shown in training; the zero-shot numbers are on those \
 alone."""
+
 
 _LIMITS = """\
 Colours and shapes are easy, and a classical descriptor sees them well: these numbers say that the \

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent")
+
+
 COLOURS = {
     "red": (214, 40, 40),
     "orange": (244, 128, 28),
@@ -19,6 +21,8 @@ COLOURS = {
     "purple": (134, 58, 192),
     "pink": (250, 128, 186),
 }
+
+
 BACKGROUNDS = {
     "sand": (236, 219, 190),
     "mint": (203, 232, 214),
@@ -28,6 +32,7 @@ BACKGROUNDS = {
     "night": (38, 40, 62),
 }
 
+
 # Each shape misses two colours and each colour misses two shapes, so that nothing but the
 # combination is new: every shape and every colour is seen with six others.
 HELD_OUT = frozenset(
@@ -35,14 +40,26 @@ HELD_OUT = frozenset(
     for i, shape in enumerate(SHAPES)
     for step in (0, 3)
 )
+
+
 ALL = frozenset((shape, colour) for shape in SHAPES for colour in COLOURS)
+
+
 SEEN = ALL - HELD_OUT
 
+
 Size = Literal["small", "big"]
+
+
 Relation = Literal["left of", "right of", "above", "below"]
 
+
 _RADIUS: dict[Size, tuple[float, float]] = {"small": (0.085, 0.105), "big": (0.165, 0.205)}
+
+
 _GAP = 0.03
+
+
 # A square or cross turned by 45° is a diamond or an X: turns stay where the name is right.
 _MAX_TURN = {"square": 20, "triangle": 25, "heart": 25, "cross": 20, "crescent": 40, "star": 36}
 

@@ -2,11 +2,9 @@
 
 from lateen.encoders.base import Encoder, EncoderInfo, Modality, PatchEncoder, ViewedEncoder
 from lateen.encoders.fused import FusedEncoder
-from lateen.encoders.load import load_encoder
+from lateen.encoders.load import load_encoder, load_views
 from lateen.encoders.specs import known_names
-from lateen.encoders.text import TextEncoder
-from lateen.encoders.tokens import TokenEncoder, trainable
-from lateen.encoders.views import load_views
+from lateen.encoders.text import TextEncoder, TokenEncoder, trainable
 
 __all__ = [
     "Encoder", "EncoderInfo", "FusedEncoder", "Modality", "PatchEncoder", "TextEncoder",

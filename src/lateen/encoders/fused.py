@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lateen.encoders.base import Encoder, EncoderInfo, PatchEncoder
-from lateen.errors import EncoderError
-from lateen.store.fusing import fuse_features, fused_info, fusing_weights
+from lateen.errors import EncoderError, UsageError
+from lateen.files import content_key
+
+# What of a part's description can change its features; precision goes by the machine.
+_DECISIVE = ("dim", "pooling", "layer", "preprocessing", "weights")
 
 
 @dataclass(frozen=True)
@@ -99,3 +104,84 @@ class FusedEncoder:
                 "Give it what its prepare makes of images or texts.",
             )
         return [[item.parts[index] for item in prepared] for index in range(len(self.parts))]
+
+
+def fuse_features(parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """``concat_k(w_k √d_k x_k / ‖x_k‖)``: every part of unit root mean square, times its weight.
+
+    So a part counts by its weight and its number of values, not by its encoder's scale.
+
+    Args:
+        parts: ``[..., d_k]`` each, the same shape but for the last dimension.
+        weights: one per part.
+
+    Returns:
+        ``[..., Σ d_k]``, float32; a vector of zeros stays one.
+    """
+    return torch.cat([_unit(x.float()) * w for x, w in zip(parts, weights, strict=True)], dim=-1)
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    # Squares of large float32 values exceed float32.
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64).float()
+    unit: torch.Tensor = x / norm.clamp_min(torch.finfo(torch.float32).tiny)
+    return unit * math.sqrt(x.shape[-1])
+
+
+def fusing_weights(parts: int, weights: Sequence[float] | None) -> list[float]:
+    """One weight for each of ``parts`` parts; all 1 if there are none given.
+
+    Raises:
+        UsageError: fewer than two parts, another number of weights, or one that is not above 0.
+    """
+    if parts < 2:
+        raise UsageError(f"{parts} cannot be fused", "Give two parts or more.")
+    scales = [1.0] * parts if weights is None else [float(weight) for weight in weights]
+    if len(scales) != parts:
+        raise UsageError(f"{len(scales)} weights do not fit {parts} parts", "Give one for each.")
+    for scale in scales:
+        if not 0 < scale < math.inf:
+            raise UsageError(f"a weight is {scale}", "Weights are numbers above 0.")
+    return scales
+
+
+def fused_info(encoders: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> dict[str, Any]:
+    """The fields of an :class:`~lateen.encoders.EncoderInfo` of fused features.
+
+    Args:
+        encoders: those of each part, at least ``id``, ``modality`` and ``dim``.
+        weights: one per part.
+
+    Returns:
+        All fields; of parts that were imported no more than the name, modality and dim is known.
+
+    Raises:
+        UsageError: a part is itself fused.
+    """
+    for encoder in encoders:
+        if "stores" in encoder or "fused" in encoder.get("preprocessing", {}):
+            raise UsageError(f"{encoder['id']} is itself fused", "Fuse its parts instead.")
+    info = {
+        "id": " + ".join(Path(str(encoder["id"])).name for encoder in encoders),
+        "modality": encoders[0]["modality"],
+        "dim": sum(encoder["dim"] for encoder in encoders),
+    }
+    if not all("weights" in encoder for encoder in encoders):
+        return info
+    decisive = [{name: encoder[name] for name in _DECISIVE} for encoder in encoders]
+    loads = [dict(encoder["load"]) for encoder in encoders]
+    return {
+        **info,
+        "pooling": ", ".join(map(_pooling, encoders)),
+        "weights": content_key([encoder["weights"] for encoder in encoders]),
+        "preprocessing": {
+            "fused": [{**p, "weight": w} for p, w in zip(decisive, weights, strict=True)]
+        },
+        "precision": ", ".join(dict.fromkeys(encoder["precision"] for encoder in encoders)),
+        "load": {"name": "fused", "parts": loads, "weights": list(weights)} if all(loads) else {},
+    }
+
+
+def _pooling(encoder: Mapping[str, Any]) -> str:
+    layer = "" if encoder["layer"] is None else f" at layer {encoder['layer']}"
+    return f"{encoder['pooling']}{layer}"

@@ -1,7 +1,9 @@
-"""From an encoder's name to a ready :class:`~lateen.encoders.base.Encoder`."""
+"""From an encoder's name to a ready :class:`~lateen.encoders.base.Encoder`, or to its views."""
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,28 +12,69 @@ from typing import Any, Literal
 import torch
 
 from lateen.data.fingerprint import file_hashes
-from lateen.encoders.base import Encoder, EncoderInfo, Modality
-from lateen.encoders.factory import from_factory, is_factory
+from lateen.device import resolve_device, resolve_precision, weights_dtype
+from lateen.encoders.base import Encoder, EncoderInfo, Modality, ViewedEncoder
 from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.resolve import resolve
-from lateen.encoders.runtime import (
-    load_pretrained,
-    load_untrained,
-    quiet_transformers,
-    resolve_device,
-    resolve_precision,
-    tensors_hash,
-    warn_of_unused_code,
-    weights_dtype,
-    weights_hash,
-)
 from lateen.encoders.sentence import MODULES, SentenceEncoder, read_layout
 from lateen.encoders.specs import EncoderSpec
 from lateen.encoders.text import POOLINGS, TextEncoder
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor
-from lateen.errors import EncoderError, choices
+from lateen.encoders.weights import (
+    load_pretrained,
+    load_untrained,
+    quiet_transformers,
+    tensors_hash,
+    warn_of_unused_code,
+    weights_hash,
+)
+from lateen.errors import EncoderError, UsageError, choices
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
 
 _LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
+
+
+def is_factory(name: str) -> bool:
+    """Whether ``name`` is written as ``package.module:function``, and is no folder."""
+    return bool(_FACTORY.fullmatch(name)) and not Path(name).exists()
+
+
+def from_factory(name: str, options: Mapping[str, Any]) -> Encoder:
+    """The encoder that the function ``name`` returns; errors inside it are its own.
+
+    Args:
+        name: ``package.module:function``; it is called without arguments.
+        options: what the user asked for, ``None`` where nothing.
+
+    Raises:
+        UsageError: an option was given, which no factory would see.
+        EncoderError: there is no such function, or it returned something else.
+    """
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{name} is your own encoder and takes no options ({', '.join(given)})",
+            "Set them in its factory.",
+        )
+    module, _, function = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise EncoderError(
+            f"cannot find the encoder factory {name!r} ({error})",
+            "It must be package.module:function, importable from here.",
+        ) from error
+    encoder = factory()
+    if not isinstance(encoder, Encoder):
+        raise EncoderError(
+            f"{name} returned a {type(encoder).__name__}, which is not an encoder",
+            "It needs `info`, `prepare` and `encode`: see lateen.encoders.base.Encoder.",
+        )
+    if not encoder.info.load:
+        encoder.info = replace(encoder.info, load={"name": name})
+    return encoder
 
 
 @dataclass(frozen=True)
@@ -343,3 +386,33 @@ def _positions(model: Any) -> int:
     if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
         return table.num_embeddings - table.padding_idx - 1
     return getattr(model.config, "max_position_embeddings", None) or _LONGEST
+
+
+def load_views(
+    name: str,
+    modality: Modality | None,
+    views: Sequence[tuple[str | None, int | None]],
+    **options: Any,
+) -> list[Encoder]:
+    """One encoder per (pooling, layer) of ``views``; they share one network where it gives several.
+
+    Args:
+        name: as for :func:`~lateen.encoders.load_encoder`.
+        modality: likewise.
+        views: pooling and layer of each, ``None`` for the encoder's own.
+        options: of :func:`~lateen.encoders.load_encoder`, for all.
+
+    Raises:
+        EncoderError: one cannot be loaded, or has no such pooling or layer.
+    """
+    poolings = [pooling for pooling, _ in views]
+    # An encoder's own pooling can only be had by loading it without one.
+    own = None if None in poolings else poolings[0]
+    if len(views) > 1:
+        base = load_encoder(name, modality, pooling=own, **options)
+        if isinstance(base, ViewedEncoder):
+            return [base if view == (own, None) else base.view(*view) for view in views]
+    return [
+        load_encoder(name, modality, pooling=pooling, layer=layer, **options)
+        for pooling, layer in views
+    ]

@@ -14,23 +14,22 @@ from typing import Any
 
 import torch
 
+from lateen.device import forward_pass, weights_dtype
 from lateen.encoders.base import EncoderInfo
-from lateen.encoders.runtime import (
-    forward_pass,
-    probing,
-    quiet_transformers,
-    weights_dtype,
-    without_cache,
-)
+from lateen.encoders.weights import probing, quiet_transformers, without_cache
 from lateen.errors import EncoderError, MissingExtraError
 from lateen.files import read_json
 
 MODULES = "modules.json"
+
+
 _POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "first",
     "pooling_mode_lasttoken": "last",
 }
+
+
 _POOLING_NAMES = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
+from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, view_info
-from lateen.encoders.runtime import forward_pass, probing, quiet_transformers
+from lateen.encoders.weights import probing, quiet_transformers
 from lateen.errors import EncoderError
 
 # What of a processor's settings can change pixel values.
@@ -21,7 +22,11 @@ _PROCESSING = (
     "image_processor_type", "size", "crop_size", "resample", "do_resize", "do_center_crop",
     "do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std",
 )  # fmt: skip
+
+
 _LONGEST_ASPECT = 100
+
+
 _INTERPOLATE = "interpolate_pos_encoding"  # transformers' option for sizes other than the model's
 
 

@@ -2,14 +2,14 @@
 
 from lateen.evaluation.classification import evaluate_classification
 from lateen.evaluation.comparison import Comparison, ComparisonRow, compare
-from lateen.evaluation.embedding import conditions, model_key, project_rows
 from lateen.evaluation.evaluate import evaluate
-from lateen.evaluation.ready import evaluate_embeddings
+from lateen.evaluation.features import conditions, model_key
+from lateen.evaluation.from_embeddings import evaluate_embeddings
 from lateen.evaluation.retrieval import evaluate_retrieval, retrieval_result
-from lateen.evaluation.sets import SUITES
-from lateen.evaluation.suite import evaluate_suite
+from lateen.evaluation.suite import SUITES, evaluate_suite
 from lateen.evaluation.task import Task, number
 from lateen.evaluation.tasks import TASKS
+from lateen.model.model import project_rows
 
 __all__ = [
     "SUITES", "TASKS", "Comparison", "ComparisonRow", "Task", "compare", "conditions", "evaluate",

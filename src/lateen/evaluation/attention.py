@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lateen.data import Sample, Skip, decode_image, open_dataset
 from lateen.encoders import Encoder, FusedEncoder
-from lateen.encoders.attention import attention_maps, has_attention
+from lateen.encoders.patches import attention_maps, has_attention
 from lateen.errors import DataError, EncoderError, ImageError, UsageError
-from lateen.evaluation.embedding import conditions
-from lateen.evaluation.windows import picture_name, spread
+from lateen.evaluation.features import conditions
+from lateen.evaluation.segmentation import picture_name, spread
 from lateen.files import make_folder
 from lateen.model import AlignedModel
 from lateen.progress import bar

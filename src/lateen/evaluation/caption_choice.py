@@ -1,25 +1,221 @@
-"""SugarCrepe, ARO and their like: is the right caption nearer to its image than wrong ones?"""
+"""SugarCrepe, ARO and their like: is the right caption nearer to its image than wrong ones?
+
+* SugarCrepe (arXiv:2306.14610, MIT, https://github.com/RAIVNLab/sugar-crepe): a JSON file per kind
+  of change (``replace_obj.json``, …) over the images of COCO val2017.
+* ARO (arXiv:2210.01936, MIT, https://github.com/mertyg/vision-language-models-are-bows):
+  ``visual_genome_relation.json`` and ``visual_genome_attribution.json``, each entry with the box of
+  the image that it is about; COCO-Order and Flickr30k-Order, whose wrong captions its code makes at
+  random, as that code has them in memory (``image``, ``caption_options``), or as others have
+  published them (``correct_caption``, ``hard_text_1``, …).
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lateen.data.caption_choice import read_caption_choice
-from lateen.data.cases import Case
-from lateen.evaluation.cases import ScoredCases, score_cases
-from lateen.evaluation.embedding import conditions
+from lateen.data.captions import PEEK, ImageRoot, find_root
+from lateen.data.samples import FileImage, ImageSource, Skip, is_unicode, sample_id
+from lateen.data.tables import Row
+from lateen.errors import DataError
+from lateen.evaluation.benchmark import BenchmarkTable, open_tables
+from lateen.evaluation.cases import (
+    Case,
+    CaseImages,
+    CaseSet,
+    CroppedImage,
+    ScoredCases,
+    require_images,
+    score_cases,
+    unusable_captions,
+)
+from lateen.evaluation.features import conditions
 from lateen.files import content_key
 from lateen.metrics.choice import choice_hits, percent
 from lateen.model import AlignedModel
 
+_CAPTIONS = (("caption", "negative_caption"), ("true_caption", "false_caption"))
+
+
+_OPTIONS = "caption_options"
+
+
+_RIGHT, _HARD = "correct_caption", re.compile(r"hard_text_\d+")
+
+
+_IMAGES = ("filename", "image_path", "image", "images")
+
+
+_BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
+
+
+_GROUP_COLUMNS = ("relation_name", "attributes")
+
+
+_WHERE = (
+    "Give SugarCrepe's JSON files (https://github.com/RAIVNLab/sugar-crepe, folder data), ARO's "
+    "(https://github.com/mertyg/vision-language-models-are-bows), or a table with an image and its "
+    "captions as caption and negative_caption, as true_caption and false_caption, or as a list "
+    "caption_options whose first is the right one."
+)
+
+
+_IMAGES_WHERE = (
+    "Give the folder of the images with --images: COCO's val2017 for SugarCrepe, images for ARO."
+)
+
+
 # Groups within a file that ARO averages over, and how many examples one needs to be counted.
 _GROUPS = {"relation_name": 1, "attributes": 25}
+
+
+def read_caption_choice(
+    source: str | Path, *, images: str | Path | None = None, split: str | None = None
+) -> list[CaseSet]:
+    """One set of cases per file, each case of one image with its right caption first.
+
+    Each case has the group ``category``, the name of its file; those of ARO's Visual Genome also
+    ``relation_name`` or ``attributes``.
+
+    Args:
+        source: a JSON file or a folder of such; Parquet or JSON lines; or a hub dataset.
+        images: the folder that names of images are relative to; if not given, the folder of
+            ``source`` or a usual place below it.
+        split: of a hub dataset that has several.
+
+    Raises:
+        DataError: nothing there, other columns, or no example or no image.
+        UsageError: there is no such split.
+    """
+    tables = open_tables(source, (".json", ".parquet", ".jsonl"), split, _WHERE)
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    return [_read(name, table, folder, images) for name, table in tables.items()]
+
+
+def _read(category: str, table: BenchmarkTable, folder: Path, images: str | Path | None) -> CaseSet:
+    columns = _caption_columns(table)
+    image = next((name for name in _IMAGES if name in table.columns), None)
+    if not columns or image is None:
+        raise DataError(
+            f"{table.name} has no {'image with several captions' if image else 'image column'}; "
+            f"its columns are {', '.join(table.columns) or '(none)'}",
+            _WHERE,
+        )
+    rows = list(table.rows())
+    if image in table.embedded:
+        names = [f"{category}/{index}" for index in range(len(rows))]
+    else:
+        names = [_image_name(row, image) for row in rows]
+    cases, skips = _cases(category, rows, names, columns)
+    kept = [case for case in cases if case is not None]
+    if image in table.embedded:
+        ids = [case.images[0] for case in kept]
+        read = partial(_embedded, table, image, cases)
+        return CaseSet(table.name, kept, CaseImages(table.name, ids, read, table.hashes), skips)
+    root = _find_root(folder, images, names)
+    found: dict[str, ImageSource | str] = {}
+    for case, row, name in zip(cases, rows, names, strict=True):
+        if case is not None and case.images[0] not in found:
+            found[case.images[0]] = _find(root, name, _box(row))
+    require_images(table.name, found, _IMAGES_WHERE)
+    return CaseSet(table.name, kept, CaseImages.listed(table.name, found), skips)
+
+
+def _caption_columns(table: BenchmarkTable) -> tuple[str, ...]:
+    """The columns of captions, the right one's first."""
+    if _OPTIONS in table.columns:
+        return (_OPTIONS,)
+    hard = sorted(filter(_HARD.fullmatch, table.columns))
+    if _RIGHT in table.columns and hard:
+        return (_RIGHT, *hard)
+    present = (pair for pair in _CAPTIONS if set(pair) <= set(table.columns))
+    return next(present, ())
+
+
+def _cases(
+    category: str, rows: Sequence[Row], names: Sequence[str], columns: Sequence[str]
+) -> tuple[list[Case | None], list[Skip]]:
+    """For each row its case, ``None`` where it cannot be used."""
+    cases: list[Case | None] = []
+    skips: list[Skip] = []
+    for index, (row, name) in enumerate(zip(rows, names, strict=True)):
+        captions = [row.cells.get(column) for column in columns]
+        if list(columns) == [_OPTIONS]:
+            captions = captions[0] if isinstance(captions[0], list) else []
+        fault = row.fault or ("" if name else "the entry names no image")
+        fault = fault or unusable_captions(captions)
+        if not fault and len(captions) < 2:
+            fault = "there are not two captions to choose from"
+        if fault:
+            skips.append(Skip(f"{category}/{index}", fault, row.source))
+            cases.append(None)
+            continue
+        box = _box(row)
+        image = f"{name}{list(box)}" if box else name
+        texts = tuple(str(caption) for caption in captions)
+        groups = {"category": category, **_groups_of(row.cells)}
+        cases.append(Case(f"{category}/{index}", (image,), texts, groups))
+    return cases, skips
+
+
+def _groups_of(cells: Mapping[str, Any]) -> dict[str, str]:
+    """What ARO's own results are divided by."""
+    found = {}
+    for name in _GROUP_COLUMNS:
+        value = cells.get(name)
+        if isinstance(value, list) and value:
+            found[name] = "_".join(map(str, value))
+        elif isinstance(value, str) and value:
+            found[name] = value
+    return found
+
+
+def _image_name(row: Row, column: str) -> str:
+    value = row.cells.get(column)
+    return sample_id(value) if isinstance(value, str) and is_unicode(value) else ""
+
+
+def _box(row: Row) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom."""
+    values = [row.cells.get(name) for name in _BOX]
+    numbers = [int(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    if len(numbers) < len(values):
+        return None
+    x, y, width, height = numbers
+    return x, y, x + width, y + height
+
+
+def _embedded(
+    table: BenchmarkTable, column: str, cases: Sequence[Case | None]
+) -> Iterator[ImageSource]:
+    place = table.embedded.index(column)
+    for case, row in zip(cases, table.images(), strict=True):
+        if case is not None:
+            yield row[place]
+
+
+def _find_root(folder: Path, given: str | Path | None, names: Sequence[str]) -> ImageRoot:
+    inside = ("", "images", "val2017", "images/val2017", "coco/images/val2017", "coco/val2017")
+    places = [root / name for root in (folder, folder.parent) for name in inside]
+    return find_root(given, places, itertools.islice(filter(None, names), PEEK))
+
+
+def _find(root: ImageRoot, name: str, box: tuple[int, int, int, int] | None) -> ImageSource | str:
+    found = root.find(name)
+    if found is None:
+        return f"there is no {root.folder / name}"
+    image = FileImage(root.folder / found)
+    return CroppedImage(image, box) if box else image
 
 
 def evaluate_caption_choice(
@@ -40,7 +236,7 @@ def evaluate_caption_choice(
     Args:
         model: an aligned model.
         data: SugarCrepe's or ARO's files; see
-            :func:`~lateen.data.caption_choice.read_caption_choice`.
+            :func:`~lateen.evaluation.caption_choice.read_caption_choice`.
         images: folder of the images; a usual place beside ``data`` if not given.
         split: of a hub dataset that has several.
         cache: where to keep features; lateen's cache folder if not given.

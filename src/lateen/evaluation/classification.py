@@ -10,21 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lateen.data.classification import LabelledImages, open_labelled
+from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.cache import cached_features
-from lateen.evaluation.embedding import conditions, project_rows
+from lateen.evaluation.features import cached_features, conditions
+from lateen.features import Store
 from lateen.files import content_key, make_folder
 from lateen.metrics import class_embeddings, classification, confusion_matrix, most_confused
 from lateen.model import AlignedModel
+from lateen.model.model import project_rows
 from lateen.progress import log
 from lateen.report.chance import top_k
 from lateen.report.confusion import confusion_plot
 from lateen.report.plots import save_plot
-from lateen.store import Store
 
 _CLASSES = 256  # whose prompts are encoded at a time
+
+
 _MOST_CLASSES = 100  # whose confusion matrix is in the result
 
 
@@ -50,9 +52,9 @@ def evaluate_classification(
     Args:
         model: an aligned model.
         images: labelled images in any form that
-            :func:`~lateen.data.classification.open_labelled` reads.
+            :func:`~lateen.data.labels.open_labelled` reads.
         data: the same.
-        set: which of the field's sets they are (:data:`~lateen.data.classification.SETS`): its
+        set: which of the field's sets they are (:data:`~lateen.data.labels.SETS`): its
             class names, prompts and metric.
         split: which part of the data.
         column: the label column of rows that have several.

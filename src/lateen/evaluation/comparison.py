@@ -13,25 +13,33 @@ from statistics import fmean
 from typing import Any
 
 from lateen.errors import UsageError
-from lateen.evaluation.collected import (
+from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published
+from lateen.evaluation.results import (
     MADE_BY,
     Key,
     Result,
     by_model,
     folder_labels,
     read_all,
+    subject,
 )
-from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published
 from lateen.evaluation.task import number
 from lateen.evaluation.tasks import TASKS
-from lateen.report.subject import subject
 from lateen.report.tables import Cell, Column, TableData
 
 _LOWER_IS_BETTER = ("median_rank",)
+
+
 _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
+
+
 # Results have these in whole patches of the model's own.
 _SIZES = ("short_side", "window", "stride")
+
+
 _COUNTS = ("images", "examples", "pairs")
+
+
 _BEST = "★"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.errors import UsageError, choices
-from lateen.evaluation.embedding import model_facts
+from lateen.evaluation.features import model_facts
 from lateen.evaluation.tasks import TASKS
 from lateen.files import make_folder, write_json
 from lateen.model import AlignedModel, open_model

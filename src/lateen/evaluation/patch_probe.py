@@ -20,30 +20,40 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lateen.data import Skip, decode_image
-from lateen.data.segmentation import (
-    IGNORED,
-    MaskedImages,
-    check_same_shape,
-    open_masks,
-    warn_of_unknown,
-)
+from lateen.data.masks import IGNORED, MaskedImages, check_same_shape, open_masks, warn_of_unknown
 from lateen.encoders import Encoder, ViewedEncoder
-from lateen.encoders.dense import WindowEncoder
+from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
-from lateen.evaluation.embedding import conditions
-from lateen.evaluation.windows import resize_short_side
+from lateen.evaluation.features import conditions
+from lateen.evaluation.segmentation import resize_short_side
 from lateen.metrics.multilabel import multilabel
 from lateen.model import AlignedModel
 from lateen.progress import bar
 
 _IMAGES = 16  # in a forward pass
+
+
 _ROWS = 256  # in a step
+
+
 _EPOCHS = 30
+
+
 _STEPS = 500  # at least, for sets of few rows
+
+
 _RATE = 1e-2
+
+
 _CHUNK = 8192  # rows held in float32 or more at a time
+
+
 _DENSE_POOLINGS = ("mean", "cls+mean")
+
+
 _TOLD = 20  # of what was left out, in a result
+
+
 _NOTHING = "its mask has no pixel of any class"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lateen.data.classification import LabelledImages, open_labelled
+from lateen.data.labels import LabelledImages, open_labelled
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.classification import (
     described,
@@ -19,16 +19,19 @@ from lateen.evaluation.classification import (
     labelled_features,
     one_source,
 )
-from lateen.evaluation.embedding import project_rows
+from lateen.features import Store, StoreRows
 from lateen.metrics import Features, knn_accuracy, linear_probe, linear_probe_folds
 from lateen.model import AlignedModel
+from lateen.model.model import project_rows
 from lateen.progress import log
 from lateen.report.chance import top_k
-from lateen.store import Store, StoreRows
 
 Source = Literal["encoder", "embedding", "both"]
 
+
 _FOLDS = 5
+
+
 _TRAIN = ("train", "training")
 
 
@@ -77,7 +80,7 @@ def evaluate_knn(
     Args:
         model: an aligned model.
         images: labelled images in any form that
-            :func:`~lateen.data.classification.open_labelled` reads.
+            :func:`~lateen.data.labels.open_labelled` reads.
         data: the same.
         set: which of the field's sets they are.
         split: the part that is judged.
@@ -148,7 +151,7 @@ def evaluate_linear_probe(
     Args:
         model: an aligned model.
         images: labelled images in any form that
-            :func:`~lateen.data.classification.open_labelled` reads.
+            :func:`~lateen.data.labels.open_labelled` reads.
         data: the same.
         set: which of the field's sets they are.
         split: the part that is judged.

@@ -10,10 +10,20 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SAIL_L = "SAIL-L"
+
+
 """DINOv2-L with NV-Embed-2, 23M pairs (arXiv:2412.04616)."""
+
+
 SAIL_CC3M = "SAIL CC3M"
+
+
 """The last row of SAIL's ablation: GLU×8, sigmoid, multi-positive, trained on CC3M."""
+
+
 CLIP_L, KUEA_L = "CLIP L-14", "KUEA L-14"
+
+
 """CLIP before and after KUEA's alignment with DINOv2."""
 
 
@@ -52,7 +62,10 @@ AVERAGES = (
         "top1",
     ),
 )  # fmt: skip
+
+
 """Means over sets that are one number in a paper."""
+
 
 PUBLISHED: Mapping[tuple[str, str, str], tuple[Published, ...]] = {
     ("classification", "imagenet", "top-1"): (Published(73.4, SAIL_L), Published(54.0, SAIL_CC3M)),
@@ -69,4 +82,6 @@ PUBLISHED: Mapping[tuple[str, str, str], tuple[Published, ...]] = {
     ("winoground", "winoground", "group"): (Published(15.0, SAIL_L),),
     ("mmvp", "mmvp-vlm", "pair accuracy"): (Published(28.9, SAIL_L),),
 }  # fmt: skip
+
+
 """By task, set (as the suite calls it) and metric (as in a task's headline)."""

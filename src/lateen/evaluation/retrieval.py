@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lateen.data import open_dataset
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.cache import cached_features
-from lateen.evaluation.embedding import conditions, project_rows
+from lateen.evaluation.features import cached_features, conditions
+from lateen.features import Pairs, pair
+from lateen.features.pairs import TextColumn
 from lateen.files import content_key
 from lateen.metrics import retrieval, rsum
 from lateen.model import AlignedModel
-from lateen.store import Pairs, pair
-from lateen.store.pairs import TextColumn
+from lateen.model.model import project_rows
 
 
 def evaluate_retrieval(

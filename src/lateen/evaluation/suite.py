@@ -1,26 +1,185 @@
-"""A suite: all of a paper's evaluations whose data is there, with one report."""
+"""A suite: all of a paper's evaluations whose data is there, with one page.
+
+The evaluations are those of SAIL (arXiv:2412.04616) and KUEA; every path is relative to the folder
+that the user gives.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lateen.data.fingerprint import look_at
+from lateen.data.labels import SETS, ClassificationSet
+from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
-from lateen.evaluation.embedding import model_facts, model_key
-from lateen.evaluation.page import write_suite_page
-from lateen.evaluation.sets import SUITES, Evaluation, Options
+from lateen.evaluation.features import model_facts, model_key
+from lateen.evaluation.tables import result_tables
+from lateen.evaluation.task import number
 from lateen.evaluation.tasks import TASKS
-from lateen.files import folder_lock, make_folder, read_json, write_json
+from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.store.manifest import library_versions
+from lateen.report.chance import recall_at_k
+from lateen.report.page import Headline, Page
+from lateen.report.tables import Cell, Column, TableData
+
+Options = dict[str, Any]
+
+
+_PROBED = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")  # KUEA's, also by a linear probe
+
+
+_OF_KUEA_ALONE = {
+    *_PROBED, "fer2013", "pcam", "resisc45", "eurosat", "imagenet-o", "imagenet-sketch",
+}  # fmt: skip
+
+
+_COCO_VAL = (
+    "sugarcrepe/val2017", "sugarcrepe/images", "coco/val2017", "coco/images/val2017", "val2017",
+)  # fmt: skip
+
 
 SUMMARY = "suite.json"
+PAGE = "report.html"
+_MOST_PICTURES = 4  # of one evaluation's overlays
+_MOST_HEADLINES = 4
+# What the page opens with, as far as it is there.
+_FIRST = ("imagenet", "coco-retrieval", "flickr30k-retrieval", "winoground", "mmvp-vlm", "ade20k")
+_CAPTIONS = {
+    "confusion.png": "What each class is taken for.",
+    "similarity.png": "Cosine of the two images of a pair that CLIP takes for alike.",
+    "per-class.png": "IoU of each class.",
+}
+# A task's own numbers for the overview; of the others, all that its headline names.
+_MAIN = {
+    "retrieval": ("T2I R@1", "I2T R@1"),
+    "segmentation": ("mIoU",),
+}
+Results = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a suite.
+
+    Attributes:
+        name: its own, also of its files.
+        task: name of the task.
+        set: what it is evaluated on.
+        places: where that is looked for, the first that is there.
+        source: where to get it: a dataset's name on the hub, or elsewhere.
+        gated: whether terms have to be accepted there first.
+        find: the task's options, from the suite's folder and a place; ``None`` if the set is not
+            there.
+    """
+
+    name: str
+    task: str
+    set: str
+    places: tuple[str, ...]
+    source: str
+    gated: bool
+    find: Callable[[Path, Path], Options | None]
+
+    def options(self, root: Path) -> tuple[Path, Options] | None:
+        """Where it is below ``root``, with the task's options; ``None`` where it is not."""
+        for place in self.places:
+            path = root / place
+            if path.exists() and (options := self.find(root, path)) is not None:
+                return path, options
+        return None
+
+
+def _first(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _filled(_: Path, place: Path) -> Options | None:
+    return {"data": place} if place.is_file() or any(place.iterdir()) else None
+
+
+def _labelled(task: str, each: ClassificationSet) -> Evaluation:
+    def find(root: Path, place: Path) -> Options | None:
+        found = _filled(root, place)
+        return found and {**found, "set": each.name}
+
+    hub = each.hub[0]
+    end = "-probe" if task == "linear-probe" else ""
+    places = dict.fromkeys((each.name, *(name.rpartition("/")[2] for name in each.hub)))
+    return Evaluation(
+        each.name + end, task, each.name, tuple(places), hub,
+        "gated" in each.licence, find,
+    )  # fmt: skip
+
+
+def _karpathy(name: str, images: Sequence[str], source: str) -> Evaluation:
+    def find(_: Path, place: Path) -> Options:
+        folder = _first(place.parent, images) or place.parent
+        return {"captions": place, "images": folder, "split": "test", "per_image": 5}
+
+    return Evaluation(
+        f"{name}-retrieval", "retrieval", name, (f"{name}/dataset_{name}.json",),
+        f"https://cs.stanford.edu/people/karpathy/deepimagesent/ (captions), {source}", False, find,
+    )  # fmt: skip
+
+
+def _sugarcrepe(root: Path, place: Path) -> Options | None:
+    if not any(place.glob("*.json")):
+        return None
+    return {"data": place, "images": _first(root, _COCO_VAL) or place}
+
+
+def _masks(layout: MaskLayout) -> Evaluation:
+    def find(_: Path, place: Path) -> Options | None:
+        found = {"data": place, "layout": layout.name}
+        return found if layout.look(place) is not None else None
+
+    # COCO-Stuff's masks may lie with the images of COCO that retrieval uses.
+    also = ("coco",) if layout.name == "coco-stuff" else ("VOCdevkit",)
+    places = (layout.name, *layout.folders, *(also if layout.name != "ade20k" else ()))
+    return Evaluation(
+        layout.name, "segmentation", layout.name, places, layout.source, False, find
+    )  # fmt: skip
+
+
+def _paper() -> list[Evaluation]:
+    mine = sorted(SETS.values(), key=lambda each: each.name in _OF_KUEA_ALONE)
+    return [
+        *(_labelled("classification", each) for each in mine),
+        *(_labelled("linear-probe", SETS[name]) for name in _PROBED),
+        _karpathy("coco", ("images",), "https://cocodataset.org (val2014)"),
+        _karpathy(
+            "flickr30k", ("flickr30k-images", "flickr30k_images", "images"),
+            "https://shannon.cs.illinois.edu/DenotationGraph/",
+        ),
+        Evaluation(
+            "winoground", "winoground", "winoground", ("winoground",),
+            "facebook/winoground", True, _filled,
+        ),
+        Evaluation(
+            "sugarcrepe", "caption-choice", "sugarcrepe",
+            ("sugarcrepe", "sugarcrepe/data", "sugar-crepe/data"),
+            "https://github.com/RAIVNLab/sugar-crepe (folder data), with COCO's val2017", False,
+            _sugarcrepe,
+        ),
+        Evaluation(
+            "mmvp-vlm", "mmvp", "mmvp-vlm", ("mmvp-vlm", "MMVP_VLM"),
+            "MMVP/MMVP_VLM", False, _filled,
+        ),
+        *(_masks(layout) for layout in LAYOUTS.values()),
+    ]  # fmt: skip
+
+
+SUITES: dict[str, list[Evaluation]] = {"paper": _paper()}
+
+
+"""By name: ``paper`` is what SAIL and KUEA report."""
 
 
 def evaluate_suite(
@@ -38,7 +197,7 @@ def evaluate_suite(
 
     Args:
         model: an aligned model.
-        root: folder of the sets; see :data:`~lateen.evaluation.sets.SUITES` for the places.
+        root: folder of the sets; see :data:`~lateen.evaluation.suite.SUITES` for the places.
         out: gets a JSON file for each evaluation, its pictures in a folder of its name,
             ``suite.json`` and ``report.html``.
         suite: which.
@@ -184,3 +343,149 @@ def _walk(folder: Path) -> Iterator[str]:
         seen.add(real)
         folders.sort()
         yield from (path for name in sorted(files) if os.path.exists(path := f"{place}/{name}"))  # noqa: PTH110
+
+
+def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData]:
+    """An overview of a suite's numbers, what failed, and what is missing.
+
+    Args:
+        summary: what ``suite.json`` holds.
+        results: by name of the evaluation.
+    """
+    tables = (_overview(summary, results), _failed(summary), _missing(summary))
+    return [table for table in tables if table.rows]
+
+
+def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
+    rows: list[list[Cell]] = []
+    for name, result in results.items():
+        for place, (metric, value, chance) in enumerate(_numbers(result)):
+            rows.append(["" if place else name, metric, value, chance])
+    columns = [
+        Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("chance (%)", 1)
+    ]  # fmt: skip
+    note = f"{len(results)} of {len(summary['evaluations'])} evaluations."
+    return TableData("Results", columns, rows, note)
+
+
+def _failed(summary: Mapping[str, Any]) -> TableData:
+    failed = [each for each in summary["evaluations"] if each["state"] == "failed"]
+    rows = [[each["name"], each["message"]] for each in failed]
+    return TableData("Failed", [Column("evaluation"), Column("why")], rows)
+
+
+def _missing(summary: Mapping[str, Any]) -> TableData:
+    missing = [each for each in summary["evaluations"] if each["state"] == "missing"]
+    of_place: dict[tuple[str, ...], list[Cell]] = {}
+    for each in missing:  # several evaluations may be of one set
+        source = each["source"] + (" (gated)" if each["gated"] else "")
+        row = [each["name"], " or ".join(each["looked_for"][:2]), source]
+        of_place.setdefault(tuple(each["looked_for"]), row)
+    return TableData(
+        f"Missing: {len(missing)} evaluations",
+        [Column("evaluation", whole=True), Column("looked for"), Column("get it")],
+        list(of_place.values()),
+        f"Places are below {summary['root']}. owner/name is on the Hugging Face hub: `hf download "
+        "--repo-type dataset owner/name --local-dir name`; gated: first accept the terms on its "
+        "page and run `hf auth login`.",
+    )
+
+
+def write_suite_page(summary: Mapping[str, Any], results: Results, out: Path) -> Path:
+    """Write ``report.html``: headline numbers, tables and pictures of every evaluation.
+
+    Args:
+        summary: what ``suite.json`` holds.
+        results: by name of the evaluation.
+        out: the folder of both, with the pictures of each evaluation in a folder of its name.
+
+    Returns:
+        The page's path.
+    """
+    model = summary["model"]
+    page = Page(
+        f"{model['vision']} × {model['text']}",
+        f"Suite {summary['suite']}: {len(results)} of {len(summary['evaluations'])} evaluations",
+    )
+    page.headline(_headlines(results))
+    if results:
+        page.section("Results").table(replace(_overview(summary, results), title=""))
+    for name, result in results.items():
+        page.section(name)
+        for table in result_tables(result):
+            page.table(table)
+        _add_pictures(page, out / name, result)
+    for table in (_failed(summary), _missing(summary)):
+        if table.rows:
+            page.section(table.title).table(replace(table, title=""))
+    page.section("Conditions").facts(_facts(summary, results))
+    page.save(out / PAGE)
+    return out / PAGE
+
+
+def _numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
+    """The main numbers of a result with their names and levels of chance."""
+    headline = TASKS[result["task"]].headline
+    main = _MAIN.get(result["task"], tuple(headline))
+    if result["task"] == "classification":
+        main = tuple(label for label, place in headline.items() if place == result["metric"])
+    for label in main:
+        value = number(result, headline[label])
+        if value is not None:
+            yield label, value, _chance(result, headline[label])
+
+
+def _chance(result: Mapping[str, Any], place: str) -> float | None:
+    if result["task"] == "retrieval":
+        images, captions = result["images"], result["captions"]
+        depth = int(place.rpartition("@")[2])
+        if place.startswith("text"):
+            return recall_at_k(depth, images)
+        return recall_at_k(depth, captions, captions / images)
+    chance = result.get("chance")
+    if isinstance(chance, Mapping):
+        return number(chance, place)
+    return chance
+
+
+def _headlines(results: Results) -> Iterator[Headline]:
+    names = [
+        *(name for name in _FIRST if name in results),
+        *(n for n in results if n not in _FIRST),
+    ]
+    for name in names[:_MOST_HEADLINES]:
+        for label, value, chance in list(_numbers(results[name]))[:1]:
+            note = "" if chance is None else f"chance {chance:.1f} %"
+            yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
+
+
+def _add_pictures(page: Page, folder: Path, result: Mapping[str, Any]) -> None:
+    from PIL import Image
+
+    drawn = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    # Those that the result names: of other images, or of another model, some may lie there still.
+    named = (folder / str(name) for name in sorted(result.get("pictures") or ()))
+    overlays = [path for path in named if path.parent.name == "overlays" and path.is_file()]
+    for path in [*drawn, *overlays[:_MOST_PICTURES]]:
+        with Image.open(path) as picture:
+            page.figure(picture, _CAPTIONS.get(path.name, ""), alt=path.stem)
+
+
+def _facts(summary: Mapping[str, Any], results: Results) -> dict[str, Any]:
+    model = summary["model"]
+    facts = {
+        "model": model["place"],
+        "vision encoder": model["vision"],
+        "text encoder": model["text"],
+        "head": model["head"],
+        "model key": summary["model_key"][:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
+    }
+    for name, result in results.items():
+        parts = [f"data {str(result['conditions']['data'])[:16]}"]
+        if result.get("templates"):
+            parts.append(f"{len(result['templates'])} prompts, such as {result['templates'][0]!r}")
+        if result.get("seed") is not None:
+            parts.append(f"seed {result['seed']}")
+        facts[name] = "; ".join(parts)
+    return facts

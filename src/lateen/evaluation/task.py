@@ -12,6 +12,7 @@ from lateen.errors import UsageError, choices
 
 Run = Callable[..., dict[str, Any]]
 
+
 _UNTOLD = ("cache", "out")  # options that no number depends on
 
 

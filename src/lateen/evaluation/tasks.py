@@ -65,4 +65,5 @@ _ALL = [
     ),
 ]  # fmt: skip
 
+
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}

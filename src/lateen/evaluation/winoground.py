@@ -1,19 +1,160 @@
-"""Winoground: do two images and two captions of the same words find each other?"""
+"""Winoground (arXiv:2204.03162): do two images and two captions of the same words find each other?
+
+Published, behind terms to accept, at https://huggingface.co/datasets/facebook/winoground.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
-from lateen.data.cases import Case
-from lateen.data.winoground import TAGS, read_winoground
-from lateen.evaluation.cases import score_cases
-from lateen.evaluation.embedding import conditions
+from lateen.data.captions import is_missing, row_key
+from lateen.data.samples import FileImage, ImageSource, Skip
+from lateen.data.tables import Row
+from lateen.errors import DataError
+from lateen.evaluation.benchmark import BenchmarkTable, check_columns, open_tables
+from lateen.evaluation.cases import (
+    Case,
+    CaseImages,
+    CaseSet,
+    ZipImage,
+    require_images,
+    score_cases,
+    unusable_captions,
+)
+from lateen.evaluation.features import conditions
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, pair_hits, pair_scores
 from lateen.model import AlignedModel
+
+TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag", "tag")
+
+
+"""Columns by which results are told apart."""
+
+
+_IMAGES = ("image_0", "image_1")
+
+
+_CAPTIONS = ("caption_0", "caption_1")
+
+
+_SUFFIXES = ("", ".png", ".jpg")
+
+
+_WHERE = (
+    "Winoground is gated: accept its terms at https://huggingface.co/datasets/facebook/winoground "
+    "and run `hf auth login`; then give facebook/winoground, a folder with its Parquet files, or "
+    "one with examples.jsonl and images/."
+)
+
+
+def read_winoground(
+    source: str | Path, *, images: str | Path | None = None, split: str | None = None
+) -> CaseSet:
+    """The examples as cases of two images and two captions.
+
+    Args:
+        source: ``facebook/winoground``; its Parquet file, or a folder with it; a folder saved by
+            ``datasets``; or ``examples.jsonl``, or a folder with it.
+        images: for ``examples.jsonl``: the folder of images, or ``images.zip``; beside it if not
+            given.
+        split: there is only ``test``.
+
+    Raises:
+        DataError: nothing there, a column is missing, or there is no example or no image.
+        UsageError: there is no such split.
+    """
+    [table] = open_tables(source, (".parquet", ".jsonl"), split, _WHERE).values()
+    check_columns(table, (*_IMAGES, *_CAPTIONS), _WHERE)
+    rows = list(table.rows())
+    cases, skips = _cases(rows)
+    if set(_IMAGES) <= set(table.embedded):
+        return CaseSet(table.name, [c for c in cases if c], _embedded(table, cases), skips)
+    found: dict[str, ImageSource | str] = {}
+    place = _place(Path(source), images)
+    members = _members(place)
+    for case, row in zip(cases, rows, strict=True):
+        if case is not None:
+            for image, column in zip(case.images, _IMAGES, strict=True):
+                found[image] = _find(row.cells.get(column), place, members)
+    require_images(table.name, found, f"{place} has none of them: give their folder with --images.")
+    return CaseSet(
+        table.name, [c for c in cases if c], CaseImages.listed(table.name, found), skips
+    )  # fmt: skip
+
+
+def _cases(rows: list[Row]) -> tuple[list[Case | None], list[Skip]]:
+    """For each row its case, ``None`` where it cannot be used."""
+    cases: list[Case | None] = []
+    skips: list[Skip] = []
+    seen: set[str] = set()
+    for index, row in enumerate(rows):
+        name = row_key(row.cells.get("id")) or str(index)
+        captions = [row.cells.get(column) for column in _CAPTIONS]
+        fault = row.fault or unusable_captions(captions)
+        if not fault and name in seen:
+            fault = "the id was already used"
+        if fault:
+            skips.append(Skip(name, fault, row.source))
+            cases.append(None)
+            continue
+        seen.add(name)
+        groups = {tag: str(row.cells[tag]) for tag in TAGS if not is_missing(row.cells.get(tag))}
+        images = (f"{name}/0", f"{name}/1")
+        cases.append(Case(name, images, tuple(map(str, captions)), groups))
+    return cases, skips
+
+
+def _embedded(table: BenchmarkTable, cases: list[Case | None]) -> CaseImages:
+    ids = [image for case in cases if case is not None for image in case.images]
+    return CaseImages(table.name, ids, partial(_read, table, cases), table.hashes)
+
+
+def _read(table: BenchmarkTable, cases: list[Case | None]) -> Iterator[ImageSource]:
+    places = [table.embedded.index(column) for column in _IMAGES]
+    for case, row in zip(cases, table.images(), strict=True):
+        if case is not None:
+            yield from (row[place] for place in places)
+
+
+def _place(source: Path, given: str | Path | None) -> Path:
+    if given is not None:
+        return Path(given)
+    folder = source if source.is_dir() else source.parent
+    roots = [folder, folder / "data"] if source.is_dir() else [folder]
+    places = [root / name for root in roots for name in ("images", "images.zip")]
+    return next((place for place in places if place.exists()), folder)
+
+
+def _find(name: object, place: Path, members: Mapping[str, str] | None) -> ImageSource | str:
+    """The image of that name, which is written without its suffix."""
+    if not isinstance(name, str) or is_missing(name):
+        return "the row names no image"
+    if members is not None:
+        found = members.get(name) or members.get(Path(name).stem)
+        return ZipImage(place, found) if found else f"{place} has no {name}"
+    for suffix in _SUFFIXES:
+        path = place / f"{name}{suffix}"
+        if path.is_file():
+            return FileImage(path)
+    return f"there is no {place / name}.png"
+
+
+def _members(place: Path) -> dict[str, str] | None:
+    """The images in a zip file by name without suffix; ``None`` for a folder."""
+    if not place.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(place) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{place} cannot be read as zip ({error})", "Download it again.") from error
+    return {PurePosixPath(name).stem: name for name in names if not name.startswith("__MACOSX")}
 
 
 def evaluate_winoground(
@@ -29,7 +170,7 @@ def evaluate_winoground(
     Args:
         model: an aligned model.
         data: ``facebook/winoground``, or its files; see
-            :func:`~lateen.data.winoground.read_winoground`.
+            :func:`~lateen.evaluation.winoground.read_winoground`.
         images: folder of the images that ``examples.jsonl`` names, or ``images.zip``.
         split: of a hub dataset that has several.
         cache: where to keep features; lateen's cache folder if not given.

@@ -1,4 +1,6 @@
-"""An ablation ladder as one strict YAML file: a base recipe, and rungs that change a few keys each.
+"""Train and measure every rung of an ablation ladder with every seed.
+
+A ladder is one strict YAML file: a base recipe, and rungs that change a few keys each.
 
 ::
 
@@ -19,17 +21,41 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lateen.config import read_yaml
 from lateen.errors import RecipeError, choices
-from lateen.recipe import Recipe, keys, parse_value, read_yaml
+from lateen.evaluation import retrieval_result
+from lateen.experiment.ladder_report import write_ladder_report
+from lateen.experiment.recipe import Recipe, keys, parse_value
+from lateen.experiment.stages import (
+    chosen_captions,
+    encode_splits,
+    headline,
+    hold_out,
+    load_encoders,
+    with_absolute_paths,
+)
+from lateen.experiment.train import build_model
+from lateen.features import Pairs
+from lateen.files import content_key, folder_lock, read_json, write_json
+from lateen.progress import log
+from lateen.training.loop import CHECKPOINT, train
 
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
+
+
 _CAPTIONS, _SEED = "data.captions", "train.seed"
+
+
+LADDER = "ladder.json"
+_RUN = "result.json"
 
 
 class _Strict(BaseModel):
@@ -193,3 +219,145 @@ def _explain(error: ValidationError) -> RecipeError:
         f"{where!r} in the ladder cannot be {first['input']!r}: {first['msg'].lower()}",
         "See recipes/ablation-flickr8k.yaml.",
     )
+
+
+def ablate(
+    ladder: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Train and measure every rung of a ladder with every seed, on features encoded once.
+
+    What is already done, by content, is skipped; a killed training goes on. ``out`` gets
+    ``ladder.json`` (every run with its conditions), ``ladder.csv``, ``ladder.png`` and
+    ``report.html``. Of the trainings, ``out/train`` keeps numbers and curves, not weights.
+
+    All rungs are judged on the same images, with all captions of the first caption column of the
+    base: on its test split, else on its validation split, else on its holdout. The seed of the base
+    recipe decides the holdout, so that it is the same for every seed of the ladder.
+
+    Args:
+        ladder: the path of a YAML file, or its values; see :mod:`lateen.experiment.ladder`.
+        out: the ladder's folder.
+        overrides: of the base recipe, by dotted key; what a rung sets stands above them.
+        seeds: instead of the ladder's.
+
+    Returns:
+        The JSON of ``ladder.json``.
+
+    Raises:
+        RecipeError: an unknown key, a value that does not fit, a rung that builds on none above it.
+        DataError: captions that a rung names and some image does not have.
+        BusyError: another process writes to ``out``.
+        LateenError: any stage's own errors.
+    """
+    if isinstance(ladder, Mapping):
+        checked = Ladder.build(ladder, overrides, seeds)
+    else:
+        checked = Ladder.load(Path(ladder), overrides, seeds)
+    base, folder = with_absolute_paths(checked.base_recipe()), Path(out)
+    if base.text.train:
+        raise RecipeError(
+            "the rungs of a ladder share features that are encoded once, and text.train trains the "
+            "encoder",
+            "Leave text.train out of the base.",
+        )
+    recipes = checked.recipes()
+    with folder_lock(folder):
+        data = _Data.encode(base, list(recipes.values()), folder / "stores")
+        pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
+        rungs = [
+            _rung(rung, recipes[rung.name], checked.seeds, pairs[rung.name], data, folder / "train")
+            for rung in checked.rungs
+        ]
+        results = {
+            "task": "ablation", "split": data.judged_on, "chose_step": data.chose_step,
+            "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
+            "rungs": rungs, "base": base.model_dump(mode="json"),
+        }  # fmt: skip
+        write_json(folder / LADDER, results)
+        write_ladder_report(results, folder)
+    return results
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The features that all rungs share.
+
+    Attributes:
+        train: the images to train on, with all their captions.
+        validation: those that choose the step.
+        judged: those that the numbers are of.
+        judged_on: the name of that split.
+    """
+
+    train: Pairs
+    validation: Pairs
+    judged: Pairs
+    judged_on: str
+
+    @property
+    def chose_step(self) -> bool:
+        """Whether the numbers are of the images that chose the step."""
+        return self.judged is self.validation
+
+    @classmethod
+    def encode(cls, base: Recipe, recipes: Sequence[Recipe], folder: Path) -> _Data:
+        """Encode the caption columns of the base, then those that only some rung names."""
+        captions = base.data.captions
+        if captions:
+            captions += tuple(name for recipe in recipes for name in recipe.data.captions)
+        data = base.data.model_copy(update={"captions": captions})
+        plan = base.model_copy(update={"data": data})
+        splits = encode_splits(plan, *load_encoders(plan), folder)
+        chosen_on = hold_out(plan, splits)
+        judged_on = headline(splits, chosen_on)
+        return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
+
+
+def _rung(
+    rung: Rung, recipe: Recipe, seeds: Sequence[int], pairs: Pairs, data: _Data, folder: Path
+) -> dict[str, Any]:
+    """A rung's conditions and its run with each seed."""
+    runs = []
+    for seed in seeds:
+        train_section = recipe.train.model_copy(update={"seed": seed})
+        plan = recipe.model_copy(update={"train": train_section})
+        runs.append(_run(plan, pairs, data, folder))
+        recalls = [f"{runs[-1][way]['R@1']:.1f}" for way in ("text_to_image", "image_to_text")]
+        log.info("%s, seed %d: T2I and I2T R@1 %s", rung.name, seed, " and ".join(recalls))
+    return {
+        "name": rung.name, "from": rung.base, "set": rung.set,
+        "published": rung.published.model_dump(exclude_none=True),
+        "head": recipe.head.model_dump(mode="json"),
+        "train": recipe.train.model_dump(mode="json", exclude={"seed"}),
+        "captions": [column.name for column in pairs.texts], "runs": runs,
+    }  # fmt: skip
+
+
+def _run(plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any]:
+    """One training, measured; in a folder that goes by everything that decides the numbers."""
+    key = content_key(
+        [pairs.key, data.validation.key, data.judged.key, plan.head.model_dump(mode="json"),
+         plan.train.model_dump(mode="json")]
+    )  # fmt: skip
+    out = folder / key[:12]
+    if (out / _RUN).is_file():
+        done: dict[str, Any] = read_json(out / _RUN)
+        return done
+    begin = time.perf_counter()
+    trained = train(pairs, validation=data.validation, head=plan.head, settings=plan.train, out=out)
+    seconds = time.perf_counter() - begin
+    model = build_model(pairs, trained, plan.train)
+    whole = not (trained.resumed_from or trained.skipped)
+    run = {
+        "seed": plan.train.seed,
+        **retrieval_result(model, data.judged),
+        "steps": trained.steps, "kept_step": trained.best_step, "metrics": out.name,
+        "training_data": pairs.key, "seconds": round(seconds, 1) if whole else None,
+    }  # fmt: skip
+    write_json(out / _RUN, run)
+    (out / CHECKPOINT).unlink(missing_ok=True)  # a wide GLU's is 150 MB, and the numbers are kept
+    return run

@@ -1,19 +1,22 @@
-"""The page that a run leaves behind: numbers, training curve, conditions, what to do next."""
+"""The page that a run leaves behind: numbers, examples, training curve, conditions, next steps."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lateen.data import ImageSource
-from lateen.experiment.examples import best_matches
 from lateen.experiment.run import RunResult
+from lateen.features import Pairs
 from lateen.metrics.retrieval import mean_recall
+from lateen.model import AlignedModel
+from lateen.model.model import project_rows
 from lateen.report import (
     Headline,
     Page,
+    SheetHit,
     SheetRow,
     TableData,
     bar_chart,
@@ -23,6 +26,36 @@ from lateen.report import (
 )
 
 PAGE = "report.html"
+
+
+def best_matches(
+    model: AlignedModel,
+    queries: Sequence[str],
+    pairs: Pairs,
+    images: Mapping[str, ImageSource],
+    k: int = 6,
+) -> list[SheetRow]:
+    """The ``k`` images of ``pairs`` nearest to each query, best first.
+
+    Args:
+        model: the trained model.
+        queries: sentences.
+        pairs: whose image features to search.
+        images: where the image of each id is.
+        k: hits per query.
+    """
+    embeddings = project_rows(model.project_image, pairs.image, pairs.image_rows)
+    best = (model.encode_text(queries) @ embeddings.T).topk(min(k, len(pairs)), dim=1)
+    return [
+        SheetRow(
+            query,
+            [
+                SheetHit(images[pairs.ids[i]], pairs.ids[i], score)
+                for i, score in zip(row.tolist(), scores.tolist(), strict=True)
+            ],
+        )
+        for query, row, scores in zip(queries, best.indices, best.values, strict=True)
+    ]
 
 
 def write_run_page(result: RunResult) -> Path:

@@ -9,28 +9,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lateen.align.ranks import refuse_several
-from lateen.align.trainer import TrainResult
-from lateen.align.trainer import train as train_heads
 from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
+from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
     chosen_captions,
     encode_splits,
     headline,
+    held_out_features,
     hold_out,
     load_encoders,
+    save_tower,
     split_dataset,
+    trained_side,
     with_absolute_paths,
 )
-from lateen.experiment.tower import held_out_features, save_tower, trained_side
+from lateen.experiment.train import build_model
+from lateen.features import Pairs
 from lateen.files import content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.recipe import DataSection, Recipe
-from lateen.store import Pairs
-from lateen.training import build_model
+from lateen.training.loop import TrainResult
+from lateen.training.loop import train as train_heads
+from lateen.training.ranks import refuse_several
 
 RESULTS = "results.json"
 

@@ -2,29 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lateen.data import Dataset, open_dataset
-from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder, load_encoder, trainable
-from lateen.encoders.factory import is_factory
-from lateen.encoding import encode_views
-from lateen.errors import DataError
-from lateen.progress import log
-from lateen.recipe import (
-    DataSection,
-    FusedPart,
-    FusedText,
-    Recipe,
-    TextSection,
-    VisionSection,
+from lateen.data import Dataset, Sample, Skip, open_dataset
+from lateen.encoders import (
+    Encoder,
+    FusedEncoder,
+    Modality,
+    TextEncoder,
+    TokenEncoder,
+    load_encoder,
+    trainable,
 )
-from lateen.store import Pairs, Store, fuse, pair
-from lateen.store.manifest import FeatureDtype
-from lateen.store.pairs import split_position
+from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
+from lateen.encoders.load import is_factory
+from lateen.errors import DataError
+from lateen.experiment.recipe import DataSection, Recipe
+from lateen.features import Pairs, Store, encode_views, fuse, pair
+from lateen.features.manifest import FeatureDtype
+from lateen.features.pairs import split_position
+from lateen.files import content_key
+from lateen.model.saving import save_trained_encoder
+from lateen.progress import log
+from lateen.training.heads import AlignmentHeads
+from lateen.training.lit import TextTower
 
 EncoderSection = VisionSection | FusedPart | TextSection | FusedText
+
+
+def save_tower(
+    heads: AlignmentHeads, original: TextEncoder, section: TextSection, folder: Path
+) -> Encoder:
+    """Take a trained tower apart: its head stays in ``heads``, its encoder becomes one like any.
+
+    Args:
+        heads: with a :class:`~lateen.training.lit.TextTower` for texts.
+        original: the encoder that the tower's began as.
+        section: how to load it.
+        folder: of the model, in which the encoder is saved.
+
+    Returns:
+        The trained encoder, loaded from there.
+    """
+    tower = cast(TextTower, heads.text)
+    place = folder / "text_encoder"
+    save_trained_encoder(tower.network, original, place)
+    heads.text = tower.head
+    encoder = load_encoder(str(place), "text", **encoder_options(section))
+    encoder.info = replace(encoder.info, id=original.info.id)
+    return encoder
+
+
+def trained_side(text: Encoder, section: TextSection) -> dict[str, Any]:
+    """What a model must remember of its trained text encoder."""
+    return {**text.info.as_dict(), "dtype": section.dtype, "trained": True}
+
+
+def held_out_features(
+    splits: Mapping[str, Pairs], text: Encoder, plan: Recipe, folder: Path
+) -> dict[str, Pairs]:
+    """The same splits with features of their first caption column in place of token ids.
+
+    Args:
+        splits: those that are evaluated on.
+        text: the trained encoder.
+        plan: names the splits.
+        folder: of the stores.
+    """
+    return {
+        name: pair(
+            pairs.image,
+            text_store(
+                _Only(split_dataset(plan.data, name), frozenset(pairs.ids)), text, plan, folder,
+                name, pairs.texts[0].store.name,
+            ),
+            missing="drop",
+        )
+        for name, pairs in splits.items()
+    }  # fmt: skip
+
+
+class _Only:
+    """The samples of a dataset that have one of some ids, and its skips."""
+
+    def __init__(self, dataset: Dataset, ids: frozenset[str]) -> None:
+        self.name, self.columns = dataset.name, dataset.columns
+        self.fingerprint = content_key([dataset.fingerprint, sorted(ids)])
+        self._kept = [s for s in dataset if isinstance(s, Skip) or s.id in ids]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __iter__(self) -> Iterator[Sample | Skip]:
+        return iter(self._kept)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

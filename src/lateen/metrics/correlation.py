@@ -13,8 +13,14 @@ from lateen.metrics.resampling import Interval, check_level, draws, percentile_i
 
 Array = np.ndarray[Any, Any]
 
+
 _LEAST = 4  # points, or units: with 3 an interval has no degree of freedom left
+
+
 _CONSTANT = 1e-12  # of the largest value: a smaller range is rounding
+
+
+_MOSTLY_CONSTANT = "in most draws one side is the same at every point"
 
 
 @dataclass(frozen=True)
@@ -181,9 +187,6 @@ def correlation_gap(
         return CorrelationGap(len(third), reason=_MOSTLY_CONSTANT)
     difference = _points(first, third)[0] - _points(second, third)[0]
     return CorrelationGap(len(third), difference, interval)
-
-
-_MOSTLY_CONSTANT = "in most draws one side is the same at every point"
 
 
 def _values(*sides: Sequence[float]) -> list[Array]:

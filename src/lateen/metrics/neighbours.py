@@ -20,7 +20,10 @@ from lateen.metrics.features import Features, block, check_paired, check_rows
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+
 _GRID = 2.0**26
+
+
 _TIED = 256  # rows of a tile that are sorted at a time
 
 

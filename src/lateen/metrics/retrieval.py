@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lateen.device import matmul
 from lateen.errors import DataError, LateenError
-from lateen.products import matmul
 
 _WAYS = ("text_to_image", "image_to_text")
+
+
 _CUTOFFS = (1, 5, 10)
+
 
 # {"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {the same}}
 Retrieval = dict[str, dict[str, float]]

@@ -4,8 +4,7 @@ from transformers import AutoConfig, AutoModel
 
 from lateen.model.clip import clip_model, open_model
 from lateen.model.config import AlignedConfig
-from lateen.model.model import AlignedModel
-from lateen.model.output import AlignedOutput
+from lateen.model.model import AlignedModel, AlignedOutput
 
 __all__ = ["AlignedConfig", "AlignedModel", "AlignedOutput", "clip_model", "open_model"]
 

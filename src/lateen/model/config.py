@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from lateen.errors import ModelError, choices
+from lateen.features.manifest import FeatureDtype
 from lateen.files import read_json
-from lateen.recipe import HeadSection
-from lateen.store.manifest import FeatureDtype
+from lateen.training.config import HeadSection
 
 _KEYS = ("vision", "text", "head", "training", "embedded_encoders")
+
+
 # What transformers itself writes into every config.json.
 _TRANSFORMERS_KEYS = frozenset(
     {"architectures", "dtype", "model_type", "transformers_version", "_name_or_path"}
@@ -29,7 +31,7 @@ class AlignedConfig(PreTrainedConfig):  # type: ignore[misc]
             is what finds and loads it again.
         text: the same for the text encoder; with ``trained: true`` its weights were trained with
             the heads, and it lies beside them.
-        head: the :class:`~lateen.recipe.HeadSection` as a dict.
+        head: the :class:`~lateen.training.config.HeadSection` as a dict.
         training: the conditions under which the heads were trained, for people.
         embedded_encoders: whether the encoders lie beside the heads, in folders of their own.
     """

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
-from lateen.align.heads import AlignmentHeads
+from lateen.data import FileImage, decode_image, upright_rgb
 from lateen.encoders import Encoder
-from lateen.encoders.runtime import quiet_transformers
-from lateen.encoding import token_batches
-from lateen.model.attached import AttachedEncoders, describe_encoder
+from lateen.encoders.weights import quiet_transformers
+from lateen.errors import ImageError, ModelError
+from lateen.features import Store, token_batches
 from lateen.model.config import AlignedConfig, read_config
-from lateen.model.inputs import as_image, check_features
-from lateen.model.output import AlignedOutput
+from lateen.model.encoder_pair import AttachedEncoders, describe_encoder
 from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
 from lateen.model.saving import (
     check_auto_options,
@@ -27,8 +28,55 @@ from lateen.model.saving import (
     share_files,
     write_card,
 )
+from lateen.training.heads import AlignmentHeads
 
 _TOKENS = 4096  # per text batch
+_ROWS = 8192  # features projected at a time
+
+
+@dataclass
+class AlignedOutput(ModelOutput):  # type: ignore[misc]
+    """What a forward pass gives, named as in transformers' CLIP.
+
+    Attributes:
+        logits_per_image: ``[images, texts]``, t · cosine + b.
+        logits_per_text: its transpose.
+        image_embeds: ``[images, dim]``, L2-normalised.
+        text_embeds: ``[texts, dim]``, L2-normalised.
+    """
+
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+
+
+def as_image(item: Image | str | Path) -> Image:
+    """A path or an opened image as the encoders see files: RGB, upright, on white.
+
+    Raises:
+        ImageError: a file that cannot be decoded, named.
+    """
+    if isinstance(item, Image):
+        return upright_rgb(item)
+    try:
+        return decode_image(FileImage(Path(item)))
+    except ImageError as error:
+        raise ImageError(f"{item}: {error.message}") from error
+
+
+def check_features(features: Tensor, dim: int, modality: Literal["image", "text"]) -> None:
+    """See that features are ``[n, dim]``.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise ModelError(
+            f"{modality} features of shape {list(features.shape)} do not fit this model, "
+            f"whose {modality} encoder gives [n, {dim}]",
+            "Use features of the encoder that the model was trained with.",
+        )
 
 
 class AlignedModel(PreTrainedModel):  # type: ignore[misc]
@@ -303,3 +351,18 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             ModelError: the format has no place for such heads.
         """
         write_sail_checkpoint(path, self.heads, self.config.training or {})
+
+
+@torch.no_grad()
+def project_rows(
+    project: Callable[[Tensor], Tensor], features: Store | Tensor, rows: Sequence[int] | Any
+) -> Tensor:
+    """Embeddings ``[len(rows), dim]`` of these rows on the CPU, a few thousand at a time.
+
+    Args:
+        project: ``project_image`` or ``project_text`` of a model.
+        features: a store, or features ``[n, feature dim]``.
+        rows: which of them, in order.
+    """
+    parts = [project(features[rows[i : i + _ROWS]]).cpu() for i in range(0, len(rows), _ROWS)]
+    return torch.cat(parts)

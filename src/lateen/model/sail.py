@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lateen.align.heads import AlignmentHeads
 from lateen.errors import ModelError, choices
 from lateen.files import atomic_path
 from lateen.model.config import AlignedConfig
-from lateen.recipe import HeadSection
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 Kind = Literal["glu", "mlp", "linear"]
+
 
 # The layers of each kind of mapping network, the first to see the features at the front.
 _LAYERS: dict[Kind, tuple[str, ...]] = {
@@ -32,19 +33,34 @@ _LAYERS: dict[Kind, tuple[str, ...]] = {
     "mlp": ("proj.0.", "proj.2."),
     "linear": ("",),
 }
+
+
 _SIDES = ("vision", "text")
+
+
 _SCALARS = ("logit_scale", "logit_bias")
+
+
 _PARTS = {"layer_norm.": "norm.", "mapping_network.": "network."}
+
+
 _OURS = {f"{side}_{sail}": f"{side}.{own}" for side in _SIDES for sail, own in _PARTS.items()}
+
+
 _THEIRS = {own: sail for sail, own in _OURS.items()}
+
 
 # What pickle makes a NumPy number of, under its module's name before and since NumPy 2.
 _SCALAR = np.float64(0).__reduce__()[0]
+
+
 _NUMPY: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 ]
+
+
 _WHOLE = "Give a checkpoint as SAIL's training code writes it, copied whole."
 
 

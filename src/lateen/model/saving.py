@@ -12,17 +12,25 @@ from torch import Tensor
 
 from lateen.encoders import TextEncoder
 from lateen.encoders.resolve import resolve
-from lateen.encoders.runtime import quiet_transformers
 from lateen.encoders.sentence import MODULES, read_layout
 from lateen.encoders.text import TextNetwork
+from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
 from lateen.files import atomic_path, write_text
 from lateen.model.config import AlignedConfig
 
 WEIGHTS = "model.safetensors"
+
+
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
+
+
 _AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
+
+
 _COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
+
+
 _WEIGHTS = (".safetensors", ".index.json")
 
 

@@ -1,12 +1,6 @@
 """Reports of plain data: contact sheets, plots, tables, and one-file HTML pages."""
 
-from lateen.report.assessment_plots import (
-    LayerScore,
-    Point,
-    heat_map,
-    layer_profile,
-    scatter_plot,
-)
+from lateen.report.assessment_plots import LayerScore, Point, heat_map, layer_profile, scatter_plot
 from lateen.report.page import Headline, Page
 from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
 from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, hero_sheet, save_png

@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
+
 _MOST_NUMBERED = 25  # classes, with a number in every cell
+
+
 _MOST_DRAWN = 60  # classes of a matrix whose cells and names can still be told apart
+
+
 _MOST_PAIRS = 30
+
+
 _FAINTEST, _STRONGEST = 0.12, 0.75  # opacity, from 0 to 100 %
 
 

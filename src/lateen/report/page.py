@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+
 _WIDEST = 1600  # pixels: the text column on a screen with two pixels to the point
+
+
 _TILE = 288
+
+
 _QUALITY = 82
+
+
 # The browser is told, too, that this page loads and runs nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 _DIRECTIONS = {
     "text_to_image": ("text → image", BLUE),
     "image_to_text": ("image → text", ORANGE),
 }
+
+
 _MOST_POINTS = 400  # of a curve: what the eye can tell apart at this size
+
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lateen",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lateen.data.sample import ImageSource
+from lateen.data.samples import ImageSource
 from lateen.errors import ImageError, UsageError
 from lateen.files import atomic_path
 from lateen.report.palette import INK, LINE, MUTED, PANEL, PAPER
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
+
 _TITLE_LINES = 2
+
+
 _FEWEST_COLUMNS = 3  # narrower than this, a query does not fit above its hits
 
 

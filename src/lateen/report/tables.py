@@ -13,8 +13,13 @@ from lateen.report.text import escape, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
+
 _NAMES = 8  # characters that words have in a terminal, however narrow it is
+
+
 Cell = str | int | float | None
+
+
 _ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lateen.data.sample import FileImage, ImageSource
+from lateen.data.samples import FileImage, ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image

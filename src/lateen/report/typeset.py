@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+
 _UNASSIGNED = "\U0010fffd"  # only a last-resort font, all placeholders, has this
 
 

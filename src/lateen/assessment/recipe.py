@@ -1,0 +1,265 @@
+"""What an assessment compares, as one strict YAML file: candidates, pairs, a labelled set, a probe.
+
+::
+
+    data: {root: …, images: flickr8k/images, train: flickr8k/train.csv, test: flickr8k/dev.csv}
+    labelled: imagenette-mini
+    vision:
+      - encoder: facebook/dinov2-small
+        pooling: [cls, mean, cls+mean]     a candidate for each
+      - encoder: facebook/vit-mae-base
+        layer: [3, 6, 9, 12]
+    text:
+      - encoder: sentence-transformers/all-MiniLM-L6-v2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from lateen.config import Section, read_yaml
+from lateen.device import Precision
+from lateen.encoders.config import FusedPart, FusedText, Pooling, TextPooling
+from lateen.errors import RecipeError, choices
+from lateen.experiment.recipe import DataSection, Recipe, assign
+from lateen.training.config import PRESETS
+
+Sweep = Literal["grid", "vision-anchored", "language-anchored"]
+
+
+_Votes = Annotated[int, Field(gt=0)]
+_FOR_THE_PAPERS_PROBE = 10 * 32768
+
+
+def _listed(value: Any) -> Any:
+    """One value stands for a list of one."""
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _numbers(value: Any) -> Any:
+    """Those that the command line has as ``10,20``, too."""
+    return value.split(",") if isinstance(value, str) else _listed(value)
+
+
+_Layers = Annotated[tuple[int | None, ...], BeforeValidator(_listed), Field(min_length=1)]
+
+
+class _Candidate(Section):
+    """One encoder; each of its poolings at each of its layers is a candidate."""
+
+    name: str | None = Field(None, description="to show (the encoder's own if not given)")
+    encoder: str = Field(description="hub id, folder (also below data.root), or module:factory")
+    layer: _Layers = Field((None,), description="hidden layers; 0 = embeddings, null = the output")
+    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
+    baseline: bool = Field(False, description="left out of correlations between encoders")
+    dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
+
+
+class VisionCandidate(_Candidate):
+    """A vision encoder with the poolings and layers to assess."""
+
+    pooling: Annotated[
+        tuple[Pooling | None, ...], BeforeValidator(_listed), Field(min_length=1)
+    ] = Field((None,), description="token poolings (the encoder's own if not given)")
+    fuse: tuple[FusedPart, ...] = Field(
+        (), description="encoders fused with it, into one candidate"
+    )
+
+    @model_validator(mode="after")
+    def _one_when_fused(self) -> VisionCandidate:
+        _check_fused(self)
+        return self
+
+
+class TextCandidate(_Candidate):
+    """A text encoder with the poolings and layers to assess."""
+
+    pooling: Annotated[
+        tuple[TextPooling | None, ...], BeforeValidator(_listed), Field(min_length=1)
+    ] = Field((None,), description="poolings (the encoder's own if not given)")
+    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
+    max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
+    score: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="a figure of your own to hold against alignment, such as MTEB's average",
+    )
+    fuse: tuple[FusedText, ...] = Field(
+        (), description="encoders fused with it, into one candidate"
+    )
+
+    @model_validator(mode="after")
+    def _one_when_fused(self) -> TextCandidate:
+        _check_fused(self)
+        return self
+
+
+def _check_fused(candidate: VisionCandidate | TextCandidate) -> None:
+    if candidate.fuse and len(candidate.pooling) * len(candidate.layer) > 1:
+        raise ValueError("a fused candidate has one pooling and one layer: list it once for each")
+
+
+class LabelledSection(Section):
+    """A labelled set that tells how good a vision encoder is by itself."""
+
+    train: str = Field(description="class folder, relative to data.root")
+    test: str | None = Field(
+        None, description="class folder of the same classes; without it every image of `train` is "
+        "judged by the others (kNN: leave one out; linear probe: five folds)"
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _apart(self) -> LabelledSection:
+        if self.test is not None and Path(self.test) == Path(self.train):
+            raise ValueError("train and test are one folder: without test, its images are "
+                             "judged by each other")  # fmt: skip
+        return self
+
+
+class ProbeSection(Section):
+    """How heads are trained to probe a pair of encoders (METHODS §1.5)."""
+
+    preset: str = Field(
+        "auto", description="the paper's `probe` from 327,680 training pairs on (ten steps an "
+        "epoch), `probe-small` below"
+    )  # fmt: skip
+    head: dict[str, Any] = Field(default_factory=dict, description="keys of a recipe's head")
+    train: dict[str, Any] = Field(default_factory=dict, description="keys of a recipe's train")
+
+    @model_validator(mode="after")
+    def _known(self) -> ProbeSection:
+        if self.preset not in ("auto", *PRESETS):
+            raise ValueError(f"the presets are auto, {', '.join(PRESETS)}")
+        return self
+
+    def recipe(self, pairs: int) -> Recipe:
+        """Head and training for this many training pairs.
+
+        Raises:
+            RecipeError: a key or value that a recipe would not take.
+        """
+        preset = self.preset
+        if preset == "auto":
+            preset = "probe" if pairs >= _FOR_THE_PAPERS_PROBE else "probe-small"
+        return Recipe.build({"preset": preset, "head": self.head, "train": self.train})
+
+
+class MeasureSection(Section):
+    """What is measured without training."""
+
+    k: int = Field(10, ge=2, description="neighbours in mutual kNN, cycle kNN and CKNNA")
+    svcca_dim: int | None = Field(
+        10, gt=0, description="principal components in SVCCA (null: 99 % of the variance)"
+    )
+    knn: Annotated[tuple[_Votes, ...], BeforeValidator(_numbers), Field(min_length=1)] = Field(
+        (10, 20, 100, 200), description="neighbours that vote; the first ranks"
+    )
+    temperature: float = Field(
+        0.07, gt=0, allow_inf_nan=False, description="of the votes, exp(cosine / T)"
+    )
+    resamples: int = Field(2000, ge=100, le=100_000, description="of the bootstrap over images")
+    level: float = Field(0.95, gt=0.5, lt=1, description="of all intervals")
+    seed: int = Field(0, ge=0, description="of folds and resamples")
+
+
+class AssessmentRecipe(Section):
+    """Encoders to compare, and on what."""
+
+    data: DataSection = DataSection()
+    labelled: LabelledSection | None = Field(None, description="labelled set for kNN and probe")
+    sweep: Sweep = Field(
+        "grid", description="grid: every pair; vision-anchored: one vision candidate with every "
+        "text candidate; language-anchored: every vision candidate with one text candidate"
+    )  # fmt: skip
+    vision: tuple[VisionCandidate, ...] = Field(min_length=1)
+    text: tuple[TextCandidate, ...] = Field(min_length=1)
+    probe: ProbeSection = ProbeSection()
+    measure: MeasureSection = MeasureSection()
+
+    @model_validator(mode="after")
+    def _one_anchor(self) -> AssessmentRecipe:
+        counts = {
+            "vision-anchored": sum(len(c.pooling) * len(c.layer) for c in self.vision),
+            "language-anchored": sum(len(c.pooling) * len(c.layer) for c in self.text),
+        }
+        if counts.get(self.sweep, 1) > 1:
+            raise ValueError(f"a {self.sweep} sweep has one candidate on that side")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_alone(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("labelled"), str):
+            return {**values, "labelled": {"train": values["labelled"]}}
+        return values
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> AssessmentRecipe:
+        """Check ``values``.
+
+        Raises:
+            RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _explain(error) from error
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> AssessmentRecipe:
+        """Read a YAML file; ``overrides`` are ``{"data.root": "…"}``, values as YAML text."""
+        values = read_yaml(path, "recipe")
+        if not isinstance(values, dict):
+            raise RecipeError(
+                f"{path} is not a recipe of an assessment", "See recipes/assess-flickr8k.yaml."
+            )
+        if isinstance(values.get("vision"), dict):
+            raise RecipeError(
+                f"{path} names one vision encoder: it is a recipe of `lateen run`",
+                "An assessment lists candidates; see recipes/assess-flickr8k.yaml.",
+            )
+        for dotted, text in (overrides or {}).items():
+            assign(values, dotted, text)
+        return cls.build(values)
+
+    @classmethod
+    def of(cls, recipe: AssessmentRecipe | str | Path | Mapping[str, Any]) -> AssessmentRecipe:
+        """A recipe from itself, from the path of a YAML file, or from its values."""
+        if isinstance(recipe, AssessmentRecipe):
+            return recipe
+        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "data": DataSection, "labelled": LabelledSection, "vision": VisionCandidate,
+    "text": TextCandidate, "probe": ProbeSection, "measure": MeasureSection,
+}  # fmt: skip
+
+
+def _explain(error: ValidationError) -> RecipeError:
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    place = [str(part) for part in first["loc"]]
+    where = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        section: type[Section] = _SECTIONS[place[0]] if len(place) > 1 else AssessmentRecipe
+        if "fuse" in place[1:-1]:
+            section = FusedPart if place[0] == "vision" else FusedText
+        return RecipeError(f"unknown key {where!r}", choices(place[-1], section.model_fields))
+    if first["type"] == "missing":
+        return RecipeError(
+            f"the recipe of an assessment has no {where!r}", "See recipes/assess-flickr8k.yaml."
+        )
+    rule = first["msg"].lower().removeprefix("value error, ")
+    if first["type"] in ("model_type", "model_attributes_type"):
+        rule = "it has keys of its own"
+    return RecipeError(
+        f"{where!r} cannot be {first['input']!r}: {rule}", "See recipes/assess-flickr8k.yaml."
+    )

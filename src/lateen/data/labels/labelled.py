@@ -1,0 +1,243 @@
+"""Labelled images with their class names, whatever form they come in.
+
+What the classes are called is told by a file, by a file beside the data, or by a known set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from lateen.data.labels.forms import Found, find_labelled
+from lateen.data.labels.names import (
+    ClassName,
+    match_numbers,
+    match_words,
+    read_class_names,
+)
+from lateen.data.labels.sets import SETS, SPLITS, ClassificationSet, find_set
+from lateen.data.prompts import TEMPLATES, class_name, read_templates
+from lateen.data.samples import Dataset
+from lateen.data.tables import read_utf8
+from lateen.errors import DataError
+from lateen.files import content_key
+
+_NUMBER = re.compile(r"[0-9]+")
+_WORDNET_ID = re.compile(r"n[0-9]{8}")
+_GIVE = "Give the set that the data are of, or --classes with a line for every class."
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images and the class of each.
+
+    Attributes:
+        dataset: the images; what cannot be read comes to light when they are encoded.
+        labels: index of its class, by sample id; images without a label have none.
+        names: of all classes that an image may be taken for, as words.
+        named_by: where the names come from, in words; empty where classes are bare numbers.
+        templates: prompts that belong to the data or their set.
+        verbatim: whether the prompts are to be taken as written, by others than lateen.
+        set: which of the field's sets it is, where that is known.
+        split: which part of the data it is, where there are several.
+        splits: all parts.
+        unlabelled: how many images have no label.
+        duplicates: how many have the id of another, which alone counts.
+        empty: class folders without an image.
+    """
+
+    dataset: Dataset
+    labels: Mapping[str, int]
+    names: tuple[str, ...]
+    named_by: str
+    templates: tuple[str, ...]
+    verbatim: bool
+    set: ClassificationSet | None
+    split: str | None
+    splits: tuple[str, ...]
+    unlabelled: int
+    duplicates: int = 0
+    empty: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The set's own metric: ``top1`` or ``mean_per_class``."""
+        return self.set.metric if self.set is not None else "top1"
+
+    @cached_property
+    def key(self) -> str:
+        """Content key (64 hex digits) of labels and names."""
+        return content_key([sorted(self.labels.items()), self.names])
+
+
+def open_labelled(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    split: str | None = None,
+    column: str | None = None,
+    classes: str | Path | None = None,
+) -> LabelledImages:
+    """Open labelled images in any of their published forms.
+
+    A folder of class folders; WebDataset shards with ``.cls`` files, ``classnames.txt`` and
+    ``zeroshot_classification_templates.txt`` beside them, as CLIP_benchmark publishes them; rows of
+    ``datasets`` or Parquet files; or a hub name of any of these. Class names come from the first of
+    these that there is: ``classes``, ``classnames.txt``, the table of the set, the data's own
+    labels. The labels of folders that are WordNet ids are named as ImageNet's.
+
+    Args:
+        source: a path, a pattern of shards, or a hub name.
+        name: of the set, as in :data:`~lateen.data.labels.SETS`; known from a hub name.
+        split: which part of the data; that which the set is judged on if not given.
+        column: the label column of rows that have several.
+        classes: a text file with a class a line.
+
+    Raises:
+        DataError: nothing labelled is there, names and labels do not fit, or there is one class.
+        UsageError: there is no such set or split.
+    """
+    spec = find_set(name, str(source))
+    preferred = spec.splits if spec is not None else SPLITS
+    found = find_labelled(str(source), split=split, preferred=preferred, column=column)
+    if not found.labels:
+        part = f" ({found.split})" if found.split else ""
+        raise DataError(
+            f"not one image in {source}{part} has a label: there are no class folders, and no "
+            "labels beside the images",
+            "Give a folder with one subfolder of images per class, or another --split.",
+        )
+    names, places, named_by = name_classes(found, spec, Path(classes) if classes else None)
+    if len(names) < 2:
+        raise DataError(
+            f"{source} has one class, {names[0]!r}, and one alone is always right",
+            "Give images of two or more, or --classes with all that an image may be taken for.",
+        )
+    templates, verbatim = _prompts(found, spec)
+    return LabelledImages(
+        found.dataset, {sample: places[label] for sample, label in found.labels.items()}, names,
+        named_by, templates, verbatim, spec, found.split, found.splits, found.unlabelled,
+        found.duplicates, found.empty,
+    )  # fmt: skip
+
+
+def _prompts(found: Found, spec: ClassificationSet | None) -> tuple[tuple[str, ...], bool]:
+    if found.templates_file is not None:
+        return read_templates(found.templates_file), True
+    return (spec.templates if spec is not None else TEMPLATES), False
+
+
+class Naming(NamedTuple):
+    """Class names as words, the index of each of the data's labels, and where the names are from
+    (empty where there are only numbers)."""
+
+    words: tuple[str, ...]
+    places: Mapping[str, int]
+    source: str
+
+
+def name_classes(found: Found, spec: ClassificationSet | None, file: Path | None) -> Naming:
+    """The first that there is of: the file, the file beside the data, the set's table, the labels.
+
+    Args:
+        found: the data.
+        spec: which of the field's sets it is, if known.
+        file: a class a line.
+
+    Raises:
+        DataError: names and labels do not fit.
+    """
+    labels = _labels(found)
+    if file is not None:
+        names = read_class_names(file)
+        _need_names(file, [each.words for each in names])
+        places = _match(found, labels, names, ordered=True, what=f"the classes in {file}")
+        if places is None:
+            raise DataError(
+                f"not one of the {len(labels)} classes of the data, such as {labels[0]!r}, is in "
+                f"{file}",
+                "Write one class a line: its name, and behind a tab what the data call it.",
+            )
+        return Naming(tuple(each.words for each in names), places, str(file))
+    if found.names_file is not None:
+        return _beside_data(found.names_file, labels, spec)
+    if spec is not None:
+        return _from_table(found, labels, spec)
+    if found.classes is None:
+        count = max(map(int, labels)) + 1
+        return Naming(tuple(map(str, range(count))), {str(i): i for i in range(count)}, "")
+    if all(map(_WORDNET_ID.fullmatch, labels)):
+        return _from_table(found, labels, SETS["imagenet"], whole=False)
+    return _own(labels)
+
+
+def _need_names(file: Path, words: Sequence[str]) -> None:
+    if not any(words):
+        raise DataError(f"{file} names no class", "Write the name of a class on each line.")
+
+
+def _labels(found: Found) -> Sequence[str]:
+    return found.classes or sorted(set(found.labels.values()), key=int)
+
+
+def _match(
+    found: Found, labels: Sequence[str], names: Sequence[ClassName], *, ordered: bool, what: str
+) -> dict[str, int] | None:
+    """The index of every label among ``names``; ``None`` where not one is among them."""
+    if found.classes is None:
+        return match_numbers(labels, len(names), ordered=ordered, what=what)
+    known = match_words(labels, names, what=what)
+    if len(known) == len(labels):
+        return known
+    if all(map(_NUMBER.fullmatch, labels)):
+        return match_numbers(labels, len(names), ordered=ordered, what=what)
+    if not known:
+        return None
+    # The data may have other words for a few classes, in the same order.
+    places = {label: place for place, label in enumerate(labels)}
+    alike = len(labels) == len(names) and 2 * len(known) > len(labels)
+    if ordered and alike and all(places[label] == place for label, place in known.items()):
+        return places
+    other = next(label for label in labels if label not in known)
+    raise DataError(f"the data have a class {other!r}, which is not among {what}", _GIVE)
+
+
+def _beside_data(file: Path, labels: Sequence[str], spec: ClassificationSet | None) -> Naming:
+    # An empty line is a class without a name, so that none may be dropped.
+    words = tuple(line.strip() for line in read_utf8(file).splitlines())
+    _need_names(file, words)
+    if spec is not None and len(words) != spec.count:
+        raise DataError(
+            f"{file} names {len(words)} classes, and {spec.name} has {spec.count}", _GIVE
+        )
+    what = f"the classes in {file}"
+    return Naming(words, match_numbers(labels, len(words), ordered=True, what=what), file.name)
+
+
+def _from_table(
+    found: Found, labels: Sequence[str], spec: ClassificationSet, *, whole: bool = True
+) -> Naming:
+    places = _match(found, labels, spec.names, ordered=spec.ordered, what=spec.classes)
+    if places is None and spec.whole and len(labels) != spec.count:
+        raise DataError(
+            f"not one of the {len(labels)} classes of the data, such as {labels[0]!r}, is among "
+            f"{spec.classes}",
+            _GIVE,
+        )
+    if places is None:
+        return _own(labels)
+    kept = range(len(spec.names)) if spec.whole and whole else sorted(set(places.values()))
+    return Naming(
+        tuple(spec.names[index].words for index in kept),
+        {label: kept.index(place) for label, place in places.items()},
+        f"lateen's names of {spec.name}",
+    )
+
+
+def _own(labels: Sequence[str]) -> Naming:
+    places = {label: index for index, label in enumerate(labels)}
+    return Naming(tuple(map(class_name, labels)), places, "the labels of the data")

@@ -1,0 +1,27 @@
+"""Images with index masks: plain folders and published sets, for segmentation and patch probing."""
+
+from lateen.data.labels.names import read_classes
+from lateen.data.masks.layouts import LAYOUTS, MaskLayout, open_masks
+from lateen.data.masks.masks import (
+    IGNORED,
+    CountedLabels,
+    MaskedImage,
+    MaskedImages,
+    check_same_shape,
+    decode_mask,
+    warn_of_unknown,
+)
+
+__all__ = [
+    "IGNORED",
+    "LAYOUTS",
+    "CountedLabels",
+    "MaskLayout",
+    "MaskedImage",
+    "MaskedImages",
+    "check_same_shape",
+    "decode_mask",
+    "open_masks",
+    "read_classes",
+    "warn_of_unknown",
+]

@@ -1,0 +1,89 @@
+"""What names an encoder and how it is to be run: sections of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lateen.config import Section
+from lateen.device import Precision
+
+Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
+
+
+TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
+
+
+class _Part(Section):
+    """What fused encoders have beside an encoder's own keys; a name alone stands for one."""
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="the first has weight 1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"encoder": value} if isinstance(value, str) else value
+
+
+class _VisionEncoder(Section):
+    """What names one vision encoder."""
+
+    encoder: str = Field(description="hub id, folder, or module:factory")
+    pooling: Pooling | None = Field(None, description="token pooling (the encoder's own if known)")
+    layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
+    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
+
+
+class FusedPart(_Part, _VisionEncoder):
+    """A further vision encoder (or layer, or pooling) whose features join the first one's."""
+
+
+class VisionSection(_VisionEncoder):
+    """The frozen vision encoder, or several whose features are fused."""
+
+    encoder: str = Field("facebook/dinov2-small", description="hub id, folder, or module:factory")
+    fuse: tuple[FusedPart, ...] = Field(
+        (), description="further encoders, layers or poolings fused with it, weights beside its 1"
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
+
+
+class _TextEncoder(Section):
+    encoder: str = Field(description="hub id, folder, or module:factory")
+    pooling: TextPooling | None = Field(None, description="pooling (the encoder's own if known)")
+    layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
+    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
+    max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
+    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
+
+
+class FusedText(_Part, _TextEncoder):
+    """A further text encoder (or layer, or pooling) whose features join the first one's."""
+
+
+class TextSection(_TextEncoder):
+    """The text encoder, frozen if nothing else is said, or several whose features are fused."""
+
+    encoder: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="hub id, folder, or module:factory"
+    )
+    fuse: tuple[FusedText, ...] = Field(
+        (), description="further encoders, layers or poolings fused with it, weights beside its 1"
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
+    train: bool = Field(
+        False, description="train the encoder with its head, at train.tower_lr (LiT)"
+    )
+
+    @model_validator(mode="after")
+    def _one_to_train(self) -> TextSection:
+        if self.train and self.fuse:
+            raise ValueError("several fused text encoders cannot be trained: leave text.fuse out")
+        return self

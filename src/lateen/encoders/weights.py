@@ -1,0 +1,188 @@
+"""The files of a network: found, loaded strictly, hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.data.fingerprint import file_hashes
+from lateen.errors import EncoderError
+from lateen.files import content_key, read_json
+from lateen.progress import log
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+# Fields of a config.json that say where a model came from, not what it computes.
+_PROVENANCE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures")
+
+
+_PROBE_ERRORS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
+
+
+@contextlib.contextmanager
+def probing(name: str) -> Iterator[None]:
+    """Around an encoder's first forward pass: its failure says that the encoder does not fit.
+
+    Raises:
+        EncoderError: the model failed; the first line of its own error.
+    """
+    try:
+        yield
+    except _PROBE_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EncoderError(
+            f"{name} loads, but fails on a first input: {reason}",
+            "Check that the folder's files belong together; a model of another kind needs an "
+            "encoder of your own (package.module:function).",
+        ) from error
+
+
+def weights_hash(folder: Path, *, nested: bool = False) -> str:
+    """Content key of a model's weights and configuration: what fixes its forward pass.
+
+    It is taken over the contents of the weight files, without their names, and of config.json
+    without the fields that only say who wrote it (name, dtype, class, version of transformers).
+    So a packaged copy and the hub's are the same encoder, and the same weights under another
+    activation or number of heads are not.
+
+    Args:
+        folder: of the transformer.
+        nested: also what is in folders inside it, for models of several modules.
+
+    Raises:
+        EncoderError: there are no weights.
+    """
+    find = folder.rglob if nested else folder.glob
+    files = [p for pattern in _WEIGHTS for p in find(pattern)]
+    chosen = [p for p in files if p.suffix == ".safetensors"] or files
+    if not chosen:
+        raise EncoderError(f"{folder} has no weights (*.safetensors)", "Download the model again.")
+    configs = [_without_provenance(read_json(p)) for p in sorted(find("config.json"))]
+    return content_key([sorted(file_hashes(chosen)), configs])
+
+
+def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in _PROVENANCE}
+
+
+def warn_of_unused_code(name: str, folder: Path) -> None:
+    """Say so where a model brings a class of its own and transformers' class is used instead."""
+    for path in folder.rglob("config.json"):
+        if "AutoModel" in (read_json(path).get("auto_map") or {}):
+            log.warning(
+                "%s brings model code of its own, which is not used: transformers' class may "
+                "compute something else; pass trust_remote_code to use it",
+                name,
+            )
+            return
+
+
+def load_pretrained(
+    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
+) -> tuple[Any, bool]:
+    """Load a transformers model in evaluation mode, quietly and strictly.
+
+    Returns:
+        The model (of an encoder-decoder for texts, its encoder), and whether its pooler weights
+        were in the checkpoint.
+
+    Raises:
+        EncoderError: weights are missing (the model would be partly random) or do not load.
+    """
+    from transformers import AutoModel
+
+    with quiet_transformers():
+        try:
+            model, report = AutoModel.from_pretrained(
+                folder, dtype=dtype, trust_remote_code=trust_remote_code,
+                output_loading_info=True, **options,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise EncoderError(
+                f"cannot load the encoder in {folder}: {str(error).strip().splitlines()[0]}",
+                "Check that the folder is whole; a class outside transformers needs "
+                "trust_remote_code.",
+            ) from error
+    missing = set(report["missing_keys"])
+    if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
+        model = model.get_encoder()
+        missing = {key for key in missing if not key.startswith("decoder.")}
+    pooler = {key for key in missing if "pooler" in key.split(".")}
+    if missing - pooler:
+        names = sorted(missing - pooler)
+        raise EncoderError(
+            f"{folder} lacks {len(names)} weights (first {names[0]!r}) and would be partly random",
+            "Download the model again, or use the checkpoint's own class.",
+        )
+    without_cache(model)
+    return model.eval().requires_grad_(False), not pooler
+
+
+def load_untrained(
+    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
+) -> Any:
+    """The model that ``folder`` describes with random weights of a fixed seed, for evaluation.
+
+    What is left of an encoder without its training is what its architecture does alone: the
+    baseline of an assessment. Its weights depend on the versions of torch and transformers.
+
+    Raises:
+        EncoderError: transformers cannot make this model.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    with quiet_transformers(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        try:
+            config = AutoConfig.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, **options
+            )
+            model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            raise EncoderError(
+                f"cannot make an untrained model of {folder}: {str(error).strip().splitlines()[0]}",
+                "Only models of transformers' own can be had untrained.",
+            ) from error
+    if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
+        model = model.get_encoder()
+    without_cache(model)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def tensors_hash(model: torch.nn.Module) -> str:
+    """Content key of a model's weights as they are in memory."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return content_key(["untrained", digest.hexdigest()])
+
+
+def without_cache(model: torch.nn.Module) -> None:
+    """Keep decoders from building a key-value cache, which one forward pass never reads."""
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own progress bars and load reports off the screen."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,181 @@
+"""Results on disk, put together by model, and what each is about."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from lateen.errors import DataError, LateenError
+from lateen.evaluation.tasks import TASKS
+from lateen.files import read_json
+
+Result = Mapping[str, Any]
+
+
+# Folders and files that say nothing of what is in them; then the folder above is named.
+_NAMELESS = {"data", "images", "test", "train", "val", "valid", "validation"}
+
+
+_SOURCES = ("data", "captions", "images")
+
+
+Key = tuple[str, str]
+MADE_BY = "Give what `lateen evaluate --out` or `--suite` or `lateen run` wrote."
+
+
+def subject(result: Result) -> str:
+    """What was evaluated on, in a word or two: the set's name, or that of its file or folder."""
+    name = result.get("set")
+    if result.get("task") in ("segmentation", "patch-probe") and name:
+        name = str(name).partition(" (")[0]  # of a published set its folder is behind the name
+    options = result.get("options", {})
+    named = (options[key] for key in _SOURCES if isinstance(options.get(key), str))
+    path = PurePath(str(name or next(named, "")))
+    return path.parent.name if path.stem in _NAMELESS and path.parent.name else path.name
+
+
+def subject_and_split(result: Result) -> str:
+    """The same, with the split if there is one: ``flickr30k, test``."""
+    split = result.get("split") or result.get("options", {}).get("split")
+    return ", ".join(part for part in (subject(result), split) if part)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A result.
+
+    Attributes:
+        path: the file that it is in.
+        result: itself.
+        place: the folder that was asked for, or that of the file that was.
+        key: the task, and the name of what was evaluated on.
+    """
+
+    path: Path
+    result: Result
+    place: Path
+    key: Key
+
+    @property
+    def model(self) -> str:
+        """Content key of the model."""
+        return str(self.result["conditions"].get("model"))
+
+
+def read_all(places: Iterable[Path]) -> list[Found]:
+    """The results in files, and in folders and their subfolders, each file once.
+
+    What is of no named set has the name of other results on the same data, of a set if there is
+    one.
+
+    Raises:
+        DataError: a place has none.
+    """
+    read = list(itertools.chain.from_iterable(map(_read, places)))
+    names: dict[tuple[str, str], Key] = {}
+    for _, result, _ in sorted(read, key=lambda each: not each[1].get("set")):
+        names.setdefault(_data(result), _own_key(result))
+    found: dict[tuple[Path, Key], Found] = {}
+    for path, result, place in read:
+        own = _own_key(result)
+        key = own if result.get("set") else names[_data(result)]
+        found.setdefault((path.resolve(), own), Found(path, result, place, key))
+    return list(found.values())
+
+
+def _own_key(result: Result) -> Key:
+    return str(result["task"]), subject_and_split(result) or "–"
+
+
+def _data(result: Result) -> tuple[str, str]:
+    """The task and the content of its data; where that is not known, the name."""
+    task, name = _own_key(result)
+    return task, str(result["conditions"].get("data", name))
+
+
+def _read(place: Path) -> list[tuple[Path, Result, Path]]:
+    """The results in a file or folder, each with its file and folder."""
+    if place.name == "suite.json":
+        place = place.parent
+    folder = place if place.is_dir() else place.parent
+    if not place.exists():
+        raise DataError(f"there is no {place}", MADE_BY)
+    paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
+    found = [(path, each, folder) for path in paths for each in _results(path, named=path == place)]
+    if not found:
+        raise DataError(f"{place} has no results", MADE_BY)
+    return found
+
+
+def _results(path: Path, *, named: bool) -> list[Result]:
+    """The results in a file; files that nobody named may be of any kind."""
+    try:
+        content = read_json(path)
+    except LateenError as error:
+        if named:
+            raise DataError(error.message, MADE_BY) from error
+        return []
+    if not isinstance(content, dict):
+        return []
+    if _is_result(content):
+        return [content]
+    # What `lateen run` writes: a result for each task, and the recipe.
+    recipe = content.get("recipe")
+    if not isinstance(recipe, dict):
+        return []
+    root = Path(str(recipe.get("data", {}).get("root")))
+    classes = recipe.get("evaluate", {}).get("classification")
+    places = {"retrieval": root, "classification": root / str(classes)}
+    return [
+        {"options": {"data": str(place)}, **part}
+        for name, place in places.items()
+        if isinstance(part := content.get(name), dict) and _is_result(part)
+    ]
+
+
+def _is_result(content: Result) -> bool:
+    return content.get("task") in TASKS and isinstance(content.get("conditions"), dict)
+
+
+def by_model(found: Sequence[Found]) -> list[list[Found]]:
+    """Results of one model below one place, in order; where they overlap, by folder or by file."""
+    columns = _groups(found, lambda each: (each.place.resolve(), each.model))
+    for finer in (lambda each: each.path.resolve().parent, lambda each: each.path.resolve()):
+        parts = [[c] if _no_overlap(c) else _groups(c, finer) for c in columns]
+        columns = [column for part in parts for column in part]
+    return columns
+
+
+def _groups(found: Iterable[Found], key: Callable[[Found], Hashable]) -> list[list[Found]]:
+    groups: dict[Hashable, list[Found]] = {}
+    for each in found:
+        groups.setdefault(key(each), []).append(each)
+    return list(groups.values())
+
+
+def _no_overlap(column: Sequence[Found]) -> bool:
+    return len({each.key for each in column}) == len(column)
+
+
+def folder_labels(columns: Sequence[Sequence[Found]]) -> list[str]:
+    """The folder's name, with as many of those above it, or of the file, as tell them apart."""
+    folders = [_common(column) for column in columns]
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            break
+    if len(set(names)) == len(names):
+        return names
+    files = [column[0].path.stem for column in columns]
+    return files if len(set(files)) == len(files) else [
+        f"{name}/{file}" for name, file in zip(names, files, strict=True)
+    ]  # fmt: skip
+
+
+def _common(column: Sequence[Found]) -> Path:
+    """The folder that all of the files are in or below."""
+    return Path(os.path.commonpath([each.path.resolve().parent for each in column]))

@@ -1,0 +1,5 @@
+"""What a recipe will cost on this machine, from a little of everything that it will do."""
+
+from lateen.experiment.planning.prediction import plan
+
+__all__ = ["plan"]

@@ -1,0 +1,190 @@
+"""What a recipe will cost on this machine, before it is run: time, disk and memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.device import resolve_device
+from lateen.encoders import Encoder, TextEncoder, TokenEncoder
+from lateen.errors import UsageError
+from lateen.experiment.planning.costs import (
+    Cost,
+    Rates,
+    class_costs,
+    fused_costs,
+    split_costs,
+    tower_costs,
+)
+from lateen.experiment.planning.data import Split, count_splits, imagined_pairs
+from lateen.experiment.planning.rates import default_samples
+from lateen.experiment.planning.training import Training, measure_training
+from lateen.experiment.recipe import Recipe
+from lateen.experiment.stages import chosen_captions, hold_out, load_encoders, with_absolute_paths
+from lateen.features.encode import SHARD_ITEMS
+
+_STAGES = ("load", "encode", "train", "evaluate")
+
+
+_HELD = 4 + 4 + 2  # bytes of each value of a shard that is written: as it came, joined, in float16
+
+
+_LEFT_OUT = ("what is saved by what an earlier run has done", "the page with examples")
+
+
+def plan(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    *,
+    samples: int | None = None,
+    out: str | Path | None = None,
+    gpu_images_per_second: float | None = None,
+    gpu_texts_per_second: float | None = None,
+) -> dict[str, Any]:
+    """Predict what :func:`~lateen.run` of a recipe costs, by doing a little of everything.
+
+    A few images and captions are encoded and a few steps are trained, on this machine and as it is
+    loaded now; the rest is counted. Nothing is written but to a temporary folder, and what an
+    earlier run has already done is not looked at.
+
+    Args:
+        recipe: a Recipe, the path of a YAML file, or its values.
+        samples: images to encode with each encoder; by default three rounds of a batch for each
+            preparing thread.
+        out: where the run would write, whose free disk counts; the current folder if not given.
+        gpu_images_per_second: rate of the vision encoder on some GPU, to state GPU-hours.
+        gpu_texts_per_second: of the text encoder.
+
+    Returns:
+        JSON-ready: ``items`` (item, stage, seconds with ``low`` and ``high``, count, bytes),
+        ``seconds`` by stage and in total, ``largest``, ``rates``, ``memory`` and ``disk`` in bytes,
+        ``gpu_hours``, ``machine`` and ``not_included``. ``memory`` is the peak of this process,
+        which includes what it did before.
+
+    Raises:
+        RecipeError: the recipe has an unknown key or a value that does not fit.
+        UsageError: ``samples`` or a rate that is not above 0.
+        DataError: a split without images or captions, or with not one image that can be decoded.
+        LateenError: any stage's own errors, as far as they show.
+    """
+    gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
+    _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
+    machine = _machine()
+    checked = with_absolute_paths(Recipe.of(recipe))
+    begin = time.perf_counter()
+    vision, text = load_encoders(checked)
+    loading = Cost.timed("load encoders", "load", 1, "time", time.perf_counter() - begin)
+    tower = text if checked.text.train and isinstance(text, TextEncoder) else None
+    texts = TokenEncoder(tower) if tower else text
+    splits = count_splits(checked.data, samples or default_samples(), SHARD_ITEMS["text"])
+    pairs = imagined_pairs(splits, vision, texts, checked)
+    chosen_on = hold_out(checked, pairs)
+    train_pairs = chosen_captions(pairs.pop("train"), checked.data)
+    rates = Rates.measure(splits["train"], vision, texts, checked)
+    peak = _peak() + _shard_bytes(splits["train"], vision, texts)
+    training = measure_training(train_pairs, pairs, chosen_on, checked, tower)
+    costs = [
+        loading, *split_costs(splits, rates, checked),
+        *fused_costs(splits, vision, texts, checked), *training.costs,
+        *(tower_costs(pairs, tower, splits["train"], checked) if tower else ()),
+        *class_costs(rates, checked),
+    ]  # fmt: skip
+    return {
+        "task": "plan", "machine": machine,
+        **_sums(costs), "rates": rates.as_dicts(), "memory": _memory(peak, training),
+        "disk": _disk(sum(cost.bytes for cost in costs), training, Path(out or ".")),
+        "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
+        "recipe": checked.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _check_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} is {value}", "It must be above 0.")
+
+
+def _machine() -> dict[str, Any]:
+    """Where the rates are measured, and how many processes were at work there before."""
+    return {
+        "device": str(resolve_device()), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
+    }  # fmt: skip
+
+
+def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
+    """The items, their sums by stage, and the largest."""
+    stages = {
+        stage: sum(cost.seconds for cost in costs if cost.stage == stage) for stage in _STAGES
+    }
+    ends = {end: sum(getattr(cost, end) for cost in costs) for end in ("low", "high")}
+    return {
+        "items": [asdict(cost) for cost in costs],
+        "seconds": {**stages, "total": sum(stages.values()), **ends},
+        "largest": asdict(max(costs, key=lambda cost: cost.seconds)),
+    }
+
+
+def _peak() -> int:
+    """The most memory this process has held so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _shard_bytes(train: Split, vision: Encoder, text: Encoder) -> int:
+    """What the shard being filled holds, which the sample is too small to show."""
+    captions = max(len(counted.ids) for counted in train.captions.values())
+    values = (
+        min(SHARD_ITEMS["image"], len(train.images.ids)) * vision.info.dim,
+        min(SHARD_ITEMS["text"], captions) * text.info.dim,
+    )
+    return _HELD * max(values)
+
+
+def _memory(encoding: int, training: Training) -> dict[str, int]:
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {
+        "encoding": encoding,
+        "training": _peak(),
+        "features_held": training.held,
+        "parameters": training.parameters,
+        "gradients": training.parameters,
+        "optimizer": training.optimizer,
+        **({"gpu": gpu} if gpu else {}),
+    }
+
+
+def _disk(features: int, training: Training, out: Path) -> dict[str, Any]:
+    """Bytes that a run needs, and that are free where it would write."""
+    # The last heads, the best ones and the optimiser; twice, while one file replaces another.
+    checkpoints = 2 * (2 * training.parameters + training.optimizer)
+    place = out.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    total = features + checkpoints + training.model
+    return {
+        "features": features, "checkpoints": checkpoints, "model": training.model, "total": total,
+        "free": free, "place": str(place), "fits": total <= free,
+    }  # fmt: skip
+
+
+def _gpu_hours(costs: Sequence[Cost], rates: Mapping[str, float | None]) -> dict[str, float] | None:
+    """Hours that encoding takes at the rates that are known."""
+    units = {"images": ("image",), "texts": ("caption", "prompt")}
+    hours = {
+        name: sum(cost.count for cost in costs if cost.encoder and cost.unit in units[name])
+        / rate
+        / 3600
+        for name, rate in rates.items()
+        if rate is not None
+    }
+    return {**hours, "total": sum(hours.values())} if hours else None

@@ -1,0 +1,159 @@
+"""Pairs of features to an AlignedModel: the public function around the training loop."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lateen.errors import DataError, RecipeError, UsageError
+from lateen.experiment.recipe import Recipe
+from lateen.features import Pairs, Store
+from lateen.files import library_versions
+from lateen.model import AlignedModel
+from lateen.training.config import HeadSection, TrainSection
+from lateen.training.loop import TrainResult
+from lateen.training.loop import train as train_heads
+from lateen.training.ranks import joined
+
+_FEWEST = 3  # two to contrast with each other, one to validate on
+
+
+_SECTIONS = {"head": HeadSection.model_fields, "train": TrainSection.model_fields}
+
+
+def train(
+    pairs: Pairs,
+    *,
+    validation: Pairs | None = None,
+    preset: str = "small",
+    head: str | None = None,
+    holdout: float = 0.05,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> AlignedModel:
+    """Train alignment heads on pairs of frozen features.
+
+    Among processes started by ``torchrun``, each calls this with the same arguments and gets the
+    same model; they share every batch.
+
+    Args:
+        pairs: from :func:`lateen.pair`.
+        validation: pairs that choose the best step; without them, ``holdout`` of ``pairs`` does.
+        preset: values beneath those given here, a name of
+            :data:`lateen.training.config.PRESETS`.
+        head: ``linear``, ``mlp``, ``glu`` or ``sharelock``.
+        holdout: share of the images held out where there is no ``validation``.
+        out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
+            that is removed if not given.
+        settings: any key of the recipe's ``head`` and ``train`` sections, alone or with its
+            section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, ….
+
+    Raises:
+        RecipeError: an unknown key or a value that does not fit.
+        UsageError: a key that is given twice, a ``holdout`` outside (0, 1), or a preset that trains
+            the text encoder itself.
+        DataError: too few images to hold any out.
+        TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
+    """
+    recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
+    if recipe.text.train:
+        raise UsageError(
+            f"preset {preset!r} trains the text encoder, which needs captions, not their features",
+            "Use `lateen run` (lateen.run) with this preset.",
+        )
+    if validation is None:
+        pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
+    with joined() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
+        if out is None and ranks.size > 1:
+            raise UsageError(
+                f"{ranks.size} processes have no folder to train in", "Give out, on a shared disk."
+            )
+        result = train_heads(
+            pairs, validation=validation, head=recipe.head, settings=recipe.train,
+            out=Path(out or temporary), ranks=ranks,
+        )  # fmt: skip
+    return build_model(pairs, result, recipe.train)
+
+
+def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings by section, each once."""
+    values: dict[str, dict[str, Any]] = {"head": {}, "train": {}}
+    named = [("head.name", head)] if head is not None else []
+    for key, value in [*named, *settings.items()]:
+        section, name = _place(key)
+        if name in values[section]:
+            raise UsageError(
+                f"{section}.{name} is given twice, as {values[section][name]!r} and {value!r}",
+                "Give it once.",
+            )
+        values[section][name] = value
+    return values
+
+
+def _place(key: str) -> tuple[str, str]:
+    """The section and the name of a key that has its section before it or not."""
+    given, _, name = key.rpartition(".")
+    for section, fields in _SECTIONS.items():
+        if name in fields and given in ("", section):
+            return section, name
+    plain = {name: section for section, fields in _SECTIONS.items() for name in fields}
+    near = difflib.get_close_matches(name, plain, n=1)
+    hint = f"Did you mean '{plain[near[0]]}.{near[0]}'? " if near else ""
+    raise RecipeError(
+        f"unknown recipe key {key if given else f'train.{key}'!r}",
+        f"{hint}The keys here are those of head ({', '.join(_SECTIONS['head'])}) and train "
+        f"({', '.join(_SECTIONS['train'])}).",
+    )
+
+
+def _hold_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
+    if not 0 < share < 1:
+        raise UsageError(
+            f"the holdout cannot be {share}: it is a share of the images, above 0 and below 1",
+            "Give a share such as 0.05, or validation pairs of their own.",
+        )
+    if len(pairs) < _FEWEST:
+        raise DataError(
+            f"{len(pairs)} paired images are too few to hold any out and train on two",
+            "Give more pairs, or validation pairs of their own.",
+        )
+    return pairs.holdout(share, seed)
+
+
+def build_model(
+    pairs: Pairs,
+    result: TrainResult,
+    settings: TrainSection,
+    text: Mapping[str, Any] | None = None,
+) -> AlignedModel:
+    """The trained heads with the names of the encoders whose features they were trained on.
+
+    Args:
+        pairs: what they were trained on.
+        result: the trained heads.
+        settings: of the training.
+        text: what to remember of the text encoder, where it is not that of ``pairs``.
+    """
+    conditions = {
+        "pairs": len(pairs),
+        "captions": sum(int(column.counts.sum()) for column in pairs.texts),
+        "data": pairs.key,
+        "seed": settings.seed,
+        "steps": result.steps,
+        "kept_step": result.best_step,
+        **{f"{name} version": version for name, version in library_versions().items()},
+        "validation": result.best_metrics,
+    }
+    return AlignedModel.build(
+        result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
+        result.heads.settings.model_dump(mode="json"), training=conditions,
+    )  # fmt: skip
+
+
+def _side(store: Store) -> dict[str, Any]:
+    """What the model must remember of a store's encoder."""
+    description = store.manifest.description
+    return {**description.encoder, "dim": store.dim, "dtype": description.dtype}

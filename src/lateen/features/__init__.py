@@ -1,0 +1,28 @@
+"""Features on disk: the pass that makes stores of samples, stores, and pairs of them by id."""
+
+from lateen.features.encode import encode, encode_views
+from lateen.features.fusing import fuse
+from lateen.features.importing import import_features
+from lateen.features.manifest import Description, Manifest
+from lateen.features.pairs import Pairs, TextColumn, pair, pair_grid
+from lateen.features.pipeline import token_batches
+from lateen.features.store import Store, StoreRows
+from lateen.features.writer import StoreWriter, clear_store
+
+__all__ = [
+    "Description",
+    "Manifest",
+    "Pairs",
+    "Store",
+    "StoreRows",
+    "StoreWriter",
+    "TextColumn",
+    "clear_store",
+    "encode",
+    "encode_views",
+    "fuse",
+    "import_features",
+    "pair",
+    "pair_grid",
+    "token_batches",
+]

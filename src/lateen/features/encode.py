@@ -1,0 +1,199 @@
+"""A dataset as a stream of things to encode, and the content hash of that stream."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lateen.data import Dataset, open_dataset
+from lateen.device import resolve_device
+from lateen.encoders import Encoder, Modality, load_encoder
+from lateen.errors import DataError, StoreError, UsageError, choices
+from lateen.features.manifest import Description, FeatureDtype
+from lateen.features.pipeline import default_batch, encode_items, fingerprint, items_of
+from lateen.features.store import Store
+from lateen.features.writer import StoreWriter
+from lateen.files import folder_lock
+
+# What a killed run may lose: about ten seconds of either on two CPU cores.
+SHARD_ITEMS = {"image": 2048, "text": 8192}
+
+
+def encode(
+    source: str | Path | Dataset,
+    encoder: str | Encoder,
+    out: str | Path,
+    *,
+    modality: Modality | None = None,
+    column: str | None = None,
+    images: str | Path | None = None,
+    image_column: str | None = None,
+    captions: Sequence[str] = (),
+    split: str | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    batch_size: int | None = None,
+    shard_items: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    wait: bool = False,
+    allow_empty: bool = False,
+    **encoder_options: Any,
+) -> Store:
+    """Encode one modality of a dataset into a feature store.
+
+    A store that is already there and would have the same bytes is returned as it is; a half-written
+    one is finished. Unreadable images, empty captions and non-finite features are left out and
+    recorded in ``skipped.jsonl``.
+
+    Args:
+        source: a folder, a caption file, tar shards, a datasets name, or a Dataset.
+        encoder: a name for :func:`~lateen.encoders.load_encoder`, or a ready encoder.
+        out: the store's folder.
+        modality: needed only for an encoder with a tower for each modality.
+        column: the caption column, if the dataset has several.
+        images: folder of the images that a caption file names.
+        image_column: the caption file's image column (guessed by default).
+        captions: the caption file's caption columns (guessed by default).
+        split: of a dataset that has splits.
+        dtype: of the features on disk.
+        batch_size: images, or thousands of text tokens (4), per forward pass; 16 images on a CPU
+            (what stays in its cache), 256 on a GPU.
+        shard_items: what a killed run may lose: 2,048 images or 8,192 captions if not given.
+        workers: threads that decode and prepare; as many as there are cores, at most 8.
+        overwrite: replace a store made differently.
+        wait: for another process that writes to ``out``, instead of refusing.
+        allow_empty: finish the store even if nothing could be encoded.
+        encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`.
+
+    Raises:
+        DataError: nothing to encode in the source, or no such caption column.
+        EncoderError: the encoder cannot be loaded.
+        StoreError: ``out`` holds something else.
+        BusyError: another process writes to ``out``.
+    """
+    _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
+    folder, dataset, ready = Path(out), source, encoder
+    if isinstance(dataset, str | Path):
+        dataset = open_dataset(
+            dataset, images=images, image_column=image_column, split=split,
+            captions=captions or ((column,) if column else ()),
+        )  # fmt: skip
+    if isinstance(ready, str):
+        ready = load_encoder(ready, modality, **encoder_options)
+    return encode_views(
+        dataset, [ready], [folder], column=column, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
+        allow_empty=allow_empty, device=encoder_options.get("device", "auto"),
+    )[0]  # fmt: skip
+
+
+def encode_views(
+    dataset: Dataset,
+    views: Sequence[Encoder],
+    outs: Sequence[Path],
+    *,
+    column: str | None = None,
+    dtype: FeatureDtype = "float16",
+    batch_size: int | None = None,
+    shard_items: int | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    wait: bool = False,
+    allow_empty: bool = False,
+    device: str = "auto",
+) -> list[Store]:
+    """Encode layers and poolings of one network in one pass, each into a store of its own.
+
+    Every store has the bytes that encoding its view alone gives it, and those that are there
+    already are returned as they are.
+
+    Args:
+        dataset: what to encode.
+        views: one encoder, or several that are views of one network
+            (:class:`~lateen.encoders.ViewedEncoder`).
+        outs: the folder of each view's store.
+        column: the caption column, if the dataset has several.
+        dtype: of the features on disk.
+        batch_size: as :func:`encode` has it, like all that follow.
+        shard_items: what a killed run may lose.
+        workers: threads that decode and prepare.
+        overwrite: replace stores made differently.
+        wait: for another process that writes to one of ``outs``.
+        allow_empty: finish a store even if nothing could be encoded.
+        device: that the network is on.
+
+    Raises:
+        DataError: nothing to encode in the dataset, or no such caption column.
+        StoreError: one of ``outs`` holds something else.
+        BusyError: another process writes to one of ``outs``.
+    """
+    modality = views[0].info.modality
+    chosen = _choose_column(dataset, column) if modality == "text" else None
+    count, content = fingerprint(dataset, modality, chosen)
+    descriptions = [
+        Description(
+            modality=modality, dim=view.info.dim, encoder=view.info.as_dict(),
+            encoder_key=view.info.key, source=dataset.name, fingerprint=content,
+            column=chosen, dtype=dtype, shard_items=shard_items or SHARD_ITEMS[modality],
+        )
+        for view in views
+    ]  # fmt: skip
+    # Stores that are there need no lock to be read.
+    stores = [_finished(out, wanted) for out, wanted in zip(outs, descriptions, strict=True)]
+    missing = [index for index, store in enumerate(stores) if store is None]
+    if not missing:
+        return [store for store in stores if store is not None]
+    batch = batch_size or default_batch(modality == "image")
+    conditions = {"batch": batch, "device": str(resolve_device(device))}
+    with contextlib.ExitStack() as locks:
+        for index in sorted(missing, key=lambda index: str(outs[index])):
+            locks.enter_context(folder_lock(outs[index], wait=wait))
+        writers = {
+            index: StoreWriter(
+                outs[index], descriptions[index], conditions=conditions, overwrite=overwrite
+            )
+            for index in missing
+        }
+        todo = {index: writer for index, writer in writers.items() if not writer.finished}
+        if todo:
+            items = items_of(dataset, modality, chosen)
+            encoders = [views[index] for index in todo]
+            encode_items(items, count, encoders, list(todo.values()), batch, workers)
+        for writer in todo.values():
+            writer.finish(allow_empty=allow_empty)
+    return [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
+
+
+def _check_positive(**counts: int | None) -> None:
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}", "It must be at least 1.")
+
+
+def _finished(folder: Path, description: Description) -> Store | None:
+    """The store in ``folder``, if it is whole and just what is asked for."""
+    try:
+        store = Store.open(folder)
+    except StoreError:
+        return None
+    return store if store.manifest.description.key == description.key else None
+
+
+def _choose_column(dataset: Dataset, column: str | None) -> str:
+    columns = dataset.columns
+    if column is not None:
+        if column not in columns:
+            raise DataError(
+                f"{dataset.name} has no caption column {column!r}", choices(column, columns)
+            )
+        return column
+    if not columns:
+        raise DataError(f"{dataset.name} has no captions", "Give a caption file.")
+    if len(columns) > 1:
+        raise UsageError(
+            f"{dataset.name} has several caption columns: {', '.join(columns)}",
+            "Choose one with --column; each makes a store of its own.",
+        )
+    return columns[0]

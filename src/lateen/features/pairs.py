@@ -1,0 +1,430 @@
+"""Joining image stores and text stores by id, never by position."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lateen.errors import DataError, PairingError, UsageError, choices
+from lateen.features.store import Store
+from lateen.files import content_key
+
+Array = np.ndarray[Any, Any]
+_JOINED = "Ids join images to captions"
+
+
+def unique_rows(store: Store, why: str) -> dict[str, int]:
+    """The row of every id.
+
+    Args:
+        store: with a row per sample.
+        why: ids must be unique, for the error.
+
+    Raises:
+        PairingError: an id stands twice.
+    """
+    row_of: dict[str, int] = {}
+    for row, sample in enumerate(store.ids):
+        if sample in row_of:
+            raise PairingError(
+                f"{store.path} has the id {sample!r} twice (rows {row_of[sample]} and {row})",
+                f"{why}; give every image its own.",
+            )
+        row_of[sample] = row
+    return row_of
+
+
+def rows_by_id(store: Store) -> dict[str, list[int]]:
+    """All rows of every id, in order."""
+    groups: dict[str, list[int]] = {}
+    for row, sample in enumerate(store.ids):
+        groups.setdefault(sample, []).append(row)
+    return groups
+
+
+def only_in_one(
+    first: Store, here: Collection[str], second: Store, there: Collection[str], skipped: set[str]
+) -> str:
+    """How two stores' ids differ, in words; empty if they do not.
+
+    Args:
+        first: a store.
+        here: its ids, each once.
+        second: another one.
+        there: its ids.
+        skipped: ids that may be missing.
+    """
+    return "; ".join(
+        f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
+        for store, mine, theirs in ((first, here, there), (second, there, here))
+        if (ids := [i for i in mine if i not in theirs and i not in skipped])
+    )
+
+
+@dataclass(frozen=True)
+class TextColumn:
+    """The captions of one column, grouped by sample: sample i has rows[offsets[i]:offsets[i+1]].
+
+    Attributes:
+        store: the text store.
+        offsets: ``[n + 1]``.
+        rows: ``[captions]`` rows of the store.
+        position: where only one caption of each sample was chosen, which one, from 0.
+    """
+
+    store: Store
+    offsets: Array
+    rows: Array
+    position: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The caption column's name; ``caption#1`` where it is only the second captions."""
+        return self.store.name if self.position is None else f"{self.store.name}#{self.position}"
+
+    @property
+    def counts(self) -> Array:
+        """Captions of each sample, ``[n]``, each at least 1."""
+        return np.diff(self.offsets)
+
+    @property
+    def owner(self) -> Array:
+        """The position of each caption's sample, ``[captions]``."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+
+    def places(self, samples: Array, pick: Array) -> Array:
+        """Positions in :attr:`rows` of one caption per sample: ``pick`` from 0 to its count - 1."""
+        places: Array = self.offsets[samples] + pick
+        return places
+
+    def take(self, samples: Array) -> TextColumn:
+        """The captions of these samples only, in this order."""
+        counts = self.counts[samples]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+        rows = self.rows[np.repeat(self.offsets[samples], counts) + inside]
+        return replace(self, offsets=offsets, rows=rows)
+
+    def first(self, count: int) -> TextColumn:
+        """Each sample's first ``count`` captions, or all where it has fewer."""
+        counts = self.counts
+        inside = np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], counts)
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(counts, count))])
+        return replace(self, offsets=offsets, rows=self.rows[inside < count])
+
+    def nth(self, position: int) -> TextColumn:
+        """One caption of each sample: that at ``position``, from 0, among those in the store.
+
+        Raises:
+            DataError: a sample has fewer captions.
+        """
+        short = np.flatnonzero(self.counts <= position)
+        if short.size:
+            first, count = self.store.ids[self.rows[self.offsets[short[0]]]], self.counts[short[0]]
+            raise DataError(
+                f"{self.name}#{position} needs {position + 1} captions of every image, and "
+                f"{first!r} has {count} (positions count from 0; {short.size} images have too few)",
+                "Choose a lower position, or leave those images out of the data.",
+            )
+        rows = self.rows[self.offsets[:-1] + position]
+        return TextColumn(self.store, np.arange(len(rows) + 1), rows, position)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Samples that have an image and at least one caption in every column.
+
+    Attributes:
+        ids: ``n`` sample ids, in the image store's order.
+        image: the image store.
+        image_rows: ``[n]`` rows of it.
+        texts: one entry per caption column.
+        dropped: how many ids were left out of the join.
+    """
+
+    ids: list[str]
+    image: Store
+    image_rows: Array
+    texts: tuple[TextColumn, ...]
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def stores(self) -> list[Store]:
+        """The image store, then the text stores."""
+        return [store for store, _ in self.sources]
+
+    @property
+    def sources(self) -> list[tuple[Store, Array]]:
+        """The image store, then the text stores, each with the rows of it that are used."""
+        texts = ((column.store, column.rows) for column in self.texts)
+        return [(self.image, self.image_rows), *texts]
+
+    def __repr__(self) -> str:
+        captions = sum(len(column.rows) for column in self.texts)
+        return f"Pairs({len(self)} images, {captions} captions in {len(self.texts)} columns)"
+
+    def image_features(self, samples: Array | slice) -> torch.Tensor:
+        """Image features ``[len(samples), image dim]``, float32."""
+        return self.image[self.image_rows[samples]]
+
+    def text_features(self, column: int, samples: Array, pick: Array) -> torch.Tensor:
+        """One caption per sample, ``[len(samples), text dim]``, float32.
+
+        Args:
+            column: index into :attr:`texts`.
+            samples: ``[k]`` positions of samples.
+            pick: ``[k]`` which caption of each, from 0 to its count - 1.
+        """
+        texts = self.texts[column]
+        return texts.store[texts.rows[texts.places(samples, pick)]]
+
+    def all_texts(self, column: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Every caption of a column: features ``[m, dim]`` and its sample's position ``[m]``."""
+        texts = self.texts[column]
+        return texts.store[texts.rows], torch.from_numpy(texts.owner)
+
+    def with_captions(self, *names: str) -> Pairs:
+        """The same samples with these captions, each name a positive of its own.
+
+        Args:
+            names: of caption columns; ``caption#1`` is the second caption of each sample alone
+                (see :meth:`TextColumn.nth`).
+
+        Raises:
+            DataError: there is no such column, or a sample has fewer captions.
+        """
+        columns = {column.store.name: column for column in self.texts}
+        texts = []
+        for name, position in map(split_position, names):
+            if name not in columns:
+                raise DataError(f"there is no caption column {name!r}", choices(name, columns))
+            column = columns[name]
+            texts.append(column if position is None else column.nth(position))
+        return replace(self, texts=tuple(texts))
+
+    def take(self, samples: Array) -> Pairs:
+        """These samples only, in this order."""
+        return Pairs(
+            [self.ids[i] for i in samples], self.image, self.image_rows[samples],
+            tuple(column.take(samples) for column in self.texts), self.dropped,
+        )  # fmt: skip
+
+    def holdout(self, share: float, seed: int = 0) -> tuple[Pairs, Pairs]:
+        """Split into (rest, held out); an id's side depends on the id and the seed alone.
+
+        Args:
+            share: of the samples to hold out, in (0, 1).
+            seed: another seed, another split.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must be in (0, 1), not {share}")
+        digests = [hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids]
+        order = sorted(range(len(self)), key=lambda i: digests[i])
+        count = min(max(1, round(share * len(self))), len(self) - 1)
+        held = np.array(sorted(order[:count]), dtype=np.int64)
+        rest = np.array(sorted(order[count:]), dtype=np.int64)
+        return self.take(rest), self.take(held)
+
+    @property
+    def key(self) -> str:
+        """Content key of the joined features: it changes when any row, id, order or choice does."""
+        ids = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        chosen = [(column.store.manifest.content, column.position) for column in self.texts]
+        return content_key([ids, self.image.manifest.content, chosen])
+
+
+def split_position(name: str) -> tuple[str, int | None]:
+    """``caption#1`` as its column and position, from 0; ``caption`` has no position."""
+    column, mark, position = name.rpartition("#")
+    return (column, int(position)) if mark and position.isdecimal() else (name, None)
+
+
+def pair(
+    images: Store | str | Path,
+    *texts: Store | str | Path,
+    missing: Literal["error", "drop"] = "error",
+) -> Pairs:
+    """Join an image store with one text store per caption column, by id.
+
+    Ids that either side recorded as skipped leave silently: they are in its ``skipped.jsonl``.
+
+    Args:
+        images: an image store or its path.
+        texts: text stores or their paths, one per caption column.
+        missing: what to do with ids that only one side knows: ``error``, or ``drop`` them.
+
+    Raises:
+        PairingError: ids that differ (the first are named), a duplicate image id, a store of the
+            wrong modality, or nothing in common.
+    """
+    if missing not in ("error", "drop"):
+        raise UsageError(f"missing is {missing!r}", "It is 'error' or 'drop'.")
+    image = images if isinstance(images, Store) else Store.open(images)
+    columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
+    _check_modalities(image, columns)
+    row_of = unique_rows(image, "Ids join images to captions")
+    groups = [rows_by_id(column) for column in columns]
+    if missing == "error":
+        for column, group in zip(columns, groups, strict=True):
+            _check_same_ids(image, row_of, column, group)
+    common = [i for i in image.ids if all(i in group for group in groups)]
+    if not common:
+        raise PairingError(
+            f"{image.path} and {columns[0].path} share no id: for example {image.ids[0]!r} "
+            f"against {columns[0].ids[0]!r}",
+            "Encode both from the same dataset, so that they carry the same ids.",
+        )
+    everything = set(row_of).union(*groups)
+    return Pairs(
+        common, image, np.array([row_of[i] for i in common], dtype=np.int64),
+        tuple(_column(c, g, common) for c, g in zip(columns, groups, strict=True)),
+        dropped=len(everything) - len(common),
+    )  # fmt: skip
+
+
+def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
+    if not columns:
+        raise PairingError("there is no text store to pair with", "Give at least one.")
+    for store, wanted in [(image, "image"), *((column, "text") for column in columns)]:
+        if store.modality != wanted:
+            raise PairingError(
+                f"{store.path} holds {store.modality} features where {wanted} features belong",
+                "Give the image store first, then the text stores.",
+            )
+
+
+def _check_same_ids(
+    image: Store, row_of: dict[str, int], column: Store, group: dict[str, list[int]]
+) -> None:
+    skipped = {skip["id"] for store in (image, column) for skip in store.skipped}
+    differences = only_in_one(image, row_of, column, group, skipped)
+    if differences:
+        raise PairingError(
+            f"the stores do not describe the same samples: {differences}",
+            "Encode both from one dataset, or keep the common ids: missing='drop' "
+            "(--missing drop).",
+        )
+
+
+def _column(store: Store, group: dict[str, list[int]], ids: list[str]) -> TextColumn:
+    counts = [len(group[i]) for i in ids]
+    rows = np.array([row for i in ids for row in group[i]], dtype=np.int64)
+    return TextColumn(store, np.concatenate([[0], np.cumsum(counts)]), rows)
+
+
+def pair_grid(
+    images: Sequence[Store],
+    texts: Sequence[Sequence[Store]],
+    missing: Literal["error", "drop"] = "error",
+) -> list[list[Pairs]]:
+    """Pairs of every image store with every text encoder, on the samples that all of them have.
+
+    Numbers of different encoders can only be held against each other on the same samples: what one
+    skipped leaves for all, be it an image or one of its captions.
+
+    Args:
+        images: image stores of the same images.
+        texts: for each text encoder, its stores, one per caption column.
+        missing: what to do with ids that only some know: ``error``, or ``drop`` them.
+
+    Returns:
+        ``pairs[image store][text encoder]``, all with the same ids in the same order.
+
+    Raises:
+        PairingError: ids or numbers of captions that differ (the first are named), a duplicate
+            image id, a store of the wrong modality, or nothing in common.
+    """
+    columns = [store for stores in texts for store in stores]
+    base = pair(images[0], *columns, missing=missing)
+    places = _image_rows(images, base, missing)
+    ends = np.cumsum([0, *(len(stores) for stores in texts)])
+    alike = _same_captions(base, [slice(*span) for span in itertools.pairwise(ends)], missing)
+    kept = [
+        i for i, sample in enumerate(base.ids)
+        if alike[i] and all(sample in place for place in places)
+    ]  # fmt: skip
+    if not kept:
+        raise PairingError(
+            f"no image is in all of the {len(images)} image stores and has the same captions in "
+            "all text stores",
+            "Encode all from one dataset, so that they carry the same ids.",
+        )
+    everything = base.take(np.array(kept, dtype=np.int64))
+    dropped = len(set().union(*places, *(store.ids for store in columns))) - len(kept)
+    return [
+        [
+            replace(
+                everything, image=store, dropped=dropped,
+                image_rows=np.array([place[i] for i in everything.ids], dtype=np.int64),
+                texts=everything.texts[start:stop],
+            )
+            for start, stop in itertools.pairwise(ends)
+        ]
+        for store, place in zip(images, places, strict=True)
+    ]  # fmt: skip
+
+
+def _image_rows(images: Sequence[Store], base: Pairs, missing: str) -> list[dict[str, int]]:
+    """The row of every id in each image store.
+
+    Raises:
+        PairingError: a text store, an id that stands twice, or ids that differ.
+    """
+    places = [unique_rows(images[0], _JOINED)]
+    skipped = {skip["id"] for store in base.stores for skip in store.skipped}
+    for other in images[1:]:
+        if other.modality != "image":
+            raise PairingError(
+                f"{other.path} holds {other.modality} features where image features belong",
+                "Give image stores on one side and text stores on the other.",
+            )
+        places.append(unique_rows(other, _JOINED))
+        skips = skipped | {skip["id"] for skip in other.skipped}
+        differences = only_in_one(images[0], places[0], other, places[-1], skips)
+        if differences and missing == "error":
+            raise PairingError(
+                f"the stores do not describe the same images: {differences}",
+                "Encode all from one dataset, or keep the common ids: missing='drop' "
+                "(--missing drop).",
+            )
+    return places
+
+
+def _same_captions(base: Pairs, encoders: Sequence[slice], missing: str) -> np.ndarray[Any, Any]:
+    """Which samples ``[n]`` have the same captions in the stores of every text encoder.
+
+    Args:
+        base: pairs with the columns of all text encoders.
+        encoders: the columns of each.
+        missing: ``error`` to refuse numbers that differ though no caption was skipped.
+
+    Raises:
+        PairingError: numbers of captions differ.
+    """
+    alike = np.ones(len(base), dtype=bool)
+    for encoder in encoders[1:]:
+        for ours, theirs in zip(base.texts[encoders[0]], base.texts[encoder], strict=False):
+            skips = [{(s["id"], s["source"]) for s in c.store.skipped} for c in (ours, theirs)]
+            by_one = {sample for sample, _ in skips[0] ^ skips[1]}
+            same = ours.counts == theirs.counts
+            odd = [i for i in np.flatnonzero(~same) if base.ids[i] not in by_one]
+            if odd and missing == "error":
+                raise PairingError(
+                    f"{len(odd)} images have other numbers of captions in {ours.store.path} than "
+                    f"in {theirs.store.path}: {base.ids[odd[0]]!r} has {ours.counts[odd[0]]} and "
+                    f"{theirs.counts[odd[0]]}",
+                    "Encode the same captions with all, or leave such images out: missing='drop' "
+                    "(--missing drop).",
+                )
+            alike &= same & np.array([sample not in by_one for sample in base.ids])
+    return alike

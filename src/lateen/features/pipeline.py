@@ -1,0 +1,340 @@
+"""The encoding pass: prepare ahead in threads, run the forward pass, write shard by shard.
+
+Work is cut into *units* that never cross a shard: a batch of images, or a whole shard of texts
+(so that texts of like length can share a batch). Worker threads decode and prepare the next units
+while the main thread runs the forward pass on this one. Units depend on the data alone, so a killed
+and resumed run computes the very same batches and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
+from lateen.data.fingerprint import file_hashes
+from lateen.data.samples import FileImage, TarImage
+from lateen.encoders import Encoder, ViewedEncoder
+from lateen.errors import DataError, ImageError
+from lateen.features.writer import StoreWriter
+from lateen.progress import bar, log
+
+_PREPARE_ERRORS = (ValueError, TypeError, RuntimeError, OSError, ArithmeticError)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to encode: an image of a sample, or one of its captions."""
+
+    id: str
+    content: ImageSource | str
+    source: str
+
+
+_Cut = tuple[list[Item | Skip], bool]
+
+
+@dataclass
+class _Unit:
+    """Items that are prepared together; ``prepared[i]`` belongs to ``ids[i]``."""
+
+    items: int
+    ends_shard: bool
+    ids: list[str] = field(default_factory=list)
+    prepared: list[Any] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+
+
+class _Target:
+    """One store being written, and what has been encoded of its next shard.
+
+    Args:
+        writer: of the store.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self.writer = writer
+        self._begin()
+
+    def _begin(self) -> None:
+        self._features: list[torch.Tensor] = []
+        self._ids: list[str] = []
+        self._skips: list[dict[str, Any]] = []
+        self._items = 0
+        self._at_limit = 0
+
+    def add(self, unit: _Unit, features: torch.Tensor, limit: int | None) -> None:
+        """Take the features of a unit, but for rows that are not finite: those are skips."""
+        finite = torch.isfinite(features).all(dim=1).tolist()
+        rows = list(zip(unit.ids, unit.sources, finite, strict=True))
+        reason = "the encoder gave NaN or infinity"
+        bad = [Skip(sample, reason, source) for sample, source, good in rows if not good]
+        self._features.append(features[torch.tensor(finite, dtype=torch.bool)] if bad else features)
+        self._ids += [sample for sample, _, good in rows if good]
+        self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
+        self._items += unit.items
+        self._at_limit += sum(_reaches(limit, tokens) for tokens in unit.prepared)
+
+    def write(self) -> None:
+        """Write the shard, and begin the next."""
+        notes = {"texts at the token limit": self._at_limit} if self._at_limit else {}
+        features = torch.cat(self._features)
+        self.writer.write(features, self._ids, self._skips, self._items, notes)
+        self._begin()
+
+
+def encode_items(
+    items: Iterator[Item | Skip],
+    count: int,
+    encoders: Sequence[Encoder],
+    writers: Sequence[StoreWriter],
+    batch: int,
+    workers: int | None,
+) -> None:
+    """Encode what ``writers`` do not have yet and write it shard by shard.
+
+    Args:
+        items: all items in order, also those already done.
+        count: how many there are.
+        encoders: of the items' modality; several are views of one network, which runs once for all.
+        writers: the open store of each, all with shards of one size.
+        batch: images, or thousands of tokens, per forward pass.
+        workers: threads that prepare.
+    """
+    first = encoders[0]
+    image = first.info.modality == "image"
+    shard_items = writers[0].description.shard_items
+    limit = None if image else first.info.preprocessing.get("max_tokens")
+    done = min(writer.done for writer in writers)
+    cuts = _cut(
+        islice(items, done, None), range(done, count), shard_items, batch if image else shard_items
+    )
+    prepare = _prepare_images if image else _prepare_texts
+    targets = [_Target(writer) for writer in writers]
+    if done:
+        log.info("%s: going on at item %d of %d", writers[0].folder, done, count)
+    name, noun = ("encoding images", "image") if image else ("encoding texts", "text")
+    with bar(count, name, noun, initial=done) as progress:
+        for unit in _ahead(cuts, lambda cut: prepare(cut, first), workers):
+            if image:
+                features = _encode_images(unit, encoders)
+                progress.update(unit.items)
+            else:
+                features = _encode_texts(unit, encoders, batch * 1024, progress.update)
+            # A killed run may have left some of several stores a shard further than others.
+            behind = [t for t in targets if t.writer.done <= done]
+            for target, mine in zip(targets, features, strict=True):
+                if target in behind:
+                    target.add(unit, mine, limit)
+            if unit.ends_shard:
+                for target in behind:
+                    target.write()
+                done = min(writer.done for writer in writers)
+
+
+def _reaches(limit: int | None, prepared: Any) -> bool:
+    """Whether a prepared text is as long as its encoder allows, where that can be known."""
+    return isinstance(prepared, list) and len(prepared) == limit
+
+
+def default_workers() -> int:
+    """Threads that prepare: as many as there are cores, at most 8."""
+    return min(8, os.cpu_count() or 1)
+
+
+def default_batch(image: bool) -> int:
+    """Images, or thousands of text tokens, per forward pass: what fits the cache or the GPU."""
+    gpu = torch.cuda.is_available()
+    if image:
+        return 256 if gpu else 16
+    return 64 if gpu else 4
+
+
+def _cut(
+    items: Iterator[Item | Skip], positions: range, shard_items: int, unit_items: int
+) -> Iterator[_Cut]:
+    """Lists of items, none across a shard's end, each with whether it ends its shard.
+
+    Args:
+        items: the items at ``positions``.
+        positions: where they stand among all items; shards are counted from 0.
+        shard_items: items of a shard.
+        unit_items: items of a list, at most.
+    """
+    at = positions.start
+    while at < positions.stop:
+        shard_end = min((at // shard_items + 1) * shard_items, positions.stop)
+        unit = list(islice(items, min(unit_items, shard_end - at)))
+        at += len(unit)
+        yield unit, at == shard_end
+
+
+def _ahead(
+    cuts: Iterator[_Cut],
+    prepare: Callable[[_Cut], _Unit],
+    workers: int | None,
+) -> Iterator[_Unit]:
+    """Prepared units in order, a few of them made ahead of time by worker threads."""
+    threads = workers or default_workers()
+    with ThreadPoolExecutor(threads, thread_name_prefix="lateen-prepare") as pool:
+        waiting: deque[Future[_Unit]] = deque()
+        try:
+            for cut in cuts:
+                waiting.append(pool.submit(prepare, cut))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
+    items, ends_shard = cut
+    unit = _Unit(len(items), ends_shard)
+    for item in items:
+        if isinstance(item, Skip):
+            unit.skips.append(item)
+            continue
+        assert not isinstance(item.content, str)
+        try:
+            unit.prepared += encoder.prepare([decode_image(item.content)])
+        except ImageError as error:
+            unit.skips.append(Skip(item.id, error.message, item.source))
+        except _PREPARE_ERRORS as error:
+            unit.skips.append(Skip(item.id, f"preprocessing failed: {error}", item.source))
+        else:
+            unit.ids.append(item.id)
+            unit.sources.append(item.source)
+    return unit
+
+
+def _prepare_texts(cut: _Cut, encoder: Encoder) -> _Unit:
+    items, ends_shard = cut
+    unit = _Unit(len(items), ends_shard)
+    texts: list[str] = []
+    for item in items:
+        if isinstance(item, Skip):
+            unit.skips.append(item)
+        else:
+            texts.append(str(item.content))
+            unit.ids.append(item.id)
+            unit.sources.append(item.source)
+    unit.prepared = list(encoder.prepare(texts)) if texts else []
+    return unit
+
+
+def _encode_images(unit: _Unit, encoders: Sequence[Encoder]) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder."""
+    if not unit.prepared:
+        return [torch.empty(0, encoder.info.dim) for encoder in encoders]
+    return _forward(unit.prepared, encoders)
+
+
+def _encode_texts(
+    unit: _Unit, encoders: Sequence[Encoder], budget: int, done: Callable[[int], Any]
+) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder in input order, computed shortest first in batches of
+    equal cost."""
+    features = [torch.empty(len(unit.prepared), encoder.info.dim) for encoder in encoders]
+    done(len(unit.skips))
+    for batch in token_batches([len(tokens) for tokens in unit.prepared], budget):
+        encoded = _forward([unit.prepared[i] for i in batch], encoders)
+        for mine, rows in zip(features, encoded, strict=True):
+            mine[batch] = rows
+        done(len(batch))
+    return features
+
+
+def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch.Tensor]:
+    first = encoders[0]
+    if len(encoders) == 1:
+        return [first.encode(prepared)]
+    assert isinstance(first, ViewedEncoder)
+    return first.encode_views(prepared, encoders)
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices in batches of like length; a batch's padded size stays within ``budget``.
+
+    Args:
+        lengths: tokens of each text.
+        budget: tokens per batch, padding included; a longer text is a batch of its own.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def items_of(dataset: Dataset, modality: str, column: str | None) -> Iterator[Item | Skip]:
+    """The dataset as items of one modality, and the skips that concern it, in order."""
+    for sample in dataset:
+        if isinstance(sample, Skip):
+            if sample.sample or (modality == "text" and sample.column in (None, column)):
+                yield sample
+        elif modality == "image":
+            if sample.image is not None:
+                yield Item(sample.id, sample.image, sample.image.name)
+        else:
+            yield from _captions(sample, str(column))
+
+
+def _captions(sample: Sample, column: str) -> Iterator[Item | Skip]:
+    captions = sample.captions.get(column, ())
+    for index, caption in enumerate(captions):
+        source = f"column {column}, caption {index + 1}"
+        if caption.strip():
+            yield Item(sample.id, caption, source)
+        else:
+            yield Skip(sample.id, "empty caption", source, sample=False, column=column)
+
+
+def fingerprint(dataset: Dataset, modality: str, column: str | None) -> tuple[int, str]:
+    """How many items there are, and a content hash of this modality alone.
+
+    Editing a caption must not make the images stale, so the dataset's own fingerprint, which covers
+    both, is used only where image bytes cannot be hashed file by file.
+    """
+    digest, count, files = hashlib.sha256(), 0, []
+    whole = False
+    for item in items_of(dataset, modality, column):
+        count += 1
+        parts = [item.id]  # and no path: a dataset that was moved is the same dataset
+        if isinstance(item, Skip):
+            parts.append(item.reason)
+        elif isinstance(item.content, str):
+            parts.append(item.content)
+        elif isinstance(item.content, FileImage):
+            files.append(item.content.path)
+        elif isinstance(item.content, TarImage):
+            parts += [item.content.member, str(item.content.offset), str(item.content.size)]
+            if not files or files[-1] != item.content.tar:
+                files.append(item.content.tar)
+        else:
+            whole = True
+        digest.update("\0".join(parts).encode() + b"\n")
+    if count == 0:
+        raise DataError(
+            f"{dataset.name} has no {'images' if modality == 'image' else 'captions'}",
+            "Check the path, and the image and caption columns.",
+        )
+    for file_hash in file_hashes(files):
+        digest.update(file_hash.encode())
+    if whole:
+        digest.update(dataset.fingerprint.encode())
+    return count, digest.hexdigest()

@@ -1,0 +1,212 @@
+"""One shard: features, ids and skips in one safetensors file, so one rename commits all three."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from lateen.errors import StoreError
+from lateen.features.manifest import Shard
+from lateen.files import atomic_path, file_sha256
+
+TENSOR = "features"
+
+
+# A single metadata key: safetensors does not promise an order among several, and a resumed store
+# must end with the same bytes.
+METADATA = "lateen"
+
+
+_NUMPY: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+
+
+_LENGTH = struct.Struct("<Q")
+
+
+_GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
+
+
+_RUN = 4 * 1024 * 1024  # bytes of a buffer
+
+
+Array = np.ndarray[Any, Any]
+
+
+_AGAIN = "Remove that shard and run the same encode command again: it is made anew."
+
+
+@dataclass(frozen=True)
+class ShardFeatures:
+    """Features ``[rows, dim]`` in a file, read when asked for.
+
+    Plain reads rather than a memory map: mapped pages count as this process's memory, a map of
+    every shard counts against its address space, and a file cut short would kill it.
+
+    Attributes:
+        path: the file.
+        dtype: of the features.
+        shape: (rows, dim).
+        offset: of the first feature in the file, in bytes.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    offset: int
+
+    def read(self, rows: Array) -> Array:
+        """The features of ``rows`` ``[n]``, in their order, by as few reads as make sense.
+
+        Raises:
+            StoreError: the file is gone or has become shorter.
+        """
+        out = np.empty((len(rows), self.shape[1]), self.dtype)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read ({error.strerror})", _AGAIN) from error
+        try:
+            if len(rows) and bool((np.diff(rows) == 1).all()):
+                self._read_into(descriptor, int(rows[0]), out)
+            elif len(rows):
+                self._gather(descriptor, rows, out)
+        finally:
+            os.close(descriptor)
+        return out
+
+    def _gather(self, descriptor: int, rows: Array, out: Array) -> None:
+        width = self.dtype.itemsize * self.shape[1]
+        order = np.argsort(rows, kind="stable")
+        wanted = rows[order]
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(wanted) * width > _GAP) + 1)
+        for run in runs:
+            for part in _parts(wanted, run, max(_RUN // width, 1)):
+                first, last = wanted[part[0]], wanted[part[-1]]
+                buffer = np.empty((last - first + 1, self.shape[1]), self.dtype)
+                self._read_into(descriptor, int(first), buffer)
+                out[order[part]] = buffer[wanted[part] - first]
+
+    def _read_into(self, descriptor: int, first: int, out: Array) -> None:
+        view = memoryview(out.data).cast("B")
+        position = self.offset + first * self.dtype.itemsize * self.shape[1]
+        while view:
+            count = os.preadv(descriptor, [view], position)
+            if count == 0:
+                raise StoreError(f"{self.path} has become shorter since it was opened", _AGAIN)
+            view, position = view[count:], position + count
+
+
+def _parts(wanted: Array, run: Array, rows: int) -> list[Array]:
+    """A run of positions cut so that each part spans at most ``rows`` rows of the file."""
+    spans = (wanted[run] - wanted[run[0]]) // rows
+    return np.split(run, np.flatnonzero(np.diff(spans)) + 1)
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """A shard's rows as they lie on disk.
+
+    Attributes:
+        ids: the sample of each row.
+        skipped: one dict per skip among the items this shard covers.
+        features: ``[rows, dim]``, on disk.
+        start: first input item covered.
+        stop: one past the last input item covered.
+        notes: counts worth telling, such as texts that were cut.
+    """
+
+    ids: list[str]
+    skipped: list[dict[str, Any]]
+    features: ShardFeatures
+    start: int
+    stop: int
+    notes: dict[str, int]
+
+
+def shard_name(index: int) -> str:
+    """File name of the shard with this index."""
+    return f"shard-{index:05d}.safetensors"
+
+
+def write_shard(
+    path: Path,
+    features: torch.Tensor,
+    ids: Sequence[str],
+    skipped: Sequence[dict[str, Any]],
+    span: tuple[int, int],
+    notes: dict[str, int],
+) -> Shard:
+    """Write one shard, whole or not at all, and describe it.
+
+    Args:
+        path: the shard's file.
+        features: ``[rows, dim]``, in the store's dtype.
+        ids: the sample of each row.
+        skipped: JSON-ready skips.
+        span: first and one past the last input item covered.
+        notes: counts worth telling.
+    """
+    content = {
+        "ids": list(ids), "skipped": list(skipped), "start": span[0], "stop": span[1],
+        "notes": notes,
+    }  # fmt: skip
+    metadata = {METADATA: json.dumps(content, ensure_ascii=False, sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file({TENSOR: features.contiguous()}, temporary, metadata=metadata)
+    return describe_shard(path, read_shard(path))
+
+
+def describe_shard(path: Path, content: ShardContent) -> Shard:
+    """The manifest entry of a shard that lies on disk."""
+    digest = hashlib.sha256("\n".join(content.ids).encode())
+    digest.update(content.features.read(np.arange(len(content.ids))).tobytes())
+    return Shard(
+        path.name, len(content.ids), content.start, content.stop, path.stat().st_size,
+        file_sha256(path), digest.hexdigest(),
+    )  # fmt: skip
+
+
+def read_shard(path: Path) -> ShardContent:
+    """Open a shard; its features stay on disk.
+
+    Raises:
+        StoreError: the file is truncated, or not a shard of lateen's.
+    """
+    try:
+        header, offset, size = _header(path)
+        content = json.loads(header["__metadata__"][METADATA])
+        entry = header[TENSOR]
+        dtype, shape = _NUMPY[entry["dtype"]], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing", _AGAIN) from error
+    except (KeyError, ValueError, struct.error, SafetensorError) as error:
+        raise StoreError(f"{path} is not a whole shard ({error!r})", _AGAIN) from error
+    if size < offset + end:
+        raise StoreError(f"{path} is truncated: {size} of {offset + end} bytes", _AGAIN)
+    if len(content["ids"]) != shape[0]:
+        raise StoreError(f"{path} has {shape[0]} rows but {len(content['ids'])} ids", _AGAIN)
+    features = ShardFeatures(path, dtype, shape, offset + begin)
+    return ShardContent(features=features, **content)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """(header, where the data begins, file size)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        if length > size:
+            raise ValueError(f"header of {length} bytes in a file of {size}")
+        header = json.loads(file.read(length))
+    return header, _LENGTH.size + length, size

@@ -1,0 +1,179 @@
+"""Reading a finished store, a few rows at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lateen.errors import StoreError
+from lateen.features.manifest import SKIPPED, Manifest
+from lateen.features.shard import ShardContent, read_shard
+from lateen.files import file_sha256
+
+Array = np.ndarray[Any, Any]
+
+
+Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
+
+
+_AGAIN = "Remove that shard and run the same encode command again: it is made anew."
+
+
+class Store:
+    """A finished feature store. Rows stay on disk until they are asked for.
+
+    >>> store = Store.open("stores/images")        # doctest: +SKIP
+    >>> len(store), store.dim, store.ids[:2]       # doctest: +SKIP
+    >>> store[[0, 5, 2]].shape                     # doctest: +SKIP
+    torch.Size([3, 384])
+
+    Attributes:
+        path: the folder.
+        manifest: its self-description.
+        ids: the sample id of every row; in a text store an id stands once per caption.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, shards: Sequence[ShardContent]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.ids: list[str] = [i for shard in shards for i in shard.ids]
+        self._features = [shard.features for shard in shards]
+        self._ends = np.cumsum([len(shard.ids) for shard in shards])
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> Store:
+        """Open the store in ``path``.
+
+        Args:
+            path: a folder made by ``lateen encode`` or ``lateen import``.
+            verify: read every byte and compare it with the manifest's SHA-256.
+
+        Raises:
+            StoreError: no store there, an unfinished one, or a truncated, changed or missing shard.
+        """
+        folder = Path(path)
+        manifest = Manifest.read(folder)
+        shards = []
+        for shard in manifest.shards:
+            file = folder / shard.file
+            content = read_shard(file)
+            if file.stat().st_size != shard.bytes or len(content.ids) != shard.rows:
+                raise StoreError(f"{file} is not the file its manifest describes", _AGAIN)
+            if verify and file_sha256(file) != shard.sha256:
+                raise StoreError(f"{file} has changed since it was written", _AGAIN)
+            shards.append(content)
+        return cls(folder, manifest, shards)
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        return self.manifest.description.dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the features on disk."""
+        return np.dtype(self.manifest.description.dtype)
+
+    @property
+    def modality(self) -> str:
+        """``image`` or ``text``."""
+        return self.manifest.description.modality
+
+    @property
+    def name(self) -> str:
+        """The caption column of a text store, else the modality."""
+        return self.manifest.description.column or self.modality
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, rows={len(self)}, dim={self.dim}, {self.modality})"
+
+    def __getitem__(self, rows: Rows) -> torch.Tensor:
+        """Features ``[n, dim]`` (``[dim]`` for one int) as float32, in the order asked for.
+
+        Raises:
+            IndexError: a row outside the store.
+        """
+        if isinstance(rows, int | np.integer):
+            return self[[int(rows)]][0]
+        return torch.from_numpy(self.read(rows).astype(np.float32, copy=False))
+
+    def read(self, rows: Rows) -> Array:
+        """Features ``[n, dim]`` as stored (float16 or float32), in the order asked for.
+
+        Neighbouring rows are read at once, so that a block of them costs one read.
+
+        Raises:
+            IndexError: a row outside the store.
+            StoreError: a shard that has gone or been cut since the store was opened.
+        """
+        index = self._index(rows)
+        shard_of = np.searchsorted(self._ends, index, side="right")
+        found = np.unique(shard_of)
+        if len(found) == 1:
+            return self._read_shard(found[0], index)
+        out = np.empty((len(index), self.dim), self.dtype)
+        for shard in found:
+            mine = np.flatnonzero(shard_of == shard)
+            out[mine] = self._read_shard(shard, index[mine])
+        return out
+
+    def _read_shard(self, shard: int, index: Array) -> Array:
+        features = self._features[shard]
+        return features.read(index - (self._ends[shard] - features.shape[0]))
+
+    def _index(self, rows: Rows) -> Array:
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(len(self)))
+        values = np.asarray(rows)
+        if values.dtype == bool:
+            if len(values) != len(self):
+                raise IndexError(f"a mask of {len(values)} for a store of {len(self)} rows")
+            return np.flatnonzero(values)
+        index = values.astype(np.int64, copy=False)
+        index = np.where(index < 0, index + len(self), index)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"row outside a store of {len(self)} rows")
+        return index
+
+    def batches(self, size: int) -> Iterator[torch.Tensor]:
+        """All rows in order, ``size`` at a time, float32."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    @cached_property
+    def skipped(self) -> list[dict[str, Any]]:
+        """What was left out when the store was made: ``id``, ``reason``, ``source``, ``sample``."""
+        path = self.path / SKIPPED
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """Some rows of a store in an order of one's own, read from disk as they are asked for.
+
+    Attributes:
+        store: where they are.
+        rows: ``[n]`` their numbers.
+    """
+
+    store: Store
+    rows: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.store[self.rows[part]]

@@ -1,0 +1,222 @@
+"""Writing a store shard by shard, so that a killed run loses at most the shard it was in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.errors import StoreError
+from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, Description, Manifest, Shard
+from lateen.features.shard import ShardContent, describe_shard, read_shard, shard_name, write_shard
+from lateen.files import jsonl, library_versions, read_json, write_json, write_text
+
+_TORCH = {"float16": torch.float16, "float32": torch.float32}
+
+
+class StoreWriter:
+    """Writes one store; on a half-written store of the same key it goes on.
+
+    Args:
+        folder: the store.
+        description: what will be in it.
+        conditions: what can change bytes without changing what they mean (batch, device, library
+            versions). A half-written store of other conditions is begun anew.
+        overwrite: replace a store that was made differently instead of refusing.
+
+    Attributes:
+        done: input items covered by the whole shards already on disk.
+        finished: whether the store is complete and of this description.
+
+    Raises:
+        StoreError: the folder holds another store, or files that are not lateen's.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        *,
+        conditions: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.description = description
+        self._conditions = {**library_versions(), **(conditions or {})}
+        self.shards: list[Shard] = []
+        self.skipped: list[dict[str, Any]] = []
+        self.notes: dict[str, int] = {}
+        self.finished = False
+        found = _find_description(folder)
+        if found is not None and found.key != description.key:
+            if not overwrite:
+                raise _different(folder, found, description)
+            clear_store(folder)
+        self._adopt()
+        self.done = self.shards[-1].stop if self.shards else 0
+
+    def _adopt(self) -> None:
+        """Take over what an earlier run of the same description left."""
+        folder = self.folder
+        if (folder / MANIFEST).is_file():
+            manifest = Manifest.read(folder)
+            if all(_whole(folder / shard.file) for shard in manifest.shards):
+                self.shards = list(manifest.shards)
+                self.finished = True
+                return
+            (folder / MANIFEST).unlink()  # damaged since: what is whole is kept, the rest redone
+        elif not (folder / PLAN).is_file():
+            foreign = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
+            if foreign:
+                raise StoreError(
+                    f"{folder} is not empty and not a feature store (it holds {foreign[0]})",
+                    "Choose another --out.",
+                )
+        elif read_json(folder / PLAN)["conditions"] != self._conditions:
+            clear_store(folder)
+        plan = {"description": self.description.as_dict(), "conditions": self._conditions}
+        write_json(folder / PLAN, plan)
+        self._adopt_shards()
+
+    def _adopt_shards(self) -> None:
+        while True:
+            path = self.folder / shard_name(len(self.shards))
+            start = self.shards[-1].stop if self.shards else 0
+            content = _whole(path)
+            if content is None or content.start != start:
+                path.unlink(missing_ok=True)
+                return
+            self.shards.append(describe_shard(path, content))
+            self._note(content.skipped, content.notes)
+
+    def write(
+        self,
+        features: torch.Tensor,
+        ids: Sequence[str],
+        skipped: Sequence[dict[str, Any]],
+        items: int,
+        notes: dict[str, int] | None = None,
+    ) -> None:
+        """Write the next shard.
+
+        Args:
+            features: ``[rows, dim]``, any float dtype, finite.
+            ids: the sample of each row.
+            skipped: JSON-ready skips among the items covered.
+            items: how many input items this shard covers, rows and skips together.
+            notes: counts worth telling, summed over shards.
+
+        Raises:
+            StoreError: wrong dim, or values that the store's dtype cannot hold.
+        """
+        stored = self._to_dtype(features)
+        span = (self.done, self.done + items)
+        path = self.folder / shard_name(len(self.shards))
+        self.shards.append(write_shard(path, stored, ids, skipped, span, notes or {}))
+        self._note(skipped, notes or {})
+        self.done += items
+
+    def _to_dtype(self, features: torch.Tensor) -> torch.Tensor:
+        expected = self.description.dim
+        if features.ndim != 2 or features.shape[1] != expected:
+            raise StoreError(
+                f"features of shape {list(features.shape)} do not fit a store of dim {expected}",
+                "Check the encoder's dim.",
+            )
+        stored = features.to(_TORCH[self.description.dtype])
+        if not torch.isfinite(stored).all():
+            largest = features.abs().max().item()
+            raise StoreError(
+                f"values up to {largest:.3g} do not fit {self.description.dtype}",
+                "Use dtype float32 (--dtype float32).",
+            )
+        return stored
+
+    def _note(self, skipped: Sequence[dict[str, Any]], notes: dict[str, int]) -> None:
+        self.skipped.extend(skipped)
+        for name, count in notes.items():
+            self.notes[name] = self.notes.get(name, 0) + count
+
+    def finish(self, *, allow_empty: bool = False) -> None:
+        """Write ``skipped.jsonl`` and, last, the manifest that makes the store complete.
+
+        Args:
+            allow_empty: also finish a store in which nothing could be encoded.
+
+        Raises:
+            StoreError: not one item could be encoded.
+        """
+        rows = sum(shard.rows for shard in self.shards)
+        # Adopted skips have sorted keys: a resumed store must end with the same bytes.
+        write_text(self.folder / SKIPPED, jsonl([dict(sorted(s.items())) for s in self.skipped]))
+        if rows == 0 and not allow_empty:
+            first = f"; the first: {self.skipped[0]['reason']}" if self.skipped else ""
+            raise StoreError(
+                f"nothing could be encoded from {self.description.source}: "
+                f"{len(self.skipped)} items skipped{first}",
+                f"See {self.folder / SKIPPED}.",
+            )
+        manifest = Manifest(
+            self.description, rows, tuple(self.shards), len(self.skipped),
+            self.notes, library_versions(),
+        )  # fmt: skip
+        write_json(self.folder / MANIFEST, manifest.as_dict())
+        (self.folder / PLAN).unlink(missing_ok=True)
+        self.finished = True
+
+
+def _find_description(folder: Path) -> Description | None:
+    if (folder / MANIFEST).is_file():
+        return Manifest.read(folder).description
+    if (folder / PLAN).is_file():
+        return Description(**read_json(folder / PLAN)["description"])
+    return None
+
+
+def _whole(path: Path) -> ShardContent | None:
+    try:
+        return read_shard(path)
+    except StoreError:
+        return None
+
+
+def clear_store(folder: Path) -> None:
+    """Remove a store's own files and nothing else in the folder.
+
+    What makes the folder known as a store goes last, so that a killed removal can be done again.
+    """
+    for path in (*folder.glob("shard-*.safetensors"), folder / SKIPPED):
+        path.unlink(missing_ok=True)
+    for path in (folder / MANIFEST, folder / PLAN):
+        path.unlink(missing_ok=True)
+
+
+def _different(folder: Path, found: Description, wanted: Description) -> StoreError:
+    """The refusal to mix two descriptions in one folder, naming what differs."""
+    there, now = found.as_dict(), wanted.as_dict()
+    names = [
+        f"encoder.{name}"
+        for name in now["encoder"]
+        if name not in ("id", "load") and now["encoder"][name] != there["encoder"].get(name)
+    ]
+    names += [
+        n for n in now if n not in ("encoder", "encoder_key", "source") and now[n] != there[n]
+    ]
+    shown = "; ".join(_difference(name, there, now) for name in names[:3])
+    return StoreError(
+        f"{folder} holds features made differently ({shown})",
+        "Choose another --out, or pass --overwrite to replace them.",
+    )
+
+
+def _difference(name: str, there: dict[str, Any], now: dict[str, Any]) -> str:
+    for part in name.split("."):
+        there, now = there.get(part, "nothing"), now[part]
+    return f"{name}: {_short(there)} there, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:12] + "…"

@@ -1,0 +1,5 @@
+"""Finding photographs by a sentence."""
+
+from lateen.indexing.photographs import search
+
+__all__ = ["search"]

@@ -1,0 +1,357 @@
+"""Which images and captions each step sees, and their features, read ahead.
+
+Batches are a pure function of seed and step: nothing random is kept between steps, so that a
+resumed run needs no generator state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lateen.features import Pairs, Store
+from lateen.progress import log
+from lateen.training.ranks import ALONE, Ranks
+
+_GROUP = 256  # rows whose noise is drawn together
+
+
+IN_MEMORY = 256 * 2**20  # bytes of features; up to this they are held in memory
+_READ = 2**20  # bytes; smaller reads fall behind a disk's sequential rate
+_BLOCKS = 64  # to a batch at least, so that few of an image's companions are its neighbours
+Array = np.ndarray[Any, Any]
+_AHEAD = 1  # parts; each may be a whole batch
+
+
+@dataclass(frozen=True)
+class Place:
+    """The rows ``first`` to ``first + rows`` of a step's batch.
+
+    Attributes:
+        seed: of the training.
+        step: from 0.
+        first: position of the first row in the whole batch, that of all processes.
+        rows: how many.
+        columns: how many texts each of these rows stands for, one block below the other.
+        side: 0 for images, 1 for texts.
+        ranks: the processes that share the batch.
+    """
+
+    seed: int
+    step: int
+    first: int
+    rows: int
+    columns: int = 1
+    side: int = 0
+    ranks: Ranks = ALONE
+
+    def texts(self, columns: int) -> Place:
+        """The same rows on the text side."""
+        return replace(self, columns=columns, side=1)
+
+    def noise(self, layer: int, width: int, device: torch.device) -> Tensor:
+        """Random bytes ``[columns · rows, width]``, the same whatever else is drawn and however the
+        batch is divided.
+
+        Args:
+            layer: different layers, different bytes.
+            width: bytes per row.
+            device: CPU and CUDA draw different bytes.
+        """
+        begin, end = self.first // _GROUP, -(-(self.first + self.rows) // _GROUP)
+        skip = self.first - begin * _GROUP
+        blocks = []
+        for column in range(self.columns):
+            groups = [self._group((layer, column, g), width, device) for g in range(begin, end)]
+            blocks.append(torch.cat(groups)[skip : skip + self.rows])
+        return torch.cat(blocks)
+
+    def _group(self, key: tuple[int, ...], width: int, device: torch.device) -> Tensor:
+        entropy = [self.seed, Stream.DROPOUT, self.step, self.side, *key]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        generator = torch.Generator(device).manual_seed(seed)
+        # Eight bytes at a draw: on a CPU that is ten times as fast as drawing each.
+        words = torch.empty(-(-_GROUP * width // 8), dtype=torch.int64, device=device)
+        words.random_(-(2**63), None, generator=generator)
+        return words.view(torch.uint8)[: _GROUP * width].view(_GROUP, width)
+
+
+class Stream(IntEnum):
+    """What random numbers are drawn for; each has a sequence of its own."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    CAPTIONS = 2
+    DROPOUT = 3
+
+
+def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
+    """A NumPy generator for one epoch, column or step of a stream."""
+    return np.random.default_rng([seed, stream, index])
+
+
+@contextlib.contextmanager
+def seeded(
+    seed: int, stream: Stream, index: int = 0, *, device: torch.device | None = None
+) -> Iterator[None]:
+    """Seed torch's own generators (CPU and ``device``) for the block, and restore them after it."""
+    value = int(generator(seed, stream, index).integers(2**63))
+    on_cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_cuda else []):
+        torch.default_generator.manual_seed(value)
+        if on_cuda:
+            torch.cuda.manual_seed(value)
+        yield
+
+
+@dataclass(frozen=True)
+class Part:
+    """What this process reads at a time: its share of a step's batch, or a micro-batch of it.
+
+    Attributes:
+        samples: positions ``[n]`` of the images.
+        picks: (column, which caption of each image ``[n]``) of every text tensor.
+        place: of these rows in the whole batch.
+    """
+
+    samples: Array
+    picks: list[tuple[int, Array]]
+    place: Place
+
+
+class BatchPlan:
+    """The batches of a whole training run, by step.
+
+    An epoch sees every image once, in an order of its own. It is split into
+    ``ceil(images / batch)`` batches whose sizes differ by one at most: none is larger than asked,
+    none smaller than half of it, and no image is left out.
+
+    The order is random by blocks of neighbours in the store, cut anew in every epoch; blocks of
+    one give every order the same chance. Neighbours of one block meet in one batch, and so are
+    each other's negatives: the smaller the blocks, the less the order of the store matters.
+
+    The captions of an image are taken in turn from a random start, so that over consecutive epochs
+    each is used once before any is used again. With several per step they are distinct as far as
+    the image has that many.
+
+    Args:
+        pairs: the training data.
+        batch: images per step at most, over all processes; the whole data where it has fewer.
+        epochs: passes over the images.
+        captions_per_image: captions drawn per image, column and step.
+        seed: another seed, another order.
+        block: neighbours kept together; by default 1 for data that is held in memory, else as many
+            as make a read of 1 MiB, but at most a 64th of a batch.
+        micro_batch: images of a part at most; by default a process's whole share of a batch.
+        ranks: the processes that share the batches.
+
+    Attributes:
+        steps_per_epoch: batches of one epoch.
+        steps: batches of all epochs.
+        block: neighbours kept together.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        *,
+        batch: int,
+        epochs: int,
+        captions_per_image: int,
+        seed: int,
+        block: int | None = None,
+        micro_batch: int | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if batch > len(pairs):
+            log.info("batch %d is more than the data: each step sees all %d images",
+                        batch, len(pairs))  # fmt: skip
+        self.steps_per_epoch = math.ceil(len(pairs) / batch)
+        self.steps = epochs * self.steps_per_epoch
+        self.block = block or default_block(pairs, batch)
+        self._pairs = pairs
+        self._captions = captions_per_image
+        self._seed = seed
+        self._micro = micro_batch
+        self._ranks = ranks
+        self._counts = [texts.counts for texts in pairs.texts]
+        self._starts = [
+            generator(seed, Stream.CAPTIONS, column).integers(0, counts)
+            for column, counts in enumerate(self._counts)
+        ]
+        self._order_of = -1, np.empty(0, np.int64)
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that a step, from 0, belongs to."""
+        return step // self.steps_per_epoch
+
+    def samples(self, step: int) -> Array:
+        """Positions ``[B]`` of the images of a step, from 0, of all processes."""
+        parts = np.array_split(self._order(self.epoch(step)), self.steps_per_epoch)
+        return parts[step % self.steps_per_epoch]
+
+    def parts(self, step: int) -> list[Part]:
+        """What this process reads of a step, from 0; empty if its share of the batch is."""
+        samples = self.samples(step)
+        return [self._part(step, samples, rows) for rows in self._divided(len(samples))]
+
+    def count(self, step: int) -> int:
+        """How many :meth:`parts` a step, from 0, has."""
+        return len(self._divided(len(self.samples(step))))
+
+    def _divided(self, batch: int) -> list[slice]:
+        """This process's share of a batch's rows, by micro-batch."""
+        share = self._ranks.share(batch)
+        size = self._micro or batch
+        return [
+            slice(first, min(first + size, share.stop))
+            for first in range(share.start, share.stop, size)
+        ]
+
+    def _part(self, step: int, samples: Array, rows: slice) -> Part:
+        mine = samples[rows]
+        first = self.epoch(step) * self._captions
+        picks = [
+            (column, (starts[mine] + turn) % counts[mine])
+            for column, (starts, counts) in enumerate(zip(self._starts, self._counts, strict=True))
+            for turn in range(first, first + self._captions)
+        ]
+        place = Place(self._seed, step, rows.start, len(mine), ranks=self._ranks)
+        return Part(mine, picks, place)
+
+    def _order(self, epoch: int) -> Array:
+        if self._order_of[0] != epoch:
+            random = generator(self._seed, Stream.ORDER, epoch)
+            self._order_of = epoch, shuffled(len(self._pairs), self.block, random)
+        return self._order_of[1]
+
+
+def shuffled(count: int, block: int, random: np.random.Generator) -> Array:
+    """``0 … count - 1`` in random order by blocks of neighbours.
+
+    The first block is shorter by a random number, so that blocks begin elsewhere in every order.
+
+    Args:
+        count: of positions.
+        block: neighbours that stay together.
+        random: where the order comes from.
+    """
+    if block == 1:
+        return random.permutation(count)
+    first = int(random.integers(1, block + 1))
+    starts = np.concatenate([[0], np.arange(first, count, block)])
+    starts = starts[starts < count]
+    lengths = np.diff(starts, append=count)
+    order = random.permutation(len(starts))
+    before = np.cumsum(lengths[order]) - lengths[order]
+    positions: Array = np.arange(count) + np.repeat(starts[order] - before, lengths[order])
+    return positions
+
+
+def feature_bytes(pairs: Pairs) -> int:
+    """Size of all features that training on ``pairs`` reads."""
+    return sum(len(rows) * store.dim * store.dtype.itemsize for store, rows in pairs.sources)
+
+
+def default_block(pairs: Pairs, batch: int) -> int:
+    """Neighbours to read together: a function of data and batch alone, so that results are too."""
+    if feature_bytes(pairs) <= IN_MEMORY:
+        return 1
+    of_a_read = _READ // (pairs.image.dim * pairs.image.dtype.itemsize)
+    return max(1, min(of_a_read, batch // _BLOCKS))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features of one part of a step.
+
+    Attributes:
+        image: ``[n, image dim]``, in the dtype on disk.
+        texts: tensors ``[n, text dim]``; row i of each describes image i.
+        place: of these rows in the whole batch.
+    """
+
+    image: Tensor
+    texts: list[Tensor]
+    place: Place
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        if device.type == "cpu":
+            return self
+        image, *texts = (t.to(device, non_blocking=True) for t in [self.image, *self.texts])
+        return Batch(image, texts, self.place)
+
+
+class Loader:
+    """Reads parts of batches, ahead of time where the features lie on disk.
+
+    Data of up to 256 MiB is read once and held. Beyond that, memory does not depend on the size of
+    the stores: what is held are the parts in flight.
+
+    Args:
+        pairs: the training data.
+    """
+
+    def __init__(self, pairs: Pairs) -> None:
+        self._pairs = pairs
+        self._held: list[Tensor] | None = None
+        if feature_bytes(pairs) <= IN_MEMORY:
+            self._held = [_read(store, rows) for store, rows in pairs.sources]
+
+    def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
+        """The features of ``parts``, in their order.
+
+        The stores of a part are read at the same time, which keeps a disk busy. An error of a read
+        is raised where its batch would have come. Close the iterator to stop reading ahead.
+        """
+        if self._held is not None:
+            yield from (self._gather(part, self._held) for part in parts)
+            return
+        with ThreadPoolExecutor(1 + len(self._pairs.texts), "lateen-loader") as readers:
+            ahead: deque[tuple[Part, list[Future[Tensor]]]] = deque()
+            try:
+                for part in parts:
+                    wanted = self._wanted(part)
+                    ahead.append((part, [readers.submit(_read, *one) for one in wanted]))
+                    if len(ahead) > _AHEAD:
+                        yield _batch(*ahead.popleft())
+                while ahead:
+                    yield _batch(*ahead.popleft())
+            finally:
+                readers.shutdown(wait=True, cancel_futures=True)
+
+    def _gather(self, part: Part, held: list[Tensor]) -> Batch:
+        image, *columns = held
+        texts = [columns[column][torch.from_numpy(at)] for column, at in self._captions(part)]
+        return Batch(image[torch.from_numpy(part.samples)], texts, part.place)
+
+    def _wanted(self, part: Part) -> list[tuple[Store, Array]]:
+        """(store, rows of it) of the image tensor and of every text tensor."""
+        (image, image_rows), *columns = self._pairs.sources
+        texts = [(columns[c][0], columns[c][1][at]) for c, at in self._captions(part)]
+        return [(image, image_rows[part.samples]), *texts]
+
+    def _captions(self, part: Part) -> list[tuple[int, Array]]:
+        """(column, places among its captions) of every text tensor."""
+        columns = self._pairs.texts
+        return [(c, columns[c].places(part.samples, pick)) for c, pick in part.picks]
+
+
+def _batch(part: Part, reads: list[Future[Tensor]]) -> Batch:
+    image, *texts = (read.result() for read in reads)
+    return Batch(image, texts, part.place)
+
+
+def _read(store: Store, rows: Array) -> Tensor:
+    return torch.from_numpy(store.read(rows))

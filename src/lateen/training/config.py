@@ -1,0 +1,150 @@
+"""How heads look and how they are trained: the sections ``head`` and ``train``, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lateen.config import Section
+from lateen.device import Precision
+
+HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
+
+
+Preset = Literal["small", "sail", "probe", "probe-small", "linear-infonce", "sharelock", "lit"]
+_LION_AT_SCALE = {
+    "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
+    "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
+}  # fmt: skip
+_SAIL_LOSS = {"loss": "sigmoid", "normalization": "batch_squared", "positives": "sum"}
+# METHODS §1.4 and §1.7. `small` is what `lateen run` uses where nothing else is said. sharelock's
+# values are those of its authors' configuration, for some 560,000 pairs.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "small": {},
+    "sail": {
+        "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
+        "train": {**_LION_AT_SCALE, **_SAIL_LOSS, "weight_decay": 1e-4, "micro_batch": 1024},
+    },
+    "probe": {
+        "head": {"name": "linear", "dim": 2048, "dropout": 0.0},
+        "train": {**_LION_AT_SCALE, **_SAIL_LOSS, "weight_decay": 1e-7},
+    },
+    # The heads and loss of `probe` with steps for thousands of pairs: a second or two for
+    # 6,000 images, within a point or two of R@10 of four times as many epochs.
+    "probe-small": {
+        "head": {"name": "linear", "dim": 256, "dropout": 0.3, "text_dropout": 0.1},
+        "train": {
+            "cca": 0.0, "lr": 5e-3, "batch": 512, "epochs": 15, "validations": 1, "checkpoints": 1,
+        },
+    },
+    "linear-infonce": {
+        "head": {"name": "linear", "dim": 1024, "dropout": 0.0},
+        "train": {**_LION_AT_SCALE, "loss": "infonce", "weight_decay": 1e-4},
+    },
+    "sharelock": {
+        "head": {"name": "sharelock", "dropout": 0.0},
+        "train": {
+            "loss": "infonce", "optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4,
+            "betas": (0.9, 0.999), "batch": 16384, "epochs": 145, "warmup": 0.03, "clip_norm": 1.0,
+            "precision": "auto",
+        },
+    },
+    # LiT's method (locked image side, softmax loss) at the size of a small machine.
+    "lit": {
+        "text": {"train": True},
+        "head": {"name": "linear", "vision": "identity", "dropout": 0.5},
+        "train": {
+            "loss": "infonce", "optimizer": "adamw", "lr": 3e-3, "tower_lr": 5e-5, "batch": 256,
+            "micro_batch": 128, "epochs": 8, "init_scale": 50.0, "validations": 4, "checkpoints": 4,
+        },
+    },
+}  # fmt: skip
+
+
+class HeadSection(Section):
+    """The alignment heads, one per modality (METHODS §1.2)."""
+
+    name: HeadName = Field("linear", description="shape of both heads")
+    vision: HeadName | None = Field(
+        None, description="of the image head, where it is another (identity with sharelock)"
+    )
+    dim: int | None = Field(
+        None, gt=0, description="length of the shared embedding (512, or what identity keeps)"
+    )
+    width: int | None = Field(
+        None, gt=0, description="hidden / input width (mlp 4, glu 8; sharelock is 4096 wide)"
+    )
+    depth: int = Field(1, gt=0, description="how many such blocks, without residuals")
+    dropout: float = Field(
+        0.7, ge=0, lt=1, description="share of the normalised image features set to 0 in training"
+    )
+    text_dropout: float = Field(
+        0.2, ge=0, lt=1, description="of the text features (like dropout, where that is given)"
+    )
+
+    @property
+    def image_name(self) -> HeadName:
+        """The kind of the image head."""
+        return self.vision or ("identity" if self.name == "sharelock" else self.name)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_dropout_for_both(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "dropout" in values and "text_dropout" not in values:
+            return {**values, "text_dropout": values["dropout"]}
+        return values
+
+    @model_validator(mode="after")
+    def _one_linear_map(self) -> HeadSection:
+        if self.depth > 1 and not {self.name, self.image_name} <= {"mlp", "glu", "identity"}:
+            raise ValueError("only mlp and glu can be stacked: use depth 1")
+        return self
+
+
+class TrainSection(Section):
+    """How the heads are trained (METHODS §1.3, §1.4)."""
+
+    loss: Literal["sigmoid", "infonce"] = Field("sigmoid", description="contrastive loss")
+    normalization: Literal["batch", "batch_squared"] = Field(
+        "batch", description="sigmoid loss over B (SigLIP) or B² (SAIL)"
+    )
+    positives: Literal["sum", "mean"] = Field("sum", description="over caption columns")
+    captions_per_image: int = Field(
+        1, gt=0, description="captions of each column drawn per image and step, each a positive"
+    )
+    optimizer: Literal["adamw", "lion"] = Field("adamw", description="optimiser")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
+    tower_lr: float = Field(
+        5e-5, gt=0, description="peak learning rate of a text encoder that is trained (text.train)"
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="not on biases, norms, scale and bias")
+    betas: tuple[float, float] | None = Field(None, description="(0.9, 0.99 lion; 0.9, 0.95 adamw)")
+    batch: int = Field(512, gt=1, description="images per step at most; an epoch is split evenly")
+    epochs: int = Field(60, ge=0, description="passes over the images; 0 for train.cca alone")
+    cca: float | None = Field(
+        None, ge=0, description="weight of closed-form canonical directions put beside the trained "
+        "ones, as further dims of linear heads (0.8 with linear heads on up to 4096 values, else 0)"
+    )  # fmt: skip
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with rising rate")
+    clip_norm: float | None = Field(1.0, gt=0, description="gradient norm limit, null for none")
+    init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
+    init_bias: float = Field(-10.0, description="b at the start")
+    chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
+    micro_batch: int | None = Field(
+        None, gt=0, description="images in memory at a time; the step stays that of the whole "
+        "batch, for another forward pass (without it, the whole batch)"
+    )  # fmt: skip
+    block: int | None = Field(
+        None, gt=0, description="neighbouring images read and shuffled together (1 up to 256 MiB "
+        "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
+        "64th of a batch)"
+    )  # fmt: skip
+    precision: Precision = Field("auto", description="of the matrix products in training")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="run the heads through torch.compile; auto = on a GPU"
+    )
+    validations: int = Field(10, ge=1, description="validation retrievals during training")
+    checkpoints: int = Field(10, ge=1, description="checkpoints during training")
+    seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")

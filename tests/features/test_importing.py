@@ -1,0 +1,113 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lateen.errors import StoreError, UsageError
+from lateen.features import import_features
+
+VALUES = np.arange(12, dtype=np.float32).reshape(4, 3)
+IDS = ["a", "b", "c", "d"]
+
+
+def test_npy_with_an_id_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    (tmp_path / "ids.txt").write_text("a\nb\nc\nd\n")
+    store = import_features(
+        tmp_path / "f.npy", tmp_path / "s", ids=tmp_path / "ids.txt", modality="image", encoder="e"
+    )
+    assert store.ids == IDS
+    np.testing.assert_array_equal(store[:].numpy(), VALUES)
+
+
+def test_torch_file_with_features_and_ids(tmp_path: Path) -> None:
+    torch.save({"features": torch.from_numpy(VALUES), "ids": IDS}, tmp_path / "f.pt")
+    store = import_features(tmp_path / "f.pt", tmp_path / "s", modality="text", encoder="e")
+    assert store.name == "caption"
+    np.testing.assert_array_equal(store[:].numpy(), VALUES)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    table = pa.table({"id": IDS, "embedding": VALUES.tolist()})
+    pq.write_table(table, tmp_path / "f.parquet")
+    store = import_features(tmp_path / "f.parquet", tmp_path / "s", modality="image", encoder="e")
+    assert store.ids == IDS
+    np.testing.assert_array_equal(store[:].numpy(), VALUES)
+
+
+def test_parquet_as_polars_writes_it(tmp_path: Path) -> None:
+    column = pa.array(VALUES.tolist(), pa.large_list(pa.float32()))
+    pq.write_table(pa.table({"id": IDS, "embedding": column}), tmp_path / "f.parquet")
+    store = import_features(tmp_path / "f.parquet", tmp_path / "s", modality="image", encoder="e")
+    np.testing.assert_array_equal(store[:].numpy(), VALUES)
+    ragged = pa.table({"id": IDS, "embedding": [[1.0], [1.0, 2.0], None, [1.0]]})
+    pq.write_table(ragged, tmp_path / "r.parquet")
+    with pytest.raises(StoreError, match="different lengths"):
+        import_features(tmp_path / "r.parquet", tmp_path / "t", modality="image", encoder="e")
+
+
+def test_rows_with_nan_are_left_out_and_recorded(tmp_path: Path) -> None:
+    bad = VALUES.copy()
+    bad[1, 2] = np.nan
+    bad[3, 0] = np.inf
+    np.save(tmp_path / "f.npy", bad)
+    store = import_features(
+        tmp_path / "f.npy", tmp_path / "s", ids=IDS, modality="image", encoder="e"
+    )
+    assert store.ids == ["a", "c"]
+    assert [(s["id"], s["source"]) for s in store.skipped] == [("b", "row 1"), ("d", "row 3")]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("/tmp/lateen-was-here"),))  # type: ignore[return-value]
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    with (tmp_path / "f.pt").open("wb") as file:
+        pickle.dump(Evil(), file)
+    with pytest.raises(StoreError, match="never unpickles"):
+        import_features(tmp_path / "f.pt", tmp_path / "s", ids=IDS, modality="image", encoder="e")
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(StoreError, match="not a plain NumPy array"):
+        import_features(tmp_path / "o.npy", tmp_path / "s", ids=IDS, modality="image", encoder="e")
+
+
+def test_ids_are_checked(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    (tmp_path / "latin.txt").write_bytes("a\nb\ncaf\xe9\nd".encode("latin-1"))
+    cases = [
+        (["a", "b", "a", "c"], "'a' stands twice, in rows 0 and 2"),
+        (["a", " ", "b", "c"], "row 1 is empty"),
+        (tmp_path / "latin.txt", "not UTF-8"),
+    ]
+    for ids, message in cases:
+        with pytest.raises(StoreError, match=message):
+            import_features(
+                tmp_path / "f.npy", tmp_path / "s", ids=ids, modality="image", encoder="e"
+            )
+
+
+def test_wrong_input_says_what_and_what_to_do(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    np.save(tmp_path / "flat.npy", VALUES[0])
+    np.save(tmp_path / "ints.npy", VALUES.astype(int))
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
+    cases = [
+        ("f.npy", None, UsageError, "Give --ids"),
+        ("f.npy", IDS[:2], StoreError, "4 rows but there are 2 ids"),
+        ("flat.npy", IDS, StoreError, r"\[rows, dim\]"),
+        ("ints.npy", IDS, StoreError, "floats"),
+        ("broken.npy", IDS, StoreError, "not a plain NumPy array"),
+        ("absent.npy", IDS, StoreError, "no file"),
+        ("f.csv", IDS, UsageError, "unknown suffix"),
+    ]
+    for name, ids, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            import_features(
+                tmp_path / name, tmp_path / "s", ids=ids, modality="image", encoder="e"
+            )  # fmt: skip

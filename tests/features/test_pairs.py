@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lateen.errors import DataError, PairingError
+from lateen.features import Description, Store, StoreWriter, pair
+from lateen.features.pairs import split_position
+
+
+def make(
+    folder: Path, ids: list[str], modality: str = "image", skipped: tuple[str, ...] = ()
+) -> Store:
+    """A store whose row i is [i, i]."""
+    description = Description(
+        modality=modality, dim=2, encoder={"id": "e"}, encoder_key="k", source="s",  # type: ignore[arg-type]
+        fingerprint=folder.name, column="caption" if modality == "text" else None, dtype="float32",
+    )  # fmt: skip
+    writer = StoreWriter(folder, description)
+    rows = torch.arange(float(len(ids)))[:, None].expand(-1, 2)
+    skips = [{"id": i, "reason": "bad", "source": i, "sample": True} for i in skipped]
+    writer.write(rows, ids, skips, len(ids) + len(skips))
+    writer.finish()
+    return Store.open(folder)
+
+
+def test_captions_follow_their_image_whatever_the_order(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a", "b", "c"])
+    texts = make(tmp_path / "t", ["c", "a", "b", "a", "c"], "text")
+    pairs = pair(images, texts)
+    assert pairs.ids == ["a", "b", "c"]
+    assert pairs.texts[0].counts.tolist() == [2, 1, 2]
+    features, owner = pairs.all_texts()
+    assert features[:, 0].tolist() == [1, 3, 2, 0, 4]
+    assert owner.tolist() == [0, 0, 1, 2, 2]
+    second = pairs.text_features(0, np.array([0, 2]), np.array([1, 1]))
+    assert second[:, 0].tolist() == [3, 4]
+    assert pairs.image_features(np.array([2, 0]))[:, 0].tolist() == [2, 0]
+
+
+def test_differing_ids_are_named(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a", "b", "lonely.jpg"])
+    texts = make(tmp_path / "t", ["a", "b", "ghost.jpg"], "text")
+    with pytest.raises(PairingError, match=r"lonely\.jpg.*ghost\.jpg.*missing='drop'"):
+        pair(images, texts)
+    pairs = pair(images, texts, missing="drop")
+    assert pairs.ids == ["a", "b"]
+    assert pairs.dropped == 2
+
+
+def test_recorded_skips_explain_a_difference(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a", "c"], skipped=("b",))
+    texts = make(tmp_path / "t", ["a", "b", "c"], "text")
+    assert pair(images, texts).ids == ["a", "c"]
+
+
+def test_every_column_must_have_a_caption(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a", "b"])
+    short = make(tmp_path / "s", ["a", "b"], "text")
+    long = make(tmp_path / "l", ["b"], "text", skipped=("a",))
+    pairs = pair(images, short, long)
+    assert pairs.ids == ["b"]
+    assert len(pairs.texts) == 2
+    assert pairs.text_features(0, np.array([0]), np.array([0]))[0, 0] == 1
+
+
+def test_duplicate_image_ids_and_mixed_up_stores_are_refused(tmp_path: Path) -> None:
+    twice = make(tmp_path / "i", ["a", "a"])
+    texts = make(tmp_path / "t", ["a"], "text")
+    with pytest.raises(PairingError, match="twice"):
+        pair(twice, texts)
+    with pytest.raises(PairingError, match="holds text features where image"):
+        pair(texts, texts)
+    with pytest.raises(PairingError, match="no text store"):
+        pair(make(tmp_path / "j", ["a"]))
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a.jpg"])
+    texts = make(tmp_path / "t", ["a"], "text")
+    with pytest.raises(PairingError, match=r"share no id.*'a\.jpg' against 'a'"):
+        pair(images, texts, missing="drop")
+
+
+def test_a_holdout_goes_by_id_and_keeps_captions_together(tmp_path: Path) -> None:
+    ids = [f"id{i}" for i in range(40)]
+    pairs = pair(make(tmp_path / "i", ids), make(tmp_path / "t", ids + ids, "text"))
+    rest, held = pairs.holdout(0.25, seed=3)
+    assert len(held) == 10
+    assert sorted(rest.ids + held.ids) == sorted(ids)
+    shuffled = pair(make(tmp_path / "i2", ids[::-1]), make(tmp_path / "t2", ids, "text"))
+    assert set(shuffled.holdout(0.25, seed=3)[1].ids) == set(held.ids)
+    assert set(pairs.holdout(0.25, seed=4)[1].ids) != set(held.ids)
+    _, owner = held.all_texts()
+    assert owner.tolist() == [i for i in range(10) for _ in range(2)]
+
+
+def test_the_key_changes_with_content_and_order(tmp_path: Path) -> None:
+    pairs = pair(make(tmp_path / "i", ["a", "b"]), make(tmp_path / "t", ["a", "b"], "text"))
+    assert pairs.key != pairs.take(np.array([1, 0])).key
+    assert pairs.key == pairs.take(np.array([0, 1])).key
+
+
+def test_captions_are_chosen_by_position(tmp_path: Path) -> None:
+    texts = make(tmp_path / "t", ["b", "a", "b", "a", "b"], "text")
+    pairs = pair(make(tmp_path / "i", ["a", "b"]), texts)
+    both = pairs.with_captions("caption#1", "caption#0", "caption")
+    assert [column.name for column in both.texts] == ["caption#1", "caption#0", "caption"]
+    assert [column.rows.tolist() for column in both.texts] == [[3, 2], [1, 0], [1, 3, 0, 2, 4]]
+    assert [column.counts.tolist() for column in both.texts] == [[1, 1], [1, 1], [2, 3]]
+    features, owner = both.all_texts(0)
+    assert features[:, 0].tolist() == [3, 2]
+    assert owner.tolist() == [0, 1]
+    reordered = both.take(np.array([1, 0]))
+    assert reordered.texts[0].rows.tolist() == [2, 3]
+    assert reordered.texts[0].name == "caption#1"
+
+
+def test_the_key_changes_with_the_chosen_captions(tmp_path: Path) -> None:
+    ids = ["a", "b", "a", "b"]
+    pairs = pair(make(tmp_path / "i", ["a", "b"]), make(tmp_path / "t", ids, "text"))
+    choices = [("caption",), ("caption#0",), ("caption#1",), ("caption#0", "caption#1")]
+    assert len({pairs.with_captions(*names).key for names in choices}) == 4
+    assert pairs.with_captions("caption").key == pairs.key
+
+
+def test_a_position_that_an_image_does_not_have_names_that_image(tmp_path: Path) -> None:
+    pairs = pair(
+        make(tmp_path / "i", ["a", "poor.jpg"]),
+        make(tmp_path / "t", ["a", "a", "poor.jpg"], "text"),
+    )
+    assert pairs.with_captions("caption#0").texts[0].rows.tolist() == [0, 2]
+    with pytest.raises(DataError, match=r"caption#1 needs 2 captions.*'poor\.jpg' has 1.*1 images"):
+        pairs.with_captions("caption#1")
+    with pytest.raises(DataError, match=r"no caption column 'captoin'.*'caption'"):
+        pairs.with_captions("captoin#0")
+
+
+def test_only_a_number_after_the_mark_is_a_position() -> None:
+    assert split_position("caption#12") == ("caption", 12)
+    assert split_position("a#b#0") == ("a#b", 0)
+    for name in ("caption", "caption#", "caption#-1", "caption#x", "#"):
+        assert split_position(name) == (name, None)
