@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lateen.errors import DataError
-from lateen.metrics.multilabel import multilabel
+from lateen.metrics.classification import multilabel
 
 
 def test_by_hand():

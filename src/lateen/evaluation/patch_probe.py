@@ -26,7 +26,7 @@ from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
 from lateen.evaluation.segmentation import resize_short_side
-from lateen.metrics.multilabel import multilabel
+from lateen.metrics.classification import multilabel
 from lateen.model import AlignedModel
 from lateen.progress import bar
 

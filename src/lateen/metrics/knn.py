@@ -67,12 +67,12 @@ def knn_accuracy(
         cosines, indices = top_similar(test, train, max(ks), chunk)
     hits = dict.fromkeys(ks, 0)
     for start in range(0, len(right), chunk):
-        mine = slice(start, start + chunk)
+        part = slice(start, start + chunk)
         # Relative to the nearest row's vote, which no temperature makes infinite.
-        weights = ((cosines[mine] - cosines[mine, :1]) / temperature).exp()
-        classes = train_labels[indices[mine]]
+        weights = ((cosines[part] - cosines[part, :1]) / temperature).exp()
+        classes = train_labels[indices[part]]
         for k in hits:
-            hits[k] += int((_elected(weights[:, :k], classes[:, :k]) == right[mine]).sum())
+            hits[k] += int((_elected(weights[:, :k], classes[:, :k]) == right[part]).sum())
     return {k: 100 * count / len(right) for k, count in hits.items()}
 
 
