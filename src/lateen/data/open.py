@@ -9,8 +9,9 @@ from pathlib import Path
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset, is_hub_name, is_saved_dataset
+from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import Dataset, refuse_split
-from lateen.data.tables import TABLE_SUFFIXES, Table
+from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lateen.data.tables import read_utf8
+from lateen.data.rows import read_utf8
 from lateen.errors import UsageError
 
 TEMPLATES = (

@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lateen.data.captions import GatheredDataset
+from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
-from lateen.data.samples import ImageSource, Skip, TarImage, sample_id
+from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
 
@@ -159,7 +159,7 @@ def _expand(pattern: str) -> list[str]:
     return [path for number in numbers for path in _expand(f"{before}{number}{after}")]
 
 
-class WebDataset(GatheredDataset):
+class WebDataset(CaptionDataset):
     """Samples in tar shards; the id is the name that a sample's files share, without type.
 
     Images are ``.jpg``, ``.jpeg``, ``.png`` or ``.webp``. Caption columns are ``caption`` for
@@ -176,27 +176,37 @@ class WebDataset(GatheredDataset):
     """
 
     def __init__(self, source: Path | str, *, captions: Sequence[str] = ()) -> None:
-        self._shards = find_shards(source)
-        groups = [group for shard in self._shards for group in read_groups(shard)]
+        shards = find_shards(source)
+        groups = [group for shard in shards for group in read_groups(shard)]
         texts = [_texts(group, captions) for group in groups]
-        columns = captions or sorted({name for found in texts for name in found})
-        super().__init__(str(source), columns, merge=False)
-        for group, found in zip(groups, texts, strict=True):
+        columns = captions or sorted({name for cells in texts for name in cells})
+        super().__init__(str(source), columns, _ShardImages(shards), merge=False)
+        for group, cells in zip(groups, texts, strict=True):
             if group.key:
-                self._add(group.key, group.image, found, str(group.shard), group.fault)
+                self.add(group.key, group.image, cells, str(group.shard), group.fault)
             else:
-                self._skip(Skip(group.shard.name, group.fault, str(group.shard)))
-        absent = [name for name in captions if not any(name in found for found in texts)]
+                self.skip(Skip(group.shard.name, group.fault, str(group.shard)))
+        absent = [name for name in captions if not any(name in cells for cells in texts)]
         if absent:
             known = {name for group in groups for name in _all_texts(group)}
             raise DataError(
                 f"{source} has no captions {absent[0]!r}", choices(absent[0], sorted(known))
             )
 
-    def _images(self, refs: Iterable[TarImage]) -> Iterator[ImageSource]:
+
+class _ShardImages:
+    """The images in shards; each is its own reference."""
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._shards = shards
+
+    def sources(self, refs: Iterable[TarImage]) -> Iterator[TarImage]:
+        """The images themselves."""
         return iter(refs)
 
-    def _contents(self) -> Iterable[str]:
+    def hashes(self, refs: Iterable[TarImage]) -> list[str]:
+        """Of the shards."""
+        del refs
         return file_hashes(self._shards)
 
 

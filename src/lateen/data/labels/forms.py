@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import is_hub_name, is_saved_dataset
-from lateen.data.labels.hub import fetch_shards, open_rows
+from lateen.data.labels.hub import fetch_shards, open_labelled_rows
 from lateen.data.samples import Dataset, Sample, choose_split, is_unicode, refuse_split, sample_id
 from lateen.data.webdataset import WebDataset, find_shards
 from lateen.errors import DataError
@@ -190,7 +190,7 @@ def _on_hub(name: str, split: str | None, preferred: Sequence[str], column: str 
 
 
 def _rows(source: str, split: str | None, preferred: Sequence[str], column: str | None) -> Found:
-    rows = open_rows(
+    rows = open_labelled_rows(
         source, column, lambda parts: choose_split(parts, split, source, preferred),
     )  # fmt: skip
     if not rows.splits:

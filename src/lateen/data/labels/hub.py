@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.data.captions import GatheredDataset
-from lateen.data.fingerprint import file_hashes
-from lateen.data.hub import RowImage, is_saved_dataset, outside_files, undecoded
-from lateen.data.samples import ImageSource
+from lateen.data.captions import CaptionDataset
+from lateen.data.hub import HubImages, HubRows, load_splits, unreachable
 from lateen.data.tables import find_image_column
 from lateen.errors import DataError, choices
 
 Choose = Callable[[Sequence[str]], str]
 
-
 _LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "target", "variant")
 
 
-_ROWS = 4096
-
-
-class LabelledRows(GatheredDataset):
+class LabelledRows(CaptionDataset):
     """Rows of a ``datasets.Dataset`` with an image and a label; the id is the row's number.
 
     Attributes:
@@ -34,31 +28,23 @@ class LabelledRows(GatheredDataset):
     """
 
     def __init__(
-        self, name: str, rows: Any, column: str | None, split: str | None, splits: tuple[str, ...]
-    ) -> None:
-        super().__init__(name, (), merge=False)
+        self, name: str, content: Any, column: str | None, split: str | None,
+        splits: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        rows = HubRows(name, content)
+        super().__init__(name, (), HubImages(rows, _image_column(rows)), merge=False)
         self.split, self.splits = split, splits
-        self._image = _image_column(rows, name)
-        self._rows = undecoded(rows, self._image)
         for index in range(len(rows)):
-            self._add(str(index), index, {}, f"{name}[{index}]")
-        label = _label_column(rows, column, name)
-        values = [value for batch in rows.select_columns([label]).iter(_ROWS)
-                  for value in batch[label]]  # fmt: skip
+            self.add(str(index), index, {}, rows.source(index))
+        label = _label_column(rows, column)
+        values = [row.cells[label] for row in rows.read([label])]
         self.classes = _classes(rows.features[label], values, name)
-        found = {str(index): _label(value, self.classes) for index, value in enumerate(values)}
-        self.labels = {index: text for index, text in found.items() if text is not None}
+        words = {str(index): _label(value, self.classes) for index, value in enumerate(values)}
+        self.labels = {index: word for index, word in words.items() if word is not None}
         self.unlabelled = len(values) - len(self.labels)
 
-    def _images(self, refs: Iterable[int]) -> Iterator[ImageSource]:
-        return (RowImage(f"{self.name}[{ref}]", self._rows, self._image, ref) for ref in refs)
 
-    def _contents(self) -> Iterable[str]:
-        files = [file["filename"] for file in self._rows.cache_files]
-        return file_hashes([*files, *outside_files(self._rows, self._image)])
-
-
-def open_rows(source: str, column: str | None, choose: Choose) -> LabelledRows:
+def open_labelled_rows(source: str, column: str | None, choose: Choose) -> LabelledRows:
     """A folder saved by ``datasets``, Parquet files, or a hub name.
 
     Args:
@@ -71,14 +57,14 @@ def open_rows(source: str, column: str | None, choose: Choose) -> LabelledRows:
     """
     import datasets
 
-    found = _load(source)
-    if not isinstance(found, datasets.DatasetDict):
-        return LabelledRows(source, found, column, None, ())
-    parts = tuple(found)
+    content = load_splits(source)
+    if not isinstance(content, datasets.DatasetDict):
+        return LabelledRows(source, content, column, None, ())
+    parts = tuple(content)
     if source.endswith(".parquet"):  # the only part is called train, whatever it is
-        return LabelledRows(source, found[parts[0]], column, None, ())
+        return LabelledRows(source, content[parts[0]], column, None, ())
     split = choose(parts)
-    return LabelledRows(source, found[split], column, split, parts)
+    return LabelledRows(source, content[split], column, split, parts)
 
 
 def fetch_shards(
@@ -105,7 +91,7 @@ def fetch_shards(
     split = choose(parts)
     whole = _snapshot(name, [f"{split}/*"], lambda found: _has_all_shards(found / split))
     if isinstance(whole, Exception):
-        raise _unreachable(name, whole) from whole
+        raise unreachable(name, whole) from whole
     return folder, split, parts
 
 
@@ -141,39 +127,11 @@ def _has_all_shards(folder: Path) -> bool:
     return all((folder / f"{index}.tar").is_file() for index in range(count))
 
 
-def _load(source: str) -> Any:
-    import datasets
-
-    path = Path(source)
-    try:
-        if path.is_dir() and is_saved_dataset(path):
-            return datasets.load_from_disk(source, keep_in_memory=False)
-        if path.is_file():
-            return datasets.load_dataset("parquet", data_files=source, keep_in_memory=False)
-        return datasets.load_dataset(source, keep_in_memory=False)
-    except (
-        OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError
-    ) as error:  # fmt: skip
-        raise _unreachable(source, error) from error
-
-
-def _unreachable(name: str, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())
-    if Path(name).exists():
-        reason = " ".join(str(error.__cause__ or error).split())  # the outer one says nothing
-        return DataError(f"{name} cannot be loaded ({reason})", "Write or download it again.")
-    return DataError(
-        f"the dataset {name} cannot be loaded ({reason[:300]})",
-        f"Check its name; if it is gated, accept its terms at https://huggingface.co/datasets/{name}"
-        " and run `hf auth login`; without a network, give a folder with the data.",
-    )
-
-
-def _image_column(rows: Any, name: str) -> str:
+def _image_column(rows: HubRows) -> str:
     images = [each for each, kind in rows.features.items() if _holds_images(kind)]
     if not images:
         raise DataError(
-            f"{name} has no column of images; its columns are {', '.join(rows.column_names)}",
+            f"{rows.name} has no column of images; its columns are {', '.join(rows.columns)}",
             "Give a dataset with a column of the type Image, or of encoded images (bytes).",
         )
     return find_image_column(images, None) or images[0]
@@ -189,20 +147,19 @@ def _holds_images(kind: Any) -> bool:
     return encoded or isinstance(kind, datasets.Image)
 
 
-def _label_column(rows: Any, given: str | None, name: str) -> str:
+def _label_column(rows: HubRows, given: str | None) -> str:
     import datasets
 
-    columns = list(rows.column_names)
     if given is not None:
-        if given not in columns:
-            raise DataError(f"{name} has no column {given!r}", choices(given, columns))
+        if given not in rows.columns:
+            raise DataError(f"{rows.name} has no column {given!r}", choices(given, rows.columns))
         return given
-    named = next((each for each in _LABEL_NAMES if each in columns), None)
+    named = next((each for each in _LABEL_NAMES if each in rows.columns), None)
     of_type = [c for c, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
     if named is None and len(of_type) != 1:
         raise DataError(
-            f"{name} has {'several columns' if of_type else 'no column'} of labels; its columns "
-            f"are {', '.join(columns)}",
+            f"{rows.name} has {'several columns' if of_type else 'no column'} of labels; its "
+            f"columns are {', '.join(rows.columns)}",
             "Name the one with --column.",
         )
     return named or of_type[0]

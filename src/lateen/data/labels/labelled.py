@@ -21,8 +21,8 @@ from lateen.data.labels.names import (
 )
 from lateen.data.labels.sets import SETS, SPLITS, ClassificationSet, find_set
 from lateen.data.prompts import TEMPLATES, class_name, read_templates
+from lateen.data.rows import read_utf8
 from lateen.data.samples import Dataset
-from lateen.data.tables import read_utf8
 from lateen.errors import DataError
 from lateen.files import content_key
 

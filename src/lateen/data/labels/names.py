@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from lateen.data.prompts import class_name
-from lateen.data.tables import read_utf8
+from lateen.data.rows import read_utf8
 from lateen.errors import DataError
 
 _SUN_FOLDER = re.compile(r"^/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
