@@ -92,8 +92,8 @@ def _parse(
 
 def _karpathy(images: list[dict[str, Any]], split: str | None, path: str) -> list[_Image]:
     known = list(dict.fromkeys(str(image.get("split")) for image in images))
-    wanted = known if split is None else split.split("+")
-    for name in wanted:
+    chosen = known if split is None else split.split("+")
+    for name in chosen:
         if name not in known:
             raise UsageError(f"{path} has no split {name!r}", choices(name, known))
     return [
@@ -103,7 +103,7 @@ def _karpathy(images: list[dict[str, Any]], split: str | None, path: str) -> lis
             f"{path}:images[{index}]",
         )
         for index, image in enumerate(images)
-        if str(image.get("split")) in wanted
+        if str(image.get("split")) in chosen
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
-from lateen.data.rows import Row
+from lateen.data.rows import Row, Rows
 from lateen.data.samples import choose_split
 from lateen.data.tables import add_by_id, find_caption_columns, find_id_column, find_image_column
 from lateen.errors import DataError, choices
@@ -42,8 +42,8 @@ class RowImage:
         raise OSError("the row has no image")
 
 
-class HubRows:
-    """One split of a dataset, row by row, as :class:`~lateen.data.rows.Rows`.
+class HubRows(Rows):
+    """One split of a dataset, row by row.
 
     Args:
         name: what the user called the dataset.
@@ -51,8 +51,7 @@ class HubRows:
     """
 
     def __init__(self, name: str, rows: Any) -> None:
-        self.name = name
-        self.columns = list(rows.column_names)
+        super().__init__(name, list(rows.column_names))
         self._rows = rows
 
     def __len__(self) -> int:

@@ -29,29 +29,22 @@ from PIL.WebPImagePlugin import WebPImageFile
 from lateen.data.samples import ImageSource
 from lateen.errors import ImageError
 
-_ORIENTATION = 0x0112
-
-
-_SHORT = 3
-
-
+_ORIENTATION = 0x0112  # tag
+_SHORT = 3  # type
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
-
-
-_INLINE = 4
-
+_INLINE = 4  # bytes of a value that fit into its directory entry
 
 # TIFF 6.0, baseline and the extensions that describe how pixels are stored. Those in _SINGLE have
 # one value by definition.
 _SINGLE = {256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332, 531}
-
-
 _PIXEL_TAGS = _SINGLE | {258, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 532}
 
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
+"""File endings of the formats that :func:`decode_image` reads, lower case, with the dot."""
+
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,11 +102,11 @@ def only_pixel_tags(data: bytes) -> bytes:
         order, entries = _first_directory(data)
     except struct.error as error:
         raise ValueError("the TIFF directory is truncated") from error
-    kept = [entry for entry in entries if _is_usable(entry, order, len(data))]
+    usable = [entry for entry in entries if _is_usable(entry, order, len(data))]
     padding = b"\0" * (len(data) % 2)
     start = struct.pack(order + "I", len(data) + len(padding))
-    table = b"".join(struct.pack(order + "HHI4s", *entry) for entry in kept)
-    directory = struct.pack(order + "H", len(kept)) + table + b"\0\0\0\0"
+    table = b"".join(struct.pack(order + "HHI4s", *entry) for entry in usable)
+    directory = struct.pack(order + "H", len(usable)) + table + b"\0\0\0\0"
     return data[:4] + start + data[8:] + padding + directory
 
 
@@ -152,9 +145,6 @@ def without_animation(data: bytes) -> bytes:
         else:
             position = following
     return data
-
-
-"""File endings of the formats that :func:`decode_image` reads, lower case, with the dot."""
 
 
 class _Jpeg(JpegImageFile):

@@ -19,8 +19,6 @@ _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
     "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
 )
-
-
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 

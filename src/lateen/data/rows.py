@@ -9,9 +9,8 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,19 +53,21 @@ class EmbeddedImages(Images, Protocol):
         """The file name that comes with each image, read without the image."""
 
 
-class Rows(Protocol):
-    """A table. Reading it twice gives the same."""
+class Rows:
+    """A table. Reading it twice gives the same.
 
-    @property
-    def name(self) -> str:
-        """What the user called it, or the folder that its files are in."""
+    Attributes:
+        name: what the user called it, or the folder that its files are in.
+        columns: all of them.
+    """
 
-    @property
-    def columns(self) -> list[str]:
-        """All of them."""
+    def __init__(self, name: str, columns: list[str]) -> None:
+        self.name = name
+        self.columns = columns
 
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every row, with at least the cells of ``columns``."""
+        raise NotImplementedError
 
     def embedded(self, column: str, suffix: str = "") -> EmbeddedImages | None:
         """The images in ``column``, or ``None`` where it names files.
@@ -75,9 +76,12 @@ class Rows(Protocol):
             column: which.
             suffix: what the images' names end in, to tell those of one row apart.
         """
+        del column, suffix
+        return None
 
     def hashes(self) -> list[str]:
         """Hashes that change when any row or image in it does."""
+        raise NotImplementedError
 
 
 def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
@@ -88,7 +92,8 @@ def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
         suffixes: of the kinds of files that are welcome; ``.json`` is a list or mapping of objects.
 
     Raises:
-        DataError: a file is of another kind or cannot be read.
+        DataError: a file is of another kind or cannot be read: see :func:`read_utf8`,
+            :func:`_open_csv`, :func:`_open_json` and :class:`ParquetRows`.
     """
     suffix = paths[0].suffix.lower()
     if suffix not in suffixes:
@@ -97,119 +102,109 @@ def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
         )
     if suffix == ".parquet":
         return ParquetRows(*paths)
-    return CsvRows(*paths) if suffix in (".csv", ".tsv") else JsonRows(*paths)
+    return _open_csv(*paths) if suffix in (".csv", ".tsv") else _open_json(*paths)
+
+
+class TextRows(Rows):
+    """Rows of text files, which hold no images.
+
+    Args:
+        paths: the files.
+        columns: their columns.
+        rows: yields the rows, anew each time it is called.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], columns: list[str], rows: Callable[[], Iterator[Row]]
+    ) -> None:
+        super().__init__(_common_name(paths), columns)
+        self._paths = paths
+        self._rows = rows
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row, with all of its cells."""
+        del columns
+        return self._rows()
+
+    def hashes(self) -> list[str]:
+        """Of the files."""
+        return file_hashes(self._paths)
 
 
 def _common_name(paths: Sequence[Path]) -> str:
     return str(paths[0] if len(paths) == 1 else paths[0].parent)
 
 
-class CsvRows:
+def _open_csv(path: Path) -> TextRows:
     """CSV, or anything like it: the delimiter is the commonest of ``, ; |`` and tab in the header.
 
     Raises:
-        DataError: not UTF-8, no header, a column named twice, or a quote that is never closed.
+        DataError: not UTF-8, no header, or a column named twice; when read, a quote that is never
+            closed.
     """
+    text = read_utf8(path)
+    header = text.split("\n", 1)[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
-        self._path = path
-        self._text = read_utf8(path)
-        header = self._text.split("\n", 1)[0]
-        tab = path.suffix.lower() == ".tsv"
-        self._delimiter = "\t" if tab else max(_DELIMITERS, key=header.count)
-
-    def _cells(self) -> Any:
+    def lines() -> Any:
         # strict: otherwise a stray quote changes the meaning of a line without a word
-        text = io.StringIO(self._text, newline="")
-        return csv.reader(text, delimiter=self._delimiter, strict=True)
+        return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
 
-    @cached_property
-    def columns(self) -> list[str]:
-        """The header's cells."""
-        try:
-            names = [name.strip() for name in next(self._cells())]
-        except (csv.Error, StopIteration) as error:
+    columns = _csv_header(path, lines())
+    return TextRows([path], columns, lambda: _csv_rows(path, columns, lines()))
+
+
+def _csv_header(path: Path, lines: Iterator[list[str]]) -> list[str]:
+    try:
+        names = [name.strip() for name in next(lines)]
+    except (csv.Error, StopIteration) as error:
+        raise DataError(
+            f"the first line of {path} is no header ({str(error) or 'it is empty'})",
+            "The first line must name the columns.",
+        ) from error
+    for name in names:
+        if names.count(name) > 1:
             raise DataError(
-                f"the first line of {self._path} is no header ({str(error) or 'it is empty'})",
-                "The first line must name the columns.",
-            ) from error
-        for name in names:
-            if names.count(name) > 1:
-                raise DataError(
-                    f"{self._path} has more than one column {name!r}",
-                    "Give every column a name of its own.",
-                )
-        return names
-
-    def read(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Every row but blank lines; one that does not have the header's cells is a fault."""
-        del columns
-        names = self.columns
-        reader = self._cells()
-        next(reader)
-        while True:
-            source = f"{self._path}:{reader.line_num + 1}"
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield self._malformed(str(error), source)
-                continue
-            if len(cells) == len(names):
-                yield Row(dict(zip(names, cells, strict=True)), source)
-            elif cells:
-                fault = f"the row has {len(cells)} cells where the header has {len(names)}"
-                yield Row(dict(zip(names, cells, strict=False)), source, fault)
-
-    def embedded(self, column: str, suffix: str = "") -> None:
-        """``None``: text holds no image."""
-
-    def hashes(self) -> list[str]:
-        """Of the file."""
-        return file_hashes([self._path])
-
-    def _malformed(self, error: str, source: str) -> Row:
-        if "unexpected end" in error or "field limit" in error:
-            raise DataError(
-                f"a quote that is opened at {source} is never closed", "Correct the quotes there."
+                f"{path} has more than one column {name!r}", "Give every column a name of its own."
             )
-        return Row({}, source, f"the row is not valid CSV ({error})")
+    return names
 
 
-class JsonRows:
+def _csv_rows(path: Path, columns: Sequence[str], lines: Any) -> Iterator[Row]:
+    """Every row but blank lines; one that does not have the header's cells is a fault."""
+    next(lines)
+    while True:
+        source = f"{path}:{lines.line_num + 1}"
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field limit" in str(error):
+                raise DataError(
+                    f"a quote that is opened at {source} is never closed",
+                    "Correct the quotes there.",
+                ) from error
+            yield Row({}, source, f"the row is not valid CSV ({error})")
+            continue
+        if len(cells) == len(columns):
+            yield Row(dict(zip(columns, cells, strict=True)), source)
+        elif cells:
+            fault = f"the row has {len(cells)} cells where the header has {len(columns)}"
+            yield Row(dict(zip(columns, cells, strict=False)), source, fault)
+
+
+def _open_json(*paths: Path) -> TextRows:
     """JSON lines, one object per line; or JSON (.json), a list or mapping of objects.
 
     Raises:
         DataError: not UTF-8, or no such list.
     """
-
-    def __init__(self, *paths: Path) -> None:
-        self.name = _common_name(paths)
-        self._paths = paths
-        self._rows = [
-            row
-            for path in paths
-            for row in (_json_entries if path.suffix.lower() == ".json" else _json_lines)(path)
-        ]
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """The keys of all objects, in the order in which they first appear."""
-        return list(dict.fromkeys(name for row in self._rows for name in row.cells))
-
-    def read(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Every entry but blank lines; one that is no JSON object is a fault."""
-        del columns
-        return iter(self._rows)
-
-    def embedded(self, column: str, suffix: str = "") -> None:
-        """``None``: text holds no image."""
-
-    def hashes(self) -> list[str]:
-        """Of the files."""
-        return file_hashes(self._paths)
+    parts = (_json_entries(p) if p.suffix.lower() == ".json" else _json_lines(p) for p in paths)
+    rows = list(itertools.chain.from_iterable(parts))
+    # The keys of all objects, in the order in which they first appear.
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    return TextRows(paths, columns, lambda: iter(rows))
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -241,7 +236,7 @@ def _json_row(value: Any, source: str, what: str) -> Row:
     return Row({}, source, f"the {what} is not a JSON object")
 
 
-class ParquetRows:
+class ParquetRows(Rows):
     """Parquet files.
 
     Raises:
@@ -249,14 +244,10 @@ class ParquetRows:
     """
 
     def __init__(self, *paths: Path) -> None:
-        self.name = _common_name(paths)
-        self._paths = paths
         self._schemas = [_parquet_schema(path) for path in paths]
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """The columns of all files."""
-        return list(dict.fromkeys(str(name) for schema in self._schemas for name in schema.names))
+        names = (str(name) for schema in self._schemas for name in schema.names)
+        super().__init__(_common_name(paths), list(dict.fromkeys(names)))
+        self._paths = paths
 
     def read(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every row, with the cells of ``columns`` only; its line is its number from 1."""

@@ -304,27 +304,27 @@ def no_image_error(name: str, count: int, first: str, reason: str, remedy: str) 
 
 
 def choose_split(
-    parts: Sequence[str], wanted: str | None, source: str | Path, preferred: Sequence[str] = ()
+    parts: Sequence[str], split: str | None, source: str | Path, preferred: Sequence[str] = ()
 ) -> str:
     """The split that is asked for, else the only one, else the first preferred one.
 
     Args:
         parts: all splits.
-        wanted: the one that is asked for.
+        split: the one that is asked for.
         source: what has them, for errors.
         preferred: names, the best first.
 
     Raises:
         UsageError: there is no such split, or none could be chosen.
     """
-    if wanted is None:
+    if split is None:
         first = next((name for name in preferred if name in parts), None)
-        wanted = parts[0] if len(parts) == 1 else first
-    if wanted is None:
+        split = parts[0] if len(parts) == 1 else first
+    if split is None:
         raise UsageError(f"{source} has several splits", choices("", parts))
-    if wanted not in parts:
-        raise UsageError(f"{source} has no split {wanted!r}", choices(wanted, parts))
-    return wanted
+    if split not in parts:
+        raise UsageError(f"{source} has no split {split!r}", choices(split, parts))
+    return split
 
 
 def refuse_split(source: str | Path, split: str | None) -> None:

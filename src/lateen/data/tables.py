@@ -64,15 +64,15 @@ def find_caption_columns(
     """
     if given:
         return tuple(_check(names, name, "--data.captions") for name in given)
-    found = tuple(name for name in guess_caption_columns(names) if name != image)
-    if not found and list(names) != [image]:
+    guessed = tuple(name for name in guess_caption_columns(names) if name != image)
+    if not guessed and list(names) != [image]:
         raise DataError(
             f"{what} has no column that is called like captions; its columns are "
             f"{', '.join(names) or '(none)'}",
             "Name the caption columns with --data.captions and the image column with "
             "--data.image_column (in CSV and TSV the first line must be the header).",
         )
-    return found
+    return guessed
 
 
 def _check(names: Sequence[str], given: str, option: str) -> str:
@@ -81,9 +81,9 @@ def _check(names: Sequence[str], given: str, option: str) -> str:
     return given
 
 
-def _first(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+def _first(names: Sequence[str], common: Sequence[str]) -> str | None:
     by_word = {_word(name): name for name in reversed(names)}
-    return next((by_word[word] for word in wanted if word in by_word), None)
+    return next((by_word[word] for word in common if word in by_word), None)
 
 
 def _names_captions(name: str) -> bool:
@@ -164,8 +164,8 @@ def add_by_id(
         images: their images, ``None`` for texts alone.
     """
     names = itertools.repeat(None) if images is None else images.names()
-    wanted = dict.fromkeys([*dataset.columns, *([id_column] if id_column else [])])
-    for index, (row, name) in enumerate(zip(rows.read(list(wanted)), names, strict=False)):
+    columns = dict.fromkeys([*dataset.columns, *([id_column] if id_column else [])])
+    for index, (row, name) in enumerate(zip(rows.read(list(columns)), names, strict=False)):
         if id_column is None:
             sample = sample_id(name or "") or str(index)
         else:

@@ -18,17 +18,9 @@ from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
 
 _IMAGE_TYPES = ("jpg", "jpeg", "png", "webp")
-
-
-_TEXT_TYPES = ("txt", "json")
-
-
+_TEXT_TYPES = ("txt", "json", "cls")
 _BLOCK = 512
-
-
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
 # As in the webdataset library: the type is all behind the first dot of the last path component.
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
@@ -43,7 +35,7 @@ class Group:
         fault: why it cannot be used, empty if it can.
         image: its image, if it has one.
         types: the types of its files.
-        texts: the content of its ``txt`` and ``json`` files.
+        texts: the content of its ``txt``, ``json`` and ``cls`` files.
     """
 
     key: str
@@ -171,6 +163,9 @@ class WebDataset(CaptionDataset):
         source: a .tar file, a folder of them, or a pattern such as ``shards-{000..003}.tar``.
         captions: the caption columns; guessed by their names if not given.
 
+    Attributes:
+        label_files: by id, the content of a sample's ``.cls`` file, and the shard that it is in.
+
     Raises:
         DataError: there are no shards, one is compressed, or no sample has such a column.
     """
@@ -186,6 +181,11 @@ class WebDataset(CaptionDataset):
                 self.add(group.key, group.image, cells, str(group.shard), group.fault)
             else:
                 self.skip(Skip(group.shard.name, group.fault, str(group.shard)))
+        self.label_files: dict[str, tuple[str, Path]] = {}
+        for group in groups:
+            if "cls" in group.texts:  # of samples of one id the first counts
+                label = group.texts["cls"].decode("utf-8", "replace").strip()
+                self.label_files.setdefault(group.key, (label, group.shard))
         absent = [name for name in captions if not any(name in cells for cells in texts)]
         if absent:
             known = {name for group in groups for name in _all_texts(group)}
@@ -210,10 +210,10 @@ class _ShardImages:
         return file_hashes(self._shards)
 
 
-def _texts(group: Group, wanted: Sequence[str]) -> dict[str, Any]:
-    """A sample's captions by column: those wanted, else those that are called like captions."""
+def _texts(group: Group, captions: Sequence[str]) -> dict[str, Any]:
+    """A sample's captions by column: those asked for, else those that are called like captions."""
     texts = _all_texts(group)
-    names = wanted or guess_caption_columns(list(texts))
+    names = captions or guess_caption_columns(list(texts))
     return {name: texts[name] for name in names if name in texts}
 
 
