@@ -18,7 +18,7 @@ def colours(tmp_path: Path, cases: list[Case], skips: tuple[Skip, ...] = ()) -> 
         )
         for name in names
     }  # fmt: skip
-    return CaseSet("colours", cases, listed_images("colours", files), list(skips))
+    return CaseSet("colours", cases, listed_images("colours", files, "Check."), list(skips))
 
 
 def test_scores_are_cosines_of_each_image_with_each_caption(tmp_path: Path):

@@ -19,7 +19,6 @@ from lateen.evaluation.cases import (
     ZipImage,
     listed_captions,
     listed_images,
-    require_images,
 )
 
 
@@ -77,7 +76,7 @@ def test_listed_images_are_a_dataset_in_which_missing_ones_are_skips(tmp_path: P
 
     def build() -> ListDataset:
         crop = CroppedImage(whole, (0, 0, 16, 16))
-        return listed_images("set", {"a": whole, "b": "it is gone", "a[0]": crop})
+        return listed_images("set", {"a": whole, "b": "it is gone", "a[0]": crop}, "Check.")
 
     assert is_fixed(build(), build)
     assert [sample.id for sample in samples(build())] == ["a", "a[0]"]
@@ -86,11 +85,11 @@ def test_listed_images_are_a_dataset_in_which_missing_ones_are_skips(tmp_path: P
 
 def test_the_fingerprint_changes_with_an_image_that_crops_are_from(tmp_path: Path) -> None:
     crops = {"a": CroppedImage(stripes(tmp_path), (0, 0, 16, 16))}
-    before = listed_images("set", crops).fingerprint
+    before = listed_images("set", crops, "Check.").fingerprint
     buffer = io.BytesIO()
     Image.new("RGB", (48, 32), "white").save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    assert listed_images("set", crops).fingerprint != before
+    assert listed_images("set", crops, "Check.").fingerprint != before
 
 
 def test_captions_are_a_dataset_with_places_as_ids() -> None:
@@ -103,7 +102,7 @@ def test_captions_are_a_dataset_with_places_as_ids() -> None:
 
 
 def test_a_set_without_any_example_names_the_first_that_could_not_be_used() -> None:
-    images = listed_images("set", {})
+    images = listed_images("set", {}, "Check.")
     with pytest.raises(DataError, match=r"no example that can be used \(1 cannot: f:3: no caption"):
         CaseSet("set", [], images, [Skip("3", "no caption", "f:3")])
     with pytest.raises(DataError, match=r"no example that can be used\."):
@@ -113,8 +112,8 @@ def test_a_set_without_any_example_names_the_first_that_could_not_be_used() -> N
 
 def test_images_that_are_all_missing_stop_and_one_that_is_there_does_not(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not one of the 2 images of set .*'a': gone.*Look there"):
-        require_images("set", {"a": "gone", "b": "gone"}, "Look there.")
-    require_images("set", {"a": "gone", "b": stripes(tmp_path)}, "Look there.")
+        listed_images("set", {"a": "gone", "b": "gone"}, "Look there.")
+    listed_images("set", {"a": "gone", "b": stripes(tmp_path)}, "Look there.")
 
 
 def test_a_zip_whose_compressed_bytes_make_no_sense(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lateen.data.samples import (
     Sample,
     Skip,
     is_unicode,
-    no_image_error,
+    require_image,
     sample_id,
 )
 from lateen.files import canonical_json
@@ -40,7 +40,7 @@ class Images(Protocol):
 
 
 @dataclass(slots=True)
-class _Entry:
+class _SampleRows:
     """One sample to be: its rows so far.
 
     Attributes:
@@ -76,8 +76,8 @@ class CaptionDataset:
         self.columns = tuple(columns)
         self._images = images
         self._merge = merge
-        self._items: list[_Entry | Skip] = []
-        self._by_id: dict[str, _Entry] = {}
+        self._items: list[_SampleRows | Skip] = []
+        self._by_id: dict[str, _SampleRows] = {}
 
     def __len__(self) -> int:
         return sum(
@@ -122,7 +122,7 @@ class CaptionDataset:
         entry = self._by_id.get(sample)
         if entry is None:
             captions: dict[str, list[str]] = {column: [] for column in self.columns}
-            entry = _Entry(sample, image, source, fault, captions)
+            entry = _SampleRows(sample, image, source, fault, captions)
             self._by_id[sample] = entry
             self._items.append(entry)
         elif not self._merge:
@@ -157,20 +157,19 @@ class CaptionDataset:
         Raises:
             DataError: not one is.
         """
-        if self._by_id and all(entry.fault for entry in self._by_id.values()):
-            first = next(iter(self._by_id.values()))
-            raise no_image_error(
-                self.name, len(self._by_id), first.id,
-                f"{first.fault}, looked for in {files.folder}",
-                "Give the folder they are relative to with --images (--data.images for a recipe).",
-            )  # fmt: skip
+        where = f", looked for in {files.folder}"
+        require_image(
+            self.name,
+            ((entry.id, entry.fault and entry.fault + where) for entry in self._by_id.values()),
+            "Give the folder they are relative to with --images (--data.images for a recipe).",
+        )
 
-    def _usable(self) -> Iterator[_Entry]:
+    def _usable(self) -> Iterator[_SampleRows]:
         for item in self._items:
-            if isinstance(item, _Entry) and not self._fault(item):
+            if isinstance(item, _SampleRows) and not self._fault(item):
                 yield item
 
-    def _fault(self, entry: _Entry) -> str:
+    def _fault(self, entry: _SampleRows) -> str:
         """Why the whole sample is left out, empty if it is not."""
         if entry.fault or not self.columns or any(entry.captions.values()):
             return entry.fault
@@ -187,7 +186,7 @@ class CaptionDataset:
                 yield canonical_json([item.id, captions, len(item.skips)])
 
 
-def _add_captions(entry: _Entry, column: str, cell: Any, source: str) -> None:
+def _add_captions(entry: _SampleRows, column: str, cell: Any, source: str) -> None:
     if not isinstance(cell, (list, tuple)):
         _add_caption(entry, column, cell, source)
     elif not cell:
@@ -197,7 +196,7 @@ def _add_captions(entry: _Entry, column: str, cell: Any, source: str) -> None:
             _add_caption(entry, column, value, f"{source}[{index}]")
 
 
-def _add_caption(entry: _Entry, column: str, value: Any, source: str) -> None:
+def _add_caption(entry: _SampleRows, column: str, value: Any, source: str) -> None:
     reason = _caption_fault(value)
     if reason:
         entry.skips.append(Skip(entry.id, reason, source, sample=False, column=column))

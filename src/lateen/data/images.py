@@ -63,7 +63,7 @@ _FAULTS = (
 )  # fmt: skip
 
 
-class _Entry(NamedTuple):
+class _Tag(NamedTuple):
     """A directory entry: ``length`` values of ``type``, or where in the file they are."""
 
     tag: int
@@ -110,7 +110,7 @@ def only_pixel_tags(data: bytes) -> bytes:
     return data[:4] + start + data[8:] + padding + directory
 
 
-def _is_usable(entry: _Entry, order: str, file_size: int) -> bool:
+def _is_usable(entry: _Tag, order: str, file_size: int) -> bool:
     if entry.tag not in _PIXEL_TAGS or entry.type not in _TYPE_SIZES or entry.length == 0:
         return False
     if entry.tag in _SINGLE and entry.length != 1:
@@ -122,14 +122,14 @@ def _is_usable(entry: _Entry, order: str, file_size: int) -> bool:
     return bool(offset + size <= file_size)
 
 
-def _first_directory(data: bytes) -> tuple[str, list[_Entry]]:
+def _first_directory(data: bytes) -> tuple[str, list[_Tag]]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise ValueError("no TIFF header")
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
     form = struct.Struct(order + "HHI4s")
-    return order, [_Entry(*form.unpack_from(data, start + 2 + i * form.size)) for i in range(count)]
+    return order, [_Tag(*form.unpack_from(data, start + 2 + i * form.size)) for i in range(count)]
 
 
 def without_animation(data: bytes) -> bytes:

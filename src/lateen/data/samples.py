@@ -287,20 +287,28 @@ def find_image_files(
     )
 
 
-def no_image_error(name: str, count: int, first: str, reason: str, remedy: str) -> DataError:
-    """Every image is missing: then the folder is wrong, not the data.
+def require_image(name: str, faults: Iterable[tuple[str, str]], remedy: str) -> None:
+    """Refuse to go on where every image is missing: then the folder is wrong, not the data.
 
     Args:
         name: of the dataset.
-        count: how many images it names.
-        first: the id of the first.
-        reason: why that one cannot be used.
-        remedy: which option names the folder.
+        faults: for each image its id, and why it cannot be used; empty if it can.
+        remedy: how to say where the images are.
+
+    Raises:
+        DataError: there are images, and not one can be used.
     """
-    return DataError(
-        f"not one of the {count} images of {name} can be used (the first is {first!r}: {reason})",
-        remedy,
-    )
+    first, count = ("", ""), 0
+    for sample, fault in faults:
+        if not fault:
+            return
+        first, count = first if count else (sample, fault), count + 1
+    if count:
+        raise DataError(
+            f"not one of the {count} images of {name} can be used (the first is {first[0]!r}: "
+            f"{first[1]})",
+            remedy,
+        )
 
 
 def choose_split(

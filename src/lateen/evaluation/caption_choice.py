@@ -42,7 +42,6 @@ from lateen.evaluation.cases import (
     listed_images,
     open_tables,
     read_plain,
-    require_images,
     score_cases,
     unusable_captions,
 )
@@ -118,8 +117,7 @@ def _read(category: str, table: Rows, folder: Path, images: str | Path | None) -
     for case, row, name in zip(cases, rows, names, strict=True):
         if case is not None and case.images[0] not in found:
             found[case.images[0]] = _find(files, name, _box(row))
-    require_images(table.name, found, _IMAGES_WHERE)
-    return CaseSet(table.name, usable, listed_images(table.name, found), skips)
+    return CaseSet(table.name, usable, listed_images(table.name, found, _IMAGES_WHERE), skips)
 
 
 def _caption_columns(columns: Sequence[str]) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ from lateen.data.samples import (
     Sample,
     Skip,
     is_unicode,
-    no_image_error,
     refuse_split,
+    require_image,
 )
 from lateen.errors import DataError, ImageError
 from lateen.evaluation.features import cached_features
@@ -131,13 +131,19 @@ class Case:
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
-def listed_images(name: str, images: Mapping[str, ImageSource | str]) -> ListDataset:
+def listed_images(name: str, images: Mapping[str, ImageSource | str], remedy: str) -> ListDataset:
     """A benchmark's images in files of their own.
 
     Args:
         name: of the benchmark.
         images: by id; in place of an image the reason why there is none.
+        remedy: how to say where the images are.
+
+    Raises:
+        DataError: there are images, and not one is there.
     """
+    faults = ((sample, i if isinstance(i, str) else "") for sample, i in images.items())
+    require_image(name, faults, remedy)
     files = dict.fromkeys(path for image in images.values() if (path := _file_of(image)))
     samples = [
         Skip(sample, image, name) if isinstance(image, str) else Sample(sample, image)
@@ -267,17 +273,6 @@ def unusable_captions(captions: Sequence[object]) -> str:
         if not is_unicode(caption):
             return "a caption is not valid Unicode"
     return ""
-
-
-def require_images(name: str, images: Mapping[str, ImageSource | str], remedy: str) -> None:
-    """Refuse to go on where every image is missing: then the folder is wrong, not the data.
-
-    Raises:
-        DataError: not one is there.
-    """
-    if images and all(isinstance(image, str) for image in images.values()):
-        first, reason = next(iter(images.items()))
-        raise no_image_error(name, len(images), first, str(reason), remedy)
 
 
 def _file_of(image: ImageSource | str) -> Path | None:

@@ -27,7 +27,6 @@ from lateen.evaluation.cases import (
     ScoredCases,
     check_columns,
     listed_images,
-    require_images,
     score_cases,
     unusable_captions,
 )
@@ -101,8 +100,7 @@ def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSe
     first_names = itertools.chain.from_iterable(itertools.islice(names.values(), PEEK))
     files = find_image_files(images, [*usual, path.parent], first_names)
     found = {number: _find(files, some) for number, some in names.items()}
-    require_images(str(source), found, _WHERE)
-    return CaseSet(str(source), cases, listed_images(str(source), found), skips)
+    return CaseSet(str(source), cases, listed_images(str(source), found, _WHERE), skips)
 
 
 def _find_questions(source: str | Path) -> Path:

@@ -25,7 +25,6 @@ from lateen.evaluation.cases import (
     listed_images,
     open_tables,
     read_plain,
-    require_images,
     score_cases,
     unusable_captions,
 )
@@ -78,8 +77,7 @@ def read_winoground(
             for image, column in zip(case.images, _IMAGES, strict=True):
                 found[image] = _find(row.cells.get(column), files, members)
     remedy = f"{files.folder} has none of them: give their folder with --images."
-    require_images(table.name, found, remedy)
-    return CaseSet(table.name, usable, listed_images(table.name, found), skips)
+    return CaseSet(table.name, usable, listed_images(table.name, found, remedy), skips)
 
 
 def _cases(rows: list[Row]) -> tuple[list[Case | None], list[Skip]]:
