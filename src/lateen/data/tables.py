@@ -128,17 +128,20 @@ class Table(CaptionDataset):
         columns = find_caption_columns(rows.columns, captions, image, str(path))
         embedded = None if image is None else rows.embedded(image)
         folder = Path(path).parent
-        if image is None or embedded is not None:
-            where = ImageFiles(folder) if embedded is None else embedded
-            super().__init__(str(path), columns, where, merge=embedded is None)
-            add_by_id(self, rows, find_id_column(rows.columns), embedded)
-        else:
+        if image is not None and embedded is None:
+            # The cells name files: rows of the same file are one sample.
             first = itertools.islice(rows.read([image]), PEEK)
             names = filter(None, (_image_id(row, image) for row in first))
             files = find_image_files(images, [folder, folder / "images"], names)
             super().__init__(str(path), columns, files, merge=True)
             self._add_by_file(rows, image, files)
             self.require_image(files)
+        else:
+            # Each row has its image in it, or there are only texts, several to an id perhaps.
+            super().__init__(
+                str(path), columns, embedded or ImageFiles(folder), merge=embedded is None
+            )
+            add_by_id(self, rows, find_id_column(rows.columns), embedded)
         if not self._items:
             raise DataError(f"{path} has no rows", "Give a table with at least one row.")
 
@@ -178,6 +181,7 @@ def add_by_id(
 
 
 def _image_id(row: Row, column: str) -> str:
+    """The id of the image that a row names; empty where it names none."""
     value = row.cells.get(column)
     if not isinstance(value, str) or is_missing(value) or not is_unicode(value):
         return ""
