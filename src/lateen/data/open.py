@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import Dataset, refuse_split
 from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
-from lateen.errors import DataError
+from lateen.errors import DataError, nearest
 
 _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
@@ -83,7 +82,6 @@ def _nothing_known(path: Path) -> DataError:
         )
     parent = path.parent
     siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    if near:
-        return DataError(f"there is no {path}", f"Did you mean {parent / near[0]}?")
+    if near := nearest(path.name, siblings):
+        return DataError(f"there is no {path}", f"Did you mean {parent / near}?")
     return DataError(f"there is no {path}", _ACCEPTED)
