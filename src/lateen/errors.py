@@ -98,9 +98,14 @@ class BusyError(LateenError):
     """Another process is writing to the same folder."""
 
 
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """What is likely meant by ``word``; ``None`` if nothing is like it."""
+    return next(iter(difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)), None)
+
+
 def choices(word: str, valid: Iterable[str]) -> str:
     """One sentence that names the valid choices, the nearest to ``word`` first if there is one."""
     names = list(valid)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     listed = f"Choose one of: {', '.join(names)}." if names else "There is nothing to choose from."
-    return f"Did you mean {near[0]!r}? {listed}" if near else listed
+    near = nearest(word, names)
+    return listed if near is None else f"Did you mean {near!r}? {listed}"

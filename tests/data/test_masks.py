@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lateen.data import FileImage, MemoryImage
-from lateen.data.labels.names import read_classes
+from lateen.data.labels.names import read_mask_classes
 from lateen.data.masks import IGNORED, LAYOUTS, decode_mask, open_masks
 from lateen.errors import DataError, ImageError, UsageError
 
@@ -114,7 +114,7 @@ def test_a_mask_that_claims_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_class_names_are_lines_without_comments(tmp_path: Path) -> None:
     text = "\ufeff# of a set\nsky\n  traffic   light \nroad\n\n\n"
-    assert read_classes(classes(tmp_path, text)) == ("sky", "traffic light", "road")
+    assert read_mask_classes(classes(tmp_path, text)) == ("sky", "traffic light", "road")
 
 
 @pytest.mark.parametrize(
@@ -128,15 +128,15 @@ def test_class_names_are_lines_without_comments(tmp_path: Path) -> None:
 )
 def test_class_names_in_doubt_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_classes(classes(tmp_path, text))
+        read_mask_classes(classes(tmp_path, text))
 
 
 def test_class_names_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        read_classes(tmp_path / "none.txt")
+        read_mask_classes(tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\nbar\n")
     with pytest.raises(DataError, match="not UTF-8"):
-        read_classes(tmp_path / "latin.txt")
+        read_mask_classes(tmp_path / "latin.txt")
 
 
 def test_published_classes_are_as_many_as_published() -> None:
@@ -284,7 +284,7 @@ def test_indices_beyond_the_classes_are_told_as_the_file_has_them(tmp_path: Path
 
 def test_names_that_read_alike_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the class 'tree trunk' 2 times"):
-        read_classes(classes(tmp_path, "tree_trunk\ntree trunk\nsky\n"))
+        read_mask_classes(classes(tmp_path, "tree_trunk\ntree trunk\nsky\n"))
 
 
 def test_a_listing_in_another_encoding(tmp_path: Path) -> None:

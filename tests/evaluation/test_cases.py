@@ -6,7 +6,7 @@ from benchmark_toys import BlindEncoder, PaletteEncoder, colour_model, picture, 
 
 from lateen.data.samples import FileImage, Skip
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.cases import Case, CaseImages, CaseSet, score_cases
+from lateen.evaluation.cases import Case, CaseSet, listed_images, score_cases
 
 
 def colours(tmp_path: Path, cases: list[Case], skips: tuple[Skip, ...] = ()) -> CaseSet:
@@ -18,7 +18,7 @@ def colours(tmp_path: Path, cases: list[Case], skips: tuple[Skip, ...] = ()) -> 
         )
         for name in names
     }  # fmt: skip
-    return CaseSet("colours", cases, CaseImages.listed("colours", files), list(skips))
+    return CaseSet("colours", cases, listed_images("colours", files, "Check."), list(skips))
 
 
 def test_scores_are_cosines_of_each_image_with_each_caption(tmp_path: Path):

@@ -10,16 +10,15 @@ from builders import is_fixed, samples, skips
 from PIL import Image
 
 from lateen.data.images import decode_image
-from lateen.data.samples import FileImage, Skip
+from lateen.data.samples import FileImage, ListDataset, Skip
 from lateen.errors import DataError, ImageError
 from lateen.evaluation.cases import (
-    CaptionList,
     Case,
-    CaseImages,
     CaseSet,
     CroppedImage,
     ZipImage,
-    require_images,
+    listed_captions,
+    listed_images,
 )
 
 
@@ -75,9 +74,9 @@ def test_images_in_a_zip_file_and_damaged_ones(tmp_path: Path) -> None:
 def test_listed_images_are_a_dataset_in_which_missing_ones_are_skips(tmp_path: Path) -> None:
     whole = stripes(tmp_path)
 
-    def build() -> CaseImages:
+    def build() -> ListDataset:
         crop = CroppedImage(whole, (0, 0, 16, 16))
-        return CaseImages.listed("set", {"a": whole, "b": "it is gone", "a[0]": crop})
+        return listed_images("set", {"a": whole, "b": "it is gone", "a[0]": crop}, "Check.")
 
     assert is_fixed(build(), build)
     assert [sample.id for sample in samples(build())] == ["a", "a[0]"]
@@ -86,24 +85,24 @@ def test_listed_images_are_a_dataset_in_which_missing_ones_are_skips(tmp_path: P
 
 def test_the_fingerprint_changes_with_an_image_that_crops_are_from(tmp_path: Path) -> None:
     crops = {"a": CroppedImage(stripes(tmp_path), (0, 0, 16, 16))}
-    before = CaseImages.listed("set", crops).fingerprint
+    before = listed_images("set", crops, "Check.").fingerprint
     buffer = io.BytesIO()
     Image.new("RGB", (48, 32), "white").save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    assert CaseImages.listed("set", crops).fingerprint != before
+    assert listed_images("set", crops, "Check.").fingerprint != before
 
 
 def test_captions_are_a_dataset_with_places_as_ids() -> None:
-    dataset = CaptionList("set", ["b", "a"])
-    assert is_fixed(dataset, lambda: CaptionList("set", ["b", "a"]))
+    dataset = listed_captions("set", ["b", "a"])
+    assert is_fixed(dataset, lambda: listed_captions("set", ["b", "a"]))
     assert [(s.id, s.captions) for s in samples(dataset)] == [
         ("0", {"caption": ("b",)}), ("1", {"caption": ("a",)})
     ]  # fmt: skip
-    assert dataset.fingerprint != CaptionList("set", ["a", "b"]).fingerprint
+    assert dataset.fingerprint != listed_captions("set", ["a", "b"]).fingerprint
 
 
 def test_a_set_without_any_example_names_the_first_that_could_not_be_used() -> None:
-    images = CaseImages.listed("set", {})
+    images = listed_images("set", {}, "Check.")
     with pytest.raises(DataError, match=r"no example that can be used \(1 cannot: f:3: no caption"):
         CaseSet("set", [], images, [Skip("3", "no caption", "f:3")])
     with pytest.raises(DataError, match=r"no example that can be used\."):
@@ -113,8 +112,8 @@ def test_a_set_without_any_example_names_the_first_that_could_not_be_used() -> N
 
 def test_images_that_are_all_missing_stop_and_one_that_is_there_does_not(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not one of the 2 images of set .*'a': gone.*Look there"):
-        require_images("set", {"a": "gone", "b": "gone"}, "Look there.")
-    require_images("set", {"a": "gone", "b": stripes(tmp_path)}, "Look there.")
+        listed_images("set", {"a": "gone", "b": "gone"}, "Look there.")
+    listed_images("set", {"a": "gone", "b": stripes(tmp_path)}, "Look there.")
 
 
 def test_a_zip_whose_compressed_bytes_make_no_sense(tmp_path: Path) -> None:

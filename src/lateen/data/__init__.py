@@ -7,7 +7,16 @@ from lateen.data.hub import HubDataset
 from lateen.data.images import IMAGE_SUFFIXES, decode_image, upright_rgb
 from lateen.data.open import open_dataset
 from lateen.data.prompts import TEMPLATES, class_name, class_prompts
-from lateen.data.samples import Dataset, FileImage, ImageSource, MemoryImage, Sample, Skip, TarImage
+from lateen.data.samples import (
+    Dataset,
+    FileImage,
+    ImageSource,
+    ListDataset,
+    MemoryImage,
+    Sample,
+    Skip,
+    TarImage,
+)
 from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 
@@ -20,6 +29,7 @@ __all__ = [
     "HubDataset",
     "ImageFolder",
     "ImageSource",
+    "ListDataset",
     "MemoryImage",
     "Sample",
     "Skip",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lateen.data.captions import PEEK, RootedDataset, find_root
-from lateen.data.samples import Skip, refuse_split, sample_id
-from lateen.data.tables import read_utf8
+from lateen.data.captions import CaptionDataset
+from lateen.data.rows import read_json
+from lateen.data.samples import PEEK, Skip, find_image_files, refuse_split, sample_id
 from lateen.errors import DataError, UsageError, choices
 
 
@@ -21,7 +20,7 @@ class _Image(NamedTuple):
     source: str
 
 
-class CocoCaptions(RootedDataset):
+class CocoCaptions(CaptionDataset):
     """Captions in one JSON file of COCO's form (``images`` and ``annotations``) or Karpathy's.
 
     Karpathy's (``dataset_coco.json``, ``dataset_flickr30k.json``, …: ``images`` with
@@ -46,24 +45,24 @@ class CocoCaptions(RootedDataset):
     ) -> None:
         content = _read(Path(path))
         try:
-            found, skips = _parse(content, split, str(path))
+            entries, skips = _parse(content, split, str(path))
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is not of COCO's or Karpathy's form: an entry is malformed ({error!r})",
                 "Download it again.",
             ) from error
-        first = [image.sample for image in itertools.islice(found, PEEK)]
-        root = find_root(images, _candidates(Path(path)), first)
-        columns = ("caption",) if any(image.captions for image in found) else ()
-        super().__init__(str(path), columns, root, merge=False)
-        for image in found:
-            self._add_file(image.sample, {"caption": image.captions}, image.source)
+        names = [entry.sample for entry in itertools.islice(entries, PEEK)]
+        files = find_image_files(images, _usual_folders(Path(path)), names)
+        columns = ("caption",) if any(entry.captions for entry in entries) else ()
+        super().__init__(str(path), columns, files, merge=False)
+        for entry in entries:
+            self.add_file(files, entry.sample, {"caption": entry.captions}, entry.source)
         for skip in skips:
-            self._skip(skip)
-        self._require_images()
+            self.skip(skip)
+        self.require_image(files)
 
 
-def _candidates(path: Path) -> list[Path]:
+def _usual_folders(path: Path) -> list[Path]:
     """Where COCO's and other sets keep the images of ``annotations/captions_val2017.json``."""
     above = path.parent.parent
     split = path.stem.rpartition("_")[2]
@@ -72,10 +71,7 @@ def _candidates(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_utf8(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error
+    content = read_json(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images or not all(isinstance(i, dict) for i in images):
         raise DataError(
@@ -96,8 +92,8 @@ def _parse(
 
 def _karpathy(images: list[dict[str, Any]], split: str | None, path: str) -> list[_Image]:
     known = list(dict.fromkeys(str(image.get("split")) for image in images))
-    wanted = known if split is None else split.split("+")
-    for name in wanted:
+    chosen = known if split is None else split.split("+")
+    for name in chosen:
         if name not in known:
             raise UsageError(f"{path} has no split {name!r}", choices(name, known))
     return [
@@ -107,7 +103,7 @@ def _karpathy(images: list[dict[str, Any]], split: str | None, path: str) -> lis
             f"{path}:images[{index}]",
         )
         for index, image in enumerate(images)
-        if str(image.get("split")) in wanted
+        if str(image.get("split")) in chosen
     ]
 
 
@@ -125,8 +121,8 @@ def _coco(content: Mapping[str, Any], path: str) -> tuple[list[_Image], list[Ski
             captions[image].append(annotation.get("caption"))
         else:
             reason = f"there is no image with the id {image!r}"
-            place = f"{path}:annotations[{index}]"
-            skips.append(Skip(str(image), reason, place, sample=False))
+            source = f"{path}:annotations[{index}]"
+            skips.append(Skip(str(image), reason, source, sample=False))
     images = [
         _Image(sample_id(image["file_name"]), captions[image["id"]], f"{path}:images[{index}]")
         for index, image in enumerate(content["images"])

@@ -33,14 +33,14 @@ class ImageFolder:
         self.columns: tuple[str, ...] = ()
         self._root = Path(root)
         others: Counter[str] = Counter()
-        found = {path: _id_of(path) for path in _walk(self._root, "", frozenset(), others)}
-        if not found:
+        ids = {path: _id_of(path) for path in _walk(self._root, "", frozenset(), others)}
+        if not ids:
             kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in others.items())
             raise DataError(
                 f"there are no images in {root} ({f'but {kinds}' if kinds else 'it is empty'})",
                 f"Images are the files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
             )
-        self._files = dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+        self._files = dict(sorted(ids.items(), key=lambda item: (item[1], item[0])))
 
     @property
     def labels(self) -> dict[str, str]:
@@ -90,7 +90,14 @@ def _label(sample: str) -> str | None:
 def _walk(
     root: Path, inside: str, above: frozenset[tuple[int, int]], others: Counter[str]
 ) -> Iterator[str]:
-    """Relative paths of the images below ``root / inside``; other files are counted by suffix."""
+    """Relative paths of the images below a folder.
+
+    Args:
+        root: the folder that paths are relative to.
+        inside: the subfolder of it to look in.
+        above: device and inode of the folders on the way there, to notice links in a circle.
+        others: receives how many other files there are, by suffix.
+    """
     folder = root / inside
     try:
         status = folder.stat()
@@ -102,8 +109,8 @@ def _walk(
         raise DataError(
             f"the folder {folder} cannot be listed ({error.strerror})", "Check its permissions."
         ) from error
-    place = (status.st_dev, status.st_ino)
-    if place in above:  # a link to a folder that it is in
+    folder_id = (status.st_dev, status.st_ino)
+    if folder_id in above:  # a link to a folder that it is in
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -111,7 +118,7 @@ def _walk(
         path = f"{inside}/{entry.name}" if inside else entry.name
         suffix = f".{entry.name.rpartition('.')[2].lower()}" if "." in entry.name else ""
         if _is_folder(entry):
-            yield from _walk(root, path, above | {place}, others)
+            yield from _walk(root, path, above | {folder_id}, others)
         elif suffix in IMAGE_SUFFIXES:
             yield path
         else:

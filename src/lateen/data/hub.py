@@ -1,22 +1,25 @@
-"""Hugging Face ``datasets``: from the hub by name, or saved to a folder."""
+"""Hugging Face ``datasets``: from the hub by name, saved to a folder, or in Parquet files."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lateen.data.captions import GatheredDataset, row_key
+from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
-from lateen.data.samples import ImageSource, Skip, choose_split
-from lateen.data.tables import find_caption_columns, find_id_column, find_image_column
+from lateen.data.rows import Row, Rows
+from lateen.data.samples import choose_split
+from lateen.data.tables import add_by_id, find_caption_columns, find_id_column, find_image_column
 from lateen.errors import DataError, choices
 
+# datasets is imported where it is used: it takes seconds.
+
 _ROWS = 1024
-
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -39,7 +42,108 @@ class RowImage:
         raise OSError("the row has no image")
 
 
-class HubDataset(GatheredDataset):
+class HubRows(Rows):
+    """One split of a dataset, row by row.
+
+    Args:
+        name: what the user called the dataset.
+        rows: a ``datasets.Dataset``.
+    """
+
+    def __init__(self, name: str, rows: Any) -> None:
+        super().__init__(name, list(rows.column_names))
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def features(self) -> dict[str, Any]:
+        """The type of each column."""
+        return dict(self._rows.features)
+
+    def source(self, index: int) -> str:
+        """What messages call a row."""
+        return f"{self.name}[{index}]"
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row, with the cells of ``columns`` only, read in batches."""
+        if not columns:
+            yield from (Row({}, self.source(index)) for index in range(len(self)))
+            return
+        indices = itertools.count()
+        for batch in self._rows.select_columns(list(columns)).iter(_ROWS):
+            for values in zip(*(batch[name] for name in columns), strict=True):
+                yield Row(dict(zip(columns, values, strict=True)), self.source(next(indices)))
+
+    def embedded(self, column: str, suffix: str = "") -> HubImages | None:
+        """The images in ``column`` if it is of the type ``Image``."""
+        return HubImages(self, column, suffix) if column in self.image_columns else None
+
+    @cached_property
+    def image_columns(self) -> list[str]:
+        """The columns of the type ``Image``."""
+        import datasets
+
+        return [name for name, kind in self.features.items() if isinstance(kind, datasets.Image)]
+
+    def undecoded(self, column: str) -> Any:
+        """The column ``column`` alone, its images as they are stored."""
+        import datasets
+
+        rows = self._rows.select_columns([column])
+        return rows.cast_column(column, datasets.Image(decode=False))
+
+    def hashes(self) -> list[str]:
+        """Of the files that the rows are in; images may lie outside."""
+        return file_hashes([file["filename"] for file in self._rows.cache_files])
+
+
+class HubImages:
+    """The images in a column of a split, which may be stored in the rows or in files outside.
+
+    Args:
+        rows: the split.
+        column: the column, of the type ``Image`` or of encoded images; ``None`` for texts alone.
+        suffix: what the images' names end in.
+    """
+
+    def __init__(self, rows: HubRows, column: str | None, suffix: str = "") -> None:
+        self._rows = rows
+        self._column = column
+        self._suffix = suffix
+        self._undecoded = None if column is None else rows.undecoded(column)
+
+    def names(self) -> Iterator[None]:
+        """None has a name of its own."""
+        return itertools.repeat(None)
+
+    def sources(self, refs: Iterable[int | None]) -> Iterator[RowImage | None]:
+        """The images in some rows, given by their numbers from 0."""
+        for ref in refs:
+            if ref is None or self._column is None:
+                yield None
+            else:
+                name = self._rows.source(ref) + self._suffix
+                yield RowImage(name, self._undecoded, self._column, ref)
+
+    def hashes(self, refs: Iterable[int | None]) -> list[str]:
+        """Of the files that the rows are in, and of those that images are in."""
+        del refs
+        return [*self._rows.hashes(), *file_hashes(self._outside())]
+
+    def _outside(self) -> Iterator[str]:
+        """The files of images that are not in the dataset itself."""
+        if self._undecoded is None or self._column is None:
+            return
+        for chunk in self._undecoded.data.column(self._column).chunks:
+            # Looks at where there are bytes, not at the bytes.
+            present = chunk.field("bytes").is_valid().to_pylist()
+            paths = chunk.field("path").to_pylist()
+            yield from (p for p, there in zip(paths, present, strict=True) if p and not there)
+
+
+class HubDataset(CaptionDataset):
     """One split of a Hugging Face dataset; each row is a sample.
 
     The id is in a column ``id``, ``image_id``, ``key``, … or ``path``, else the row's number from
@@ -64,38 +168,25 @@ class HubDataset(GatheredDataset):
         image_column: str | None = None,
         captions: Sequence[str] = (),
     ) -> None:
-        rows = load_rows(source, split)
-        names = list(rows.column_names)
+        rows = HubRows(str(source), load_rows(source, split))
         image = _image_column(rows, image_column)
-        columns = find_caption_columns(names, captions, image, str(source))
-        super().__init__(str(source), columns, merge=image is None)
-        self._image = image
-        self._rows = rows if image is None else undecoded(rows, image)
-        self._add_rows(rows, find_id_column(names) or ("path" if "path" in names else None))
+        columns = find_caption_columns(rows.columns, captions, image, str(source))
+        images = HubImages(rows, image)
+        super().__init__(str(source), columns, images, merge=image is None)
+        key = find_id_column(rows.columns) or ("path" if "path" in rows.columns else None)
+        add_by_id(self, rows, key, None if image is None else images)
         if not self._items:
             raise DataError(f"{source} has no rows", "Give another split.")
 
-    def _add_rows(self, rows: Any, key: str | None) -> None:
-        wanted = list(dict.fromkeys([*self.columns, *([key] if key else [])]))
-        for index, cells in enumerate(_cells(rows, wanted)):
-            sample = row_key(cells[key]) if key else str(index)
-            source = f"{self.name}[{index}]"
-            if sample:
-                self._add(sample, None if self._image is None else index, cells, source)
-            else:
-                self._skip(Skip("", f"the row has no {key}", source, sample=False))
 
-    def _images(self, refs: Iterable[int | None]) -> Iterator[ImageSource | None]:
-        for ref in refs:
-            if ref is None or self._image is None:
-                yield None
-            else:
-                yield RowImage(f"{self.name}[{ref}]", self._rows, self._image, ref)
-
-    def _contents(self) -> Iterable[str]:
-        files = [file["filename"] for file in self._rows.cache_files]
-        outside = () if self._image is None else outside_files(self._rows, self._image)
-        return file_hashes([*files, *outside])
+def _image_column(rows: HubRows, given: str | None) -> str | None:
+    of_type = rows.image_columns
+    if given is None:
+        return find_image_column(of_type, None) or (of_type[0] if of_type else None)
+    find_image_column(rows.columns, given)
+    if given not in of_type:
+        raise DataError(f"the column {given!r} is not of the type Image", choices(given, of_type))
+    return given
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -114,71 +205,57 @@ def load_rows(source: Path | str, split: str | None) -> Any:
     """The ``datasets.Dataset`` of one split.
 
     Args:
-        source: a folder written by ``save_to_disk``, or a name on the hub.
+        source: as :func:`load_splits` takes it.
         split: needed where there are several.
 
     Raises:
         DataError: it cannot be loaded (gated, absent, offline).
         UsageError: there is no such split, or it is needed and not given.
     """
-    import datasets  # slow to import
+    import datasets
 
+    content = load_splits(source, split)
+    if not isinstance(content, datasets.DatasetDict):
+        return content
+    return content[choose_split(list(content), split, source)]
+
+
+def load_splits(source: Path | str, split: str | None = None) -> Any:
+    """A ``datasets.Dataset`` where there is one split alone, else a ``datasets.DatasetDict``.
+
+    Args:
+        source: a folder written by ``save_to_disk``, a Parquet file or a folder of such, or a name
+            on the hub.
+        split: which one to ask the hub for; all if not given.
+
+    Raises:
+        DataError: it cannot be loaded (gated, absent, offline).
+    """
+    import datasets
+
+    path = Path(source)
+    is_saved = path.is_dir() and (is_saved_dataset(path) or not any(path.rglob("*.parquet")))
     try:
-        if Path(source).is_dir():
-            found = datasets.load_from_disk(str(source), keep_in_memory=False)
-        else:
-            found = datasets.load_dataset(str(source), split=split, keep_in_memory=False)
+        if is_saved:
+            return datasets.load_from_disk(str(source), keep_in_memory=False)
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=str(source), keep_in_memory=False)
+        return datasets.load_dataset(str(source), split=split, keep_in_memory=False)
     except (
         OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError
     ) as error:  # fmt: skip
-        raise DataError(
-            f"the dataset {source} cannot be loaded ({' '.join(str(error).split())})",
-            "Check its name; if it is gated, accept its terms on the hub and run `hf auth login`; "
-            "without a network, give a folder saved with save_to_disk.",
-        ) from error
-    if not isinstance(found, datasets.DatasetDict):
-        return found
-    return found[choose_split(list(found), split, source)]
+        raise unreachable(source, error) from error
 
 
-def _image_column(rows: Any, given: str | None) -> str | None:
-    import datasets
-
-    of_type = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
-    if given is None:
-        return find_image_column(of_type, None) or (of_type[0] if of_type else None)
-    find_image_column(list(rows.column_names), given)
-    if given not in of_type:
-        raise DataError(f"the column {given!r} is not of the type Image", choices(given, of_type))
-    return given
-
-
-def undecoded(rows: Any, column: str) -> Any:
-    """The column ``column`` of rows alone, its images as they are stored."""
-    import datasets
-
-    return rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-
-def outside_files(rows: Any, column: str) -> Iterator[str]:
-    """The files of images that are not in the dataset itself.
-
-    Args:
-        rows: as :func:`undecoded` gives them.
-        column: of the images.
-    """
-    for chunk in rows.data.column(column).chunks:
-        # Looks at where there are bytes, not at the bytes.
-        present = chunk.field("bytes").is_valid().to_pylist()
-        paths = chunk.field("path").to_pylist()
-        yield from (p for p, there in zip(paths, present, strict=True) if p and not there)
-
-
-def _cells(rows: Any, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Each row's cells in the columns ``wanted``, read in batches."""
-    if not wanted:
-        yield from ({} for _ in range(len(rows)))
-        return
-    for batch in rows.select_columns(list(wanted)).iter(_ROWS):
-        for values in zip(*(batch[name] for name in wanted), strict=True):
-            yield dict(zip(wanted, values, strict=True))
+def unreachable(source: Path | str, error: Exception) -> DataError:
+    """The error that a dataset cannot be loaded, with what to do about it."""
+    if Path(source).exists():
+        reason = " ".join(str(error.__cause__ or error).split())  # the outer one says nothing
+        return DataError(f"{source} cannot be loaded ({reason})", "Write or download it again.")
+    reason = " ".join(str(error).split())
+    return DataError(
+        f"the dataset {source} cannot be loaded ({reason[:300]})",
+        "Check its name; if it is gated, accept its terms at "
+        f"https://huggingface.co/datasets/{source} and run `hf auth login`; without a network, "
+        "give a folder with the data, such as one saved with save_to_disk.",
+    )

@@ -29,29 +29,22 @@ from PIL.WebPImagePlugin import WebPImageFile
 from lateen.data.samples import ImageSource
 from lateen.errors import ImageError
 
-_ORIENTATION = 0x0112
-
-
-_SHORT = 3
-
-
+_ORIENTATION = 0x0112  # tag
+_SHORT = 3  # type
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
-
-
-_INLINE = 4
-
+_INLINE = 4  # bytes of a value that fit into its directory entry
 
 # TIFF 6.0, baseline and the extensions that describe how pixels are stored. Those in _SINGLE have
 # one value by definition.
 _SINGLE = {256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332, 531}
-
-
 _PIXEL_TAGS = _SINGLE | {258, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 532}
 
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
+"""File endings of the formats that :func:`decode_image` reads, lower case, with the dot."""
+
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -70,7 +63,7 @@ _FAULTS = (
 )  # fmt: skip
 
 
-class _Entry(NamedTuple):
+class _Tag(NamedTuple):
     """A directory entry: ``length`` values of ``type``, or where in the file they are."""
 
     tag: int
@@ -109,15 +102,15 @@ def only_pixel_tags(data: bytes) -> bytes:
         order, entries = _first_directory(data)
     except struct.error as error:
         raise ValueError("the TIFF directory is truncated") from error
-    kept = [entry for entry in entries if _is_usable(entry, order, len(data))]
+    usable = [entry for entry in entries if _is_usable(entry, order, len(data))]
     padding = b"\0" * (len(data) % 2)
     start = struct.pack(order + "I", len(data) + len(padding))
-    table = b"".join(struct.pack(order + "HHI4s", *entry) for entry in kept)
-    directory = struct.pack(order + "H", len(kept)) + table + b"\0\0\0\0"
+    table = b"".join(struct.pack(order + "HHI4s", *entry) for entry in usable)
+    directory = struct.pack(order + "H", len(usable)) + table + b"\0\0\0\0"
     return data[:4] + start + data[8:] + padding + directory
 
 
-def _is_usable(entry: _Entry, order: str, file_size: int) -> bool:
+def _is_usable(entry: _Tag, order: str, file_size: int) -> bool:
     if entry.tag not in _PIXEL_TAGS or entry.type not in _TYPE_SIZES or entry.length == 0:
         return False
     if entry.tag in _SINGLE and entry.length != 1:
@@ -129,14 +122,14 @@ def _is_usable(entry: _Entry, order: str, file_size: int) -> bool:
     return bool(offset + size <= file_size)
 
 
-def _first_directory(data: bytes) -> tuple[str, list[_Entry]]:
+def _first_directory(data: bytes) -> tuple[str, list[_Tag]]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         raise ValueError("no TIFF header")
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
     form = struct.Struct(order + "HHI4s")
-    return order, [_Entry(*form.unpack_from(data, start + 2 + i * form.size)) for i in range(count)]
+    return order, [_Tag(*form.unpack_from(data, start + 2 + i * form.size)) for i in range(count)]
 
 
 def without_animation(data: bytes) -> bytes:
@@ -152,9 +145,6 @@ def without_animation(data: bytes) -> bytes:
         else:
             position = following
     return data
-
-
-"""File endings of the formats that :func:`decode_image` reads, lower case, with the dot."""
 
 
 class _Jpeg(JpegImageFile):

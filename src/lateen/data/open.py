@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset, is_hub_name, is_saved_dataset
+from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import Dataset, refuse_split
-from lateen.data.tables import TABLE_SUFFIXES, Table
+from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
-from lateen.errors import DataError
+from lateen.errors import DataError, nearest
 
 _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
     "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
 )
-
-
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -84,7 +82,6 @@ def _nothing_known(path: Path) -> DataError:
         )
     parent = path.parent
     siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1)
-    if near:
-        return DataError(f"there is no {path}", f"Did you mean {parent / near[0]}?")
+    if near := nearest(path.name, siblings):
+        return DataError(f"there is no {path}", f"Did you mean {parent / near}?")
     return DataError(f"there is no {path}", _ACCEPTED)

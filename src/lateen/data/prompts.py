@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lateen.data.tables import read_utf8
+from lateen.data.rows import read_utf8
 from lateen.errors import UsageError
 
 TEMPLATES = (
@@ -24,8 +24,6 @@ TEMPLATES = (
     "a poorly lit photo of a {}.",
     "one {} and nothing else.",
 )
-
-
 """Sentences with ``{}`` in the place of the class name."""
 
 
@@ -59,11 +57,7 @@ DOMAIN_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "count": ("a picture of {} objects.", "there are {} objects.", "{} shapes on a grey floor."),
     "distance": ("the nearest object is {}.", "a picture with an object {}."),
 }  # fmt: skip
-
-
 """Sentences for pictures of one kind; for all others there are :data:`TEMPLATES`."""
-
-
 _ARTICLE = re.compile(r"\b([Aa]) \{\}")
 
 

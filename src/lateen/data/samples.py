@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lateen.errors import UsageError, choices
+from lateen.data.fingerprint import file_hashes
+from lateen.errors import DataError, UsageError, choices
+
+PEEK = 64
+"""How many images are looked for to find the folder that all are in."""
 
 
 def sample_id(text: str) -> str:
@@ -37,7 +43,7 @@ class ImageSource(Protocol):
 
     @property
     def name(self) -> str:
-        """The place in words, for messages: a path, or ``shard.tar:member.jpg``."""
+        """Where it is, in words for messages: a path, or ``shard.tar:member.jpg``."""
 
     def read(self) -> bytes:
         """The encoded bytes; any failure is an ``OSError``."""
@@ -158,31 +164,175 @@ class Dataset(Protocol):
         """How many samples and skips iterating yields."""
 
     def __iter__(self) -> Iterator[Sample | Skip]:
-        """The samples, and in their places those that the reader had to leave out."""
+        """The samples, and in between, in order, what the reader had to leave out."""
+
+
+class ListDataset:
+    """Samples that are known already, as a :class:`Dataset`.
+
+    Args:
+        name: what the user called it.
+        samples: samples and skips; or a function that yields them anew each time it is called,
+            so that they need not be in memory at once.
+        fingerprint: 64 hex digits, or a function that computes them when they are first needed.
+        columns: the caption columns.
+        count: how many samples and skips there are, where ``samples`` is a function.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: Sequence[Sample | Skip] | Callable[[], Iterable[Sample | Skip]],
+        fingerprint: str | Callable[[], str],
+        columns: Sequence[str] = (),
+        *,
+        count: int = 0,
+    ) -> None:
+        self.name = name
+        self.columns = tuple(columns)
+        self._samples = samples
+        self._fingerprint = fingerprint
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count if callable(self._samples) else len(self._samples)
+
+    def __iter__(self) -> Iterator[Sample | Skip]:
+        return iter(self._samples() if callable(self._samples) else self._samples)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hex digits that change whenever the samples do."""
+        return self._fingerprint() if callable(self._fingerprint) else self._fingerprint
+
+
+class ImageFiles:
+    """The image files below a folder, found by the names that captions or benchmarks give them.
+
+    A file is found also where the disk spells accents differently (NFD). What is found is a path
+    relative to the folder.
+
+    Args:
+        folder: the folder.
+        suffixes: endings that the names may lack.
+    """
+
+    def __init__(self, folder: Path, suffixes: Sequence[str] = ("",)) -> None:
+        self.folder = folder
+        self._suffixes = suffixes
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path, relative to the folder, of the file that ``name`` means."""
+        return next(filter(None, (self._find(name + suffix) for suffix in self._suffixes)), None)
+
+    def _find(self, name: str) -> str | None:
+        if os.path.isfile(os.path.join(self.folder, name)):  # noqa: PTH113, PTH118 - speed
+            return name
+        if name.isascii():
+            return None
+        path = ""
+        for part in name.split("/"):
+            spelling = self._listing(path).get(part)
+            if spelling is None:
+                return None
+            path = posixpath.join(path, spelling)
+        return path if (self.folder / path).is_file() else None
+
+    def _listing(self, relative: str) -> dict[str, str]:
+        """Composed name to name on disk, for all that is in a subfolder."""
+        if relative not in self._listings:
+            try:
+                names = os.listdir(self.folder / relative)  # noqa: PTH208 - names, not paths
+            except OSError:
+                names = []
+            self._listings[relative] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self._listings[relative]
+
+    def source(self, path: str) -> FileImage:
+        """The image at a path that :meth:`find` gave."""
+        return FileImage(self.folder / path)
+
+    def sources(self, paths: Iterable[str | None]) -> Iterator[FileImage | None]:
+        """The image at each path; ``None`` for a text without image."""
+        return (None if path is None else self.source(path) for path in paths)
+
+    def hashes(self, paths: Iterable[str | None]) -> list[str]:
+        """Of the content of each file."""
+        return file_hashes(self.folder / path for path in paths if path is not None)
+
+
+def find_image_files(
+    given: Path | str | None,
+    folders: Iterable[Path],
+    names: Iterable[str],
+    suffixes: Sequence[str] = ("",),
+) -> ImageFiles:
+    """The folder that images lie in: the one given, else the first that has most of the images.
+
+    Args:
+        given: the user's choice, if any.
+        folders: where the images usually are, the likeliest first.
+        names: of some images; :data:`PEEK` are enough.
+        suffixes: endings that the names may lack.
+    """
+    if given is not None:
+        return ImageFiles(Path(given), suffixes)
+    some = list(names)
+    usual = list(dict.fromkeys(folders))
+    present = [folder for folder in usual if folder.exists()]
+    return max(
+        (ImageFiles(folder, suffixes) for folder in present or usual[:1]),
+        key=lambda files: sum(files.find(name) is not None for name in some),
+    )
+
+
+def require_image(name: str, faults: Iterable[tuple[str, str]], remedy: str) -> None:
+    """Refuse to go on where every image is missing: then the folder is wrong, not the data.
+
+    Args:
+        name: of the dataset.
+        faults: for each image its id, and why it cannot be used; empty if it can.
+        remedy: how to say where the images are.
+
+    Raises:
+        DataError: there are images, and not one can be used.
+    """
+    first, count = ("", ""), 0
+    for sample, fault in faults:
+        if not fault:
+            return
+        first, count = first if count else (sample, fault), count + 1
+    if count:
+        raise DataError(
+            f"not one of the {count} images of {name} can be used (the first is {first[0]!r}: "
+            f"{first[1]})",
+            remedy,
+        )
 
 
 def choose_split(
-    parts: Sequence[str], wanted: str | None, source: str | Path, preferred: Sequence[str] = ()
+    parts: Sequence[str], split: str | None, source: str | Path, preferred: Sequence[str] = ()
 ) -> str:
     """The split that is asked for, else the only one, else the first preferred one.
 
     Args:
         parts: all splits.
-        wanted: the one that is asked for.
+        split: the one that is asked for.
         source: what has them, for errors.
         preferred: names, the best first.
 
     Raises:
         UsageError: there is no such split, or none could be chosen.
     """
-    if wanted is None:
+    if split is None:
         first = next((name for name in preferred if name in parts), None)
-        wanted = parts[0] if len(parts) == 1 else first
-    if wanted is None:
+        split = parts[0] if len(parts) == 1 else first
+    if split is None:
         raise UsageError(f"{source} has several splits", choices("", parts))
-    if wanted not in parts:
-        raise UsageError(f"{source} has no split {wanted!r}", choices(wanted, parts))
-    return wanted
+    if split not in parts:
+        raise UsageError(f"{source} has no split {split!r}", choices(split, parts))
+    return split
 
 
 def refuse_split(source: str | Path, split: str | None) -> None:

@@ -11,24 +11,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lateen.data.captions import GatheredDataset
+from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
-from lateen.data.samples import ImageSource, Skip, TarImage, sample_id
+from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
 
 _IMAGE_TYPES = ("jpg", "jpeg", "png", "webp")
-
-
-_TEXT_TYPES = ("txt", "json")
-
-
+_TEXT_TYPES = ("txt", "json", "cls")
 _BLOCK = 512
-
-
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
 # As in the webdataset library: the type is all behind the first dot of the last path component.
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
@@ -43,7 +35,7 @@ class Group:
         fault: why it cannot be used, empty if it can.
         image: its image, if it has one.
         types: the types of its files.
-        texts: the content of its ``txt`` and ``json`` files.
+        texts: the content of its ``txt``, ``json`` and ``cls`` files.
     """
 
     key: str
@@ -159,7 +151,7 @@ def _expand(pattern: str) -> list[str]:
     return [path for number in numbers for path in _expand(f"{before}{number}{after}")]
 
 
-class WebDataset(GatheredDataset):
+class WebDataset(CaptionDataset):
     """Samples in tar shards; the id is the name that a sample's files share, without type.
 
     Images are ``.jpg``, ``.jpeg``, ``.png`` or ``.webp``. Caption columns are ``caption`` for
@@ -171,39 +163,57 @@ class WebDataset(GatheredDataset):
         source: a .tar file, a folder of them, or a pattern such as ``shards-{000..003}.tar``.
         captions: the caption columns; guessed by their names if not given.
 
+    Attributes:
+        label_files: by id, the content of a sample's ``.cls`` file, and the shard that it is in.
+
     Raises:
         DataError: there are no shards, one is compressed, or no sample has such a column.
     """
 
     def __init__(self, source: Path | str, *, captions: Sequence[str] = ()) -> None:
-        self._shards = find_shards(source)
-        groups = [group for shard in self._shards for group in read_groups(shard)]
+        shards = find_shards(source)
+        groups = [group for shard in shards for group in read_groups(shard)]
         texts = [_texts(group, captions) for group in groups]
-        columns = captions or sorted({name for found in texts for name in found})
-        super().__init__(str(source), columns, merge=False)
-        for group, found in zip(groups, texts, strict=True):
+        columns = captions or sorted({name for cells in texts for name in cells})
+        super().__init__(str(source), columns, _ShardImages(shards), merge=False)
+        for group, cells in zip(groups, texts, strict=True):
             if group.key:
-                self._add(group.key, group.image, found, str(group.shard), group.fault)
+                self.add(group.key, group.image, cells, str(group.shard), group.fault)
             else:
-                self._skip(Skip(group.shard.name, group.fault, str(group.shard)))
-        absent = [name for name in captions if not any(name in found for found in texts)]
+                self.skip(Skip(group.shard.name, group.fault, str(group.shard)))
+        self.label_files: dict[str, tuple[str, Path]] = {}
+        for group in groups:
+            if "cls" in group.texts:  # of samples of one id the first counts
+                label = group.texts["cls"].decode("utf-8", "replace").strip()
+                self.label_files.setdefault(group.key, (label, group.shard))
+        absent = [name for name in captions if not any(name in cells for cells in texts)]
         if absent:
             known = {name for group in groups for name in _all_texts(group)}
             raise DataError(
                 f"{source} has no captions {absent[0]!r}", choices(absent[0], sorted(known))
             )
 
-    def _images(self, refs: Iterable[TarImage]) -> Iterator[ImageSource]:
+
+class _ShardImages:
+    """The images in shards; each is its own reference."""
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._shards = shards
+
+    def sources(self, refs: Iterable[TarImage]) -> Iterator[TarImage]:
+        """The images themselves."""
         return iter(refs)
 
-    def _contents(self) -> Iterable[str]:
+    def hashes(self, refs: Iterable[TarImage]) -> list[str]:
+        """Of the shards."""
+        del refs
         return file_hashes(self._shards)
 
 
-def _texts(group: Group, wanted: Sequence[str]) -> dict[str, Any]:
-    """A sample's captions by column: those wanted, else those that are called like captions."""
+def _texts(group: Group, captions: Sequence[str]) -> dict[str, Any]:
+    """A sample's captions by column: those asked for, else those that are called like captions."""
     texts = _all_texts(group)
-    names = wanted or guess_caption_columns(list(texts))
+    names = captions or guess_caption_columns(list(texts))
     return {name: texts[name] for name in names if name in texts}
 
 

@@ -15,26 +15,33 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lateen.data.captions import PEEK, ImageRoot, find_root
-from lateen.data.samples import FileImage, ImageSource, Skip, is_unicode, sample_id
-from lateen.data.tables import Row
+from lateen.data.rows import Row, Rows
+from lateen.data.samples import (
+    PEEK,
+    ImageFiles,
+    ImageSource,
+    Skip,
+    find_image_files,
+    is_unicode,
+    sample_id,
+)
 from lateen.errors import DataError
-from lateen.evaluation.benchmark import BenchmarkTable, open_tables
 from lateen.evaluation.cases import (
     Case,
-    CaseImages,
     CaseSet,
     CroppedImage,
     ScoredCases,
-    require_images,
+    embedded_images,
+    listed_images,
+    open_tables,
+    read_plain,
     score_cases,
     unusable_captions,
 )
@@ -44,36 +51,20 @@ from lateen.metrics.choice import choice_hits, percent
 from lateen.model import AlignedModel
 
 _CAPTIONS = (("caption", "negative_caption"), ("true_caption", "false_caption"))
-
-
 _OPTIONS = "caption_options"
-
-
 _RIGHT, _HARD = "correct_caption", re.compile(r"hard_text_\d+")
-
-
 _IMAGES = ("filename", "image_path", "image", "images")
-
-
 _BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
-
-
 _GROUP_COLUMNS = ("relation_name", "attributes")
-
-
 _WHERE = (
     "Give SugarCrepe's JSON files (https://github.com/RAIVNLab/sugar-crepe, folder data), ARO's "
     "(https://github.com/mertyg/vision-language-models-are-bows), or a table with an image and its "
     "captions as caption and negative_caption, as true_caption and false_caption, or as a list "
     "caption_options whose first is the right one."
 )
-
-
 _IMAGES_WHERE = (
     "Give the folder of the images with --images: COCO's val2017 for SugarCrepe, images for ARO."
 )
-
-
 # Groups within a file that ARO averages over, and how many examples one needs to be counted.
 _GROUPS = {"relation_name": 1, "attributes": 25}
 
@@ -102,8 +93,8 @@ def read_caption_choice(
     return [_read(name, table, folder, images) for name, table in tables.items()]
 
 
-def _read(category: str, table: BenchmarkTable, folder: Path, images: str | Path | None) -> CaseSet:
-    columns = _caption_columns(table)
+def _read(category: str, table: Rows, folder: Path, images: str | Path | None) -> CaseSet:
+    columns = _caption_columns(table.columns)
     image = next((name for name in _IMAGES if name in table.columns), None)
     if not columns or image is None:
         raise DataError(
@@ -111,34 +102,32 @@ def _read(category: str, table: BenchmarkTable, folder: Path, images: str | Path
             f"its columns are {', '.join(table.columns) or '(none)'}",
             _WHERE,
         )
-    rows = list(table.rows())
-    if image in table.embedded:
+    rows = read_plain(table)
+    if table.embedded(image):
         names = [f"{category}/{index}" for index in range(len(rows))]
     else:
         names = [_image_name(row, image) for row in rows]
     cases, skips = _cases(category, rows, names, columns)
-    kept = [case for case in cases if case is not None]
-    if image in table.embedded:
-        ids = [case.images[0] for case in kept]
-        read = partial(_embedded, table, image, cases)
-        return CaseSet(table.name, kept, CaseImages(table.name, ids, read, table.hashes), skips)
-    root = _find_root(folder, images, names)
+    usable = [case for case in cases if case is not None]
+    embedded = embedded_images(table, [image], cases)
+    if embedded is not None:
+        return CaseSet(table.name, usable, embedded, skips)
+    files = _image_files(folder, images, names)
     found: dict[str, ImageSource | str] = {}
     for case, row, name in zip(cases, rows, names, strict=True):
         if case is not None and case.images[0] not in found:
-            found[case.images[0]] = _find(root, name, _box(row))
-    require_images(table.name, found, _IMAGES_WHERE)
-    return CaseSet(table.name, kept, CaseImages.listed(table.name, found), skips)
+            found[case.images[0]] = _find(files, name, _box(row))
+    return CaseSet(table.name, usable, listed_images(table.name, found, _IMAGES_WHERE), skips)
 
 
-def _caption_columns(table: BenchmarkTable) -> tuple[str, ...]:
+def _caption_columns(columns: Sequence[str]) -> tuple[str, ...]:
     """The columns of captions, the right one's first."""
-    if _OPTIONS in table.columns:
+    if _OPTIONS in columns:
         return (_OPTIONS,)
-    hard = sorted(filter(_HARD.fullmatch, table.columns))
-    if _RIGHT in table.columns and hard:
+    hard = sorted(filter(_HARD.fullmatch, columns))
+    if _RIGHT in columns and hard:
         return (_RIGHT, *hard)
-    present = (pair for pair in _CAPTIONS if set(pair) <= set(table.columns))
+    present = (pair for pair in _CAPTIONS if set(pair) <= set(columns))
     return next(present, ())
 
 
@@ -195,26 +184,18 @@ def _box(row: Row) -> tuple[int, int, int, int] | None:
     return x, y, x + width, y + height
 
 
-def _embedded(
-    table: BenchmarkTable, column: str, cases: Sequence[Case | None]
-) -> Iterator[ImageSource]:
-    place = table.embedded.index(column)
-    for case, row in zip(cases, table.images(), strict=True):
-        if case is not None:
-            yield row[place]
-
-
-def _find_root(folder: Path, given: str | Path | None, names: Sequence[str]) -> ImageRoot:
+def _image_files(folder: Path, given: str | Path | None, names: Sequence[str]) -> ImageFiles:
     inside = ("", "images", "val2017", "images/val2017", "coco/images/val2017", "coco/val2017")
-    places = [root / name for root in (folder, folder.parent) for name in inside]
-    return find_root(given, places, itertools.islice(filter(None, names), PEEK))
+    usual = [parent / name for parent in (folder, folder.parent) for name in inside]
+    return find_image_files(given, usual, itertools.islice(filter(None, names), PEEK))
 
 
-def _find(root: ImageRoot, name: str, box: tuple[int, int, int, int] | None) -> ImageSource | str:
-    found = root.find(name)
-    if found is None:
-        return f"there is no {root.folder / name}"
-    image = FileImage(root.folder / found)
+def _find(files: ImageFiles, name: str, box: tuple[int, int, int, int] | None) -> ImageSource | str:
+    """The image, or the box of it that an example is about; or why there is none."""
+    path = files.find(name)
+    if path is None:
+        return f"there is no {files.folder / name}"
+    image = files.source(path)
     return CroppedImage(image, box) if box else image
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,21 @@ import torch
 from torch import Tensor
 
 from lateen.data.fingerprint import combine, file_hashes
+from lateen.data.hub import HubRows, is_hub_name, is_saved_dataset, load_rows
 from lateen.data.images import decode_image
 from lateen.data.prompts import check_templates
-from lateen.data.samples import FileImage, ImageSource, Sample, Skip, is_unicode
+from lateen.data.rows import TABLE_SUFFIXES, Row, Rows, open_rows
+from lateen.data.samples import (
+    Dataset,
+    FileImage,
+    ImageSource,
+    ListDataset,
+    Sample,
+    Skip,
+    is_unicode,
+    refuse_split,
+    require_image,
+)
 from lateen.errors import DataError, ImageError
 from lateen.evaluation.features import cached_features
 from lateen.features import Store
@@ -28,6 +40,77 @@ from lateen.model.model import project_rows
 
 _CHUNK = 1024  # cases whose embeddings are multiplied at a time
 _MOST_LISTED = 20
+_SUFFIXES = (".json", *TABLE_SUFFIXES)  # of the tables that benchmarks are published in
+
+
+def open_tables(
+    source: str | Path, suffixes: Sequence[str], split: str | None, where: str
+) -> dict[str, Rows]:
+    """The table or tables in a file, a folder (or its subfolder ``data``), or a hub dataset.
+
+    Args:
+        source: of these.
+        suffixes: of files to look for in a folder, the first that any has; each file of JSON is a
+            table of its own, those of other kinds are one.
+        split: of a hub dataset; of Parquet files, what their names begin with.
+        where: to get the benchmark, in one sentence.
+
+    Returns:
+        The tables by name: the file's without its suffix, or the last part of the source.
+
+    Raises:
+        DataError: there is no such thing.
+        UsageError: a hub dataset has no such split.
+    """
+    path = Path(source)
+    if path.is_dir() and not is_saved_dataset(path):
+        return _in_folder(path, suffixes, split, where)
+    if path.is_file():
+        refuse_split(path, split)
+        return {path.stem: open_rows(path, suffixes=_SUFFIXES)}
+    if path.is_dir() or is_hub_name(source):
+        try:
+            return {path.name: HubRows(str(source), load_rows(source, split))}
+        except DataError as error:  # this benchmark's own remedy says more
+            raise DataError(error.message, where) from error
+    raise DataError(f"there is no {source}", where)
+
+
+def check_columns(rows: Rows, needed: Sequence[str], where: str) -> None:
+    """See that a table has the columns of its benchmark.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for name in needed:
+        if name not in rows.columns:
+            raise DataError(
+                f"{rows.name} has no column {name!r}; its columns are "
+                f"{', '.join(rows.columns) or '(none)'}",
+                where,
+            )
+
+
+def read_plain(rows: Rows) -> list[Row]:
+    """Every row of a table, without the images in it."""
+    return list(rows.read([column for column in rows.columns if not rows.embedded(column)]))
+
+
+def _in_folder(
+    folder: Path, suffixes: Sequence[str], split: str | None, where: str
+) -> dict[str, Rows]:
+    for parent, suffix in itertools.product((folder, folder / "data"), suffixes):
+        paths = sorted(path for path in parent.glob(f"*{suffix}") if not path.name.startswith("."))
+        if suffix != ".parquet" and paths:
+            refuse_split(folder, split)
+        if suffix == ".json" and paths:
+            return {path.stem: open_rows(path, suffixes=_SUFFIXES) for path in paths}
+        if suffix == ".parquet" and split is not None:
+            paths = [path for path in paths if path.name.startswith(split)]
+        if paths:
+            return {folder.name: open_rows(*paths)}
+    of_split = f" of split {split!r}" if split else ""
+    raise DataError(f"{folder} has no file{of_split} that ends in {' or '.join(suffixes)}", where)
 
 
 @dataclass(frozen=True)
@@ -48,58 +131,51 @@ class Case:
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
-class CaseImages:
-    """The images of a benchmark, as a :class:`~lateen.data.samples.Dataset` without captions.
+def listed_images(name: str, images: Mapping[str, ImageSource | str], remedy: str) -> ListDataset:
+    """A benchmark's images in files of their own.
 
     Args:
         name: of the benchmark.
-        ids: of the images, unique.
-        read: for each id, in order, the image, or the reason why there is none; called anew each
-            time that the dataset is iterated over.
-        hashes: of what the images are in; called once.
+        images: by id; in place of an image the reason why there is none.
+        remedy: how to say where the images are.
+
+    Raises:
+        DataError: there are images, and not one is there.
     """
+    faults = ((sample, i if isinstance(i, str) else "") for sample, i in images.items())
+    require_image(name, faults, remedy)
+    files = dict.fromkeys(path for image in images.values() if (path := _file_of(image)))
+    samples = [
+        Skip(sample, image, name) if isinstance(image, str) else Sample(sample, image)
+        for sample, image in images.items()
+    ]
+    return ListDataset(name, samples, lambda: combine([*images, *file_hashes(files)]))
 
-    columns: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        name: str,
-        ids: Sequence[str],
-        read: Callable[[], Iterable[ImageSource | str]],
-        hashes: Callable[[], Iterable[str]],
-    ) -> None:
-        self.name = name
-        self._ids = ids
-        self._read = read
-        self._hashes = hashes
+def embedded_images(
+    rows: Rows, columns: Sequence[str], cases: Sequence[Case | None]
+) -> ListDataset | None:
+    """A benchmark's images within its table; ``None`` where a column names files instead.
 
-    @classmethod
-    def listed(cls, name: str, images: Mapping[str, ImageSource | str]) -> CaseImages:
-        """Of images in files of their own.
+    Args:
+        rows: the table.
+        columns: one for each image of a case.
+        cases: for each row its case, ``None`` where it cannot be used.
+    """
+    if not all(rows.embedded(column) for column in columns):
+        return None
+    usable = [index for index, case in enumerate(cases) if case is not None]
+    ids = [image for case in cases if case is not None for image in case.images]
 
-        Args:
-            name: of the benchmark.
-            images: by id; in place of an image the reason why there is none.
-        """
-        files = dict.fromkeys(
-            path for image in images.values() if (path := _file_of(image)) is not None
-        )
-        return cls(name, list(images), images.values, lambda: file_hashes(files))
+    def samples() -> Iterator[Sample]:
+        # The columns advance together, so that few images are in memory at a time.
+        images = [rows.embedded(column, f" {column}") for column in columns]
+        sources = zip(*(column.sources(usable) for column in images if column), strict=True)
+        return map(Sample, ids, itertools.chain.from_iterable(sources))
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __iter__(self) -> Iterator[Sample | Skip]:
-        for sample, image in zip(self._ids, self._read(), strict=True):
-            if isinstance(image, str):
-                yield Skip(sample, image, self.name)
-            else:
-                yield Sample(sample, image)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """64 hex digits that change whenever any image does."""
-        return combine([*self._ids, *self._hashes()])
+    return ListDataset(
+        rows.name, samples, lambda: combine([*ids, *rows.hashes()]), count=len(ids)
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +191,7 @@ class CaseSet:
 
     name: str
     cases: list[Case]
-    images: CaseImages
+    images: Dataset
     skips: list[Skip]
 
     def __post_init__(self) -> None:
@@ -128,26 +204,10 @@ class CaseSet:
             )
 
 
-class CaptionList:
-    """Captions as a :class:`~lateen.data.samples.Dataset` without images; ids count from 0."""
-
-    columns: tuple[str, ...] = ("caption",)
-
-    def __init__(self, name: str, captions: Sequence[str]) -> None:
-        self.name = name
-        self._captions = captions
-
-    def __len__(self) -> int:
-        return len(self._captions)
-
-    def __iter__(self) -> Iterator[Sample | Skip]:
-        for index, caption in enumerate(self._captions):
-            yield Sample(str(index), None, {"caption": (caption,)})
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """64 hex digits that change whenever any caption or the order does."""
-        return combine(self._captions)
+def listed_captions(name: str, captions: Sequence[str]) -> ListDataset:
+    """Captions without images; ids count from 0."""
+    samples = [Sample(str(i), None, {"caption": (text,)}) for i, text in enumerate(captions)]
+    return ListDataset(name, samples, lambda: combine(captions), ("caption",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,21 +275,6 @@ def unusable_captions(captions: Sequence[object]) -> str:
     return ""
 
 
-def require_images(name: str, images: Mapping[str, ImageSource | str], remedy: str) -> None:
-    """Refuse to go on where every image is missing: then the folder is wrong, not the data.
-
-    Raises:
-        DataError: not one is there.
-    """
-    if images and all(isinstance(image, str) for image in images.values()):
-        first, reason = next(iter(images.items()))
-        raise DataError(
-            f"not one of the {len(images)} images of {name} is there (the first is {first!r}: "
-            f"{reason})",
-            remedy,
-        )
-
-
 def _file_of(image: ImageSource | str) -> Path | None:
     if isinstance(image, CroppedImage):
         return image.image.path
@@ -295,7 +340,7 @@ def score_cases(
     captions = list(dict.fromkeys(text for case in found.cases for text in case.captions))
     prompts = [template.replace("{}", text) for text in captions for template in templates]
     texts = cached_features(
-        CaptionList(found.name, prompts), model.text_encoder, "caption",
+        listed_captions(found.name, prompts), model.text_encoder, "caption",
         folder=cache and cache / "captions", dtype=model.config.feature_dtype("text"),
     )  # fmt: skip
     image_rows = {sample: row for row, sample in enumerate(images.ids)}

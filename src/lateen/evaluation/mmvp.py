@@ -7,6 +7,7 @@ are in a folder per pattern, named after the question; those of 2k − 1 and 2k 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,16 +18,15 @@ from torch import Tensor
 
 from lateen.data.hub import is_hub_name
 from lateen.data.prompts import as_templates
-from lateen.data.samples import FileImage, ImageSource, Skip
-from lateen.data.tables import Row
+from lateen.data.rows import Row, Rows, open_rows
+from lateen.data.samples import PEEK, ImageFiles, ImageSource, Skip, find_image_files
 from lateen.errors import DataError, choices
-from lateen.evaluation.benchmark import FileTable, check_columns
 from lateen.evaluation.cases import (
     Case,
-    CaseImages,
     CaseSet,
     ScoredCases,
-    require_images,
+    check_columns,
+    listed_images,
     score_cases,
     unusable_captions,
 )
@@ -50,32 +50,20 @@ PATTERNS = {
     "Text": "Text",
     "Camera Perspective": "Viewpoint and Perspective",
 }
-
-
 """The pattern that each folder of images stands for, in the paper's order."""
 
-
 _COLUMNS = ("Question ID", "Type", "Statement")
-
-
 _QUESTIONS = "Questions.csv"
-
-
 _FOLDERS = ("MLLM_VLM Images", "MMVP_VLM_Images")
-
-
 _WHERE = (
     "Get MMVP-VLM with `hf download MMVP/MMVP_VLM --repo-type dataset --local-dir MMVP_VLM` and "
     "give that folder: it has Questions.csv and 'MLLM_VLM Images'."
 )
-
-
 _BY_NAME = {
     name.casefold(): folder for folder, full in PATTERNS.items() for name in (folder, full)
 } | {"texts": "Text", "structural characteristics": "Structural Character"}
-
-
 TEMPLATES = ("a photo of {}",)
+"""The prompt of MMVP's own evaluation."""
 
 
 def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSet:
@@ -90,12 +78,11 @@ def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSe
             pair or no image.
     """
     path = _find_questions(source)
-    table = FileTable(path)
+    table = open_rows(path)
     check_columns(table, _COLUMNS, _WHERE)
-    root = _find_root(path.parent, images)
     questions, skips = _questions(table)
     cases: list[Case] = []
-    found: dict[str, ImageSource | str] = {}
+    names: dict[str, list[str]] = {}
     for first in sorted({number - (number + 1) % 2 for number in questions}):
         pair = [questions.get(first), questions.get(first + 1)]
         rows = [row for row in pair if row is not None]
@@ -105,12 +92,15 @@ def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSe
         pattern = _pattern(rows[0])
         numbers = (str(first), str(first + 1))
         statements = tuple(row.cells["Statement"].strip() for row in rows)
-        full = {"pattern": PATTERNS[pattern]}
-        cases.append(Case("-".join(numbers), numbers, statements, full))
-        for number in numbers:
-            found[number] = _find(root, str(rows[0].cells["Type"]).strip(), pattern, number)
-    require_images(str(source), found, _WHERE)
-    return CaseSet(str(source), cases, CaseImages.listed(str(source), found), skips)
+        groups = {"pattern": PATTERNS[pattern]}
+        cases.append(Case("-".join(numbers), numbers, statements, groups))
+        written = str(rows[0].cells["Type"]).strip()
+        names |= {number: _file_names(written, pattern, number) for number in numbers}
+    usual = [path.parent / name for name in _FOLDERS]
+    first_names = itertools.chain.from_iterable(itertools.islice(names.values(), PEEK))
+    files = find_image_files(images, [*usual, path.parent], first_names)
+    found = {number: _find(files, some) for number, some in names.items()}
+    return CaseSet(str(source), cases, listed_images(str(source), found, _WHERE), skips)
 
 
 def _find_questions(source: str | Path) -> Path:
@@ -135,18 +125,11 @@ def _download(name: str) -> Path:
         raise DataError(f"the hub's dataset {name} cannot be reached", _WHERE) from error
 
 
-def _find_root(folder: Path, given: str | Path | None) -> Path:
-    if given is not None:
-        return Path(given)
-    places = [folder / name for name in _FOLDERS]
-    return next((place for place in places if place.is_dir()), folder)
-
-
-def _questions(table: FileTable) -> tuple[dict[int, Row], list[Skip]]:
+def _questions(table: Rows) -> tuple[dict[int, Row], list[Skip]]:
     """Rows by question number."""
     questions: dict[int, Row] = {}
     skips: list[Skip] = []
-    for row in table.rows():
+    for row in table.read(_COLUMNS):
         number = str(row.cells.get("Question ID", "")).strip()
         fault = row.fault
         if not fault and not number.isdecimal():
@@ -183,15 +166,17 @@ def _pattern(row: Row) -> str:
     return _BY_NAME[name.casefold()]
 
 
-def _find(root: Path, written: str, pattern: str, number: str) -> ImageSource | str:
+def _file_names(written: str, pattern: str, number: str) -> list[str]:
+    """What the file of an image may be called; first the pattern as the table has it."""
     folders = (written, pattern, pattern.replace(" ", "_"), PATTERNS[pattern])
-    for path in (root / folder / f"{number}.jpg" for folder in folders):
-        if path.is_file():
-            return FileImage(path)
-    return f"there is no {root / pattern / number}.jpg"
+    return [f"{folder}/{number}.jpg" for folder in folders]
 
 
-"""The prompt of MMVP's own evaluation."""
+def _find(files: ImageFiles, names: Sequence[str]) -> ImageSource | str:
+    """The image under the first of these names that is there, or that none is."""
+    paths = filter(None, map(files.find, names))
+    path = next(paths, None)
+    return f"there is no {files.folder / names[1]}" if path is None else files.source(path)
 
 
 def evaluate_mmvp(

@@ -6,24 +6,25 @@ Published, behind terms to accept, at https://huggingface.co/datasets/facebook/w
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from lateen.data.captions import is_missing, row_key
-from lateen.data.samples import FileImage, ImageSource, Skip
-from lateen.data.tables import Row
+from lateen.data.rows import Row
+from lateen.data.samples import PEEK, ImageFiles, ImageSource, Skip, find_image_files
 from lateen.errors import DataError
-from lateen.evaluation.benchmark import BenchmarkTable, check_columns, open_tables
 from lateen.evaluation.cases import (
     Case,
-    CaseImages,
     CaseSet,
     ZipImage,
-    require_images,
+    check_columns,
+    embedded_images,
+    listed_images,
+    open_tables,
+    read_plain,
     score_cases,
     unusable_captions,
 )
@@ -32,20 +33,11 @@ from lateen.metrics.choice import PAIR_CHANCE, PairHits, pair_hits, pair_scores
 from lateen.model import AlignedModel
 
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag", "tag")
-
-
 """Columns by which results are told apart."""
 
-
 _IMAGES = ("image_0", "image_1")
-
-
 _CAPTIONS = ("caption_0", "caption_1")
-
-
 _SUFFIXES = ("", ".png", ".jpg")
-
-
 _WHERE = (
     "Winoground is gated: accept its terms at https://huggingface.co/datasets/facebook/winoground "
     "and run `hf auth login`; then give facebook/winoground, a folder with its Parquet files, or "
@@ -71,21 +63,21 @@ def read_winoground(
     """
     [table] = open_tables(source, (".parquet", ".jsonl"), split, _WHERE).values()
     check_columns(table, (*_IMAGES, *_CAPTIONS), _WHERE)
-    rows = list(table.rows())
+    rows = read_plain(table)
     cases, skips = _cases(rows)
-    if set(_IMAGES) <= set(table.embedded):
-        return CaseSet(table.name, [c for c in cases if c], _embedded(table, cases), skips)
+    usable = [case for case in cases if case is not None]
+    embedded = embedded_images(table, _IMAGES, cases)
+    if embedded is not None:
+        return CaseSet(table.name, usable, embedded, skips)
+    files = _image_files(Path(source), images, rows)
+    members = _members(files.folder)
     found: dict[str, ImageSource | str] = {}
-    place = _place(Path(source), images)
-    members = _members(place)
     for case, row in zip(cases, rows, strict=True):
         if case is not None:
             for image, column in zip(case.images, _IMAGES, strict=True):
-                found[image] = _find(row.cells.get(column), place, members)
-    require_images(table.name, found, f"{place} has none of them: give their folder with --images.")
-    return CaseSet(
-        table.name, [c for c in cases if c], CaseImages.listed(table.name, found), skips
-    )  # fmt: skip
+                found[image] = _find(row.cells.get(column), files, members)
+    remedy = f"{files.folder} has none of them: give their folder with --images."
+    return CaseSet(table.name, usable, listed_images(table.name, found, remedy), skips)
 
 
 def _cases(rows: list[Row]) -> tuple[list[Case | None], list[Skip]]:
@@ -110,50 +102,36 @@ def _cases(rows: list[Row]) -> tuple[list[Case | None], list[Skip]]:
     return cases, skips
 
 
-def _embedded(table: BenchmarkTable, cases: list[Case | None]) -> CaseImages:
-    ids = [image for case in cases if case is not None for image in case.images]
-    return CaseImages(table.name, ids, partial(_read, table, cases), table.hashes)
-
-
-def _read(table: BenchmarkTable, cases: list[Case | None]) -> Iterator[ImageSource]:
-    places = [table.embedded.index(column) for column in _IMAGES]
-    for case, row in zip(cases, table.images(), strict=True):
-        if case is not None:
-            yield from (row[place] for place in places)
-
-
-def _place(source: Path, given: str | Path | None) -> Path:
-    if given is not None:
-        return Path(given)
+def _image_files(source: Path, given: str | Path | None, rows: Sequence[Row]) -> ImageFiles:
+    """The folder of images, or their zip file; names are written without their suffix."""
     folder = source if source.is_dir() else source.parent
-    roots = [folder, folder / "data"] if source.is_dir() else [folder]
-    places = [root / name for root in roots for name in ("images", "images.zip")]
-    return next((place for place in places if place.exists()), folder)
+    parents = [folder, folder / "data"] if source.is_dir() else [folder]
+    usual = [parent / name for parent in parents for name in ("images", "images.zip")]
+    cells = [row.cells.get(column) for row in rows[:PEEK] for column in _IMAGES]
+    names = [name for name in cells if isinstance(name, str)]
+    return find_image_files(given, [*usual, folder], names, _SUFFIXES)
 
 
-def _find(name: object, place: Path, members: Mapping[str, str] | None) -> ImageSource | str:
-    """The image of that name, which is written without its suffix."""
+def _find(name: object, files: ImageFiles, members: Mapping[str, str] | None) -> ImageSource | str:
+    """The image of that name, or why there is none."""
     if not isinstance(name, str) or is_missing(name):
         return "the row names no image"
     if members is not None:
-        found = members.get(name) or members.get(Path(name).stem)
-        return ZipImage(place, found) if found else f"{place} has no {name}"
-    for suffix in _SUFFIXES:
-        path = place / f"{name}{suffix}"
-        if path.is_file():
-            return FileImage(path)
-    return f"there is no {place / name}.png"
+        member = members.get(name) or members.get(Path(name).stem)
+        return ZipImage(files.folder, member) if member else f"{files.folder} has no {name}"
+    path = files.find(name)
+    return f"there is no {files.folder / name}.png" if path is None else files.source(path)
 
 
-def _members(place: Path) -> dict[str, str] | None:
+def _members(path: Path) -> dict[str, str] | None:
     """The images in a zip file by name without suffix; ``None`` for a folder."""
-    if not place.is_file():
+    if not path.is_file():
         return None
     try:
-        with zipfile.ZipFile(place) as archive:
+        with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{place} cannot be read as zip ({error})", "Download it again.") from error
+        raise DataError(f"{path} cannot be read as zip ({error})", "Download it again.") from error
     return {PurePosixPath(name).stem: name for name in names if not name.startswith("__MACOSX")}
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lateen.data import Dataset, Sample, Skip, open_dataset
+from lateen.data import Dataset, ListDataset, Skip, open_dataset
 from lateen.encoders import (
     Encoder,
     FusedEncoder,
@@ -76,7 +76,7 @@ def held_out_features(
         name: pair(
             pairs.image,
             text_store(
-                _Only(split_dataset(plan.data, name), frozenset(pairs.ids)), text, plan, folder,
+                _only(split_dataset(plan.data, name), pairs.ids), text, plan, folder,
                 name, pairs.texts[0].store.name,
             ),
             missing="drop",
@@ -85,19 +85,12 @@ def held_out_features(
     }  # fmt: skip
 
 
-class _Only:
+def _only(dataset: Dataset, ids: Sequence[str]) -> ListDataset:
     """The samples of a dataset that have one of some ids, and its skips."""
-
-    def __init__(self, dataset: Dataset, ids: frozenset[str]) -> None:
-        self.name, self.columns = dataset.name, dataset.columns
-        self.fingerprint = content_key([dataset.fingerprint, sorted(ids)])
-        self._kept = [s for s in dataset if isinstance(s, Skip) or s.id in ids]
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __iter__(self) -> Iterator[Sample | Skip]:
-        return iter(self._kept)
+    chosen = frozenset(ids)
+    samples = [item for item in dataset if isinstance(item, Skip) or item.id in chosen]
+    fingerprint = content_key([dataset.fingerprint, sorted(chosen)])
+    return ListDataset(dataset.name, samples, fingerprint, dataset.columns)
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

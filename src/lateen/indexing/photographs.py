@@ -8,14 +8,14 @@ one cache.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lateen.data import FileImage, ImageFolder, Sample, Skip
+from lateen.data import FileImage, ImageFolder, ListDataset, Sample
 from lateen.data.fingerprint import file_hashes
 from lateen.errors import DataError, StoreError, UsageError
 from lateen.features import Store, encode
@@ -113,8 +113,8 @@ def photo_features(
             new = {h: s for h, s in zip(hashes, samples, strict=True) if h in unseen}
             if new:
                 stores.append(_encode_new(model, new, folder, dtype))
-    place = {i: (n, row) for n, store in enumerate(stores) for row, i in enumerate(store.ids)}
-    kept = [(s, place[h]) for s, h in zip(samples, hashes, strict=True) if h in place]
+    rows = {i: (n, row) for n, store in enumerate(stores) for row, i in enumerate(store.ids)}
+    kept = [(s, rows[h]) for s, h in zip(samples, hashes, strict=True) if h in rows]
     if not kept:
         raise DataError(f"none of the {len(samples)} images in {images} can be read", "Check them.")
     features = torch.empty(len(kept), model.config.image_dim)
@@ -126,29 +126,9 @@ def photo_features(
     lost = [
         {"id": sample.id, "reason": reasons.get(content, "it changed while it was read")}
         for sample, content in zip(samples, hashes, strict=True)
-        if content not in place
+        if content not in rows
     ]
     return [sample for sample, _ in kept], features, lost
-
-
-class _NewPhotos:
-    """Images under the name of their content, as a dataset."""
-
-    def __init__(self, samples: dict[str, Sample]) -> None:
-        self.name = "new photographs"
-        self.columns: tuple[str, ...] = ()
-        self._samples = samples
-
-    @property
-    def fingerprint(self) -> str:
-        return content_key(sorted(self._samples))
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __iter__(self) -> Iterator[Sample | Skip]:
-        for content, sample in self._samples.items():
-            yield Sample(content, sample.image)
 
 
 def _unseen(stores: Sequence[Store], hashes: Sequence[str]) -> set[str]:
@@ -159,7 +139,9 @@ def _unseen(stores: Sequence[Store], hashes: Sequence[str]) -> set[str]:
 
 
 def _encode_new(model: AlignedModel, new: dict[str, Sample], folder: Path, dtype: Any) -> Store:
-    dataset = _NewPhotos(new)
+    # Under the names of their contents, so that a photograph that is moved is not new.
+    samples = [Sample(content, sample.image) for content, sample in new.items()]
+    dataset = ListDataset("new photographs", samples, content_key(sorted(new)))
     part = folder / f"part-{dataset.fingerprint[:24]}"
     # Empty is allowed: that photographs cannot be read is worth remembering, too.
     return encode(dataset, model.vision_encoder, part, dtype=dtype, allow_empty=True)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lateen.data.captions import CaptionDataset
 from lateen.data.folder import ImageFolder
-from lateen.data.hub import is_hub_name, is_saved_dataset
-from lateen.data.labels.hub import fetch_shards, open_rows
+from lateen.data.hub import (
+    HubImages,
+    HubRows,
+    is_hub_name,
+    is_saved_dataset,
+    load_splits,
+    unreachable,
+)
 from lateen.data.samples import Dataset, Sample, choose_split, is_unicode, refuse_split, sample_id
+from lateen.data.tables import find_image_column
 from lateen.data.webdataset import WebDataset, find_shards
-from lateen.errors import DataError
+from lateen.errors import DataError, choices
 from lateen.progress import log
 
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
-
 _CLASS_NAMES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
-
-
+_LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "target", "variant")
 _ACCEPTED = (
     "Give a folder with one subfolder of images per class, WebDataset shards with .cls files, "
     "Parquet files or a folder saved by datasets, or a name on the hub (owner/name)."
@@ -29,7 +34,7 @@ _ACCEPTED = (
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledData:
     """Labelled images as the data have them.
 
     Attributes:
@@ -59,7 +64,7 @@ class Found:
 
 def find_labelled(
     source: str, *, split: str | None, preferred: Sequence[str], column: str | None
-) -> Found:
+) -> LabelledData:
     """Open labelled images in any form; nothing is decoded.
 
     Args:
@@ -91,7 +96,7 @@ def find_labelled(
     return _on_hub(source, split, preferred, column)
 
 
-def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> Found:
+def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> LabelledData:
     inside = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."))
     parts = inside if inside and set(inside) <= _SPLIT_NAMES else ()
     if parts:
@@ -102,7 +107,7 @@ def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> Found:
     dataset = ImageFolder(folder)
     labels = dataset.labels
     unlabelled, duplicates = _count(dataset, labels)
-    return Found(
+    return LabelledData(
         dataset, labels, dataset.classes, split, parts, unlabelled=unlabelled,
         duplicates=duplicates, empty=_empty(folder, dataset.classes),
     )  # fmt: skip
@@ -127,20 +132,20 @@ def _empty(folder: Path, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(empty)
 
 
-def _shards(folder: Path, source: str | Path, split: str | None, parts: tuple[str, ...]) -> Found:
+def _shards(
+    folder: Path, source: str | Path, split: str | None, parts: tuple[str, ...]
+) -> LabelledData:
     if not parts:
         refuse_split(source, split)
     dataset = WebDataset(source)
-    labels: dict[str, str] = {}
-    for sample, label in _shard_labels(find_shards(source)):
-        labels.setdefault(sample, label)  # of samples of one id the first counts
+    labels = {sample: _number(*label) for sample, label in dataset.label_files.items()}
     if not labels:
         raise DataError(
             f"the shards in {source} have no .cls files, so no labels",
             "Give shards in the form of CLIP_benchmark, with an image and a .cls for each sample.",
         )
     unlabelled, duplicates = _count(dataset, labels)
-    return Found(
+    return LabelledData(
         dataset, labels, None, split, parts, _beside(folder, _CLASS_NAMES),
         _beside(folder, _TEMPLATES), unlabelled=unlabelled, duplicates=duplicates,
     )  # fmt: skip
@@ -149,24 +154,6 @@ def _shards(folder: Path, source: str | Path, split: str | None, parts: tuple[st
 def _beside(folder: Path, name: str) -> Path | None:
     """The file ``name`` with the shards or above them."""
     return next((p for p in (folder / name, folder.parent / name) if p.is_file()), None)
-
-
-def _shard_labels(shards: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """The label of each sample, from its ``.cls`` file."""
-    for shard in shards:
-        try:
-            with tarfile.open(shard, "r:") as tar:
-                for member in tar:
-                    folder, _, file = member.name.rpartition("/")
-                    key, _, kind = file.partition(".")
-                    content = tar.extractfile(member) if kind == "cls" else None
-                    if content is not None:
-                        label = content.read().decode("utf-8", "replace").strip()
-                        yield sample_id(f"{folder}/{key}" if folder else key), _number(label, shard)
-        except (
-            tarfile.TarError
-        ):  # the shard is cut; its whole samples are there, as WebDataset says
-            continue
 
 
 def _number(label: str, shard: Path) -> str:
@@ -178,23 +165,148 @@ def _number(label: str, shard: Path) -> str:
     return str(int(label))
 
 
-def _on_hub(name: str, split: str | None, preferred: Sequence[str], column: str | None) -> Found:
-    def choose(parts: Sequence[str]) -> str:
-        return choose_split(parts, split, name, preferred)
-
-    shards = fetch_shards(name, _CLASS_NAMES, choose)
-    if shards is None:
+def _on_hub(
+    name: str, split: str | None, preferred: Sequence[str], column: str | None
+) -> LabelledData:
+    """Shards in CLIP_benchmark's form, from the cache where they are whole; else rows."""
+    folder = _snapshot(name, ["*.txt", "*/*.txt"], _is_benchmark)
+    if isinstance(folder, Exception):
         return _rows(name, split, preferred, column)
-    folder, chosen, parts = shards
+    parts = tuple(sorted(file.parent.name for file in folder.glob("*/nshards.txt")))
+    chosen = choose_split(parts, split, name, preferred)
+    whole = _snapshot(name, [f"{chosen}/*"], lambda root: _has_all_shards(root / chosen))
+    if isinstance(whole, Exception):
+        raise unreachable(name, whole) from whole
     return _shards(folder / chosen, folder / chosen, chosen, parts)
 
 
-def _rows(source: str, split: str | None, preferred: Sequence[str], column: str | None) -> Found:
-    rows = open_rows(
-        source, column, lambda parts: choose_split(parts, split, source, preferred),
-    )  # fmt: skip
-    if not rows.splits:
+def _snapshot(name: str, files: list[str], is_whole: Callable[[Path], bool]) -> Path | Exception:
+    """The folder with some files of a hub dataset, or why they cannot be had whole."""
+    from huggingface_hub import snapshot_download
+
+    problem: Exception = OSError("it is not in the cache")
+    for cached in (True, False):
+        try:
+            folder = Path(snapshot_download(
+                name, repo_type="dataset", allow_patterns=files, local_files_only=cached
+            ))  # fmt: skip
+        except Exception as error:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+            problem = error
+            continue
+        # The cache gives out what an interrupted or partial download left there, and so does the
+        # client where there is no network.
+        if is_whole(folder):
+            return folder
+        problem = OSError("only a part of it is there")
+    return problem
+
+
+def _is_benchmark(folder: Path) -> bool:
+    return (folder / _CLASS_NAMES).is_file() and any(folder.glob("*/nshards.txt"))
+
+
+def _has_all_shards(folder: Path) -> bool:
+    try:
+        count = int((folder / "nshards.txt").read_text())
+    except (OSError, ValueError):
+        return False
+    return all((folder / f"{index}.tar").is_file() for index in range(count))
+
+
+def _rows(
+    source: str, split: str | None, preferred: Sequence[str], column: str | None
+) -> LabelledData:
+    """A folder saved by ``datasets``, Parquet files, or a hub name; the id is the row's number."""
+    import datasets
+
+    content = load_splits(source)
+    parts: tuple[str, ...] = ()
+    if isinstance(content, datasets.DatasetDict):
+        if source.endswith(".parquet"):  # the only part is called train, whatever it is
+            [content] = content.values()
+        else:
+            parts = tuple(content)
+            split = choose_split(parts, split, source, preferred)
+            content = content[split]
+    rows = HubRows(source, content)
+    dataset = CaptionDataset(source, (), HubImages(rows, _image_column(rows)), merge=False)
+    for index in range(len(rows)):
+        dataset.add(str(index), index, {}, rows.source(index))
+    label = _label_column(rows, column)
+    values = [row.cells[label] for row in rows.read([label])]
+    classes = _classes(rows.features[label], values, source)
+    words = {str(index): _label(value, classes) for index, value in enumerate(values)}
+    labels = {index: word for index, word in words.items() if word is not None}
+    if not parts:
         refuse_split(source, split)
-    return Found(
-        rows, rows.labels, rows.classes, rows.split, rows.splits, unlabelled=rows.unlabelled
+    return LabelledData(
+        dataset, labels, classes, split, parts, unlabelled=len(values) - len(labels)
+    )  # fmt: skip
+
+
+def _image_column(rows: HubRows) -> str:
+    images = [each for each, kind in rows.features.items() if _holds_images(kind)]
+    if not images:
+        raise DataError(
+            f"{rows.name} has no column of images; its columns are {', '.join(rows.columns)}",
+            "Give a dataset with a column of the type Image, or of encoded images (bytes).",
+        )
+    return find_image_column(images, None) or images[0]
+
+
+def _holds_images(kind: Any) -> bool:
+    """Whether a column is of images, or of their bytes as other programs write Parquet."""
+    import datasets
+
+    if isinstance(kind, dict):
+        kind = kind.get("bytes")
+    encoded = isinstance(kind, datasets.Value) and kind.dtype in ("binary", "large_binary")
+    return encoded or isinstance(kind, datasets.Image)
+
+
+def _label_column(rows: HubRows, given: str | None) -> str:
+    import datasets
+
+    if given is not None:
+        if given not in rows.columns:
+            raise DataError(f"{rows.name} has no column {given!r}", choices(given, rows.columns))
+        return given
+    named = next((each for each in _LABEL_NAMES if each in rows.columns), None)
+    of_type = [c for c, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if named is None and len(of_type) != 1:
+        raise DataError(
+            f"{rows.name} has {'several columns' if of_type else 'no column'} of labels; its "
+            f"columns are {', '.join(rows.columns)}",
+            "Name the one with --column.",
+        )
+    return named or of_type[0]
+
+
+def _classes(kind: Any, values: Sequence[Any], name: str) -> tuple[str, ...] | None:
+    import datasets
+
+    if isinstance(kind, datasets.ClassLabel):
+        names = tuple(str(each) for each in kind.names)
+        highest = max((value for value in values if value is not None), default=-1)
+        if highest >= len(names):
+            raise DataError(
+                f"{name} has a label {highest}, and only {len(names)} class names",
+                "Correct the dataset.",
+            )
+        return names
+    if all(isinstance(value, int) or value is None for value in values):  # also True and False
+        return None
+    if all(isinstance(value, str) or value is None for value in values):
+        return tuple(sorted({value for value in values if value}))
+    raise DataError(
+        f"the labels of {name} are neither numbers nor texts, one for each image",
+        "Name another column with --column.",
     )
+
+
+def _label(value: Any, classes: tuple[str, ...] | None) -> str | None:
+    if value is None or value == "" or (isinstance(value, int) and value < 0):
+        return None
+    if isinstance(value, int):
+        return classes[value] if classes is not None else str(int(value))
+    return str(value)

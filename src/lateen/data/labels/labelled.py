@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from lateen.data.labels.forms import Found, find_labelled
+from lateen.data.labels.forms import LabelledData, find_labelled
 from lateen.data.labels.names import (
     ClassName,
     match_numbers,
@@ -21,8 +21,8 @@ from lateen.data.labels.names import (
 )
 from lateen.data.labels.sets import SETS, SPLITS, ClassificationSet, find_set
 from lateen.data.prompts import TEMPLATES, class_name, read_templates
+from lateen.data.rows import read_utf8
 from lateen.data.samples import Dataset
-from lateen.data.tables import read_utf8
 from lateen.errors import DataError
 from lateen.files import content_key
 
@@ -103,31 +103,31 @@ def open_labelled(
     """
     spec = find_set(name, str(source))
     preferred = spec.splits if spec is not None else SPLITS
-    found = find_labelled(str(source), split=split, preferred=preferred, column=column)
-    if not found.labels:
-        part = f" ({found.split})" if found.split else ""
+    data = find_labelled(str(source), split=split, preferred=preferred, column=column)
+    if not data.labels:
+        part = f" ({data.split})" if data.split else ""
         raise DataError(
             f"not one image in {source}{part} has a label: there are no class folders, and no "
             "labels beside the images",
             "Give a folder with one subfolder of images per class, or another --split.",
         )
-    names, places, named_by = name_classes(found, spec, Path(classes) if classes else None)
+    names, indices, named_by = name_classes(data, spec, Path(classes) if classes else None)
     if len(names) < 2:
         raise DataError(
             f"{source} has one class, {names[0]!r}, and one alone is always right",
             "Give images of two or more, or --classes with all that an image may be taken for.",
         )
-    templates, verbatim = _prompts(found, spec)
+    templates, verbatim = _prompts(data, spec)
     return LabelledImages(
-        found.dataset, {sample: places[label] for sample, label in found.labels.items()}, names,
-        named_by, templates, verbatim, spec, found.split, found.splits, found.unlabelled,
-        found.duplicates, found.empty,
+        data.dataset, {sample: indices[label] for sample, label in data.labels.items()}, names,
+        named_by, templates, verbatim, spec, data.split, data.splits, data.unlabelled,
+        data.duplicates, data.empty,
     )  # fmt: skip
 
 
-def _prompts(found: Found, spec: ClassificationSet | None) -> tuple[tuple[str, ...], bool]:
-    if found.templates_file is not None:
-        return read_templates(found.templates_file), True
+def _prompts(data: LabelledData, spec: ClassificationSet | None) -> tuple[tuple[str, ...], bool]:
+    if data.templates_file is not None:
+        return read_templates(data.templates_file), True
     return (spec.templates if spec is not None else TEMPLATES), False
 
 
@@ -136,42 +136,42 @@ class Naming(NamedTuple):
     (empty where there are only numbers)."""
 
     words: tuple[str, ...]
-    places: Mapping[str, int]
+    indices: Mapping[str, int]
     source: str
 
 
-def name_classes(found: Found, spec: ClassificationSet | None, file: Path | None) -> Naming:
+def name_classes(data: LabelledData, spec: ClassificationSet | None, file: Path | None) -> Naming:
     """The first that there is of: the file, the file beside the data, the set's table, the labels.
 
     Args:
-        found: the data.
+        data: the images with the labels that the data have.
         spec: which of the field's sets it is, if known.
         file: a class a line.
 
     Raises:
         DataError: names and labels do not fit.
     """
-    labels = _labels(found)
+    labels = _labels(data)
     if file is not None:
         names = read_class_names(file)
         _need_names(file, [each.words for each in names])
-        places = _match(found, labels, names, ordered=True, what=f"the classes in {file}")
-        if places is None:
+        indices = _match(data, labels, names, ordered=True, what=f"the classes in {file}")
+        if indices is None:
             raise DataError(
                 f"not one of the {len(labels)} classes of the data, such as {labels[0]!r}, is in "
                 f"{file}",
                 "Write one class a line: its name, and behind a tab what the data call it.",
             )
-        return Naming(tuple(each.words for each in names), places, str(file))
-    if found.names_file is not None:
-        return _beside_data(found.names_file, labels, spec)
+        return Naming(tuple(each.words for each in names), indices, str(file))
+    if data.names_file is not None:
+        return _beside_data(data.names_file, labels, spec)
     if spec is not None:
-        return _from_table(found, labels, spec)
-    if found.classes is None:
+        return _from_table(data, labels, spec)
+    if data.classes is None:
         count = max(map(int, labels)) + 1
         return Naming(tuple(map(str, range(count))), {str(i): i for i in range(count)}, "")
     if all(map(_WORDNET_ID.fullmatch, labels)):
-        return _from_table(found, labels, SETS["imagenet"], whole=False)
+        return _from_table(data, labels, SETS["imagenet"], whole=False)
     return _own(labels)
 
 
@@ -180,15 +180,20 @@ def _need_names(file: Path, words: Sequence[str]) -> None:
         raise DataError(f"{file} names no class", "Write the name of a class on each line.")
 
 
-def _labels(found: Found) -> Sequence[str]:
-    return found.classes or sorted(set(found.labels.values()), key=int)
+def _labels(data: LabelledData) -> Sequence[str]:
+    return data.classes or sorted(set(data.labels.values()), key=int)
 
 
 def _match(
-    found: Found, labels: Sequence[str], names: Sequence[ClassName], *, ordered: bool, what: str
+    data: LabelledData,
+    labels: Sequence[str],
+    names: Sequence[ClassName],
+    *,
+    ordered: bool,
+    what: str,
 ) -> dict[str, int] | None:
     """The index of every label among ``names``; ``None`` where not one is among them."""
-    if found.classes is None:
+    if data.classes is None:
         return match_numbers(labels, len(names), ordered=ordered, what=what)
     known = match_words(labels, names, what=what)
     if len(known) == len(labels):
@@ -198,10 +203,10 @@ def _match(
     if not known:
         return None
     # The data may have other words for a few classes, in the same order.
-    places = {label: place for place, label in enumerate(labels)}
+    indices = {label: index for index, label in enumerate(labels)}
     alike = len(labels) == len(names) and 2 * len(known) > len(labels)
-    if ordered and alike and all(places[label] == place for label, place in known.items()):
-        return places
+    if ordered and alike and all(indices[label] == index for label, index in known.items()):
+        return indices
     other = next(label for label in labels if label not in known)
     raise DataError(f"the data have a class {other!r}, which is not among {what}", _GIVE)
 
@@ -219,25 +224,26 @@ def _beside_data(file: Path, labels: Sequence[str], spec: ClassificationSet | No
 
 
 def _from_table(
-    found: Found, labels: Sequence[str], spec: ClassificationSet, *, whole: bool = True
+    data: LabelledData, labels: Sequence[str], spec: ClassificationSet, *, whole: bool = True
 ) -> Naming:
-    places = _match(found, labels, spec.names, ordered=spec.ordered, what=spec.classes)
-    if places is None and spec.whole and len(labels) != spec.count:
+    indices = _match(data, labels, spec.names, ordered=spec.ordered, what=spec.classes)
+    if indices is None and spec.whole and len(labels) != spec.count:
         raise DataError(
             f"not one of the {len(labels)} classes of the data, such as {labels[0]!r}, is among "
             f"{spec.classes}",
             _GIVE,
         )
-    if places is None:
+    if indices is None:
         return _own(labels)
-    kept = range(len(spec.names)) if spec.whole and whole else sorted(set(places.values()))
+    is_whole = spec.whole and whole
+    used = range(len(spec.names)) if is_whole else sorted(set(indices.values()))
     return Naming(
-        tuple(spec.names[index].words for index in kept),
-        {label: kept.index(place) for label, place in places.items()},
+        tuple(spec.names[index].words for index in used),
+        {label: used.index(index) for label, index in indices.items()},
         f"lateen's names of {spec.name}",
     )
 
 
 def _own(labels: Sequence[str]) -> Naming:
-    places = {label: index for index, label in enumerate(labels)}
-    return Naming(tuple(map(class_name, labels)), places, "the labels of the data")
+    indices = {label: index for index, label in enumerate(labels)}
+    return Naming(tuple(map(class_name, labels)), indices, "the labels of the data")

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from lateen.data.prompts import class_name
-from lateen.data.tables import read_utf8
+from lateen.data.rows import read_utf8
 from lateen.errors import DataError
 
 _SUN_FOLDER = re.compile(r"^/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
@@ -83,7 +83,7 @@ def match_words(labels: Sequence[str], names: Sequence[ClassName], *, what: str)
         **_indices((name.words,) for name in names),
         **_indices(name.spellings for name in names),
     }
-    found = {}
+    classes = {}
     for label in labels:
         indices = known.get(label_key(label)) or known.get(label_key(label.partition(",")[0]))
         if indices is not None and len(indices) > 1:
@@ -93,8 +93,8 @@ def match_words(labels: Sequence[str], names: Sequence[ClassName], *, what: str)
                 "Give every class a name of its own.",
             )
         if indices is not None:
-            found[label] = min(indices)
-    return found
+            classes[label] = min(indices)
+    return classes
 
 
 def match_numbers(labels: Sequence[str], count: int, *, ordered: bool, what: str) -> dict[str, int]:
@@ -125,28 +125,21 @@ def match_numbers(labels: Sequence[str], count: int, *, ordered: bool, what: str
 
 
 def _indices(texts: Iterable[Iterable[str]]) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
+    indices: dict[str, set[int]] = {}
     for index, some in enumerate(texts):
         for text in some:
-            found.setdefault(label_key(text), set()).add(index)
-    return found
+            indices.setdefault(label_key(text), set()).add(index)
+    return indices
 
 
-def read_classes(path: str | Path) -> tuple[str, ...]:
-    """The class names in a text file, one a line; lines that begin with ``#`` do not count.
+def read_mask_classes(path: str | Path) -> tuple[str, ...]:
+    """The class of each index in masks, one a line; lines that begin with ``#`` do not count.
 
     Raises:
         DataError: it cannot be read, has fewer than two names, one twice, or an empty line between
             two, after which every index would be in doubt.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise DataError(
-            f"the class names in {path} cannot be read: {reason}",
-            "Give a text file with one class name a line.",
-        ) from error
+    lines = read_utf8(Path(path)).rstrip().splitlines()
     names = [" ".join(line.split()) for line in lines if not line.startswith("#")]
     if "" in names:
         raise DataError(

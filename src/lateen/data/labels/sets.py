@@ -18,14 +18,8 @@ Metric = Literal["top1", "mean_per_class"]
 
 
 SPLITS = ("test", "validation", "val", "valid")
-
-
 """What a set is judged on, the first that is there."""
-
-
 _VALIDATED = ("validation", "val", "valid", "test")
-
-
 _UNKNOWN = "none is known: see the set's own page"
 
 
@@ -153,8 +147,6 @@ _ALL = (
 
 
 SETS: dict[str, ClassificationSet] = {each.name: each for each in _ALL}
-
-
 """All sets, by name."""
 
 

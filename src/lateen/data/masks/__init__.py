@@ -1,6 +1,6 @@
 """Images with index masks: plain folders and published sets, for segmentation and patch probing."""
 
-from lateen.data.labels.names import read_classes
+from lateen.data.labels.names import read_mask_classes
 from lateen.data.masks.layouts import LAYOUTS, MaskLayout, open_masks
 from lateen.data.masks.masks import (
     IGNORED,
@@ -22,6 +22,6 @@ __all__ = [
     "check_same_shape",
     "decode_mask",
     "open_masks",
-    "read_classes",
+    "read_mask_classes",
     "warn_of_unknown",
 ]

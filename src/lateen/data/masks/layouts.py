@@ -8,24 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lateen.data.labels.names import read_classes
+from lateen.data.labels.names import read_mask_classes
 from lateen.data.masks.masks import IGNORED, Indices, MaskedImages, by_stem
+from lateen.data.rows import read_utf8
 from lateen.data.samples import FileImage, ImageSource, Skip
-from lateen.data.tables import read_utf8
 from lateen.errors import DataError, UsageError, choices
 
 # Categories of COCO that are in no picture: the pixel value is the category's number less one.
 _COCO_UNUSED = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
-
-
 _COCO_VALUES = 182
-
-
 _TRAIN_IDS = "_labelTrainIds"
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ValidationPart:
     """The validation part of a set.
 
     Attributes:
@@ -57,18 +53,18 @@ class MaskLayout:
     folders: tuple[str, ...]
     needs: str
     source: str
-    find: Callable[[Path], _Found | None]
+    find: Callable[[Path], _ValidationPart | None]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, as words."""
-        return read_classes(Path(__file__).with_name(f"{self.name}.txt"))
+        return read_mask_classes(Path(__file__).with_name(f"{self.name}.txt"))
 
-    def look(self, data: Path) -> _Found | None:
+    def look(self, data: Path) -> _ValidationPart | None:
         """Its validation part in ``data`` or in a folder of it that has the set's name."""
         for root in (data, *(data / folder for folder in self.folders)):
-            if (found := self.find(root)) is not None:
-                return found
+            if (part := self.find(root)) is not None:
+                return part
         return None
 
 
@@ -101,16 +97,18 @@ def open_masks(
             "Give --images and --masks, or --data.",
         )
     if data is not None:
-        found = _published(Path(data), layout, classes)
+        masked = _published(Path(data), layout, classes)
     else:
-        found = _plain(images, masks, layout, classes)
-    if len(found) == 0:
-        first = f", the first: {found.skips[0].id}: {found.skips[0].reason}" if found.skips else ""
+        masked = _plain(images, masks, layout, classes)
+    if len(masked) == 0:
+        first = (
+            f", the first: {masked.skips[0].id}: {masked.skips[0].reason}" if masked.skips else ""
+        )
         raise DataError(
-            f"no image of {found.name} has a mask ({len(found.skips)} left out{first})",
+            f"no image of {masked.name} has a mask ({len(masked.skips)} left out{first})",
             "An image and its mask have the same name, but for the ending.",
         )
-    return found
+    return masked
 
 
 def _plain(
@@ -125,28 +123,28 @@ def _plain(
         )
     pictures, left_out = by_stem(Path(images))
     indices, more = by_stem(Path(masks))
-    names = read_classes(classes)
+    names = read_mask_classes(classes)
     return MaskedImages(str(images), pictures, indices, names, skips=[*left_out, *more])
 
 
 def _published(data: Path, layout: str, classes: str | Path | None) -> MaskedImages:
     if layout == "plain":
         raise UsageError("layout plain is of two folders", "Give --images and --masks.")
-    for each in LAYOUTS.values() if layout == "auto" else [LAYOUTS[layout]]:
-        if (found := each.look(data)) is None:
+    layouts = LAYOUTS.values() if layout == "auto" else [LAYOUTS[layout]]
+    for each in layouts:
+        if (part := each.look(data)) is None:
             continue
-        names = each.classes if classes is None else read_classes(classes)
+        names = each.classes if classes is None else read_mask_classes(classes)
         if len(names) != len(each.classes):
             raise DataError(
                 f"{classes} names {len(names)} classes, {each.name} has {len(each.classes)}",
                 "Name them all, in the set's order.",
             )
         return MaskedImages(
-            f"{each.name} ({data})", found.images, found.masks, names,
-            relabel=found.relabel, skips=found.skips,
+            f"{each.name} ({data})", part.images, part.masks, names,
+            relabel=part.relabel, skips=part.skips,
         )  # fmt: skip
-    wanted = LAYOUTS.values() if layout == "auto" else [LAYOUTS[layout]]
-    looked = "; ".join(f"{each.name}: {each.needs} ({each.source})" for each in wanted)
+    looked = "; ".join(f"{each.name}: {each.needs} ({each.source})" for each in layouts)
     raise DataError(f"{data} is no set of masks that lateen knows", f"It looks for {looked}.")
 
 
@@ -156,23 +154,23 @@ def _one_less(values: Indices) -> Indices:
 
 
 def _coco_categories(values: Indices) -> Indices:
-    """Category numbers less one to places among the 171 that are used."""
+    """Category numbers less one to indices among the 171 that are used."""
     used = [value for value in range(_COCO_VALUES) if value not in _COCO_UNUSED]
     table = np.full(256, IGNORED, dtype=np.int32)
     table[used] = np.arange(len(used))
     return table[np.minimum(values, IGNORED)]
 
 
-def _ade20k(root: Path) -> _Found | None:
+def _ade20k(root: Path) -> _ValidationPart | None:
     images, masks = root / "images" / "validation", root / "annotations" / "validation"
     return _joined(images, masks, "", _one_less) if images.is_dir() and masks.is_dir() else None
 
 
-def _coco_stuff(root: Path) -> _Found | None:
+def _coco_stuff(root: Path) -> _ValidationPart | None:
     folders = [root / "images" / "val2017", root / "val2017"]
     images = next((folder for folder in folders if folder.is_dir()), None)
-    places = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")
-    masks = next((m for place in places if (m := root / place / "val2017").is_dir()), None)
+    names = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")
+    masks = next((m for name in names if (m := root / name / "val2017").is_dir()), None)
     if images is None or masks is None:
         return None
     if any(masks.glob(f"*{_TRAIN_IDS}.png")):
@@ -180,7 +178,7 @@ def _coco_stuff(root: Path) -> _Found | None:
     return _joined(images, masks, "", _coco_categories)
 
 
-def _voc20(root: Path) -> _Found | None:
+def _voc20(root: Path) -> _ValidationPart | None:
     listing = root / "ImageSets" / "Segmentation" / "val.txt"
     if not listing.is_file():
         return None
@@ -195,15 +193,15 @@ def _voc20(root: Path) -> _Found | None:
     )
     nowhere = [stem for stem in stems if stem not in images and stem not in masks]
     skips = [Skip(stem, "it has neither image nor mask", str(listing)) for stem in nowhere]
-    return _Found(images, masks, _one_less, skips)
+    return _ValidationPart(images, masks, _one_less, skips)
 
 
 def _joined(
     images: Path, masks: Path, suffix: str, relabel: Callable[[Indices], Indices] | None
-) -> _Found:
+) -> _ValidationPart:
     pictures, left_out = by_stem(images)
     indices, more = by_stem(masks, suffix)
-    return _Found(pictures, indices, relabel, [*left_out, *more])
+    return _ValidationPart(pictures, indices, relabel, [*left_out, *more])
 
 
 _ALL = [

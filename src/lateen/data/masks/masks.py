@@ -24,20 +24,12 @@ from lateen.errors import ImageError
 from lateen.progress import log
 
 IGNORED = 255
-
-
 """The index of pixels that are of no class, in published sets."""
 
 
 Indices = np.ndarray[Any, Any]
-
-
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
 _MODES = ("1", "L", "P", "I", "I;16")
-
-
 _FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, AttributeError,
     MemoryError, struct.error, zlib.error,
@@ -166,8 +158,8 @@ class MaskedImages:
         ignored = labels == ignore
         unknown = ~ignored & ((labels < 0) | (labels >= len(self.classes)))
         indices, counts = np.unique(values[unknown], return_counts=True)
-        told = dict(zip(indices.tolist(), counts.tolist(), strict=True))
-        return CountedLabels(np.where(ignored | unknown, -1, labels), int(ignored.sum()), told)
+        counted = dict(zip(indices.tolist(), counts.tolist(), strict=True))
+        return CountedLabels(np.where(ignored | unknown, -1, labels), int(ignored.sum()), counted)
 
     def _classes_of(self, values: Indices) -> Indices:
         return values if self._relabel is None else self._relabel(values)
@@ -209,7 +201,7 @@ def by_stem(folder: Path, suffix: str = "") -> tuple[dict[str, ImageSource], lis
     Raises:
         DataError: the folder cannot be listed or has no picture.
     """
-    found: dict[str, ImageSource] = {}
+    pictures: dict[str, ImageSource] = {}
     skips = []
     for sample in ImageFolder(folder):
         if isinstance(sample, Skip):
@@ -219,9 +211,9 @@ def by_stem(folder: Path, suffix: str = "") -> tuple[dict[str, ImageSource], lis
         if not stem.endswith(suffix) or sample.image is None:
             continue
         key = stem.removesuffix(suffix)
-        if key in found:
-            reason = f"the same name without its ending as {found[key].name}"
+        if key in pictures:
+            reason = f"the same name without its ending as {pictures[key].name}"
             skips.append(Skip(sample.id, reason, sample.image.name))
         else:
-            found[key] = sample.image
-    return found, skips
+            pictures[key] = sample.image
+    return pictures, skips

@@ -1,0 +1,389 @@
+"""The rows of a table, whatever kind of file they are in: CSV, TSV, JSON lines, JSON or Parquet.
+
+What cannot be read as a row comes as one with a fault, under its ``file:line``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lateen.data.captions import Images
+from lateen.data.fingerprint import file_hashes
+from lateen.data.samples import ImageSource, MemoryImage
+from lateen.errors import DataError
+
+# pyarrow is imported where Parquet is read: it takes 0.2 s.
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+_DELIMITERS = ",;|\t"
+_TEXT_ROWS = 4096
+_IMAGE_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row.
+
+    Attributes:
+        cells: by column; a column that is not there has no cell.
+        source: ``file:line``, counted from 1.
+        fault: why the row cannot be used, empty if it can.
+    """
+
+    cells: Mapping[str, Any]
+    source: str
+    fault: str = ""
+
+
+class EmbeddedImages(Images, Protocol):
+    """Images within a table, one per row; the reference of each is its row's number from 0.
+
+    References are asked for in ascending order. Few images are in memory at a time.
+    """
+
+    def names(self) -> Iterator[str | None]:
+        """The file name that comes with each image, read without the image."""
+
+
+class Rows:
+    """A table. Reading it twice gives the same.
+
+    Attributes:
+        name: what the user called it, or the folder that its files are in.
+        columns: all of them.
+    """
+
+    def __init__(self, name: str, columns: list[str]) -> None:
+        self.name = name
+        self.columns = columns
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row, with at least the cells of ``columns``."""
+        raise NotImplementedError
+
+    def embedded(self, column: str, suffix: str = "") -> EmbeddedImages | None:
+        """The images in ``column``, or ``None`` where it names files.
+
+        Args:
+            column: which.
+            suffix: what the images' names end in, to tell those of one row apart.
+        """
+        del column, suffix
+        return None
+
+    def hashes(self) -> list[str]:
+        """Hashes that change when any row or image in it does."""
+        raise NotImplementedError
+
+
+def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
+    """The rows of a file, or of several of the same kind that make one table.
+
+    Args:
+        paths: JSON and Parquet may come in several files.
+        suffixes: of the kinds of files that are welcome; ``.json`` is a list or mapping of objects.
+
+    Raises:
+        DataError: a file is of another kind or cannot be read: see :func:`read_utf8`,
+            :func:`_open_csv`, :func:`_open_json` and :class:`ParquetRows`.
+    """
+    suffix = paths[0].suffix.lower()
+    if suffix not in suffixes:
+        raise DataError(
+            f"{paths[0]} is not a table that can be read", f"Give one of: {', '.join(suffixes)}."
+        )
+    if suffix == ".parquet":
+        return ParquetRows(*paths)
+    return _open_csv(*paths) if suffix in (".csv", ".tsv") else _open_json(*paths)
+
+
+class TextRows(Rows):
+    """Rows of text files, which hold no images.
+
+    Args:
+        paths: the files.
+        columns: their columns.
+        rows: yields the rows, anew each time it is called.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], columns: list[str], rows: Callable[[], Iterator[Row]]
+    ) -> None:
+        super().__init__(_common_name(paths), columns)
+        self._paths = paths
+        self._rows = rows
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row, with all of its cells."""
+        del columns
+        return self._rows()
+
+    def hashes(self) -> list[str]:
+        """Of the files."""
+        return file_hashes(self._paths)
+
+
+def _common_name(paths: Sequence[Path]) -> str:
+    return str(paths[0] if len(paths) == 1 else paths[0].parent)
+
+
+def _open_csv(path: Path) -> TextRows:
+    """CSV, or anything like it: the delimiter is the commonest of ``, ; |`` and tab in the header.
+
+    Raises:
+        DataError: not UTF-8, no header, or a column named twice; when read, a quote that is never
+            closed.
+    """
+    text = read_utf8(path)
+    header = text.split("\n", 1)[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
+
+    def lines() -> Any:
+        # strict: otherwise a stray quote changes the meaning of a line without a word
+        return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+
+    columns = _csv_header(path, lines())
+    return TextRows([path], columns, lambda: _csv_rows(path, columns, lines()))
+
+
+def _csv_header(path: Path, lines: Iterator[list[str]]) -> list[str]:
+    try:
+        names = [name.strip() for name in next(lines)]
+    except (csv.Error, StopIteration) as error:
+        raise DataError(
+            f"the first line of {path} is no header ({str(error) or 'it is empty'})",
+            "The first line must name the columns.",
+        ) from error
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path} has more than one column {name!r}", "Give every column a name of its own."
+            )
+    return names
+
+
+def _csv_rows(path: Path, columns: Sequence[str], lines: Any) -> Iterator[Row]:
+    """Every row but blank lines; one that does not have the header's cells is a fault."""
+    next(lines)
+    while True:
+        source = f"{path}:{lines.line_num + 1}"
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field limit" in str(error):
+                raise DataError(
+                    f"a quote that is opened at {source} is never closed",
+                    "Correct the quotes there.",
+                ) from error
+            yield Row({}, source, f"the row is not valid CSV ({error})")
+            continue
+        if len(cells) == len(columns):
+            yield Row(dict(zip(columns, cells, strict=True)), source)
+        elif cells:
+            fault = f"the row has {len(cells)} cells where the header has {len(columns)}"
+            yield Row(dict(zip(columns, cells, strict=False)), source, fault)
+
+
+def _open_json(*paths: Path) -> TextRows:
+    """JSON lines, one object per line; or JSON (.json), a list or mapping of objects.
+
+    Raises:
+        DataError: not UTF-8, or no such list.
+    """
+    parts = (_json_entries(p) if p.suffix.lower() == ".json" else _json_lines(p) for p in paths)
+    rows = list(itertools.chain.from_iterable(parts))
+    # The keys of all objects, in the order in which they first appear.
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    return TextRows(paths, columns, lambda: iter(rows))
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    # Not splitlines: U+2028 and its like may stand unescaped within JSON strings.
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        source = f"{path}:{number}"
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield Row({}, source, f"the line is not valid JSON ({error})")
+            continue
+        yield _json_row(value, source, "line")
+
+
+def _json_entries(path: Path) -> Iterator[Row]:
+    content = read_json(path)
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
+    return (_json_row(value, f"{path}[{key}]", "entry") for key, value in content.items())
+
+
+def _json_row(value: Any, source: str, what: str) -> Row:
+    if isinstance(value, dict):
+        return Row(value, source)
+    return Row({}, source, f"the {what} is not a JSON object")
+
+
+class ParquetRows(Rows):
+    """Parquet files.
+
+    Raises:
+        DataError: one is not a Parquet file, or damaged.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self._schemas = [_parquet_schema(path) for path in paths]
+        names = (str(name) for schema in self._schemas for name in schema.names)
+        super().__init__(_common_name(paths), list(dict.fromkeys(names)))
+        self._paths = paths
+
+    def read(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Every row, with the cells of ``columns`` only; its line is its number from 1."""
+        for path in self._paths:
+            number = 0
+            for batch in _read_batches(path, list(columns), _TEXT_ROWS):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield Row(cells, f"{path}:{number}")
+
+    def embedded(self, column: str, suffix: str = "") -> EmbeddedImages | None:
+        """The images in ``column`` if it is binary or a struct with a field ``bytes``."""
+        if not all(column in s.names and _holds_bytes(s.field(column).type) for s in self._schemas):
+            return None
+        has_names = all(_has_field(schema.field(column).type, "path") for schema in self._schemas)
+        return ParquetImages(self._paths, column, suffix, has_names=has_names)
+
+    def hashes(self) -> list[str]:
+        """Of the files."""
+        return file_hashes(self._paths)
+
+
+class ParquetImages:
+    """A column of encoded images, plain or as Hugging Face's ``{bytes, path}``."""
+
+    def __init__(self, paths: Sequence[Path], column: str, suffix: str, *, has_names: bool) -> None:
+        self._paths = paths
+        self._column = column
+        self._suffix = suffix
+        self._has_names = has_names
+
+    def names(self) -> Iterator[str | None]:
+        """Each image's field ``path``; nothing else of the image is read."""
+        if not self._has_names:
+            return itertools.repeat(None)
+        return (
+            cell and cell["path"]
+            for path in self._paths
+            for batch in _read_batches(path, [f"{self._column}.path"], _TEXT_ROWS)
+            for cell in batch.column(0).to_pylist()
+        )
+
+    def sources(self, refs: Iterable[int]) -> Iterator[ImageSource]:
+        """The images in some rows; those in between are passed over."""
+        images = enumerate(self._read())
+        for ref in refs:  # in the order of the rows: both advance together
+            yield next(image for index, image in images if index == ref)
+
+    def hashes(self, refs: Iterable[int]) -> list[str]:
+        """Of the files."""
+        del refs
+        return file_hashes(self._paths)
+
+    def _read(self) -> Iterator[MemoryImage]:
+        """Each row's image, empty where there is none, :data:`_IMAGE_ROWS` rows at a time."""
+        for path in self._paths:
+            number = 0
+            for batch in _read_batches(path, [self._column], _IMAGE_ROWS):
+                for cell in batch.column(0).to_pylist():
+                    number += 1
+                    data = (cell["bytes"] if isinstance(cell, dict) else cell) or b""
+                    yield MemoryImage(f"{path}:{number}{self._suffix}", data)
+
+
+def _parquet_schema(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} cannot be read as Parquet ({error})", "Write or download it again."
+        ) from error
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(is_binary or _has_field(kind, "bytes"))
+
+
+def _has_field(kind: Any, field: str) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(field) >= 0)
+
+
+def _read_batches(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
+    """Record batches of at most ``rows`` rows with ``columns``.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(rows, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is damaged ({error})", "Write or download it again.") from error
+
+
+def read_utf8(path: Path) -> str:
+    """A text file's content, without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or is in another encoding; the message names the line.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path} is in UTF-16, line 1", "Save it as UTF-8.")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"line {line} of {path} is not UTF-8 (byte 0x{error.object[error.start]:02x})",
+            "Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8.",
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror}", "Check the path, and its permissions."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        DataError: it cannot be read, is not UTF-8, or no JSON.
+    """
+    try:
+        return json.loads(read_utf8(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error
