@@ -14,7 +14,7 @@ from PIL import Image
 from lateen.encoders import Encoder, FusedEncoder, load_encoder
 from lateen.errors import DataError, EncoderError, LateenError, UsageError
 from lateen.evaluation import TASKS
-from lateen.evaluation.attention import _entropy
+from lateen.evaluation.tasks.attention import _entropy
 from lateen.model import AlignedModel
 from lateen.model.config import AlignedConfig
 

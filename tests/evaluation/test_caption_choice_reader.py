@@ -12,7 +12,7 @@ from builders import is_fixed, samples, skips
 from lateen.data.images import decode_image
 from lateen.data.samples import Sample
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.caption_choice import read_caption_choice
+from lateen.evaluation.tasks.caption_choice import read_caption_choice
 
 SWAP = {
     "0": {"filename": "01.jpg", "caption": "red", "negative_caption": "blue"},

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lateen.errors import ModelError, UsageError
 from lateen.evaluation import evaluate
-from lateen.evaluation.mmvp import PATTERNS, TEMPLATES
+from lateen.evaluation.tasks.mmvp import PATTERNS, TEMPLATES
 
 QUESTIONS = [
     (1, "Color", "red"), (2, "Color", "blue"),

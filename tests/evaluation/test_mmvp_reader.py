@@ -9,7 +9,7 @@ from benchmark_toys import mmvp_folder, write
 from builders import is_fixed, samples, skips
 
 from lateen.errors import DataError
-from lateen.evaluation.mmvp import PATTERNS, read_mmvp
+from lateen.evaluation.tasks.mmvp import PATTERNS, read_mmvp
 
 QUESTIONS = [
     (1, "Orientation", "a red thing"),

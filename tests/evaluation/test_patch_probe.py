@@ -12,7 +12,7 @@ from PIL import Image
 
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import TASKS
-from lateen.evaluation.patch_probe import linear_multilabel, patch_labels
+from lateen.evaluation.tasks.patch_probe import linear_multilabel, patch_labels
 
 
 def test_classes_of_cells_by_hand() -> None:
@@ -103,7 +103,7 @@ def test_bare_patches_are_probed_where_the_pooling_has_none(
     vit_folder: Path,
 ) -> None:
     from lateen.encoders import load_encoder
-    from lateen.evaluation.patch_probe import _with_patches
+    from lateen.evaluation.tasks.patch_probe import _with_patches
 
     pooled = load_encoder(str(vit_folder), "image", pooling="pooler")
     assert _with_patches(pooled).info.pooling == "mean"

@@ -12,7 +12,8 @@ from labelled_toys import benchmark_folder, class_folder
 
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import evaluate
-from lateen.evaluation.probes import evaluate_knn, evaluate_linear_probe
+from lateen.evaluation.tasks.knn import evaluate_knn
+from lateen.evaluation.tasks.linear_probe import evaluate_linear_probe
 from lateen.features import Store
 from lateen.metrics import knn_accuracy, linear_probe_folds
 from lateen.model import AlignedModel

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lateen.errors import DataError, EncoderError, LateenError, UsageError
 from lateen.evaluation import TASKS
-from lateen.evaluation.segmentation import evaluate_segmentation
+from lateen.evaluation.tasks.segmentation import evaluate_segmentation
 
 
 def evaluate(places: dict[str, Path], vision: object | None = None, **options: Any) -> Any:

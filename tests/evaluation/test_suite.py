@@ -207,7 +207,7 @@ def test_an_unforeseen_fault_of_one_does_not_stop_the_rest(
     def fault(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("lateen.evaluation.winoground.score_cases", fault)
+    monkeypatch.setattr("lateen.evaluation.tasks.winoground.score_cases", fault)
     summary, results = evaluate_suite(model, root, tmp_path / "out")
     assert states(summary)["winoground"] == "failed"
     assert "mmvp-vlm" in results

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lateen.evaluation.segmentation import (
+from lateen.evaluation.tasks.segmentation import (
     predict,
     resize_short_side,
     sliding_logits,

@@ -15,7 +15,7 @@ from builders import is_fixed, samples, skips
 
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.cases import CaseSet
-from lateen.evaluation.winoground import read_winoground
+from lateen.evaluation.tasks.winoground import read_winoground
 
 ROWS = [
     winoground_row(0, "red", "blue"),

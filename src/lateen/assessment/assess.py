@@ -32,8 +32,6 @@ from lateen.report.text import plain
 from lateen.training.ranks import refuse_several
 
 LEADERBOARD = "leaderboard.json"
-
-
 ASSESSMENT = "assessment.json"
 
 

@@ -19,8 +19,6 @@ from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_features
 
 LABELLED, LABELLED_TEST = "labelled", "labelled-test"
-
-
 _FEWEST = {"train on": 2, "judge on": 4}  # two to contrast; four have all measures defined
 
 

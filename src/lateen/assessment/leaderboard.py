@@ -21,8 +21,6 @@ from lateen.metrics import (
 from lateen.report.text import plain
 
 Results = Mapping[str, Any]  # the content of assessment.json
-
-
 METRICS = {
     "probe": "alignment probing",
     "cka": "CKA",
@@ -35,17 +33,9 @@ METRICS = {
     "linear_probe": "linear-probe accuracy",
     "score": "given score",
 }
-
-
 PAIRWISE = ("cka", "cka_unbiased", "mutual_knn", "cknna", "svcca", "cycle_knn")
-
-
 OF_VISION = ("knn", "linear_probe")
-
-
 OVER = {"pairs": "pairs", "vision": "vision encoders", "text": "text encoders"}
-
-
 Row = dict[str, Any]
 
 

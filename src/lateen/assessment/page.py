@@ -42,20 +42,10 @@ if TYPE_CHECKING:
 
 
 HEAT_MAP, LAYERS = "heat-map.png", "layers.png"
-
-
 _MOST_GROUPS = 6
-
-
 _SIDES = ("vision", "text")
-
-
 _ASIDE = "baseline, not counted"
-
-
 _SCORE = "mean R@10 (%)"
-
-
 PAGE = "report.html"
 _FIRST = 10  # rows shown before the pictures; all of them stand below
 

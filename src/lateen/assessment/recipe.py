@@ -29,8 +29,6 @@ from lateen.experiment.recipe import DataSection, Recipe, assign
 from lateen.training.config import PRESETS
 
 Sweep = Literal["grid", "vision-anchored", "language-anchored"]
-
-
 _Votes = Annotated[int, Field(gt=0)]
 _FOR_THE_PAPERS_PROBE = 10 * 32768
 

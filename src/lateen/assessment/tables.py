@@ -28,14 +28,8 @@ from lateen.report import Column, TableData
 from lateen.report.text import plain
 
 _PUBLISHED = (0.991, 0.847)  # SAIL's r of kNN and of the linear probe with probing, no intervals
-
-
 _BEST, _TIED = "●", "○"
-
-
 _NARROW = 100  # characters: in fewer, the cheap metrics leave no room for the encoders' names
-
-
 _COEFFICIENTS = ("pearson", "spearman")
 
 

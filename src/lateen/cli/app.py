@@ -23,15 +23,11 @@ _FLAGS = {
 
 # torch says it in words alone, on a CPU and on a GPU.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
-
-
 _MEMORY = (
     "there is not enough memory. Take smaller pieces (train.batch, train.micro_batch, "
     "--batch-size) or a smaller model (head.dim, head.width); `lateen plan` predicts what a "
     "recipe needs."
 )
-
-
 app = cyclopts.App(
     name="lateen",
     help="Turn frozen, pretrained vision and language encoders into a CLIP.",
@@ -48,9 +44,11 @@ app = cyclopts.App(
 for command in (
     models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
     exchange.export, features.inspect, assessment.assess, planning.plan, models.train,
-    evaluation.evaluate, evaluation.compare, models.search, experiments.ablate,
+    models.search, experiments.ablate,
 ):  # fmt: skip
     app.command(command, name=command.__name__.rstrip("_"))
+app.command(evaluation.app)
+app.command(evaluation.compare_command, name="compare")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _call(words: list[str], debug: bool) -> int:
     try:
+        words = evaluation.in_order(words)
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         return _fail(_usage(error, words), 2)
@@ -100,6 +99,8 @@ def _call(words: list[str], debug: bool) -> int:
 
 
 def _usage(error: cyclopts.CycloptsError, words: list[str]) -> str:
+    if words[:1] == ["evaluate"] and len(words) > 1 and (text := evaluation.unfit(error, words[1])):
+        return text
     text = " ".join(str(error).split()).rstrip(".")
     known = [name for name in app if not name.startswith("-")]
     command = f"lateen {words[0]}" if words and words[0] in known else "lateen"

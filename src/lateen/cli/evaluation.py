@@ -1,188 +1,302 @@
-"""Commands that measure models: ``evaluate``, ``compare``."""
+"""Commands that measure models: ``evaluate`` with a sub-command for each task, and ``compare``."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+)
 
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import say, show_json, show_table
-from lateen.errors import LateenError, UsageError
+from lateen.errors import LateenError, UsageError, choices
+from lateen.evaluation.task import TASKS, Task, task_summaries
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+_MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
+_OUT = Annotated[Path | None, Parameter(help="folder for the whole result and for pictures")]
+_JSON = Annotated[bool, Parameter(help="print JSON")]
+_COMMON = "Of every task"  # the group of options that all tasks share
+# Roles and literals of docstrings, and what refers to a document that users do not have.
+_RST = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`|``([^`]*)``|\s*\(METHODS [^)]*\)")
 
-    from lateen.model import AlignedModel
+app = App(
+    name="evaluate",
+    help="Measure a model, or a plain CLIP or SigLIP, on a task or on all of a paper's; in percent."
+    "\n\nFeatures are cached by content (in $LATEEN_CACHE, ~/.cache/lateen by default), so that a "
+    "second evaluation of the same data costs little. `lateen compare` holds results against each "
+    "other. `lateen evaluate MODEL --task TASK ...` is another way to write it.",
+    usage="Usage: lateen evaluate TASK MODEL [OPTIONS]",
+)
 
 
-# Arguments of the command that are no option of a task.
-_OWN = ("model", "texts", "labels", "task", "suite", "data_root", "vision_encoder", "text_encoder",
-        "json")  # fmt: skip
+def __getattr__(name: str) -> Callable[..., None]:
+    """The command of the task in the module of that name, which is loaded only now."""
+    task = name.replace("_", "-")
+    if task not in TASKS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _task_command(TASKS[task])
 
 
-def evaluate(
-    model: Path | None = None,
+def _task_command(task: Task) -> Callable[..., None]:
+    """The command of a task: its options are the keyword arguments of the function that runs it."""
+
+    def command(
+        model: Path | None = None, /, *, out: Path | None = None, json: bool = False,
+        vision_encoder: str | None = None, text_encoder: str | None = None, **options: Any,
+    ) -> None:  # fmt: skip
+        from lateen.evaluation.tables import result_tables
+        from lateen.evaluation.task import evaluate
+        from lateen.model import open_model
+
+        if model is None:
+            raise UsageError(
+                "there is no model",
+                "Name one; embeddings that are ready are for `lateen evaluate embeddings`.",
+            )
+        ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+        result = evaluate(ready, task.name, place=model, **options, out=out)
+        _show(result, result_tables, out, json=json)
+
+    command.__doc__ = _readable(task.run.__doc__)
+    parameters = _parameters(task)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _parameters(task: Task) -> list[inspect.Parameter]:
+    """The command's: the model, the task's own options, and those of every task."""
+    own = list(inspect.signature(task.run, eval_str=True).parameters.values())[1:]
+    common: dict[str, tuple[Any, Any]] = {
+        "out": (_OUT, None), "json": (_JSON, False),
+        "vision_encoder": (VisionPlace, None), "text_encoder": (TextPlace, None),
+    }  # fmt: skip
+    return [
+        inspect.Parameter(
+            "model", inspect.Parameter.POSITIONAL_ONLY, default=None,
+            annotation=Annotated[Path | None, Parameter(help=_MODEL)],
+        ),
+        *(_option(p) for p in own if p.name not in common),
+        *(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default,
+                annotation=Annotated[kind, Parameter(group=_COMMON)],
+            )
+            for name, (kind, default) in common.items()
+        ),
+    ]  # fmt: skip
+
+
+def _option(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A keyword argument of a task as an option of its command."""
+    kind, default = _word_type(parameter.annotation), parameter.default
+    shown = Parameter()
+    if default is True:
+        shown = Parameter(negative=f"--no-{parameter.name}")
+    elif isinstance(default, Sequence) and not isinstance(default, str):
+        several = kind in (list[int], list[float])
+        text = " ".join(map(str, default)) if several else f"{len(default)} of lateen's own"
+        shown = Parameter(show_default=lambda _: text, consume_multiple=several, negative="")
+        default, kind = (default, kind) if several else (None, kind | None)
+    return parameter.replace(
+        kind=inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown]
+    )
+
+
+def _word_type(annotation: Any) -> Any:
+    """What the words of a command line become: text where text will do, else the first type."""
+    options = [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        options = [kind for kind in get_args(annotation) if kind is not type(None)]
+    kind = str if str in options else options[0]
+    if get_origin(kind) is Sequence:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    return kind | None if type(None) in get_args(annotation) else kind
+
+
+def _readable(docstring: str | None) -> str:
+    """A docstring without the marks that are for the pages of an API."""
+
+    def plain(match: re.Match[str]) -> str:
+        return f"`{match[2]}`" if match[2] else match[1] or ""
+
+    return _RST.sub(plain, inspect.cleandoc(docstring or ""))
+
+
+for _name, _summary in task_summaries().items():
+    app.command(f"{__name__}:{_name.replace('-', '_')}", name=_name, help=_readable(_summary))
+
+
+@app.command(name="suite")
+def suite_command(
+    model: Path,
     /,
     *,
-    task: Annotated[
-        Literal[
-            "retrieval",
-            "classification",
-            "knn",
-            "linear-probe",
-            "winoground",
-            "caption-choice",
-            "mmvp",
-            "segmentation",
-            "patch-probe",
-            "attention",
-        ]
-        | None,
-        Parameter(help="what to measure"),
-    ] = None,
-    suite: Annotated[
-        Literal["paper"] | None,
-        Parameter(help="instead of a task: all of a paper's evaluations that --data.root has"),
-    ] = None,
-    data_root: Annotated[
-        Path | None, Parameter(name="--data.root", help="suite: the folder of all its sets")
-    ] = None,
-    out: Annotated[
-        Path | None, Parameter(help="folder for results and pictures (suite, attention: needed)")
-    ] = None,
-    data: Annotated[
-        str | None, Parameter(help="a benchmark in its published layout: folder, file or hub id")
-    ] = None,
-    images: Annotated[
-        str | None, Parameter(help="images: folder, class folder, or any source")
-    ] = None,
-    captions: Annotated[Path | None, Parameter(help="retrieval: caption file")] = None,
-    texts: Annotated[
-        Path | None,
-        Parameter(help="instead of MODEL: store of ready text embeddings, --images that of images"),
-    ] = None,
-    labels: Annotated[
-        Path | None, Parameter(help="with --texts, classification: CSV (id,label) of the images")
-    ] = None,
-    masks: Annotated[Path | None, Parameter(help="segmentation, patch-probe: index masks")] = None,
-    classes: Annotated[Path | None, Parameter(help="class names, one a line")] = None,
-    set_: Annotated[
-        str | None,
-        Parameter(
-            name="--set",
-            help="classification: whose names, prompts and metric to use, such "
-            "as imagenet, eurosat (see docs/evaluation.md)",
-        ),
-    ] = None,
-    templates: Annotated[
-        Path | None, Parameter(help="prompts, one a line, with {} for the class (our own)")
-    ] = None,
-    column: Annotated[str | None, Parameter(help="caption or label column (the first)")] = None,
-    split: Annotated[str | None, Parameter(help="split that is judged")] = None,
-    train: Annotated[str | None, Parameter(help="knn, linear-probe: split to learn from")] = None,
-    features: Annotated[
-        Literal["encoder", "embedding", "both"] | None,
-        Parameter(help="knn, linear-probe: of the frozen encoder, or after the head (both)"),
-    ] = None,
-    k: Annotated[
-        list[int] | None,
-        Parameter(name="--k", help="knn: neighbours (10 20 100 200)", consume_multiple=True),
-    ] = None,
-    temperature: Annotated[float | None, Parameter(help="knn: of the votes (0.07)")] = None,
-    folds: Annotated[
-        int | None, Parameter(help="retrieval: also the mean over this many parts (COCO: 5)")
-    ] = None,
-    per_image: Annotated[
-        int | None, Parameter(help="retrieval: only each image's first captions (COCO, Flickr: 5)")
-    ] = None,
-    baseline: Annotated[str | None, Parameter(help="mmvp: another model to draw beside")] = None,
-    layout: Annotated[
-        Literal["auto", "plain", "ade20k", "coco-stuff", "voc20"] | None,
-        Parameter(help="segmentation, patch-probe: of --data (auto)"),
-    ] = None,
-    ignore: Annotated[
-        int | None, Parameter(help="index in masks that is not counted (255)")
-    ] = None,
-    background: Annotated[
-        float | None,
-        Parameter(help="segmentation: below this probability a pixel is class `background`"),
-    ] = None,
-    short_side: Annotated[
-        int | None, Parameter(help="segmentation: pixels that images are scaled to (448)")
-    ] = None,
-    window: Annotated[
-        int | None, Parameter(help="pixels of the window that the encoder sees (448)")
-    ] = None,
-    stride: Annotated[
-        int | None, Parameter(help="segmentation: pixels between windows (224)")
-    ] = None,
-    attention: Annotated[
-        Literal["qk", "qq", "kk"] | None, Parameter(help="segmentation: of the last block (qk)")
-    ] = None,
-    residual: Annotated[
-        bool | None,
-        Parameter(
-            help="segmentation: keep the last block's residual (yes)", negative="--no-residual"
-        ),
-    ] = None,
-    layer: Annotated[int | None, Parameter(help="attention: which (-2, the last but one)")] = None,
-    heads: Annotated[int | None, Parameter(help="attention: single heads to draw (4)")] = None,
-    pictures: Annotated[
-        int | None, Parameter(help="how many images to draw (8; attention 16)")
-    ] = None,
-    holdout: Annotated[
-        float | None, Parameter(help="patch-probe: share that is judged (0.2)")
-    ] = None,
-    seed: Annotated[int | None, Parameter(help="of folds and splits (0)")] = None,
+    data_root: Annotated[Path, Parameter(name="--data.root", help="the folder of all its sets")],
+    out: Annotated[Path, Parameter(help="folder for results, pictures and a page")],
+    suite: Annotated[str, Parameter(help="which: `paper` is what SAIL and KUEA report")] = "paper",
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
-    json: Annotated[bool, Parameter(help="print JSON")] = False,
+    json: _JSON = False,
 ) -> None:
-    """Measure a model, or a plain CLIP or SigLIP: a task, or all of a paper's; in percent.
-
-    Features are cached by content (in $LATEEN_CACHE, ~/.cache/lateen by default), so that a second
-    evaluation of the same data costs little. `lateen compare` holds results against each other.
+    """All of a paper's evaluations that a folder has data for, as published, with one page.
 
     Parameters
     ----------
     model
-        Folder of a model, such as runs/f8k/model; or a CLIP by folder or hub id. Without it,
-        --images and --texts are stores of embeddings that are ready.
+        Folder of a model, such as runs/f8k/model; or a CLIP by folder or hub id.
     """
-    given = {name.rstrip("_"): value for name, value in locals().items() if name not in _OWN}
-    options = {name: value for name, value in given.items() if value is not None}
+    from lateen.evaluation.suite import PAGE, SUITES, SUMMARY, evaluate_suite, suite_tables
+    from lateen.model import open_model
+
+    if suite not in SUITES:
+        raise UsageError(f"there is no suite {suite!r}", choices(suite, SUITES))
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+    summary, results = evaluate_suite(ready, data_root, out, suite=suite, place=model)
+    if json:
+        show_json({**summary, "results": results})
+        return
+    show_table(*suite_tables(summary, results))
+    if not results:
+        raise LateenError(f"none of the evaluations could be run: see {out / SUMMARY}")
+    kept = sum(each["state"] == "kept" for each in summary["evaluations"])
+    if kept:
+        say(f"{kept} of {len(results)} were done before")
+    say(f"results  {out / SUMMARY}")
+    say(f"report   {out / PAGE}")
+
+
+@app.command(name="embeddings")
+def embeddings_command(
+    *,
+    images: Annotated[Path, Parameter(help="store of image embeddings")],
+    texts: Annotated[Path, Parameter(help="store of text embeddings in the same space")],
+    labels: Annotated[
+        Path | None,
+        Parameter(help="for zero-shot: CSV (id,label) of the images; texts are classes"),
+    ] = None,
+    per_image: Annotated[
+        int | None, Parameter(help="retrieval: only each image's first captions, so many")
+    ] = None,
+    folds: Annotated[
+        int | None, Parameter(help="retrieval: also the mean over this many parts")
+    ] = None,
+    json: _JSON = False,
+) -> None:
+    """Embeddings that are ready, without a model: retrieval, or zero-shot classification."""
+    from lateen.evaluation.from_embeddings import evaluate_embeddings
+    from lateen.evaluation.tables import result_tables
+
+    result = evaluate_embeddings(images, texts, labels=labels, per_image=per_image, folds=folds)
+    _show(result, result_tables, None, json=json)
+
+
+def in_order(words: Sequence[str]) -> list[str]:
+    """The words after ``lateen`` with the task first, where they are in the other order.
+
+    ``evaluate MODEL --task T ...`` becomes ``evaluate T MODEL ...``, ``--suite S`` the command
+    ``suite``, and ``--task T`` with ``--texts`` the command ``embeddings``.
+
+    Raises:
+        UsageError: neither a task nor a suite is given, or both, or options of the other one.
+    """
+    known = {*task_summaries(), "suite", "embeddings", "--help", "-h"}
+    if words[:1] != ["evaluate"] or len(words) == 1 or words[1] in known:
+        return list(words)
+    rest, task = _without(words[1:], "--task")
+    rest, suite = _without(rest, "--suite")
+    options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    if "--help" in options:
+        return ["evaluate", *([task] if task else []), "--help"]
     if (task is None) == (suite is None):
         raise UsageError(
             "there must be one of --task and --suite",
-            "For example: --task retrieval --captions FILE; or --suite paper --data.root DIR.",
+            "For example: lateen evaluate retrieval MODEL --captions FILE; or lateen evaluate "
+            "suite MODEL --data.root DIR --out DIR.",
         )
-    if model is None:
-        _show_ready(task, texts, labels, options, json=json)
-        return
-    if texts is not None or labels is not None:
-        raise UsageError(
-            "--texts and --labels are of embeddings that need no model", f"Leave {model} out."
-        )
-    from lateen.evaluation import evaluate as evaluate_task
-    from lateen.model import open_model
-
-    place = {"vision_encoder": vision_encoder, "text_encoder": text_encoder}
     if suite is not None:
-        root, folder = _of_suite(data_root, options)
-        _run_suite(open_model(model, **place), suite, root, folder, model, json=json)
-        return
-    if data_root is not None:
+        for needed in ("--data.root", "--out"):
+            if needed not in options:
+                raise UsageError(f"--suite needs {needed}", "See `lateen evaluate suite --help`.")
+        return ["evaluate", "suite", *rest, "--suite", suite]
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}", choices(str(task), TASKS))
+    if "--data.root" in options:
         raise UsageError("--data.root belongs to --suite", "A task takes --data or --images.")
-    result = evaluate_task(open_model(model, **place), str(task), place=model, **options)
+    if options & {"--texts", "--labels"}:
+        return ["evaluate", "embeddings", *_ready(str(task), rest, options)]
+    return ["evaluate", str(task), *rest]
+
+
+def _without(words: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """The words without an option and its value, and the value."""
+    for index, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            return [*words[:index], *words[index + 1 :]], word.partition("=")[2]
+        if word == option and index + 1 < len(words):
+            return [*words[:index], *words[index + 2 :]], words[index + 1]
+    return list(words), None
+
+
+def _ready(task: str, words: list[str], options: set[str]) -> list[str]:
+    """The words of an evaluation of embeddings that are ready, if they make one."""
+    if not words[0].startswith("-"):
+        raise UsageError(
+            "--texts and --labels are of embeddings that need no model", f"Leave {words[0]} out."
+        )
+    if task not in ("retrieval", "classification") or not {"--images", "--texts"} <= options:
+        raise UsageError(
+            "there is no model",
+            "Name one; or give --images STORE and --texts STORE of embeddings, with --task "
+            "retrieval, or with --task classification and --labels.",
+        )
+    if (task == "classification") != ("--labels" in options):
+        raise UsageError(
+            f"--task {task} and --labels do not go together",
+            "Labels are what classification needs.",
+        )
+    return words
+
+
+def unfit(error: CycloptsError, command: str) -> str | None:
+    """What is wrong with the options of ``lateen evaluate COMMAND``, if that is what is wrong."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{command} needs {error.argument.name}. See `lateen evaluate {command} --help`."
+    if not isinstance(error, UnknownOptionError):
+        return None
+    option = str(error.token.keyword or error.token.value)
+    if command == "suite":
+        return f"{option} belongs to --task. A suite evaluates every set as published."
+    if command == "embeddings":
+        return f"{option} is of a model. Embeddings that are ready take no such option."
+    return str(TASKS[command].unknown_option(option.lstrip("-").replace("-", "_")))
+
+
+def _show(
+    result: Mapping[str, Any], tables: Callable[[Mapping[str, Any]], list[Any]], out: Path | None,
+    *, json: bool,
+) -> None:  # fmt: skip
     if json:
         show_json(result)
-    else:
-        _show(result, out)
+        return
+    show_table(*tables(result))
+    if out is not None:
+        say(f"results  {out / (result['task'] + '.json')}")
+        if result.get("pictures"):
+            say(f"pictures {out}")
 
 
-def compare(
+def compare_command(
     *results: Annotated[Path, Parameter(help="result files, or folders of them")],
     labels: Annotated[
         list[str] | None,
@@ -210,10 +324,10 @@ def compare(
         )
     if json and format is not None:
         raise UsageError(f"--json and --format {format} are two forms", "Give one of them.")
-    from lateen.evaluation.comparison import compare as compare_results
+    from lateen.evaluation import comparison
     from lateen.files import write_text
 
-    found = compare_results(results, labels)
+    found = comparison.compare(results, labels)
     kind = "json" if json else format
     if out is not None:
         by_name = {".csv": "csv", ".json": "json"}.get(out.suffix.lower(), "markdown")
@@ -223,75 +337,3 @@ def compare(
         show_table(found.table(published=published))
     else:
         say(found.text(kind, published).rstrip("\n"))
-
-
-def _show_ready(
-    task: str | None, texts: Path | None, labels: Path | None, options: dict[str, Any], *,
-    json: bool,
-) -> None:  # fmt: skip
-    """Evaluate embeddings that are on disk."""
-    if task not in ("retrieval", "classification") or texts is None or "images" not in options:
-        raise UsageError(
-            "there is no model",
-            "Name one; or give --images STORE and --texts STORE of embeddings, with --task "
-            "retrieval, or with --task classification and --labels.",
-        )
-    if (task == "classification") != (labels is not None):
-        raise UsageError(f"--task {task} and --labels do not go together",
-                         "Labels are what classification needs.")  # fmt: skip
-    for name in options.keys() - {"images", "per_image", "folds"}:
-        raise UsageError(
-            f"--{name.replace('_', '-')} is of a model", "Embeddings that are ready take no such."
-        )
-    from lateen.evaluation import evaluate_embeddings
-
-    result = evaluate_embeddings(texts=texts, labels=labels, **options)
-    if json:
-        show_json(result)
-    else:
-        _show(result, None)
-
-
-def _of_suite(root: Path | None, options: dict[str, Any]) -> tuple[Path, Path]:
-    """The folders of a suite's data and results, which are all that it takes."""
-    folder = options.pop("out", None)
-    if root is None or folder is None:
-        raise UsageError(
-            f"--suite needs {'--data.root' if root is None else '--out'}",
-            "For example: --suite paper --data.root DIR --out runs/eval.",
-        )
-    for name in options:
-        raise UsageError(
-            f"--{name.replace('_', '-')} belongs to --task",
-            "A suite takes --data.root and --out: every set is evaluated as published.",
-        )
-    return root, folder
-
-
-def _run_suite(
-    model: AlignedModel, suite: str, root: Path, out: Path, place: Path, *, json: bool
-) -> None:
-    from lateen.evaluation.suite import PAGE, SUMMARY, evaluate_suite, suite_tables
-
-    summary, results = evaluate_suite(model, root, out, suite=suite, place=place)
-    if json:
-        show_json({**summary, "results": results})
-        return
-    show_table(*suite_tables(summary, results))
-    if not results:
-        raise LateenError(f"none of the evaluations could be run: see {out / SUMMARY}")
-    kept = sum(each["state"] == "kept" for each in summary["evaluations"])
-    if kept:
-        say(f"{kept} of {len(results)} were done before")
-    say(f"results  {out / SUMMARY}")
-    say(f"report   {out / PAGE}")
-
-
-def _show(result: Mapping[str, Any], out: Path | None) -> None:
-    from lateen.evaluation.tables import result_tables
-
-    show_table(*result_tables(result))
-    if out is not None:
-        say(f"results  {out / (result['task'] + '.json')}")
-        if result.get("pictures"):
-            say(f"pictures {out}")

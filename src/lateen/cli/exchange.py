@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 _FEATURES = Group("With --format features")
-
-
 _SAIL = Group("With --format sail")
 
 

@@ -14,8 +14,6 @@ from lateen.errors import UsageError
 VisionPlace = Annotated[
     str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
 ]
-
-
 TextPlace = Annotated[
     str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
 ]

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 _DURATIONS = ((86400, "d", "h"), (3600, "h", "min"), (60, "min", "s"))
-
-
 _PARTS = {"h": 3600, "min": 60, "s": 1}
-
-
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 

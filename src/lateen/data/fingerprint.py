@@ -21,14 +21,8 @@ from lateen.files import cache_folder, file_sha256
 from lateen.progress import bar, log
 
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) ticks every 2 s
-
-
 _COMMIT_EVERY = 4096
-
-
 _PER_TASK = 64
-
-
 _WAIT_S = 10.0
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID

@@ -63,8 +63,6 @@ _ARTICLE = re.compile(r"\b([Aa]) \{\}")
 
 # By sound, not by letter: a unicorn, a European flag, a one-way street; an hourglass.
 _CONSONANT_SOUNDS = ("uni", "use", "uten", "ukulele", "eu", "ewe", "one", "once")
-
-
 _VOWEL_SOUNDS = ("a", "e", "i", "o", "u", "hour", "honest", "honor", "honour", "heir")
 
 

@@ -24,54 +24,24 @@ from PIL import Image
 from lateen.encoders.base import EncoderInfo
 
 _VERSION = "lateen-descriptor-1"  # of everything below that changes a feature
-
-
 _SIDE = 128
-
-
 _GRID = _SIDE // 2
-
-
 _CELLS = 8  # patches a side
-
-
 _PYRAMID = (1, 2, 4)
-
-
 _HUES, _LIGHTS, _DIRECTIONS, _BEARINGS = 12, 3, 8, 8
-
-
 _DISTANCES = 5  # octaves, the first at _NEAREST map cells
-
-
 _NEAREST = 1.5
-
-
 _BORDER = 3
-
-
 _FIGURE = 0.2  # RGB distance from the ground at which a pixel is 63 % figure
-
-
 _GREY = 0.15  # chroma below which a pixel has no hue to speak of
-
-
 _CHUNK = 16  # images at a time: the maps of more do not fit the processor's cache
-
-
 _COLOURS = (_HUES + 1) * _LIGHTS
-
-
 _PYRAMID_CELLS = sum(level**2 for level in _PYRAMID)
-
-
 _CLS = (
     (_COLOURS + _DIRECTIONS) * _PYRAMID_CELLS
     + _DIRECTIONS * _BEARINGS * _DISTANCES
     + _COLOURS
 )  # fmt: skip
-
-
 _PATCH = 2 * _COLOURS + _DIRECTIONS
 
 

@@ -13,14 +13,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from lateen.demo.scene import BACKGROUNDS, COLOURS, Scene, Thing
 
 SIDE = 160
-
-
 _SUPERSAMPLING = 4
-
-
 _SHADOW = 0.22
-
-
 Array = npt.NDArray[np.floating[Any]]
 
 

@@ -17,11 +17,7 @@ from lateen.report import Headline, Page, TableData, classification_table, retri
 from lateen.report.sheet import contact_sheet, save_png
 
 TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-
-
 VISION_ENCODER = "lateen.demo.descriptor:describe"
-
-
 _WHAT = """\
 The world is drawn: scenes of one to three shapes in eight colours and two sizes, each with two \
 short captions that leave things out and make mistakes, and one detailed caption. The vision \
@@ -33,8 +29,6 @@ Features were computed once and kept in stores; a linear head on each side was t
 SAIL's sigmoid loss, short and detailed captions both counting as positives. Sixteen of the 64 \
 combinations of shape and colour were never shown in training; the zero-shot numbers are on those \
 alone."""
-
-
 _LIMITS = """\
 Colours and shapes are easy, and a classical descriptor sees them well: these numbers say that the \
 machinery works, not how good a CLIP of yours will be. Which object is on the left, and which \

@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "crescent")
-
-
 COLOURS = {
     "red": (214, 40, 40),
     "orange": (244, 128, 28),
@@ -21,8 +19,6 @@ COLOURS = {
     "purple": (134, 58, 192),
     "pink": (250, 128, 186),
 }
-
-
 BACKGROUNDS = {
     "sand": (236, 219, 190),
     "mint": (203, 232, 214),
@@ -40,23 +36,11 @@ HELD_OUT = frozenset(
     for i, shape in enumerate(SHAPES)
     for step in (0, 3)
 )
-
-
 ALL = frozenset((shape, colour) for shape in SHAPES for colour in COLOURS)
-
-
 SEEN = ALL - HELD_OUT
-
-
 Size = Literal["small", "big"]
-
-
 Relation = Literal["left of", "right of", "above", "below"]
-
-
 _RADIUS: dict[Size, tuple[float, float]] = {"small": (0.085, 0.105), "big": (0.165, 0.205)}
-
-
 _GAP = 0.03
 
 

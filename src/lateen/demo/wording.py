@@ -18,17 +18,9 @@ SENTENCES = (
     "a purple ring",
     "a yellow moon",
 )
-
-
 SHAPE_PROMPTS = ("a {}", "a big {}", "a small {}", "a picture of a {}")
-
-
 COLOUR_PROMPTS = ("a {} shape", "a big {} shape", "a small {} shape", "something {}")
-
-
 _SIZE_WORDS = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
-
-
 _PLACE_WORDS = {
     "sand": "on sand",
     "mint": "on mint",
@@ -37,35 +29,21 @@ _PLACE_WORDS = {
     "mist": "in the mist",
     "night": "at night",
 }
-
-
 _RELATION_WORDS = {
     "left of": "to the left of",
     "right of": "to the right of",
     "above": "above",
     "below": "below",
 }
-
-
 _OPENINGS = ("", "", "a picture of ", "a drawing of ", "there is ", "an image with ")
-
-
 _JOINTS = (" and ", " with ", " next to ", ", ")
 
 
 # How often a short caption goes wrong, in the ways in which captions from the web do.
 _FORGET_THING = 0.2
-
-
 _FORGET_COLOUR = 0.1
-
-
 _FORGET_SHAPE = 0.06
-
-
 _WRONG_COLOUR = 0.04
-
-
 _TYPO = 0.08
 
 

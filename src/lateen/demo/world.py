@@ -14,14 +14,8 @@ from lateen.files import folder_lock, jsonl, read_json, write_json, write_text
 from lateen.progress import bar
 
 _VERSION = 1  # of everything that decides what a seed draws and says
-
-
 _MARKER = "world.json"
-
-
 _SHORT_CAPTIONS = 2
-
-
 _PER_COMBINATION = 13
 
 

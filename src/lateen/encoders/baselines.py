@@ -17,11 +17,7 @@ from PIL.Image import Image, Resampling
 from lateen.encoders.base import EncoderInfo
 
 _EDGE = 16
-
-
 _BUCKETS = 2048
-
-
 _WORD = re.compile(r"\w+")
 
 

@@ -10,8 +10,6 @@ from lateen.config import Section
 from lateen.device import Precision
 
 Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
-
-
 TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
 
 

@@ -31,8 +31,6 @@ from lateen.encoders.weights import (
 from lateen.errors import EncoderError, UsageError, choices
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
 _LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
 
 

@@ -24,8 +24,6 @@ _OWN_SIZE = 224  # of an encoder that does not say
 
 # What networks raise where images have a size that they cannot take.
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
-
-
 Attention = Literal["qk", "qq", "kk"]
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 

@@ -13,11 +13,7 @@ from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
 _FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors"]
-
-
 _LEGACY_WEIGHTS = ["*.bin"]
-
-
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 
 

@@ -21,15 +21,11 @@ from lateen.errors import EncoderError, MissingExtraError
 from lateen.files import read_json
 
 MODULES = "modules.json"
-
-
 _POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "first",
     "pooling_mode_lasttoken": "last",
 }
-
-
 _POOLING_NAMES = {"mean": "mean", "cls": "first", "lasttoken": "last"}
 
 

@@ -103,11 +103,7 @@ _SPECS = [
         )
     ],
 ]  # fmt: skip
-
-
 SPECS: dict[str, EncoderSpec] = {spec.id.lower(): spec for spec in _SPECS}
-
-
 _SHORT: dict[str, EncoderSpec] = {spec.id.split("/")[1].lower(): spec for spec in _SPECS}
 
 

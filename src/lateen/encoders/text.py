@@ -15,8 +15,6 @@ from lateen.encoders.weights import probing
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
-
-
 PADDING = -1  # what stands after the last token of a row
 
 

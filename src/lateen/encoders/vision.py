@@ -22,11 +22,7 @@ _PROCESSING = (
     "image_processor_type", "size", "crop_size", "resample", "do_resize", "do_center_crop",
     "do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std",
 )  # fmt: skip
-
-
 _LONGEST_ASPECT = 100
-
-
 _INTERPOLATE = "interpolate_pos_encoding"  # transformers' option for sizes other than the model's
 
 

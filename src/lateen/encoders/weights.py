@@ -20,8 +20,6 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 # Fields of a config.json that say where a model came from, not what it computes.
 _PROVENANCE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures")
-
-
 _PROBE_ERRORS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
 
 

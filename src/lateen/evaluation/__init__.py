@@ -1,18 +1,50 @@
-"""Evaluations: thin runners around the metrics, with cached features."""
+"""Evaluations: one file per task, results that can be compared, and suites of them.
 
-from lateen.evaluation.classification import evaluate_classification
-from lateen.evaluation.comparison import Comparison, ComparisonRow, compare
-from lateen.evaluation.evaluate import evaluate
-from lateen.evaluation.features import conditions, model_key
-from lateen.evaluation.from_embeddings import evaluate_embeddings
-from lateen.evaluation.retrieval import evaluate_retrieval, retrieval_result
-from lateen.evaluation.suite import SUITES, evaluate_suite
-from lateen.evaluation.task import Task, number
-from lateen.evaluation.tasks import TASKS
-from lateen.model.model import project_rows
+Names are loaded when first used: what tasks there are can be asked without loading any.
+"""
 
-__all__ = [
-    "SUITES", "TASKS", "Comparison", "ComparisonRow", "Task", "compare", "conditions", "evaluate",
-    "evaluate_classification", "evaluate_embeddings", "evaluate_retrieval", "evaluate_suite",
-    "model_key", "number", "project_rows", "retrieval_result",
-]  # fmt: skip
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lateen.evaluation.comparison import Comparison as Comparison
+    from lateen.evaluation.comparison import ComparisonRow as ComparisonRow
+    from lateen.evaluation.comparison import compare as compare
+    from lateen.evaluation.features import conditions as conditions
+    from lateen.evaluation.features import model_key as model_key
+    from lateen.evaluation.from_embeddings import evaluate_embeddings as evaluate_embeddings
+    from lateen.evaluation.suite import SUITES as SUITES
+    from lateen.evaluation.suite import evaluate_suite as evaluate_suite
+    from lateen.evaluation.task import TASKS as TASKS
+    from lateen.evaluation.task import Task as Task
+    from lateen.evaluation.task import evaluate as evaluate
+    from lateen.evaluation.task import number as number
+    from lateen.evaluation.tasks.classification import (
+        evaluate_classification as evaluate_classification,
+    )
+    from lateen.evaluation.tasks.retrieval import evaluate_retrieval as evaluate_retrieval
+    from lateen.evaluation.tasks.retrieval import retrieval_result as retrieval_result
+    from lateen.model.model import project_rows as project_rows
+
+# The module that each name comes from.
+_HOMES = {
+    "lateen.evaluation.comparison": ("Comparison", "ComparisonRow", "compare"),
+    "lateen.evaluation.features": ("conditions", "model_key"),
+    "lateen.evaluation.from_embeddings": ("evaluate_embeddings",),
+    "lateen.evaluation.suite": ("SUITES", "evaluate_suite"),
+    "lateen.evaluation.task": ("TASKS", "Task", "evaluate", "number"),
+    "lateen.evaluation.tasks.classification": ("evaluate_classification",),
+    "lateen.evaluation.tasks.retrieval": ("evaluate_retrieval", "retrieval_result"),
+    "lateen.model.model": ("project_rows",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)

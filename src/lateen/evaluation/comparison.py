@@ -17,29 +17,21 @@ from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published
 from lateen.evaluation.results import (
     MADE_BY,
     Key,
-    Result,
     by_model,
     folder_labels,
     read_all,
-    subject,
 )
-from lateen.evaluation.task import number
-from lateen.evaluation.tasks import TASKS
+from lateen.evaluation.tables import subject
+from lateen.evaluation.task import TASKS, Result, number
 from lateen.report.tables import Cell, Column, TableData
 
 _LOWER_IS_BETTER = ("median_rank",)
-
-
 _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
 
 
 # Results have these in whole patches of the model's own.
 _SIZES = ("short_side", "window", "stride")
-
-
 _COUNTS = ("images", "examples", "pairs")
-
-
 _BEST = "★"
 
 
@@ -84,7 +76,7 @@ class Comparison:
 
     Attributes:
         labels: of the models, all different.
-        rows: by task and set, in the order of :data:`~lateen.evaluation.TASKS`.
+        rows: by task and set, tasks in their :attr:`~lateen.evaluation.Task.order`.
     """
 
     labels: tuple[str, ...]
@@ -180,7 +172,7 @@ def compare(places: Iterable[str | Path], labels: Sequence[str] | None = None) -
 
 
 def _rows(models: Sequence[Mapping[Key, Result]]) -> Iterable[ComparisonRow]:
-    order = list(TASKS)
+    order = sorted(TASKS, key=lambda name: (TASKS[name].order, name))
     keys = dict.fromkeys(key for model in models for key in model)
     means = [row for average in AVERAGES if (row := _mean_row(average, models))]
     for task in order:

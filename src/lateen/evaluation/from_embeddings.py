@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from lateen.errors import DataError, PairingError
 from lateen.evaluation.features import conditions
-from lateen.evaluation.retrieval import retrieval_result
+from lateen.evaluation.tasks.retrieval import retrieval_result
 from lateen.features import Store, pair
 from lateen.features.pairs import rows_by_id
 from lateen.files import content_key

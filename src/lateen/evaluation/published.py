@@ -10,20 +10,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 SAIL_L = "SAIL-L"
-
-
 """DINOv2-L with NV-Embed-2, 23M pairs (arXiv:2412.04616)."""
 
 
 SAIL_CC3M = "SAIL CC3M"
-
-
 """The last row of SAIL's ablation: GLU×8, sigmoid, multi-positive, trained on CC3M."""
 
 
 CLIP_L, KUEA_L = "CLIP L-14", "KUEA L-14"
-
-
 """CLIP before and after KUEA's alignment with DINOv2."""
 
 
@@ -62,8 +56,6 @@ AVERAGES = (
         "top1",
     ),
 )  # fmt: skip
-
-
 """Means over sets that are one number in a paper."""
 
 
@@ -82,6 +74,4 @@ PUBLISHED: Mapping[tuple[str, str, str], tuple[Published, ...]] = {
     ("winoground", "winoground", "group"): (Published(15.0, SAIL_L),),
     ("mmvp", "mmvp-vlm", "pair accuracy"): (Published(28.9, SAIL_L),),
 }  # fmt: skip
-
-
 """By task, set (as the suite calls it) and metric (as in a task's headline)."""

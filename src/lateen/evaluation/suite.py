@@ -20,31 +20,21 @@ from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
 from lateen.evaluation.tables import result_tables
-from lateen.evaluation.task import number
-from lateen.evaluation.tasks import TASKS
+from lateen.evaluation.task import TASKS
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.report.chance import recall_at_k
 from lateen.report.page import Headline, Page
 from lateen.report.tables import Cell, Column, TableData
 
 Options = dict[str, Any]
-
-
 _PROBED = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")  # KUEA's, also by a linear probe
-
-
 _OF_KUEA_ALONE = {
     *_PROBED, "fer2013", "pcam", "resisc45", "eurosat", "imagenet-o", "imagenet-sketch",
 }  # fmt: skip
-
-
 _COCO_VAL = (
     "sugarcrepe/val2017", "sugarcrepe/images", "coco/val2017", "coco/images/val2017", "val2017",
 )  # fmt: skip
-
-
 SUMMARY = "suite.json"
 PAGE = "report.html"
 _MOST_PICTURES = 4  # of one evaluation's overlays
@@ -55,11 +45,6 @@ _CAPTIONS = {
     "confusion.png": "What each class is taken for.",
     "similarity.png": "Cosine of the two images of a pair that CLIP takes for alike.",
     "per-class.png": "IoU of each class.",
-}
-# A task's own numbers for the overview; of the others, all that its headline names.
-_MAIN = {
-    "retrieval": ("T2I R@1", "I2T R@1"),
-    "segmentation": ("mIoU",),
 }
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -177,8 +162,6 @@ def _paper() -> list[Evaluation]:
 
 
 SUITES: dict[str, list[Evaluation]] = {"paper": _paper()}
-
-
 """By name: ``paper`` is what SAIL and KUEA report."""
 
 
@@ -359,7 +342,7 @@ def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData
 def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
     rows: list[list[Cell]] = []
     for name, result in results.items():
-        for place, (metric, value, chance) in enumerate(_numbers(result)):
+        for place, (metric, value, chance) in enumerate(TASKS[result["task"]].main_numbers(result)):
             rows.append(["" if place else name, metric, value, chance])
     columns = [
         Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("chance (%)", 1)
@@ -423,38 +406,15 @@ def write_suite_page(summary: Mapping[str, Any], results: Results, out: Path) ->
     return out / PAGE
 
 
-def _numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float, float | None]]:
-    """The main numbers of a result with their names and levels of chance."""
-    headline = TASKS[result["task"]].headline
-    main = _MAIN.get(result["task"], tuple(headline))
-    if result["task"] == "classification":
-        main = tuple(label for label, place in headline.items() if place == result["metric"])
-    for label in main:
-        value = number(result, headline[label])
-        if value is not None:
-            yield label, value, _chance(result, headline[label])
-
-
-def _chance(result: Mapping[str, Any], place: str) -> float | None:
-    if result["task"] == "retrieval":
-        images, captions = result["images"], result["captions"]
-        depth = int(place.rpartition("@")[2])
-        if place.startswith("text"):
-            return recall_at_k(depth, images)
-        return recall_at_k(depth, captions, captions / images)
-    chance = result.get("chance")
-    if isinstance(chance, Mapping):
-        return number(chance, place)
-    return chance
-
-
 def _headlines(results: Results) -> Iterator[Headline]:
     names = [
         *(name for name in _FIRST if name in results),
         *(n for n in results if n not in _FIRST),
     ]
     for name in names[:_MOST_HEADLINES]:
-        for label, value, chance in list(_numbers(results[name]))[:1]:
+        for label, value, chance in list(TASKS[results[name]["task"]].main_numbers(results[name]))[
+            :1
+        ]:
             note = "" if chance is None else f"chance {chance:.1f} %"
             yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
 

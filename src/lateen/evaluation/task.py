@@ -1,39 +1,74 @@
-"""What an evaluation task is: a function of a model and its own options, and its numbers' names."""
+"""What an evaluation task is, the registry that finds them all, and the function that runs one.
+
+A task is a module of :mod:`lateen.evaluation.tasks` that defines ``TASK``. Its name is that of the
+file, with dashes; its summary is the first line of the module's docstring; its options are the
+keyword arguments of the function that runs it. Nothing else has to know of it.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lateen.errors import UsageError, choices
+from lateen.evaluation import tasks
+from lateen.files import make_folder, write_json
 
+if TYPE_CHECKING:
+    from lateen.model import AlignedModel
+    from lateen.report.tables import TableData
+
+Result = Mapping[str, Any]
 Run = Callable[..., dict[str, Any]]
 
+_NO_CONDITION = ("cache", "out")  # options that no number depends on
 
-_UNTOLD = ("cache", "out")  # options that no number depends on
+
+def _recorded_chance(result: Result, key_path: str) -> float | None:
+    """What guessing would score, as the result has it: one number, or one for each of its own."""
+    chance = result.get("chance")
+    return number(chance, key_path) if isinstance(chance, Mapping) else chance
 
 
 @dataclass(frozen=True)
 class Task:
     """One evaluation.
 
-    Its options are the keyword arguments of :attr:`run`; those without a default are needed. All
-    have the name of a command-line option: ``images`` is ``--images``.
-
     Attributes:
-        name: on the command line and in results.
-        run: a model and options to JSON-ready metrics, with ``conditions``.
-        headline: what to show first and to compare: label → dotted place in the result.
-        summary: one line of help.
+        run: a model and options to JSON-ready metrics, with ``conditions``. Its keyword arguments
+            are the task's options; those without a default are needed. All have the name of a
+            command-line option: ``images`` is ``--images``.
+        headline: what to show first and to compare: label → dotted key path in the result.
+        tables: a result as tables for people.
+        overview: the labels of ``headline`` that an overview has room for; all if not given.
+        chance: what guessing would score, from a result and a key path of ``headline``; by default
+            what the result's own ``chance`` says.
+        order: where it stands among the others in comparisons, the lowest first.
     """
 
-    name: str
     run: Run
     headline: Mapping[str, str]
-    summary: str
+    tables: Callable[[Result], Iterable[TableData]]
+    overview: tuple[str, ...] = ()
+    chance: Callable[[Result, str], float | None] = _recorded_chance
+    order: int = 100
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line and in results: that of its file, with dashes."""
+        return _task_name(self.run.__module__.rpartition(".")[2])
+
+    @property
+    def summary(self) -> str:
+        """One line of help: the first of its module's docstring."""
+        return _first_line(sys.modules[self.run.__module__].__doc__)
 
     @property
     def options(self) -> dict[str, bool]:
@@ -41,7 +76,7 @@ class Task:
         parameters = list(inspect.signature(self.run).parameters.values())[1:]
         return {p.name: p.default is inspect.Parameter.empty for p in parameters}
 
-    def __call__(self, model: Any, **options: Any) -> dict[str, Any]:
+    def __call__(self, model: AlignedModel, **options: Any) -> dict[str, Any]:
         """Run it.
 
         Returns:
@@ -53,23 +88,138 @@ class Task:
         """
         for name in options:
             if name not in self.options:
-                raise UsageError(
-                    f"{self.name} takes no --{_dashed(name)}",
-                    choices(_dashed(name), [_dashed(known) for known in self.options]),
-                )
+                raise self.unknown_option(name)
         for name, needed in self.options.items():
             if needed and options.get(name) is None:
                 raise UsageError(
                     f"{self.name} needs --{_dashed(name)}",
-                    f"See the options of --task {self.name} in `lateen evaluate --help`.",
+                    f"See `lateen evaluate {self.name} --help`.",
                 )
         given = {
             name: _plain(value)
             for name, value in options.items()
-            if name not in _UNTOLD and value is not None
+            if name not in _NO_CONDITION and value is not None
         }
-        found = self.run(model, **options)
-        return {"task": self.name, "templates": None, "seed": None, **found, "options": given}
+        result = self.run(model, **options)
+        return {"task": self.name, "templates": None, "seed": None, **result, "options": given}
+
+    def main_numbers(self, result: Result) -> Iterator[tuple[str, float, float | None]]:
+        """The numbers of a result that stand first, each with its label and what guessing scores.
+
+        Where the result names a metric of ``headline`` as its set's own, that is the one.
+        """
+        own = tuple(k for k, path in self.headline.items() if path == result.get("metric"))
+        for label in own or self.overview or self.headline:
+            value = number(result, self.headline[label])
+            if value is not None:
+                yield label, value, self.chance(result, self.headline[label])
+
+    def unknown_option(self, name: str) -> UsageError:
+        """The error for an option that it does not take, with the nearest that it does."""
+        known = [_dashed(option) for option in self.options]
+        return UsageError(f"{self.name} takes no --{_dashed(name)}", choices(_dashed(name), known))
+
+
+class _Tasks(Mapping[str, Task]):
+    """All tasks by name, each loaded when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (_task_name(module.name) for module in _modules())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == known for known in self)
+
+    def __getitem__(self, name: str) -> Task:
+        if name not in self:
+            raise KeyError(name)
+        module = importlib.import_module(f"{tasks.__name__}.{name.replace('-', '_')}")
+        task: Task = module.TASK
+        return task
+
+
+TASKS: Mapping[str, Task] = _Tasks()
+
+
+def task_summaries() -> dict[str, str]:
+    """Every task's name and summary, read from the files: nothing is imported."""
+    summaries = {}
+    for module in _modules():
+        spec = module.module_finder.find_spec(module.name, None)
+        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+        summaries[_task_name(module.name)] = _first_line(ast.get_docstring(ast.parse(source)))
+    return summaries
+
+
+def evaluate(
+    model: AlignedModel | str | Path, task: str, *, place: str | Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """Evaluate a model; features are cached by content, so that a second run costs little.
+
+    Args:
+        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        task: a name in :data:`lateen.evaluation.TASKS`.
+        place: where the model is, for people, if it is given as an AlignedModel.
+        options: of the task, such as ``images`` and ``captions``; ``cache`` is the folder to keep
+            features in, lateen's own if not given; ``out`` that of the whole result as
+            ``<task>.json``, and of the task's pictures.
+
+    Returns:
+        JSON-ready: ``task``, ``model`` (what it is, and where), the metrics in percent, counts,
+        prompts, seed, ``options``, and ``conditions``: content keys of the model and of the data,
+        and versions of libraries.
+
+    Raises:
+        UsageError: an unknown task, an option that it does not take, or one that it needs.
+        DataError: nothing to evaluate on.
+    """
+    from lateen.evaluation.features import model_facts
+    from lateen.model import AlignedModel, open_model
+
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}", choices(str(task), TASKS))
+    ready = model if isinstance(model, AlignedModel) else open_model(model)
+    out = options.pop("out", None)
+    if out is not None:
+        make_folder(out)
+        if "out" in TASKS[task].options:
+            options["out"] = Path(out)
+    measured = TASKS[task](ready, **options)
+    if place is None and not isinstance(model, AlignedModel):
+        place = model
+    result = {"task": task, "model": model_facts(ready, place), **measured}
+    if out is not None:
+        write_json(Path(out) / f"{task}.json", result)
+    return result
+
+
+def number(result: Result, key_path: str) -> float | None:
+    """The number at a dotted key path of a result, such as ``text_to_image.R@1``; ``None`` if there
+    is none."""
+    value: Any = result
+    for key in key_path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _modules() -> Iterator[pkgutil.ModuleInfo]:
+    return (m for m in pkgutil.iter_modules(tasks.__path__) if not m.name.startswith("_"))
+
+
+def _task_name(module: str) -> str:
+    return module.replace("_", "-")
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().partition("\n")[0].rstrip(".")
 
 
 def _plain(value: Any) -> Any:
@@ -79,18 +229,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | int | float):
         return value
     return str(value) if isinstance(value, Path) else type(value).__name__
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def number(result: Mapping[str, Any], place: str) -> float | None:
-    """The number at a dotted place of a result, such as ``text_to_image.R@1``; ``None`` if there
-    is none."""
-    value: Any = result
-    for part in place.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return float(value) if isinstance(value, int | float) else None

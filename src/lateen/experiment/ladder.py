@@ -49,11 +49,7 @@ from lateen.progress import log
 from lateen.training.loop import CHECKPOINT, train
 
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
-
-
 _CAPTIONS, _SEED = "data.captions", "train.seed"
-
-
 LADDER = "ladder.json"
 _RUN = "result.json"
 

@@ -14,11 +14,7 @@ from lateen.metrics.retrieval import mean_recall
 from lateen.report import Column, Page, TableData, ladder_plot, save_plot
 
 CSV, PLOT, PAGE = "ladder.csv", "ladder.png", "report.html"
-
-
 _WAYS = {"text_to_image": ("T2I", "t2i"), "image_to_text": ("I2T", "i2t")}
-
-
 _CUTOFFS = (1, 5, 10)
 
 

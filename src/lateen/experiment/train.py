@@ -19,8 +19,6 @@ from lateen.training.loop import train as train_heads
 from lateen.training.ranks import joined
 
 _FEWEST = 3  # two to contrast with each other, one to validate on
-
-
 _SECTIONS = {"head": HeadSection.model_fields, "train": TrainSection.model_fields}
 
 

@@ -18,15 +18,9 @@ from lateen.files import content_key, file_sha256, folder_lock
 from lateen.progress import bar
 
 _SUFFIXES = (".npy", ".pt", ".pth", ".parquet")
-
-
 _FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vector", "image_features",
                   "text_features")  # fmt: skip
-
-
 _ID_NAMES = ("id", "ids", "image", "image_id", "key", "filename", "path")
-
-
 SHARD_ROWS = 8192
 
 

@@ -11,20 +11,10 @@ from lateen.errors import StoreError
 from lateen.files import content_key, read_json
 
 FORMAT = "lateen-store"
-
-
 VERSION = 1
-
-
 MANIFEST = "manifest.json"
-
-
 PLAN = "plan.json"  # the description alone, while a store is being written
-
-
 SKIPPED = "skipped.jsonl"
-
-
 FeatureDtype = Literal["float16", "float32"]
 
 

@@ -26,23 +26,11 @@ TENSOR = "features"
 # A single metadata key: safetensors does not promise an order among several, and a resumed store
 # must end with the same bytes.
 METADATA = "lateen"
-
-
 _NUMPY: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
-
-
 _LENGTH = struct.Struct("<Q")
-
-
 _GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
-
-
 _RUN = 4 * 1024 * 1024  # bytes of a buffer
-
-
 Array = np.ndarray[Any, Any]
-
-
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
 
 

@@ -19,11 +19,7 @@ from lateen.features.shard import ShardContent, read_shard
 from lateen.files import file_sha256
 
 Array = np.ndarray[Any, Any]
-
-
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
-
-
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
 
 

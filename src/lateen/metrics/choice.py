@@ -14,8 +14,6 @@ from torch import Tensor
 from lateen.errors import DataError, LateenError
 
 PAIR_CHANCE = {"text": 25.0, "image": 25.0, "group": 100 / 6}
-
-
 """What independent random scores get, in percent: all four of a pair are as often in each order."""
 
 

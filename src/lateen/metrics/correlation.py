@@ -12,14 +12,8 @@ from lateen.errors import DataError
 from lateen.metrics.resampling import Interval, check_level, draws, percentile_interval
 
 Array = np.ndarray[Any, Any]
-
-
 _LEAST = 4  # points, or units: with 3 an interval has no degree of freedom left
-
-
 _CONSTANT = 1e-12  # of the largest value: a smaller range is rounding
-
-
 _MOSTLY_CONSTANT = "in most draws one side is the same at every point"
 
 

@@ -16,20 +16,10 @@ from lateen.metrics.features import Features, blocks, check_classes, check_label
 from lateen.progress import log
 
 Array = np.ndarray[Any, Any]
-
-
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
-
-
 _VALIDATION = 5  # every fifth row to learn from validates C
-
-
 _CHUNK = 8192
-
-
 _ITERATIONS = 1000
-
-
 _FOR_THREADS = 1 << 24  # values in a matrix whose product is worth sharing
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 
 _GRID = 2.0**26
-
-
 _TIED = 256  # rows of a tile that are sorted at a time
 
 

@@ -14,11 +14,7 @@ from lateen.errors import DataError, UsageError
 from lateen.metrics.retrieval import cross_ranks
 
 Array = np.ndarray[Any, Any]
-
-
 Interval = tuple[float, float]
-
-
 _BLOCK = 2**24  # counts held at a time
 
 

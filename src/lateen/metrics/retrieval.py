@@ -13,8 +13,6 @@ from lateen.device import matmul
 from lateen.errors import DataError, LateenError
 
 _WAYS = ("text_to_image", "image_to_text")
-
-
 _CUTOFFS = (1, 5, 10)
 
 

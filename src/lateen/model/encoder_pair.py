@@ -14,14 +14,8 @@ from lateen.model.config import AlignedConfig
 from lateen.model.saving import copy_encoder
 
 Side = Literal["vision", "text"]
-
-
 _SIDES: tuple[Side, ...] = ("vision", "text")
-
-
 _MODALITIES: dict[Side, Literal["image", "text"]] = {"vision": "image", "text": "text"}
-
-
 _DECISIVE = ("modality", "weights", "pooling", "layer", "preprocessing", "dim")
 
 

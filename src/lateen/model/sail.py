@@ -33,34 +33,20 @@ _LAYERS: dict[Kind, tuple[str, ...]] = {
     "mlp": ("proj.0.", "proj.2."),
     "linear": ("",),
 }
-
-
 _SIDES = ("vision", "text")
-
-
 _SCALARS = ("logit_scale", "logit_bias")
-
-
 _PARTS = {"layer_norm.": "norm.", "mapping_network.": "network."}
-
-
 _OURS = {f"{side}_{sail}": f"{side}.{own}" for side in _SIDES for sail, own in _PARTS.items()}
-
-
 _THEIRS = {own: sail for sail, own in _OURS.items()}
 
 
 # What pickle makes a NumPy number of, under its module's name before and since NumPy 2.
 _SCALAR = np.float64(0).__reduce__()[0]
-
-
 _NUMPY: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
 ]
-
-
 _WHOLE = "Give a checkpoint as SAIL's training code writes it, copied whole."
 
 

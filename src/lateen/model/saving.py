@@ -20,17 +20,9 @@ from lateen.files import atomic_path, write_text
 from lateen.model.config import AlignedConfig
 
 WEIGHTS = "model.safetensors"
-
-
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
-
-
 _AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
-
-
 _COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
-
-
 _WEIGHTS = (".safetensors", ".index.json")
 
 

@@ -26,20 +26,10 @@ _MARKS = [  # colour, marker, filled: told apart without colour, too
     (BLUE, "o", True), (ORANGE, "s", True), (BLUE, "D", False),
     (ORANGE, "^", False), (INK, "v", True), (MUTED, "X", True),
 ]  # fmt: skip
-
-
 _ASIDE = (MUTED, "o", False)
-
-
 _CROWD = 100  # points, from which on they are small
-
-
 _MOST_LINES = 12
-
-
 _MOST_CELLS = 40  # a side, with numbers in them
-
-
 _FAINTEST, _STRONGEST = 0.04, 0.62  # opacity of blue: ink on it stays legible, light and dark
 
 

@@ -19,14 +19,8 @@ if TYPE_CHECKING:
 
 
 _MOST_NUMBERED = 25  # classes, with a number in every cell
-
-
 _MOST_DRAWN = 60  # classes of a matrix whose cells and names can still be told apart
-
-
 _MOST_PAIRS = 30
-
-
 _FAINTEST, _STRONGEST = 0.12, 0.75  # opacity, from 0 to 100 %
 
 

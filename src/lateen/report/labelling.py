@@ -14,20 +14,10 @@ if TYPE_CHECKING:
 
 
 _MOST = 25
-
-
 _MARK = 4.5  # points from the centre of a mark to its edge
-
-
 _REACHES = (7, 18, 32)  # points between a mark and its label; beyond the first, with a line
-
-
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-
-
 Spot = tuple[float, float]
-
-
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 
 

@@ -19,23 +19,11 @@ if TYPE_CHECKING:
 
 
 Array = np.ndarray[Any, Any]
-
-
 _OPACITY = 0.62
-
-
 _LEGEND = 24  # classes with a place in the legend
-
-
 _PANEL = 3.6  # inches wide, less for images taller than
-
-
 _TALLEST = 4.5
-
-
 _GOLDEN = 0.61803398875  # of a turn: hues that never come close to the ones just before
-
-
 _HEAT = "magma"
 
 

@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 _WIDEST = 1600  # pixels: the text column on a screen with two pixels to the point
-
-
 _TILE = 288
-
-
 _QUALITY = 82
 
 

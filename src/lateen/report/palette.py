@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 INK = "#1d2227"
-
-
 MUTED = "#6b727b"
-
-
 LINE = "#dcdfe3"
-
-
 PAPER = "#fdfdfb"
-
-
 PANEL = "#f4f4f1"
-
-
 BLUE = "#2c63b8"
-
-
 ORANGE = "#c4631c"
 
 

@@ -26,11 +26,7 @@ _DIRECTIONS = {
     "text_to_image": ("text → image", BLUE),
     "image_to_text": ("image → text", ORANGE),
 }
-
-
 _MOST_POINTS = 400  # of a curve: what the eye can tell apart at this size
-
-
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lateen",

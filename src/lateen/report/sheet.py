@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 _TITLE_LINES = 2
-
-
 _FEWEST_COLUMNS = 3  # narrower than this, a query does not fit above its hits
 
 

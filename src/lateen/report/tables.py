@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 _NAMES = 8  # characters that words have in a terminal, however narrow it is
-
-
 Cell = str | int | float | None
-
-
 _ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 

@@ -24,8 +24,6 @@ from lateen.progress import log
 from lateen.training.ranks import ALONE, Ranks
 
 _GROUP = 256  # rows whose noise is drawn together
-
-
 IN_MEMORY = 256 * 2**20  # bytes of features; up to this they are held in memory
 _READ = 2**20  # bytes; smaller reads fall behind a disk's sequential rate
 _BLOCKS = 64  # to a batch at least, so that few of an image's companions are its neighbours

@@ -25,20 +25,10 @@ from lateen.training.heads import AlignmentHeads
 
 # Chosen on Flickr8k (docs/results.md). Captions are five to an image, and need less of a ridge.
 _IMAGE_RIDGE, _TEXT_RIDGE = 1.0, 0.06
-
-
 _POWER = 0.75
-
-
 _SHARE = 0.8
-
-
 _LONGEST = 4096  # features; beyond it O(features³) takes minutes, and has to be asked for
-
-
 _CHUNK = 16 * 2**20  # bytes in float32
-
-
 _SAMPLE = 2048  # images whose embeddings tell the length of a typical one
 
 

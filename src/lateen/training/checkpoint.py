@@ -17,16 +17,12 @@ from lateen.errors import TrainingError
 from lateen.files import atomic_path, canonical_json
 
 _FORMAT = "lateen-training"
-
-
 _VERSION = 1
 
 
 # A single metadata key: safetensors does not promise an order among several, and equal states must
 # give equal bytes.
 _METADATA = "lateen"
-
-
 _TENSORS = ("heads", "best", "optimizer")
 _VALUES = ("identity", "step", "finished", "best_step", "best_metrics")
 

@@ -11,8 +11,6 @@ from lateen.config import Section
 from lateen.device import Precision
 
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
-
-
 Preset = Literal["small", "sail", "probe", "probe-small", "linear-infonce", "sharelock", "lit"]
 _LION_AT_SCALE = {
     "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,

@@ -21,14 +21,8 @@ from lateen.training.config import HeadName, HeadSection
 from lateen.training.layers import GATE_LIMIT, BatchNorm, Dropout, frozen_linear, gate, linear
 
 _SHARELOCK_HIDDEN = 4096
-
-
 _SHARELOCK_LAYERS = 3
-
-
 _SHARELOCK_DROPOUT = 0.2
-
-
 MAX_SCALE = 100.0  # as in CLIP and SAIL: beyond it a few pairs dominate the gradient
 _WIDTHS = {"mlp": 4, "glu": 8}
 _DIM = 512

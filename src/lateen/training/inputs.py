@@ -12,11 +12,7 @@ from lateen.features import Pairs, Store
 from lateen.progress import bar, log
 
 _CHUNK = 16 * 2**20  # bytes in float32
-
-
 _NAMED = 3
-
-
 Array = np.ndarray[Any, Any]
 
 

@@ -16,11 +16,7 @@ from lateen.device import autocast_dtype, matmul
 from lateen.training.batches import Place
 
 GATE_LIMIT = 1000.0
-
-
 _IN_CACHE = 2**19  # values of a chunk that elementwise work passes over several times
-
-
 _ROWS = 1024  # of a weight matrix whose gradient is computed at a time
 
 

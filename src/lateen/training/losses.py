@@ -24,14 +24,8 @@ from lateen.errors import UsageError
 from lateen.training.ranks import ALONE, Ranks
 
 Normalization = Literal["batch", "batch_squared"]
-
-
 Positives = Literal["sum", "mean"]
-
-
 CHUNK = 1024  # fewer rows at a time make the products slower
-
-
 _IN_CACHE = 2**19  # logits
 
 

@@ -13,8 +13,6 @@ from lateen.training.config import TrainSection
 from lateen.training.lit import TextTower
 
 _IN_CACHE = 2**19  # values of each of four tensors
-
-
 _BETAS = {"lion": (0.9, 0.99), "adamw": (0.9, 0.95)}
 
 

@@ -14,8 +14,6 @@ from lateen.data.rows import read_utf8
 from lateen.errors import DataError
 
 _SUN_FOLDER = re.compile(r"^/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
-
-
 _NOT_WORD = re.compile(r"[\W_]+")
 
 

@@ -15,8 +15,6 @@ from lateen.data.prompts import DOMAIN_TEMPLATES, TEMPLATES
 from lateen.errors import UsageError, choices
 
 Metric = Literal["top1", "mean_per_class"]
-
-
 SPLITS = ("test", "validation", "val", "valid")
 """What a set is judged on, the first that is there."""
 _VALIDATED = ("validation", "val", "valid", "test")
@@ -144,8 +142,6 @@ _ALL = (
         kind="distance",
     ),
 )  # fmt: skip
-
-
 SETS: dict[str, ClassificationSet] = {each.name: each for each in _ALL}
 """All sets, by name."""
 

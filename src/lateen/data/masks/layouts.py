@@ -221,9 +221,5 @@ _ALL = [
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/", _voc20,
     ),
 ]  # fmt: skip
-
-
 LAYOUTS: dict[str, MaskLayout] = {each.name: each for each in _ALL}
-
-
 """The published layouts, by name."""

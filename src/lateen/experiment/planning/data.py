@@ -20,8 +20,6 @@ from lateen.features.manifest import FeatureDtype, Manifest
 from lateen.features.pipeline import Item, items_of
 
 _ROWS = 1024  # different rows of an imagined store
-
-
 Array = np.ndarray[Any, Any]
 
 

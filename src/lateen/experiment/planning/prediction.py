@@ -33,11 +33,7 @@ from lateen.experiment.stages import chosen_captions, hold_out, load_encoders, w
 from lateen.features.encode import SHARD_ITEMS
 
 _STAGES = ("load", "encode", "train", "evaluate")
-
-
 _HELD = 4 + 4 + 2  # bytes of each value of a shard that is written: as it came, joined, in float16
-
-
 _LEFT_OUT = ("what is saved by what an earlier run has done", "the page with examples")
 
 

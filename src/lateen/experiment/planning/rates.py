@@ -22,11 +22,7 @@ from lateen.features.manifest import FeatureDtype
 from lateen.features.pipeline import Item, default_batch, default_workers
 
 PATIENCE = 20.0  # seconds after which no further round of a measurement is begun
-
-
 _ROUNDS = 3
-
-
 _THREADS = default_workers()
 
 

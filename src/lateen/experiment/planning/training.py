@@ -27,14 +27,8 @@ from lateen.training.optim import learning_rate
 from lateen.training.step import TrainState, passes, training_step
 
 _STEPS = 12
-
-
 _ENOUGH = 1.0  # seconds; steps that are over in a moment are timed for at least so long
-
-
 _FEW = 1024  # images of a validation, or of a pass for canonical directions, that is timed
-
-
 _LONGEST = 2048  # features up to which canonical directions are computed to be timed
 
 

@@ -6,7 +6,7 @@ Published, behind terms to accept, at https://huggingface.co/datasets/facebook/w
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,8 +29,15 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import conditions
+from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.task import Result, Task
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, pair_hits, pair_scores
 from lateen.model import AlignedModel
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+)
 
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag", "tag")
 """Columns by which results are told apart."""
@@ -148,7 +155,7 @@ def evaluate_winoground(
     Args:
         model: an aligned model.
         data: ``facebook/winoground``, or its files; see
-            :func:`~lateen.evaluation.winoground.read_winoground`.
+            :func:`~lateen.evaluation.tasks.winoground.read_winoground`.
         images: folder of the images that ``examples.jsonl`` names, or ``images.zip``.
         split: of a hub dataset that has several.
         cache: where to keep features; lateen's cache folder if not given.
@@ -178,3 +185,30 @@ def _by_tag(cases: Sequence[Case], hits: PairHits, tag: str) -> dict[str, dict[s
         scores = pair_scores(PairHits(*(solved[mine] for solved in hits)))
         found[value] = {**scores, "examples": int(mine.sum())}
     return found
+
+
+def winoground_tables(result: Result) -> Iterator[TableData]:
+    """The three scores beside chance, and by what the captions swap."""
+    keys = ("text", "image", "group")
+
+    def row(name: str, scores: Result, count: int | None) -> list[Cell]:
+        return [name, *(scores[key] for key in keys), count]
+
+    tags = result.get("by_tag", {}).get("collapsed_tag", {})
+    yield TableData(
+        titled("Winoground", result),
+        [Column(""), *(Column(f"{key} (%)", 1) for key in keys), Column("examples", 0)],
+        [
+            row("all", result, result["examples"]), row("chance", result["chance"], None),
+            *(row(tag, scores, scores["examples"]) for tag, scores in tags.items()),
+        ],
+        ("By what the captions swap. " if tags else "") + left_out(result).strip(),
+        reference=(1,),
+    )  # fmt: skip
+
+
+TASK = Task(
+    evaluate_winoground,
+    {"text": "text", "image": "image", "group": "group"},
+    winoground_tables, order=50,
+)  # fmt: skip

@@ -1,9 +1,9 @@
-"""Zero-shot classification: class names in prompts against images."""
+"""Zero-shot, labelled images: a folder with a subfolder per class, shards, the hub."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.features import cached_features, conditions
-from lateen.features import Store
-from lateen.files import content_key, make_folder
+from lateen.evaluation.labelled import described, labelled_conditions, labelled_features, one_source
+from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
+from lateen.evaluation.task import Result, Task
+from lateen.files import make_folder
 from lateen.metrics import class_embeddings, classification, confusion_matrix, most_confused
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
@@ -23,11 +24,18 @@ from lateen.progress import log
 from lateen.report.chance import top_k
 from lateen.report.confusion import confusion_plot
 from lateen.report.plots import save_plot
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+    classification_table,
+    per_class_table,
+)
 
 _CLASSES = 256  # whose prompts are encoded at a time
-
-
-_MOST_CLASSES = 100  # whose confusion matrix is in the result
+_MOST_CONFUSED = 10  # pairs in the table
+_METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+_LARGEST_CONFUSION = 100  # classes whose confusion matrix is in the result
 
 
 def evaluate_classification(
@@ -51,11 +59,11 @@ def evaluate_classification(
 
     Args:
         model: an aligned model.
-        images: labelled images in any form that
+        images: labelled images: a folder with a subfolder per class, shards, a hub id; what
             :func:`~lateen.data.labels.open_labelled` reads.
-        data: the same.
-        set: which of the field's sets they are (:data:`~lateen.data.labels.SETS`): its
-            class names, prompts and metric.
+        data: the same, in its published layout.
+        set: which of the field's sets they are, such as ``imagenet`` or ``eurosat``
+            (:data:`~lateen.data.labels.SETS`): its class names, prompts and metric.
         split: which part of the data.
         column: the label column of rows that have several.
         classes: a text file with a class name a line.
@@ -103,7 +111,7 @@ def evaluate_classification(
     counts = confusion_matrix(image, text, target)
     pairs = most_confused(counts, labelled.names, limit=30)
     result["most_confused"] = pairs
-    if len(labelled.names) <= _MOST_CLASSES:
+    if len(labelled.names) <= _LARGEST_CONFUSION:
         result["confusion"] = {"names": list(labelled.names), "counts": counts.tolist()}
     if out is not None:
         save_plot(confusion_plot(labelled.names, counts.numpy(), pairs), out / "confusion.png")
@@ -119,52 +127,6 @@ def _scores(
     found = classification(image, text, target, labelled.names)
     guess = {"top1": top_k(1, count), "top5": top_k(5, count), "mean_per_class": top_k(1, count)}
     return {"metric": labelled.metric, "score": found[labelled.metric], **found, "chance": guess}
-
-
-def one_source(task: str, images: str | Path | None, data: str | Path | None) -> str | Path:
-    """The one of two options that is given.
-
-    Raises:
-        UsageError: none or both are.
-    """
-    if (images is None) == (data is None):
-        given = "no images" if images is None else "both --images and --data"
-        raise UsageError(f"{task} is given {given}", "Give one of --images and --data.")
-    return images if images is not None else data  # type: ignore[return-value]
-
-
-def labelled_features(
-    model: AlignedModel, labelled: LabelledImages, cache: Path | None
-) -> tuple[Store, list[int], Tensor]:
-    """The vision encoder's features, which rows have a label, and those rows' classes ``[n]``."""
-    name = f"classes-{labelled.split}" if labelled.split else "classes"
-    store = cached_features(
-        labelled.dataset, model.vision_encoder, folder=cache and cache / name,
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
-    rows = [row for row, sample in enumerate(store.ids) if sample in labelled.labels]
-    target = torch.tensor([labelled.labels[store.ids[row]] for row in rows], dtype=torch.int64)
-    return store, rows, target
-
-
-def labelled_conditions(model: AlignedModel, *parts: LabelledImages) -> dict[str, Any]:
-    """What a number on labelled images depends on: those judged, and those learned from."""
-    keys = [key for part in parts for key in (part.dataset.fingerprint, part.key)]
-    return conditions(model, content_key(keys))
-
-
-def described(labelled: LabelledImages, store: Store, rows: Sequence[int]) -> dict[str, Any]:
-    """What was evaluated on, JSON-ready."""
-    return {
-        "set": labelled.set.name if labelled.set is not None else None,
-        "split": labelled.split,
-        "images": len(rows),
-        "classes": len(labelled.names),
-        "skipped": len(store.skipped) + labelled.duplicates,
-        "unlabelled": labelled.unlabelled,
-        "empty_classes": list(labelled.empty),
-        "named_by": labelled.named_by or "numbers",
-    }
 
 
 @torch.no_grad()
@@ -212,3 +174,36 @@ def _same_names(names: Sequence[str]) -> list[str]:
             len(same), ", ".join(map(repr, same[:5])),
         )  # fmt: skip
     return same
+
+
+def classification_tables(result: Result) -> Iterator[TableData]:
+    """Accuracies beside chance, by class where there are few, and what is confused."""
+    table = classification_table(result, titled("Zero-shot classification", result))
+    own = ""
+    if result.get("set") and result.get("metric") in _METRICS:
+        own = f" The metric of {result['set']} is {_METRICS[result['metric']]}."
+    if result.get("same_name"):
+        own += f" {len(result['same_name'])} names are those of several classes, and count wrong."
+    yield noted(table, own + left_out(result))
+    if len(result["per_class"]) <= MOST_CLASSES:
+        yield per_class_table(result["per_class"], MOST_CLASSES)
+    if pairs := result.get("most_confused"):
+        yield _confused(pairs)
+
+
+def _confused(pairs: list[Result]) -> TableData:
+    rows: list[list[Cell]] = [
+        [pair["class"], pair["taken_for"], pair["percent"], pair["images"]]
+        for pair in pairs[:_MOST_CONFUSED]
+    ]
+    columns = [
+        Column("class"), Column("taken for"), Column("of its images (%)", 1), Column("images", 0)
+    ]  # fmt: skip
+    return TableData("What is confused most", columns, rows)
+
+
+TASK = Task(
+    evaluate_classification,
+    {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"},
+    classification_tables, order=20,
+)  # fmt: skip

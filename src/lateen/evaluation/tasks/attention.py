@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
@@ -15,10 +15,16 @@ from lateen.encoders import Encoder, FusedEncoder
 from lateen.encoders.patches import attention_maps, has_attention
 from lateen.errors import DataError, EncoderError, ImageError, UsageError
 from lateen.evaluation.features import conditions
-from lateen.evaluation.segmentation import picture_name, spread
+from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.task import Result, Task
+from lateen.evaluation.tasks.segmentation import picture_name, spread
 from lateen.files import make_folder
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.tables import (
+    Column,
+    TableData,
+)
 
 _TOLD = 20  # of what was left out, in a result
 
@@ -167,3 +173,25 @@ def _seen(pixels: Tensor, encoder: Encoder) -> Any:
 def _entropy(weights: Tensor) -> float:
     share = (weights / weights.sum()).flatten().double()
     return float(100 * -(share * share.clamp_min(1e-300).log()).sum() / math.log(len(share)))
+
+
+def attention_tables(result: Result) -> Iterator[TableData]:
+    """What was drawn, and how evenly the attention is spread."""
+    yield TableData(
+        titled("Attention", result),
+        [Column("encoder"), Column("heads", 0), Column("patches"), Column("evenness (%)", 1)],
+        [
+            [PurePath(part["encoder"]).name, part["heads"], "×".join(map(str, part["grid"])),
+             part["entropy"]]
+            for part in result["encoders"]
+        ],
+        f"{result['images']:,} images, block {result['layer']}. Evenness is 100 % where every "
+        f"patch gets the same.{left_out(result)}",
+    )  # fmt: skip
+
+
+TASK = Task(
+    evaluate_attention,
+    {},
+    attention_tables, order=100,
+)  # fmt: skip

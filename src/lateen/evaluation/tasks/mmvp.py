@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import cached_features, conditions, model_key
+from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.task import Result, Task
 from lateen.features import Store
 from lateen.files import make_folder
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, cosines, five_numbers, pair_hits, percent
@@ -38,6 +40,11 @@ from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
 from lateen.report.plots import save_plot
 from lateen.report.similarity_plot import similarity_plot
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+)
 
 PATTERNS = {
     "Orientation": "Orientation and Direction",
@@ -310,3 +317,41 @@ def _draw(
 def _encoder(model: AlignedModel) -> str:
     info = model.vision_encoder.info
     return f"{info.id.rstrip('/').rpartition('/')[2]} ({info.pooling})"
+
+
+def mmvp_tables(result: Result) -> Iterator[TableData]:
+    """Pairs solved by pattern beside chance, and how alike paired images are."""
+    keys = ("pair_accuracy", "statement_accuracy")
+    rows: list[list[Cell]] = [
+        ["mean", *(result[key] for key in keys), result["pairs"]],
+        ["chance", result["chance"], result["chance"], None],
+        *([name, *(part[key] for key in keys), part["pairs"]]
+          for name, part in result["patterns"].items()),
+    ]  # fmt: skip
+    yield TableData(
+        titled("MMVP-VLM", result),
+        [Column("pattern"), Column("pairs solved (%)", 1), Column("by statement (%)", 1),
+         Column("pairs", 0)],
+        rows,
+        "Solved: each image picks its own statement. By statement: each statement picks its image, "
+        "as the released code has it." + left_out(result),
+        reference=(1,),
+    )  # fmt: skip
+    numbers = ("min", "q25", "median", "q75", "max")
+    heads = ("lowest", "lower quarter", "median", "upper quarter", "highest")
+    yield TableData(
+        "Cosine of the two images of a pair",
+        [Column(""), *(Column(head, 3) for head in heads)],
+        [
+            [name, *(values[key] for key in numbers)]
+            for name, values in result["similarity"].items()
+        ],
+        "Near 1, the encoder takes the images for alike.",
+    )
+
+
+TASK = Task(
+    evaluate_mmvp,
+    {"pair accuracy": "pair_accuracy"},
+    mmvp_tables, order=70,
+)  # fmt: skip

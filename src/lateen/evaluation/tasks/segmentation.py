@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,21 +31,22 @@ from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
 from lateen.encoders.patches import Attention, WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
+from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
+from lateen.evaluation.task import Result, Task
 from lateen.files import jsonl, make_folder, write_text
 from lateen.metrics.classification import class_embeddings, class_scores
 from lateen.metrics.segmentation import confusion_matrix, segmentation, segmentation_baselines
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+)
 
 _BATCH = 8  # windows in a forward pass
-
-
 _CLASSES = 16  # held at the size of the mask at a time: a photograph may have many pixels
-
-
 _LONGEST_ASPECT = 16
-
-
 BACKGROUND = "background"
 _TOLD = 20  # of what was left out, in a result
 
@@ -278,7 +279,7 @@ class Segmenter:
         """Class index per pixel of a mask of ``size`` (height, width), -1 where there is none.
 
         Args:
-            image: as :func:`~lateen.evaluation.segmentation.resize_short_side` gives it.
+            image: as :func:`~lateen.evaluation.tasks.segmentation.resize_short_side` gives it.
             size: of the mask.
         """
         logits = sliding_logits(image, self._score, window=self.encoder.window, stride=self.stride)
@@ -413,3 +414,32 @@ def _check_sizes(short_side: int, window: int, stride: int) -> None:
             f"a stride of {stride} pixels leaves gaps between windows of {window}",
             "Give a stride of at most the window.",
         )
+
+
+def segmentation_tables(result: Result) -> Iterator[TableData]:
+    """mIoU and pixel accuracy beside chance and the best constant; by class where those are few."""
+    constant = result["best_constant"]
+    rows: list[list[Cell]] = [
+        ["zero-shot", result["miou"], result["pixel_accuracy"]],
+        [f"always {constant['class']!r}", constant["miou"], constant["pixel_accuracy"]],
+        ["chance", result["chance"]["miou"], result["chance"]["pixel_accuracy"]],
+    ]
+    yield TableData(
+        titled("Open-vocabulary segmentation", result),
+        [Column(""), Column("mIoU (%)", 1), Column("pixel accuracy (%)", 1)],
+        rows,
+        f"{result['images']:,} images, {result['classes']:,} classes, short side "
+        f"{result['short_side']}, window {result['window']}, stride {result['stride']}, "
+        f"{result['attention']} attention"
+        f"{'' if result['residual'] else ' without residual'}.{left_out(result)}",
+        reference=(1, 2),
+    )
+    if len(result["per_class"]) <= MOST_CLASSES:
+        yield by_class("IoU by class", "IoU (%)", result["per_class"])
+
+
+TASK = Task(
+    evaluate_segmentation,
+    {"mIoU": "miou", "pixel accuracy": "pixel_accuracy"},
+    segmentation_tables, overview=("mIoU",), order=80,
+)  # fmt: skip

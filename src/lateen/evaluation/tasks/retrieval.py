@@ -1,8 +1,9 @@
-"""Retrieval both ways, on any source of images with captions."""
+"""Image-caption pairs, both ways."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from torch import Tensor
 from lateen.data import open_dataset
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.tables import left_out, noted, titled
+from lateen.evaluation.task import Result, Task
 from lateen.features import Pairs, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
 from lateen.metrics import retrieval, rsum
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
+from lateen.report.chance import recall_at_k
+from lateen.report.tables import (
+    TableData,
+    retrieval_table,
+)
 
 
 def evaluate_retrieval(
@@ -35,9 +43,10 @@ def evaluate_retrieval(
 
     Args:
         model: an aligned model.
-        captions: any source of pairs that :func:`~lateen.data.open_dataset` reads.
+        captions: table, COCO or Karpathy JSON, shards, a hub id: any source of pairs that
+            :func:`~lateen.data.open_dataset` reads.
         images: folder of the images that ``captions`` names, or a source of pairs itself.
-        column: the caption column, if there are several.
+        column: the caption column; the first one if not given.
         split: of a caption file or datasets name that has splits.
         per_image: only each image's first captions, so many; the field takes 5 of COCO's and
             Flickr30k's (METHODS §1.6).
@@ -128,3 +137,36 @@ def _over_folds(image: Tensor, text: Tensor, owner: Tensor, folds: int) -> dict[
         for way in parts[0]
     }
     return {"count": folds, **ways, "rsum": rsum(ways)}
+
+
+def _chance(result: Result, key_path: str) -> float | None:
+    """R@k of a random ranking, in percent."""
+    images, captions = result["images"], result["captions"]
+    depth = int(key_path.rpartition("@")[2])
+    if key_path.startswith("text"):
+        return recall_at_k(depth, images)
+    return recall_at_k(depth, captions, captions / images)
+
+
+def retrieval_tables(result: Result) -> Iterator[TableData]:
+    """Recalls of both ways beside chance; the mean over parts, if there are any."""
+    table = retrieval_table(result, titled("Retrieval", result))
+    total = f" rsum {result['rsum']:.1f} of 600." if "rsum" in result else ""
+    first = f" The first {result['per_image']} captions." if result.get("per_image") else ""
+    yield noted(table, first + total + left_out(result))
+    if folds := result.get("folds"):
+        counts = {key: max(1, result[key] // folds["count"]) for key in ("images", "captions")}
+        table = retrieval_table({**folds, **counts}, f"Mean over {folds['count']} parts")
+        yield noted(table, f" In each part, that is; rsum {folds['rsum']:.1f} of 600.")
+
+
+TASK = Task(
+    evaluate_retrieval,
+    {
+        f"{short} {key}": f"{way}.{key}"
+        for way, short in (("text_to_image", "T2I"), ("image_to_text", "I2T"))
+        for key in ("R@1", "R@5", "R@10", "median_rank")
+    }
+    | {"rsum": "rsum"},
+    retrieval_tables, overview=("T2I R@1", "I2T R@1"), chance=_chance, order=10,
+)  # fmt: skip

@@ -15,7 +15,7 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,16 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import conditions
+from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.task import Result, Task
 from lateen.files import content_key
 from lateen.metrics.choice import choice_hits, percent
 from lateen.model import AlignedModel
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+)
 
 _CAPTIONS = (("caption", "negative_caption"), ("true_caption", "false_caption"))
 _OPTIONS = "caption_options"
@@ -217,7 +224,7 @@ def evaluate_caption_choice(
     Args:
         model: an aligned model.
         data: SugarCrepe's or ARO's files; see
-            :func:`~lateen.evaluation.caption_choice.read_caption_choice`.
+            :func:`~lateen.evaluation.tasks.caption_choice.read_caption_choice`.
         images: folder of the images; a usual place beside ``data`` if not given.
         split: of a hub dataset that has several.
         cache: where to keep features; lateen's cache folder if not given.
@@ -276,3 +283,30 @@ def _groups(cases: Sequence[Case], hits: Tensor, kind: str) -> dict[str, dict[st
 
 def _mean(categories: dict[str, dict[str, Any]], number: str) -> float:
     return statistics.fmean(category[number] for category in categories.values())
+
+
+def caption_choice_tables(result: Result) -> Iterator[TableData]:
+    """Accuracy by category beside chance."""
+    parts = result["categories"]
+    rows: list[list[Cell]] = [
+        [name, part["accuracy"], part["chance"], part["examples"]] for name, part in parts.items()
+    ]
+    if len(parts) > 1:
+        rows.append(["mean", result["accuracy"], result["chance"], result["examples"]])
+    macro = [part.get("macro_accuracy") for part in parts.values()]
+    columns = [Column(""), Column("accuracy (%)", 1), Column("chance (%)", 1)]
+    if any(value is not None for value in macro):
+        columns.append(Column("mean over groups (%)", 1))
+        for row, value in zip(rows, [*macro, None], strict=False):
+            row.insert(3, value)
+    yield TableData(
+        titled("Right caption against wrong ones", result), [*columns, Column("examples", 0)],
+        rows, left_out(result).strip(),
+    )  # fmt: skip
+
+
+TASK = Task(
+    evaluate_caption_choice,
+    {"accuracy": "accuracy"},
+    caption_choice_tables, order=60,
+)  # fmt: skip

@@ -25,35 +25,26 @@ from lateen.encoders import Encoder, ViewedEncoder
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
-from lateen.evaluation.segmentation import resize_short_side
+from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
+from lateen.evaluation.task import Result, Task
+from lateen.evaluation.tasks.segmentation import resize_short_side
 from lateen.metrics.classification import multilabel
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.tables import (
+    Cell,
+    Column,
+    TableData,
+)
 
 _IMAGES = 16  # in a forward pass
-
-
 _ROWS = 256  # in a step
-
-
 _EPOCHS = 30
-
-
 _STEPS = 500  # at least, for sets of few rows
-
-
 _RATE = 1e-2
-
-
 _CHUNK = 8192  # rows held in float32 or more at a time
-
-
 _DENSE_POOLINGS = ("mean", "cls+mean")
-
-
 _TOLD = 20  # of what was left out, in a result
-
-
 _NOTHING = "its mask has no pixel of any class"
 
 
@@ -307,3 +298,33 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
     squares = [((part.double() - mean) ** 2).sum(dim=0) for part in parts]
     spread = (torch.stack(squares).sum(0) / len(rows)).sqrt()
     return mean.float(), spread.where(spread > 1e-6, 1.0).float()
+
+
+def patch_probe_tables(result: Result) -> Iterator[TableData]:
+    """Recall and precision beside what the usual classes alone give."""
+    rows: list[list[Cell]] = []
+    for name, words in (("local", "local: a patch's classes"), ("global", "global: the image's")):
+        part = result[name]
+        usual = part["baseline"]
+        rows += [
+            [words, part["macro_recall"], part["macro_precision"], part["rows_tested"]],
+            ["usual classes, always", usual["macro_recall"], usual["macro_precision"], None],
+        ]
+    yield TableData(
+        titled("Patch probing", result),
+        [Column(""), Column("macro recall (%)", 1), Column("macro precision (%)", 1),
+         Column("rows judged", 0)],
+        rows,
+        f"{result['images_tested']:,} of {result['images']:,} images held out, "
+        f"{result['classes']:,} classes.{left_out(result)}",
+        reference=(1, 3),
+    )  # fmt: skip
+    if len(result["local"]["per_class"]) <= MOST_CLASSES:
+        yield by_class("Local recall by class", "recall (%)", result["local"]["per_class"])
+
+
+TASK = Task(
+    evaluate_patch_probe,
+    {"local recall": "local.macro_recall", "global recall": "global.macro_recall"},
+    patch_probe_tables, order=90,
+)  # fmt: skip

@@ -1,0 +1,199 @@
+"""Labelled images as tasks judge them: which are judged, and which are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lateen.data.labels import LabelledImages, open_labelled
+from lateen.errors import DataError, UsageError, choices
+from lateen.evaluation.features import cached_features, conditions
+from lateen.features import Store, StoreRows
+from lateen.files import content_key
+from lateen.metrics import Features
+from lateen.model import AlignedModel
+from lateen.model.model import project_rows
+from lateen.report.chance import top_k
+
+
+def one_source(task: str, images: str | Path | None, data: str | Path | None) -> str | Path:
+    """The one of two options that is given.
+
+    Raises:
+        UsageError: none or both are.
+    """
+    if (images is None) == (data is None):
+        given = "no images" if images is None else "both --images and --data"
+        raise UsageError(f"{task} is given {given}", "Give one of --images and --data.")
+    return images if images is not None else data  # type: ignore[return-value]
+
+
+def labelled_features(
+    model: AlignedModel, labelled: LabelledImages, cache: Path | None
+) -> tuple[Store, list[int], Tensor]:
+    """The vision encoder's features, which rows have a label, and those rows' classes ``[n]``."""
+    name = f"classes-{labelled.split}" if labelled.split else "classes"
+    store = cached_features(
+        labelled.dataset, model.vision_encoder, folder=cache and cache / name,
+        dtype=model.config.feature_dtype("vision"),
+    )  # fmt: skip
+    rows = [row for row, sample in enumerate(store.ids) if sample in labelled.labels]
+    target = torch.tensor([labelled.labels[store.ids[row]] for row in rows], dtype=torch.int64)
+    return store, rows, target
+
+
+def labelled_conditions(model: AlignedModel, *parts: LabelledImages) -> dict[str, Any]:
+    """What a number on labelled images depends on: those judged, and those learned from."""
+    keys = [key for part in parts for key in (part.dataset.fingerprint, part.key)]
+    return conditions(model, content_key(keys))
+
+
+def described(labelled: LabelledImages, store: Store, rows: Sequence[int]) -> dict[str, Any]:
+    """What was evaluated on, JSON-ready."""
+    return {
+        "set": labelled.set.name if labelled.set is not None else None,
+        "split": labelled.split,
+        "images": len(rows),
+        "classes": len(labelled.names),
+        "skipped": len(store.skipped) + labelled.duplicates,
+        "unlabelled": labelled.unlabelled,
+        "empty_classes": list(labelled.empty),
+        "named_by": labelled.named_by or "numbers",
+    }
+
+
+FeaturesOf = Literal["encoder", "embedding", "both"]
+FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
+_TRAIN = ("train", "training")
+
+
+@dataclass(frozen=True)
+class JudgedPart:
+    """Labelled images of one part, with their features by what they are of."""
+
+    labelled: LabelledImages
+    store: Store
+    rows: list[int]
+    target: Tensor
+    features: Mapping[str, Features]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe learns from and what it is judged on; without ``train`` both are ``test``."""
+
+    train: JudgedPart | None
+    test: JudgedPart
+
+    @property
+    def protocol(self) -> str | None:
+        """The split that is learned from, if there is one."""
+        return self.train.labelled.split if self.train is not None else None
+
+
+def open_probed(
+    model: AlignedModel, source: str | Path, options: Mapping[str, Any], train: str | None,
+    features: FeaturesOf, cache: Path | None,
+) -> Probed:  # fmt: skip
+    """The labelled images that are judged, and those that are learned from, with their features.
+
+    Raises:
+        UsageError: no such features, or one split for both.
+        DataError: nothing labelled could be read, or the two splits have different classes.
+    """
+    if features not in get_args(FeaturesOf):
+        raise UsageError(
+            f"there are no features {features!r}", choices(features, get_args(FeaturesOf))
+        )
+    wanted = ("encoder", "embedding") if features == "both" else (features,)
+    test = open_labelled(source, **options)
+    if train is None:
+        train = next((p for p in _TRAIN if p in test.splits and p != test.split), None)
+    elif train == test.split:
+        raise UsageError(
+            f"the split {train!r} is to be judged and to be learned from", "Give another --train."
+        )
+    if train is None:
+        return Probed(None, _part(model, test, wanted, cache))
+    learned = open_labelled(source, **{**options, "split": train})
+    test = _with_names(test, learned.names)
+    return Probed(_part(model, learned, wanted, cache), _part(model, test, wanted, cache))
+
+
+def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImages:
+    """The same images, with the classes of the part that is learned from."""
+    if labelled.names == names:
+        return labelled
+    if unknown := [name for name in labelled.names if name not in names]:
+        raise DataError(
+            f"the class {unknown[0]!r} of the split {labelled.split!r} is not in the one to learn "
+            "from",
+            "Give both parts the same classes.",
+        )
+    labels = {
+        sample: names.index(labelled.names[label]) for sample, label in labelled.labels.items()
+    }
+    return replace(labelled, names=tuple(names), labels=labels)
+
+
+def _part(
+    model: AlignedModel, labelled: LabelledImages, wanted: Sequence[str], cache: Path | None
+) -> JudgedPart:
+    store, rows, target = labelled_features(model, labelled, cache)
+    makers: dict[str, Callable[[], Features]] = {
+        "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
+        "embedding": lambda: project_rows(model.project_image, store, rows),
+    }
+    if not rows:
+        raise DataError(
+            f"not one labelled image of {labelled.dataset.name} could be read",
+            f"See {store.path / 'skipped.jsonl'}.",
+        )
+    return JudgedPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
+
+
+def check_classes(found: Probed, *, least: int) -> None:
+    """Refuse by name what the metrics would refuse by number."""
+    learned = found.train or found.test
+    names = learned.labelled.names
+    counts = torch.bincount(learned.target, minlength=len(names))
+    for index in sorted({*learned.target.tolist(), *found.test.target.tolist()}):
+        if counts[index] < least:
+            images = f"{int(counts[index])} image{'' if counts[index] == 1 else 's'}"
+            raise DataError(
+                f"the class {names[index]!r} has {images} to learn from, and {least} are needed",
+                "Give more images of it, or leave the class out.",
+            )
+
+
+def probed_result(
+    model: AlignedModel, found: Probed, accuracy: Callable[[str], Any]
+) -> dict[str, Any]:
+    """A probe's result: the accuracy of each kind of features, with all that it depends on."""
+    learned = found.train
+    parts = [part.labelled for part in (found.test, learned) if part is not None]
+    return {
+        **{name: accuracy(name) for name in found.test.features},
+        "metric": "top1",
+        "chance": top_k(1, len(found.test.labelled.names)),
+        "train": found.protocol,
+        "train_images": len(learned.rows) if learned is not None else None,
+        "train_skipped": len(learned.store.skipped) if learned is not None else None,
+        **described(found.test.labelled, found.test.store, found.test.rows),
+        "conditions": labelled_conditions(model, *parts),
+    }
+
+
+def learned_from(result: Mapping[str, Any]) -> str:
+    """What was judged, and what was learned from, as the note of a table."""
+    images = f"{result['images']:,} images, {result['classes']:,} classes"
+    if result.get("train"):
+        return f"{images}; learned from {result['train_images']:,} images of {result['train']}."
+    how = f"{result['folds']} folds" if "folds" in result else "each by all others"
+    return f"{images}; {how}."
