@@ -5,8 +5,9 @@ Public names are loaded when first used, so that importing lateen costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lateen.exports import exported
 
 if TYPE_CHECKING:
     from lateen.assessment import assess as assess
@@ -31,27 +32,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# The package that each public name comes from.
-_HOMES = {
-    "assessment": ("assess", "assess_stores"),
-    "encoders": ("load_encoder",),
-    "errors": ("LateenError",),
-    "evaluation": ("compare", "evaluate"),
-    "experiment": ("Recipe", "plan", "run", "train"),
-    "features": ("Pairs", "Store", "encode", "fuse", "import_features", "pair"),
-    "indexing": ("search",),
-    "model": ("AlignedConfig", "AlignedModel"),
-}
-_HOME_OF = {name: f"lateen.{home}" for home, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lateen' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+__getattr__, __all__ = exported(
+    __name__,
+    {
+        "lateen.assessment": ["assess", "assess_stores"],
+        "lateen.encoders": ["load_encoder"],
+        "lateen.errors": ["LateenError"],
+        "lateen.evaluation": ["compare", "evaluate"],
+        "lateen.experiment": ["Recipe", "plan", "run", "train"],
+        "lateen.features": ["Pairs", "Store", "encode", "fuse", "import_features", "pair"],
+        "lateen.indexing": ["search"],
+        "lateen.model": ["AlignedConfig", "AlignedModel"],
+    },
+)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOME_OF]
+    return [*globals(), *__all__]

@@ -1,20 +1,254 @@
-"""Strict configuration sections, and how YAML becomes values."""
+"""Strict sections of settings: their keys, their values as text, and what is wrong with them.
+
+Every config class is a :class:`Section` that lies beside its owner. What all of them share is here:
+the list of keys that help and docs are made of, how text becomes a value, and the one translation
+of pydantic's errors.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from lateen.errors import RecipeError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_TYPE_NAMES = {
+    str: "text",
+    Path: "path",
+    int: "whole number",
+    float: "number",
+    bool: "true | false",
+}
 
 
 class Section(BaseModel):
     """Strict, frozen values: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Key(NamedTuple):
+    """One key of a config.
+
+    Attributes:
+        path: dotted, such as ``train.lr``.
+        kind: what values it takes, in words.
+        choices: its values, where they are few and known.
+        default: as text; empty where there is none.
+        meaning: one phrase.
+    """
+
+    path: str
+    kind: str
+    choices: tuple[str, ...]
+    default: str
+    meaning: str
+
+
+class Fault(NamedTuple):
+    """What is wrong with a config, in terms of its keys.
+
+    Attributes:
+        kind: ``unknown`` key, ``missing`` key or ``unfit`` value.
+        path: of the key; whole numbers are positions in a list.
+        value: what was given.
+        rule: that it breaks, in lower case.
+        choices: keys that are known there, or values that the key takes, where they are few.
+    """
+
+    kind: Literal["unknown", "missing", "unfit"]
+    path: tuple[str | int, ...]
+    value: Any
+    rule: str
+    choices: tuple[str, ...]
+
+    @property
+    def dotted(self) -> str:
+        """The path with dots."""
+        return ".".join(map(str, self.path))
+
+
+def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """Every key of a section and of those in it; a list of sections is one key.
+
+    Args:
+        section: the class.
+        prefix: what stands before all paths, such as ``train.``.
+    """
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys_of(inner, f"{prefix}{name}.")
+            continue
+        if get_origin(inner) in (Union, UnionType):  # a section or nothing: as a whole or by key
+            for option in _options(inner):
+                if isinstance(option, type) and issubclass(option, BaseModel):
+                    yield from keys_of(option, f"{prefix}{name}.")
+        choices = tuple(field.examples or ()) or _literals(inner)
+        kind = " | ".join(choices) if field.examples else _type_name(inner)
+        yield Key(f"{prefix}{name}", kind, choices, _default(field), field.description or "")
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if field.is_required() or value is None or value == {}:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    """The words that a key takes, if it takes nothing else."""
+    options = _options(annotation)
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, options))
+    if get_origin(annotation) in (Union, UnionType) and len(options) == 1:
+        return _literals(options[0])
+    return ()
+
+
+def _options(annotation: Any) -> list[Any]:
+    return [option for option in get_args(annotation) if option is not type(None)]
+
+
+def _type_name(annotation: Any) -> str:
+    options, origin = _options(annotation), get_origin(annotation)
+    if origin is Literal:
+        return " | ".join(map(str, options))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, options))
+    if origin is tuple:
+        return "list of " + _type_name(options[0])
+    if hasattr(annotation, "__metadata__"):  # Annotated
+        return _type_name(options[0])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"{{{', '.join(annotation.model_fields)}}}"
+    return _TYPE_NAMES.get(annotation, "mapping")
+
+
+def parse_value(text: str, kind: str) -> Any:
+    """The value that ``text`` stands for; where a key takes text or a path, that is itself.
+
+    Args:
+        text: as given on the command line.
+        kind: what the key takes, as :class:`Key` says it.
+    """
+    if kind in (_TYPE_NAMES[str], _TYPE_NAMES[Path]):
+        return None if text in ("null", "none", "") else text
+    if kind.startswith("list of") and text != "null" and not text.startswith(("[", "{")):
+        return [word.strip() for word in text.split(",")]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a word
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def assigned(
+    values: Mapping[str, Any], settings: Mapping[str, Any], keys: Mapping[str, Key]
+) -> dict[str, Any]:
+    """Values with settings put above them.
+
+    Args:
+        values: nested, as in a YAML file.
+        settings: by dotted path; text is read as :func:`parse_value` reads it.
+        keys: the known ones, by path.
+
+    Raises:
+        RecipeError: a path leads through something that is no section.
+    """
+    result = dict(values)
+    for path, setting in settings.items():
+        kind = keys[path].kind if path in keys else ""
+        value = parse_value(setting, kind) if isinstance(setting, str) else setting
+        for name in reversed(path.split(".")[1:]):
+            value = {name: value}
+        top = path.partition(".")[0]
+        if "." in path and not isinstance(result.get(top) or {}, Mapping):
+            raise RecipeError(f"unknown recipe key {path!r}", f"{top} is no section here.")
+        result = merged(result, {top: value}) if "." in path else {**result, top: value}
+    return result
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, section by section; where both have a key, the one above counts."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def first_fault(error: ValidationError, root: type[BaseModel]) -> Fault:
+    """What pydantic found first: an unknown key before all else, since it says most.
+
+    Args:
+        error: of checking values of ``root``.
+        root: the class.
+    """
+    errors = error.errors()  # a misspelt key may also be missing
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    path, owner = _known_path(first["loc"], root)
+    if first["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in owner.model_fields.items()]
+        return Fault("unknown", path, first["input"], "is not known", tuple(known))
+    if first["type"] == "missing":
+        return Fault("missing", path, first["input"], "field required", ())
+    rule = first["msg"].lower().removeprefix("value error, ")
+    if first["type"] in ("model_type", "model_attributes_type"):
+        rule = "it has keys of its own"
+    field = owner.model_fields.get(str(path[-1])) if path else None
+    choices = _literals(field.annotation) if field else ()
+    return Fault("unfit", path, first["input"], rule, choices)
+
+
+def _known_path(
+    loc: tuple[str | int, ...], root: type[BaseModel]
+) -> tuple[tuple[str | int, ...], type[BaseModel]]:
+    """The path of a key without what pydantic adds (which of several types it tried), and the
+    section that the key is, or would be, in."""
+    path: list[str | int] = []
+    owner, annotation = root, None
+    for index, part in enumerate(loc):
+        fields = {field.alias or name: field for name, field in owner.model_fields.items()}
+        if (
+            isinstance(part, int)
+            or part in fields
+            or (index == len(loc) - 1 and annotation is None)
+        ):
+            path.append(part)
+        elif inner := _section_in(annotation):
+            owner, annotation = inner, None
+            fields = {field.alias or name: field for name, field in owner.model_fields.items()}
+            path.append(part)
+        else:
+            continue  # the name of a type
+        if not isinstance(part, int) and part in fields:
+            inner = _section_in(fields[part].annotation)
+            if inner is not None and index < len(loc) - 1:
+                owner, annotation = inner, None
+            else:
+                annotation = fields[part].annotation
+    return tuple(path), owner
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation is, or is a list of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _section_in(each))), None)
 
 
 def read_yaml(path: Path, kind: str) -> Any:

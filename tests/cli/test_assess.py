@@ -58,7 +58,7 @@ def test_stores_are_assessed_without_a_recipe(
     assert (album / "out" / "report.html").is_file()
     code, _, err = call(capsys, *words, "--train.lr", "1")
     assert code == 2
-    assert "unknown option --train.lr" in err
+    assert "Did you mean 'probe.train.lr'?" in err
 
 
 WRONG = [
@@ -68,7 +68,7 @@ WRONG = [
     (["a.yaml", "--missing", "drop"], 2, "--missing belongs to an assessment without a recipe"),
     (["a.yaml", "--limit", "0"], 2, "--limit"),
     (["a.yaml", "--measure.knn", "10,x"], 2, "'measure.knn.1' cannot be 'x'"),
-    (["a.yaml", "--data.rot", "x"], 2, "Did you mean 'root'?"),
+    (["a.yaml", "--data.rot", "x"], 2, "Did you mean 'data.root'?"),
     (["a.yaml", "--sweep", "all"], 2, "'sweep' cannot be 'all'"),
     (["a.yaml", "stray"], 2, "unexpected argument 'stray'"),
     (["--images", "nowhere", "--texts", "nowhere"], 1, "nowhere"),

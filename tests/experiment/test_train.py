@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lateen.errors import DataError, RecipeError, UsageError
-from lateen.experiment.train import train
+from lateen.experiment.training import train
 from lateen.features import Description, Pairs, Store, StoreWriter, pair
 from lateen.model import AlignedModel
 

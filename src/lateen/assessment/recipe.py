@@ -21,12 +21,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lateen.config import Section, read_yaml
-from lateen.device import Precision
+from lateen.config import Key, Precision, Section, assigned, first_fault, keys_of, read_yaml
 from lateen.encoders.config import FusedPart, FusedText, Pooling, TextPooling
 from lateen.errors import RecipeError, choices
-from lateen.experiment.recipe import DataSection, Recipe, assign
-from lateen.training.config import PRESETS
+from lateen.experiment.recipe import DataSection, Recipe
+from lateen.training.config import PRESETS, HeadSection, TrainSection
 
 Sweep = Literal["grid", "vision-anchored", "language-anchored"]
 _Votes = Annotated[int, Field(gt=0)]
@@ -176,8 +175,12 @@ class AssessmentRecipe(Section):
         "grid", description="grid: every pair; vision-anchored: one vision candidate with every "
         "text candidate; language-anchored: every vision candidate with one text candidate"
     )  # fmt: skip
-    vision: tuple[VisionCandidate, ...] = Field(min_length=1)
-    text: tuple[TextCandidate, ...] = Field(min_length=1)
+    vision: tuple[VisionCandidate, ...] = Field(
+        min_length=1, description="vision encoders with the poolings and layers to assess"
+    )
+    text: tuple[TextCandidate, ...] = Field(
+        min_length=1, description="text encoders with the poolings and layers to assess"
+    )
     probe: ProbeSection = ProbeSection()
     measure: MeasureSection = MeasureSection()
 
@@ -223,9 +226,7 @@ class AssessmentRecipe(Section):
                 f"{path} names one vision encoder: it is a recipe of `lateen run`",
                 "An assessment lists candidates; see recipes/assess-flickr8k.yaml.",
             )
-        for dotted, text in (overrides or {}).items():
-            assign(values, dotted, text)
-        return cls.build(values)
+        return cls.build(assigned(values, overrides or {}, assessment_keys()))
 
     @classmethod
     def of(cls, recipe: AssessmentRecipe | str | Path | Mapping[str, Any]) -> AssessmentRecipe:
@@ -235,29 +236,28 @@ class AssessmentRecipe(Section):
         return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
 
 
-_SECTIONS: dict[str, type[Section]] = {
-    "data": DataSection, "labelled": LabelledSection, "vision": VisionCandidate,
-    "text": TextCandidate, "probe": ProbeSection, "measure": MeasureSection,
-}  # fmt: skip
+def assessment_keys() -> dict[str, Key]:
+    """Every key of an assessment's recipe by its dotted path, those of the probe's heads too."""
+    keys = {key.path: key for key in keys_of(AssessmentRecipe)}
+    for name, section in (("head", HeadSection), ("train", TrainSection)):
+        del keys[f"probe.{name}"]
+        keys |= {
+            key.path: key._replace(default="") for key in keys_of(section, f"probe.{name}.")
+        }  # its defaults are those of the probe's preset
+    return keys
 
 
 def _explain(error: ValidationError) -> RecipeError:
-    errors = error.errors()
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    place = [str(part) for part in first["loc"]]
-    where = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        section: type[Section] = _SECTIONS[place[0]] if len(place) > 1 else AssessmentRecipe
-        if "fuse" in place[1:-1]:
-            section = FusedPart if place[0] == "vision" else FusedText
-        return RecipeError(f"unknown key {where!r}", choices(place[-1], section.model_fields))
-    if first["type"] == "missing":
+    fault = first_fault(error, AssessmentRecipe)
+    if fault.kind == "unknown":
+        word = str(fault.path[-1])
+        return RecipeError(f"unknown key {fault.dotted!r}", choices(word, fault.choices))
+    if fault.kind == "missing":
         return RecipeError(
-            f"the recipe of an assessment has no {where!r}", "See recipes/assess-flickr8k.yaml."
+            f"the recipe of an assessment has no {fault.dotted!r}",
+            "See recipes/assess-flickr8k.yaml.",
         )
-    rule = first["msg"].lower().removeprefix("value error, ")
-    if first["type"] in ("model_type", "model_attributes_type"):
-        rule = "it has keys of its own"
     return RecipeError(
-        f"{where!r} cannot be {first['input']!r}: {rule}", "See recipes/assess-flickr8k.yaml."
+        f"{fault.dotted!r} cannot be {fault.value!r}: {fault.rule}",
+        "See recipes/assess-flickr8k.yaml.",
     )

@@ -11,6 +11,7 @@ import cyclopts
 
 import lateen
 from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
+from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError
 from lateen.files import is_disk_full
@@ -42,13 +43,14 @@ app = cyclopts.App(
 
 
 for command in (
-    models.demo, models.run, models.keys, features.encode, features.fuse, exchange.import_,
-    exchange.export, features.inspect, assessment.assess, planning.plan, models.train,
-    models.search, experiments.ablate,
+    models.demo_command, experiments.run_command, experiments.keys_command,
+    features.encode_command, features.fuse_command, exchange.import_command,
+    exchange.export_command, features.inspect_command, assessment.assess_command,
+    planning.plan_command, models.train_command, evaluation.compare_command,
+    models.search_command, experiments.ablate_command,
 ):  # fmt: skip
-    app.command(command, name=command.__name__.rstrip("_"))
+    app.command(command, name=command.__name__.removesuffix("_command"))
 app.command(evaluation.app)
-app.command(evaluation.compare_command, name="compare")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -101,7 +103,7 @@ def _call(words: list[str], debug: bool) -> int:
 def _usage(error: cyclopts.CycloptsError, words: list[str]) -> str:
     if words[:1] == ["evaluate"] and len(words) > 1 and (text := evaluation.unfit(error, words[1])):
         return text
-    text = " ".join(str(error).split()).rstrip(".")
+    text = wrong_words(error) or " ".join(str(error).split()).rstrip(".")
     known = [name for name in app if not name.startswith("-")]
     command = f"lateen {words[0]}" if words and words[0] in known else "lateen"
     return f"{text}. See `{command} --help`."

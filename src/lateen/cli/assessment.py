@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
+from lateen.cli.keys import takes_keys
 from lateen.cli.output import say, show_json, show_table, width
-from lateen.cli.overrides import parse_overrides
+from lateen.config import assigned
 from lateen.errors import UsageError
 
 
-def assess(
-    *recipe: Annotated[
-        str, Parameter(allow_leading_hyphen=True, help="YAML file (see "
-                       "recipes/assess-flickr8k.yaml), then --section.key value")
-    ],
+@takes_keys(assessment_keys().values())
+def assess_command(
+    recipe: Annotated[
+        Path | None, Parameter(help="YAML file (see recipes/assess-flickr8k.yaml)")
+    ] = None,
+    /,
+    *,
     out: Annotated[Path, Parameter(help="folder of the assessment")],
     images: Annotated[
         list[Path] | None,
@@ -44,6 +49,7 @@ def assess(
                        validator=validators.Number(gte=1))
     ] = 20,
     json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
+    overrides: Mapping[str, str],
 ) -> None:  # fmt: skip
     """Find out which vision and language encoders align, before training on millions of pairs.
 
@@ -52,26 +58,22 @@ def assess(
     and linear-probe accuracy on a labelled set. Features are encoded once, an encoder's layers and
     poolings in one pass; what is done, by content, is skipped.
 
-    A recipe lists the candidates; its keys can be overridden: `--data.root DIR --sweep grid
-    --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv, assessment.json
-    (with correlations and conditions), plots and report.html.
+    A recipe lists the candidates; its keys are options that stand above it: `--data.root DIR
+    --sweep grid --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv,
+    assessment.json (with correlations and conditions), plots and report.html.
     """
-    from lateen.assessment import assess as assess_recipe
-    from lateen.assessment import assess_stores, assessment_tables, findings
-    from lateen.assessment.recipe import AssessmentRecipe
+    from lateen.assessment import assess, assess_stores, assessment_tables, findings
 
-    named = bool(recipe) and not recipe[0].startswith("--")
-    settings = parse_overrides(recipe[named:])
-    if named:
+    if recipe is not None:
         given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout,
                  "--missing": missing}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise UsageError(
-                    f"{option} belongs to an assessment without a recipe, and {recipe[0]} is one",
+                    f"{option} belongs to an assessment without a recipe, and {recipe} is one",
                     "Give a recipe, or stores.",
                 )
-        results = assess_recipe(AssessmentRecipe.load(Path(recipe[0]), settings), out)
+        results = assess(AssessmentRecipe.load(recipe, overrides), out)
     else:
         if not images or not texts:
             raise UsageError(
@@ -80,7 +82,7 @@ def assess(
             )
         results = assess_stores(
             images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
-            missing=missing or "error", **_sections(settings),
+            missing=missing or "error", **_sections(overrides),
         )  # fmt: skip
     if json:
         show_json(results["rows"])
@@ -92,15 +94,12 @@ def assess(
     say(f"report       {out / 'report.html'}")
 
 
-def _sections(settings: dict[str, str]) -> dict[str, Any]:
+def _sections(overrides: Mapping[str, str]) -> dict[str, Any]:
     """``probe.train.lr`` and the like as the nested values of the sections probe and measure."""
-    from lateen.experiment.recipe import assign
-
-    values: dict[str, Any] = {}
-    for dotted, text in settings.items():
-        if dotted.split(".")[0] not in ("probe", "measure"):
+    for path in overrides:
+        if path.split(".")[0] not in ("probe", "measure"):
             raise UsageError(
-                f"unknown option --{dotted}", "Settings are --probe.KEY and --measure.KEY."
+                f"unknown option --{path}: it is of a recipe, and there is none",
+                "Without one, settings are --probe.KEY and --measure.KEY.",
             )
-        assign(values, dotted, text)
-    return values
+    return assigned({}, overrides, assessment_keys())

@@ -21,7 +21,7 @@ _FEATURES = Group("With --format features")
 _SAIL = Group("With --format sail")
 
 
-def import_(
+def import_command(
     file: Path,
     /,
     *,
@@ -105,7 +105,7 @@ def import_(
     summary(store, json)
 
 
-def export(
+def export_command(
     model: Path,
     /,
     *,

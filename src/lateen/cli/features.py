@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lateen.features import Store
 
 
-def encode(
+def encode_command(
     source: str,
     /,
     *,
@@ -63,9 +63,9 @@ def encode(
         Folder of images, class folder, caption file (CSV, TSV, JSONL, Parquet, COCO JSON),
         WebDataset shards, or the name of a Hugging Face dataset.
     """
-    from lateen.features import encode as encode_source
+    from lateen.features import encode
 
-    store = encode_source(
+    store = encode(
         source, encoder, out, modality=modality, column=column, images=images,
         image_column=image_column, split=split, dtype=dtype, batch_size=batch_size,
         shard_items=shard_items, overwrite=overwrite, pooling=pooling, layer=layer, prompt=prompt,
@@ -75,7 +75,7 @@ def encode(
     summary(store, json)
 
 
-def fuse(
+def fuse_command(
     *stores: Path,
     out: Annotated[Path, Parameter(help="folder of the fused store")],
     weights: Annotated[
@@ -94,11 +94,9 @@ def fuse(
     stores
         Two or more feature stores of the same images (or of the same caption column).
     """
-    from lateen.features import fuse as fuse_stores
+    from lateen.features import fuse
 
-    summary(
-        fuse_stores(stores, out, weights=_numbers(weights), dtype=dtype, overwrite=overwrite), json
-    )
+    summary(fuse(stores, out, weights=_numbers(weights), dtype=dtype, overwrite=overwrite), json)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -110,7 +108,7 @@ def _numbers(text: str | None) -> list[float] | None:
         ) from error
 
 
-def inspect(
+def inspect_command(
     store: Path,
     /,
     *,

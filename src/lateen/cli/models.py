@@ -1,15 +1,18 @@
-"""Commands around a model: ``run``, ``train``, ``search``, ``demo``."""
+"""Commands around a model: ``train``, ``search``, ``demo``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from lateen.cli.keys import takes_keys
 from lateen.cli.output import process_leads, say, show_json, show_table
-from lateen.cli.overrides import Overrides, parse_overrides
-from lateen.errors import UsageError
+from lateen.config import parse_value
+from lateen.experiment.recipe import keys
+from lateen.training.config import FEATURE_PRESETS
 
 VisionPlace = Annotated[
     str | None, Parameter(name="--vision.encoder", help="where the vision encoder is now")
@@ -19,84 +22,36 @@ TextPlace = Annotated[
 ]
 
 
-def run(
-    recipe: Path,
-    /,
-    *overrides: Overrides,
-    out: Annotated[Path, Parameter(help="folder of the run")],
-    json: Annotated[bool, Parameter(help="print JSON")] = False,
-) -> None:
-    """Encode, train and evaluate as a recipe says: one command from images to a model.
-
-    Any recipe key can be overridden: `--data.root DIR --vision.encoder NAME --train.lr 1e-3`.
-    `lateen keys` lists them all with types and defaults. Stages that are done, by content, are
-    skipped. The model is in OUT/model, numbers in OUT/results.json, a page in OUT/report.html.
-
-    Parameters
-    ----------
-    recipe
-        YAML file (see recipes/).
-    """
-    from lateen.experiment import result_tables, write_run_page
-    from lateen.experiment import run as run_recipe
-    from lateen.experiment.recipe import Recipe
-
-    result = run_recipe(Recipe.load(recipe, parse_overrides(overrides)), out)
-    page = write_run_page(result)
-    if json:
-        show_json(result.results)
-        return
-    show_table(*result_tables(result.results))
-    for store, count in result.skipped.items():
-        say(f"skipped  {count}: {store / 'skipped.jsonl'}")
-    say(f"model    {result.out / 'model'}")
-    say(f"results  {result.out / 'results.json'}")
-    say(f"report   {page}")
-
-
-def keys() -> None:
-    """List every recipe key with its values, its default and its meaning."""
-    from lateen.experiment.recipe import keys as recipe_keys
-    from lateen.report.tables import Column, TableData
-
-    columns = [Column("key", whole=True), Column("default"), Column("meaning")]
-    rows = [[key, default, f"{meaning}: {kind}"] for key, kind, default, meaning in recipe_keys()]
-    show_table(TableData("Recipe keys", columns, rows))
-
-
-def train(
-    *overrides: Overrides,
+@takes_keys(key for key in keys().values() if key.path.startswith(("head.", "train.")))
+def train_command(
+    *,
     images: Annotated[Path, Parameter(help="image store")],
     texts: Annotated[
         list[Path], Parameter(help="text stores, one per caption column", consume_multiple=True)
     ],
     out: Annotated[Path, Parameter(help="folder of the model and its checkpoints")],
     preset: Annotated[
-        Literal["small", "sail", "probe", "linear-infonce", "sharelock", "lit"],
-        Parameter(help="a method's values"),
+        str, Parameter(help="a method's values beneath those given", choices=FEATURE_PRESETS)
     ] = "small",
     missing: Annotated[
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
     holdout: Annotated[float, Parameter(help="share of images held out to choose the step")] = 0.05,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
+    overrides: Mapping[str, str],
 ) -> None:
     """Train alignment heads on feature stores.
 
-    Any key of a recipe's head and train sections can be set: `--head.name glu --train.lr 1e-3`;
-    `lateen keys` lists them. Several processes share every batch, on one machine or many:
-    `torchrun --nproc-per-node 4 -m lateen train ...`, with the same arguments.
+    Every key of a recipe's head and train sections is an option: `--head.name glu --train.lr 1e-3`.
+    Several processes share every batch, on one machine or many: `torchrun --nproc-per-node 4 -m
+    lateen train ...`, with the same arguments.
     """
-    from lateen.experiment.recipe import parse_value
-    from lateen.experiment.train import train as train_model
+    from lateen.experiment import train
     from lateen.features import pair
 
-    settings = {key: parse_value(text, key) for key, text in parse_overrides(overrides).items()}
-    for key in settings:
-        if "." not in key:  # else it would meet an argument of train itself
-            raise UsageError(f"unknown option --{key}", "Settings are --head.KEY and --train.KEY.")
+    settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
     pairs = pair(images, *texts, missing=missing)
-    model = train_model(pairs, preset=preset, holdout=holdout, out=out, **settings)
+    model = train(pairs, preset=preset, holdout=holdout, out=out, **settings)
     if not process_leads():
         return
     model.save_pretrained(out / "model")
@@ -111,7 +66,7 @@ def train(
     say(f"model    {out / 'model'}")
 
 
-def search(
+def search_command(
     model: Path,
     query: str,
     /,
@@ -134,14 +89,14 @@ def search(
     query
         What to look for, in words.
     """
-    from lateen.indexing.photographs import search as search_images
+    from lateen.indexing import search
     from lateen.model import AlignedModel
 
     ready = AlignedModel.from_pretrained(
         model, vision_encoder=vision_encoder, text_encoder=text_encoder
     )
     skipped: list[dict[str, str]] = []
-    [hits] = search_images(ready, query, images, k=k, skipped=skipped)
+    [hits] = search(ready, query, images, k=k, skipped=skipped)
     if out is not None:
         _write_sheet(query, hits, out)
     if json:
@@ -157,7 +112,7 @@ def search(
         say(f"contact sheet  {out}")
 
 
-def demo(
+def demo_command(
     *,
     out: Annotated[Path, Parameter(help="folder of the demo")] = Path("demo-out"),
     quick: Annotated[

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from lateen.cli.keys import takes_keys
 from lateen.cli.output import say, show_json, show_table
-from lateen.cli.overrides import Overrides, parse_overrides
+from lateen.experiment.recipe import Recipe, keys
 
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
@@ -20,10 +21,11 @@ _PARTS = {"h": 3600, "min": 60, "s": 1}
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
-def plan(
-    recipe: Path,
+@takes_keys(keys().values())
+def plan_command(
+    recipe: Annotated[Path, Parameter(help="YAML file of `lateen run`")],
     /,
-    *overrides: Overrides,
+    *,
     samples: Annotated[
         int | None,
         Parameter(help="images to time each vision encoder on (three batches for each core)"),
@@ -38,23 +40,18 @@ def plan(
         Path | None, Parameter(help="folder the run will write to: its free disk counts")
     ] = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
+    overrides: Mapping[str, str],
 ) -> None:
     """Predict what running a recipe costs on this machine: time, disk and memory.
 
     Each encoder is timed on a few of the recipe's own images and captions and the heads on a few
-    steps; the rest is counted. Any recipe key can be overridden, as for `lateen run`. Nothing is
-    written, and what an earlier run has done is not looked at.
-
-    Parameters
-    ----------
-    recipe
-        YAML file (see recipes/).
+    steps; the rest is counted. Every key of the recipe is an option, as for `lateen run`. Nothing
+    is written, and what an earlier run has done is not looked at.
     """
-    from lateen.experiment.planning import plan as plan_recipe
-    from lateen.experiment.recipe import Recipe
+    from lateen.experiment.planning import plan
 
-    result = plan_recipe(
-        Recipe.load(recipe, parse_overrides(overrides)), samples=samples, out=out,
+    result = plan(
+        Recipe.load(recipe, overrides), samples=samples, out=out,
         gpu_images_per_second=gpu_images_per_second, gpu_texts_per_second=gpu_texts_per_second,
     )  # fmt: skip
     if json:

@@ -1,12 +1,38 @@
 """Frozen encoders behind one small protocol."""
 
-from lateen.encoders.base import Encoder, EncoderInfo, Modality, PatchEncoder, ViewedEncoder
-from lateen.encoders.fused import FusedEncoder
-from lateen.encoders.load import load_encoder, load_views
-from lateen.encoders.specs import known_names
-from lateen.encoders.text import TextEncoder, TokenEncoder, trainable
+from __future__ import annotations
 
-__all__ = [
-    "Encoder", "EncoderInfo", "FusedEncoder", "Modality", "PatchEncoder", "TextEncoder",
-    "TokenEncoder", "ViewedEncoder", "known_names", "load_encoder", "load_views", "trainable",
-]  # fmt: skip
+from typing import TYPE_CHECKING
+
+from lateen.exports import exported
+
+if TYPE_CHECKING:
+    from lateen.encoders.base import Encoder as Encoder
+    from lateen.encoders.base import EncoderInfo as EncoderInfo
+    from lateen.encoders.base import Modality as Modality
+    from lateen.encoders.base import PatchEncoder as PatchEncoder
+    from lateen.encoders.base import ViewedEncoder as ViewedEncoder
+    from lateen.encoders.fused import FusedEncoder as FusedEncoder
+    from lateen.encoders.load import load_encoder as load_encoder
+    from lateen.encoders.load import load_views as load_views
+    from lateen.encoders.specs import known_names as known_names
+    from lateen.encoders.text import TextEncoder as TextEncoder
+    from lateen.encoders.text import TokenEncoder as TokenEncoder
+    from lateen.encoders.text import trainable as trainable
+
+__getattr__, __all__ = exported(
+    __name__,
+    {
+        "lateen.encoders.base": [
+            "Encoder",
+            "EncoderInfo",
+            "Modality",
+            "PatchEncoder",
+            "ViewedEncoder",
+        ],
+        "lateen.encoders.fused": ["FusedEncoder"],
+        "lateen.encoders.load": ["load_encoder", "load_views"],
+        "lateen.encoders.specs": ["known_names"],
+        "lateen.encoders.text": ["TextEncoder", "TokenEncoder", "trainable"],
+    },
+)

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lateen.config import Section
-from lateen.device import Precision
+from lateen.config import Precision, Section
 
 Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
 TextPooling = Literal["mean", "first", "last", "pooler", "projection"]

@@ -5,8 +5,9 @@ Names are loaded when first used: what tasks there are can be asked without load
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lateen.exports import exported
 
 if TYPE_CHECKING:
     from lateen.evaluation.comparison import Comparison as Comparison
@@ -28,23 +29,16 @@ if TYPE_CHECKING:
     from lateen.evaluation.tasks.retrieval import retrieval_result as retrieval_result
     from lateen.model.model import project_rows as project_rows
 
-# The module that each name comes from.
-_HOMES = {
-    "lateen.evaluation.comparison": ("Comparison", "ComparisonRow", "compare"),
-    "lateen.evaluation.features": ("conditions", "model_key"),
-    "lateen.evaluation.from_embeddings": ("evaluate_embeddings",),
-    "lateen.evaluation.suite": ("SUITES", "evaluate_suite"),
-    "lateen.evaluation.task": ("TASKS", "Task", "evaluate", "number"),
-    "lateen.evaluation.tasks.classification": ("evaluate_classification",),
-    "lateen.evaluation.tasks.retrieval": ("evaluate_retrieval", "retrieval_result"),
-    "lateen.model.model": ("project_rows",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+__getattr__, __all__ = exported(
+    __name__,
+    {
+        "lateen.evaluation.comparison": ["Comparison", "ComparisonRow", "compare"],
+        "lateen.evaluation.features": ["conditions", "model_key"],
+        "lateen.evaluation.from_embeddings": ["evaluate_embeddings"],
+        "lateen.evaluation.suite": ["SUITES", "evaluate_suite"],
+        "lateen.evaluation.task": ["TASKS", "Task", "evaluate", "number"],
+        "lateen.evaluation.tasks.classification": ["evaluate_classification"],
+        "lateen.evaluation.tasks.retrieval": ["evaluate_retrieval", "retrieval_result"],
+        "lateen.model.model": ["project_rows"],
+    },
+)

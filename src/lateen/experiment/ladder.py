@@ -20,20 +20,19 @@ A ladder is one strict YAML file: a base recipe, and rungs that change a few key
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from lateen.config import read_yaml
-from lateen.errors import RecipeError, choices
+from lateen.config import Section, first_fault, parse_value, read_yaml
+from lateen.errors import RecipeError, choices, nearest
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
-from lateen.experiment.recipe import Recipe, keys, parse_value
+from lateen.experiment.recipe import Recipe, keys
 from lateen.experiment.stages import (
     chosen_captions,
     encode_splits,
@@ -42,7 +41,7 @@ from lateen.experiment.stages import (
     load_encoders,
     with_absolute_paths,
 )
-from lateen.experiment.train import build_model
+from lateen.experiment.training import build_model
 from lateen.features import Pairs
 from lateen.files import content_key, folder_lock, read_json, write_json
 from lateen.progress import log
@@ -54,11 +53,7 @@ LADDER = "ladder.json"
 _RUN = "result.json"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Published(_Strict):
+class Published(Section):
     """A paper's numbers for a rung, in percent, to hold beside those measured here."""
 
     in1k: float | None = Field(None, description="zero-shot ImageNet-1K top-1")
@@ -66,7 +61,7 @@ class Published(_Strict):
     i2t: float | None = Field(None, description="image → text R@1")
 
 
-class Rung(_Strict):
+class Rung(Section):
     """One rung: what it changes, and in which rung."""
 
     name: str = Field(min_length=1)
@@ -75,7 +70,7 @@ class Rung(_Strict):
     published: Published = Published()
 
 
-class Ladder(_Strict):
+class Ladder(Section):
     """A checked ladder.
 
     Attributes:
@@ -138,10 +133,12 @@ class Ladder(_Strict):
         values = read_yaml(path, "ladder")
         if not isinstance(values, dict):
             raise RecipeError(f"{path} is not a ladder", "It needs a base recipe and rungs.")
+        known = keys()
         parsed = {
-            key: parse_value(value, key) if isinstance(value, str) else value
-            for key, value in (overrides or {}).items()
-        }
+            path: parse_value(value, known[path].kind if path in known else "")
+            if isinstance(value, str) else value
+            for path, value in (overrides or {}).items()
+        }  # fmt: skip
         return cls.build(values, parsed, seeds)
 
     def base_recipe(self) -> Recipe:
@@ -188,11 +185,11 @@ def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _check_keys(rung: Rung) -> None:
-    names = [name for name, *_ in keys() if name.split(".")[0] in _FREE and name != _SEED]
+    names = [path for path in keys() if path.split(".")[0] in _FREE and path != _SEED]
     for dotted in rung.set:
         if dotted not in (*names, _CAPTIONS):
-            near = difflib.get_close_matches(dotted, names, n=1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
+            near = nearest(dotted, names)
+            hint = f"Did you mean {near!r}? " if near else ""
             raise RecipeError(
                 f"rung {rung.name!r} cannot set {dotted!r}",
                 f"{hint}A rung sets keys of head and train, and data.captions; seeds have their "
@@ -201,18 +198,17 @@ def _check_keys(rung: Rung) -> None:
 
 
 def _explain(error: ValidationError) -> RecipeError:
-    first = error.errors()[0]
-    place = [str(part + 1) if isinstance(part, int) else part for part in first["loc"]]
-    where = " ".join(place).replace("rungs ", "rung ", 1)
-    if first["type"] == "extra_forbidden":
-        # An unknown key lies at the top, in a rung, or in its published numbers.
-        model = Ladder if len(place) == 1 else Rung if len(place) == 3 else Published
-        valid = [field.alias or name for name, field in model.model_fields.items()]
-        return RecipeError(f"unknown key {where!r} in the ladder", choices(place[-1], valid))
-    if first["type"] == "missing":
+    fault = first_fault(error, Ladder)
+    words = [str(part + 1) if isinstance(part, int) else part for part in fault.path]
+    where = " ".join(words).replace("rungs ", "rung ", 1)
+    if fault.kind == "unknown":
+        return RecipeError(
+            f"unknown key {where!r} in the ladder", choices(words[-1], fault.choices)
+        )
+    if fault.kind == "missing":
         return RecipeError(f"the ladder has no {where!r}", "See recipes/ablation-flickr8k.yaml.")
     return RecipeError(
-        f"{where!r} in the ladder cannot be {first['input']!r}: {first['msg'].lower()}",
+        f"{where!r} in the ladder cannot be {fault.value!r}: {fault.rule}",
         "See recipes/ablation-flickr8k.yaml.",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data import ImageSource
-from lateen.experiment.run import RunResult
+from lateen.experiment.runs import RunResult
 from lateen.features import Pairs
 from lateen.metrics.retrieval import mean_recall
 from lateen.model import AlignedModel

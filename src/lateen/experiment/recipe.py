@@ -8,33 +8,22 @@ valid one.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from lateen.config import Section, read_yaml
+from lateen.config import Key, Section, assigned, first_fault, keys_of, merged, read_yaml
 from lateen.encoders.config import (
-    FusedPart,
-    FusedText,
     TextSection,
     VisionSection,
 )
-from lateen.errors import RecipeError, choices
+from lateen.errors import RecipeError, choices, nearest
 from lateen.files import write_text
-from lateen.training.config import PRESETS, HeadSection, Preset, TrainSection
-
-_TYPE_NAMES = {
-    str: "text",
-    Path: "path",
-    int: "whole number",
-    float: "number",
-    bool: "true | false",
-}
+from lateen.training.config import PRESETS, HeadSection, TrainSection
 
 
 class DataSection(Section):
@@ -77,7 +66,9 @@ class EvaluateSection(Section):
 class Recipe(Section):
     """One experiment: data, two frozen encoders, a head, its training, its evaluation."""
 
-    preset: Preset = Field("small", description="a paper's values beneath those given here")
+    preset: str = Field(
+        "small", description="a paper's values beneath those given here", examples=list(PRESETS)
+    )
     data: DataSection = DataSection()
     vision: VisionSection = VisionSection()
     text: TextSection = TextSection()
@@ -95,9 +86,8 @@ class Recipe(Section):
         preset = values.get("preset", "small")
         if preset not in PRESETS:
             raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), PRESETS))
-        merged = _merge(PRESETS[preset], values)
         try:
-            recipe = cls.model_validate(merged)
+            recipe = cls.model_validate(merged(PRESETS[preset], values))
         except ValidationError as error:
             raise _explain(error) from error
         if recipe.head.name == recipe.head.image_name == "identity" and not recipe.text.train:
@@ -118,9 +108,7 @@ class Recipe(Section):
                 f"{path} lists candidates: it is a recipe of `lateen assess`",
                 "Give one that names one vision and one text encoder; see recipes/.",
             )
-        for dotted, text in (overrides or {}).items():
-            assign(values, dotted, text)
-        return cls.build(values)
+        return cls.build(assigned(values, overrides or {}, keys()))
 
     @classmethod
     def of(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
@@ -135,115 +123,30 @@ class Recipe(Section):
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def keys() -> Iterator[tuple[str, str, str, str]]:
-    """(dotted key, type, default, description) of every recipe key, for help and docs."""
-    for section, info in Recipe.model_fields.items():
-        kind = info.annotation
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            yield section, _type_name(kind), str(info.default), info.description or ""
-            continue
-        for name, field in kind.model_fields.items():
-            default = "" if field.default is None else _show(field.default)
-            yield (
-                f"{section}.{name}", _type_name(field.annotation), default, field.description or ""
-            )  # fmt: skip
-
-
-def _show(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _type_name(annotation: Any) -> str:
-    options = [option for option in get_args(annotation) if option is not type(None)]
-    if get_origin(annotation) is Literal:
-        return " | ".join(map(str, options))
-    if get_origin(annotation) in (Union, UnionType):
-        return " | ".join(map(_type_name, options))
-    if get_origin(annotation) is tuple:
-        return "list of " + _type_name(options[0])
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"{{{', '.join(annotation.model_fields)}}}"
-    return _TYPE_NAMES.get(annotation, str(annotation))
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merge(result[key], value) if both else value
-    return result
-
-
-def assign(values: dict[str, Any], dotted: str, text: Any) -> None:
-    """Set the value at a dotted key in place; text is read as :func:`parse_value` reads it.
-
-    Raises:
-        RecipeError: the key leads through something that is no section.
-    """
-    value = parse_value(text, dotted) if isinstance(text, str) else text
-    *sections, last = dotted.split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise _unknown(dotted)
-        values = inner
-    values[last] = value
-
-
-def parse_value(text: str, dotted: str) -> Any:
-    """The value that ``text`` stands for; where a key takes text or a path, that is itself.
-
-    Args:
-        text: as given on the command line.
-        dotted: the recipe key it is for.
-    """
-    kinds = {name: kind for name, kind, *_ in keys()}.get(dotted, "")
-    if kinds in (_TYPE_NAMES[str], _TYPE_NAMES[Path]):
-        return None if text in ("null", "none", "") else text
-    if kinds.startswith("list of") and text != "null" and not text.startswith(("[", "{")):
-        return [word.strip() for word in text.split(",")]
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as a word
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _unknown(dotted: str) -> RecipeError:
-    for prefix, part in (("vision.fuse.", FusedPart), ("text.fuse.", FusedText)):
-        if dotted.startswith(prefix):
-            word = dotted.rpartition(".")[2]
-            return RecipeError(f"unknown recipe key {dotted!r}", choices(word, part.model_fields))
-    names = [name for name, *_ in keys()]
-    same = [name for name in names if name.split(".")[0] == dotted.split(".")[0]]
-    if same:
-        return RecipeError(f"unknown recipe key {dotted!r}", choices(dotted, same))
-    near = difflib.get_close_matches(dotted, names, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    sections = ", ".join(Recipe.model_fields)
-    return RecipeError(
-        f"unknown recipe key {dotted!r}", f"{hint}The sections are {sections}; see `lateen keys`."
-    )
+@cache
+def keys() -> dict[str, Key]:
+    """Every recipe key by its dotted path, for help, docs and options."""
+    return {key.path: key for key in keys_of(Recipe)}
 
 
 def _explain(error: ValidationError) -> RecipeError:
-    errors = error.errors()  # a misspelt key may also be missing: it says more
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    dotted = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        inside = first["input"]  # a whole section, if it is the section that is unknown
-        first_key = next(iter(inside), "") if isinstance(inside, dict) else ""
-        return _unknown(f"{dotted}.{first_key}" if first_key else dotted)
-    parent = dotted.rpartition(".")[0]
-    if parent in {name for name, *_ in keys()}:  # pydantic adds which of several types it tried
-        dotted = parent
-    rule = first["msg"].lower().removeprefix("value error, ")
-    return RecipeError(
-        f"recipe key {dotted!r} cannot be {first['input']!r}: {rule}",
-        "See `lateen keys` for every key, its type and its default.",
-    )
+    fault = first_fault(error, Recipe)
+    if fault.kind != "unknown":
+        return RecipeError(
+            f"recipe key {fault.dotted!r} cannot be {fault.value!r}: {fault.rule}",
+            "See `lateen keys` for every key, its type and its default.",
+        )
+    dotted = fault.dotted
+    if len(fault.path) == 1:  # a whole section, of which the first key says what was meant
+        first = next(iter(fault.value), "") if isinstance(fault.value, Mapping) else ""
+        dotted = f"{dotted}.{first}" if first else dotted
+        near = nearest(dotted, keys())
+        hint = f"Did you mean {near!r}? " if near else ""
+        sections = ", ".join(Recipe.model_fields)
+        remedy = f"{hint}The sections are {sections}; see `lateen keys`."
+        return RecipeError(f"unknown recipe key {dotted!r}", remedy)
+    parent = fault.dotted.rpartition(".")[0]
+    inside = parent.count(".") > 0  # of a part of fuse, whose keys stand alone
+    known = fault.choices if inside else [f"{parent}.{name}" for name in fault.choices]
+    word = str(fault.path[-1]) if inside else dotted
+    return RecipeError(f"unknown recipe key {dotted!r}", choices(word, known))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
+from lateen.config import first_fault
 from lateen.errors import ModelError, choices
 from lateen.features.manifest import FeatureDtype
 from lateen.files import read_json
@@ -123,17 +124,15 @@ def _check_head(path: Path, values: Mapping[str, Any]) -> None:
     try:
         HeadSection.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        if first["type"] == "extra_forbidden":
+        fault = first_fault(error, HeadSection)
+        key = f"head.{fault.dotted}" if fault.path else "head"
+        if fault.kind == "unknown":
             raise ModelError(
-                f"{path} has the unknown key 'head.{name}'", choices(name, HeadSection.model_fields)
+                f"{path} has the unknown key {key!r}", choices(fault.dotted, fault.choices)
             ) from error
-        rule = first["msg"].removeprefix("Value error, ")
-        wrong = _misfit(path, f"head.{name}" if name else "head", first["input"], f"breaks: {rule}")
-        if first["type"] == "literal_error":
-            valid = get_args(HeadSection.model_fields[name].annotation)
-            wrong = ModelError(wrong.message, choices(str(first["input"]), valid))
+        wrong = _misfit(path, key, fault.value, f"breaks: {fault.rule}")
+        if fault.choices:
+            wrong = ModelError(wrong.message, choices(str(fault.value), fault.choices))
         raise wrong from error
 
 

@@ -7,11 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lateen.config import Section
-from lateen.device import Precision
+from lateen.config import Precision, Section
 
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
-Preset = Literal["small", "sail", "probe", "probe-small", "linear-infonce", "sharelock", "lit"]
 _LION_AT_SCALE = {
     "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
     "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
@@ -59,6 +57,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }  # fmt: skip
+# Those whose training reads stored features alone, as `lateen train` does.
+FEATURE_PRESETS = [
+    name for name, values in PRESETS.items() if not values.get("text", {}).get("train")
+]
 
 
 class HeadSection(Section):

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lateen.device import Precision, resolve_precision
+from lateen.config import Precision
+from lateen.device import resolve_precision
 from lateen.errors import TrainingError
 from lateen.metrics.retrieval import Retrieval, mean_recall
 from lateen.training.batches import Batch, Place

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lateen.errors import DataError, RecipeError, UsageError
+from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store
 from lateen.files import library_versions
@@ -98,8 +97,8 @@ def _place(key: str) -> tuple[str, str]:
         if name in fields and given in ("", section):
             return section, name
     plain = {name: section for section, fields in _SECTIONS.items() for name in fields}
-    near = difflib.get_close_matches(name, plain, n=1)
-    hint = f"Did you mean '{plain[near[0]]}.{near[0]}'? " if near else ""
+    near = nearest(name, plain)
+    hint = f"Did you mean '{plain[near]}.{near}'? " if near else ""
     raise RecipeError(
         f"unknown recipe key {key if given else f'train.{key}'!r}",
         f"{hint}The keys here are those of head ({', '.join(_SECTIONS['head'])}) and train "

@@ -25,7 +25,7 @@ from lateen.experiment.stages import (
     trained_side,
     with_absolute_paths,
 )
-from lateen.experiment.train import build_model
+from lateen.experiment.training import build_model
 from lateen.features import Pairs
 from lateen.files import content_key, folder_lock, write_json
 from lateen.model import AlignedModel

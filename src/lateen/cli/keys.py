@@ -1,0 +1,111 @@
+"""Every key of a recipe as an option of a command: ``--train.lr 1e-3``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from cyclopts import (
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from lateen.config import Key
+from lateen.errors import nearest
+
+_METAVARS = {
+    "text": "TEXT",
+    "path": "PATH",
+    "whole number": "INT",
+    "number": "NUMBER",
+    "true | false": "true|false",
+}
+
+
+def takes_keys(keys: Iterable[Key]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every key.
+
+    The command has a parameter ``overrides``, which gets the text of those that were given, by
+    dotted path. Text becomes a value where the recipe is checked, as a whole: that ``head.depth 2``
+    fits depends on the ``head.name`` that its file has.
+
+    Args:
+        keys: of the recipe.
+    """
+    groups: dict[str, Group] = {}
+    options: dict[str, inspect.Parameter] = {}
+    paths: dict[str, str] = {}
+    for key in keys:
+        section = key.path.partition(".")[0] if "." in key.path else ""
+        title = f"Keys of {section}" if section else "Keys of the recipe"
+        group = groups.setdefault(section, Group(title, sort_key=len(groups) if section else -1))
+        name = key.path.replace(".", "__")
+        paths[name] = key.path
+        options[name] = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[str | None, _option(key, group)],
+        )  # fmt: skip
+
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(command, eval_str=True).parameters)
+        del own["overrides"]
+
+        @functools.wraps(command)
+        def with_options(*args: Any, **given: Any) -> None:
+            overrides = {paths[name]: given.pop(name) for name in paths if name in given}
+            command(*args, overrides=overrides, **given)
+
+        parameters = [*own.values(), *options.values()]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return give
+
+
+def _option(key: Key, group: Group) -> Parameter:
+    words = ", ".join(key.choices)
+    default = f" [default: {key.default}]" if key.default else ""
+    several = "A,B" if key.kind.startswith("list of") else "VALUE"
+    return Parameter(
+        name=f"--{key.path}", group=group, allow_leading_hyphen=True,
+        metavar="CHOICE" if key.choices else _METAVARS.get(key.kind, several),
+        help=f"{key.meaning}{f' [choices: {words}]' if words else ''}{default}",
+        show_default=False,
+    )  # fmt: skip
+
+
+def wrong_words(error: CycloptsError) -> str | None:
+    """What is wrong with the words of a command that takes keys, where that can be said better
+    than the parser does."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"unexpected argument {next(iter(error.unused_tokens or []), '')!r}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.argument.name
+        return f"{name} has no value" if name in (error.root_input_tokens or ()) else None
+    if not isinstance(error, UnknownOptionError):
+        return None
+    path = str(error.token.keyword or error.token.value).removeprefix("--").partition("=")[0]
+    names = (name for argument in error.argument_collection for name in argument.names)
+    known = [name.removeprefix("--") for name in names if "." in name]
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in known))
+    if not known:
+        return None
+    if "." not in path:
+        settings = " and ".join(f"--{section}.KEY" for section in sections)
+        return f"unknown option --{path}. Settings are {settings}"
+    section, _, word = path.rpartition(".")
+    within = [name for name in known if name.rpartition(".")[0] == section]
+    near = nearest(path, known)
+    if near is None and within:
+        near = nearest(word, (name.rpartition(".")[2] for name in within))
+    hint = f"Did you mean {near!r}? " if near else ""
+    there = ", ".join(name.rpartition(".")[2] for name in within)
+    rest = f"{section} has {there}" if within else f"The sections are {', '.join(sections)}"
+    return f"unknown recipe key {path!r}. {hint}{rest}"

@@ -1,0 +1,153 @@
+"""Every key of a recipe is an option that the command's help shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from test_cli import call
+
+import lateen.assessment
+import lateen.encoders
+import lateen.evaluation
+import lateen.experiment
+from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
+from lateen.cli.app import app
+from lateen.config import Section
+from lateen.errors import UsageError
+from lateen.experiment.recipe import Recipe
+from lateen.training.config import FEATURE_PRESETS, PRESETS, HeadSection, TrainSection
+
+
+def fields(section: type[Section], prefix: str = "") -> list[str]:
+    """The dotted keys, taken from the class alone."""
+    paths = []
+    for name, kind in get_type_hints(section).items():
+        if name.startswith(("model_", "_")):
+            continue
+        inner = isinstance(kind, type) and issubclass(kind, Section)
+        paths += fields(kind, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return paths
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    app([command, "--help"], result_action="return_value")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "ablate"])
+def test_help_shows_every_key_of_a_recipe(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = help_of(command, capsys)
+    for path in fields(Recipe):
+        assert f"--{path} " in shown
+    assert "peak learning rate [default: 0.003]" in shown
+    assert "[choices: sigmoid, infonce]" in shown
+
+
+def test_help_of_train_and_assess_shows_theirs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = help_of("train", capsys)
+    for section, name in ((HeadSection, "head"), (TrainSection, "train")):
+        for path in fields(section, f"{name}."):
+            assert f"--{path} " in shown
+    shown = help_of("assess", capsys)
+    paths = {*assessment_keys(), *fields(AssessmentRecipe)} - {"probe.head", "probe.train"}
+    for path in paths:
+        assert f"--{path} " in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_of_help_is_wider_than_the_terminal(width: int) -> None:
+    command = [sys.executable, "-m", "lateen", "run", "--help"]
+    environment = {**os.environ, "COLUMNS": str(width)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert max(map(len, done.stdout.splitlines())) == width
+
+
+def test_train_takes_the_presets_that_the_library_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert f"[choices: {', '.join(FEATURE_PRESETS)}]" in help_of("train", capsys)
+    assert f"[choices: {', '.join(PRESETS)}]" in help_of("run", capsys)
+    images = lateen.import_features(
+        _array(tmp_path / "i.npy"), tmp_path / "i", ids=list("abcd"), modality="image", encoder="a"
+    )
+    texts = lateen.import_features(
+        _array(tmp_path / "t.npy"), tmp_path / "t", ids=list("abcd"), modality="text", encoder="b"
+    )
+    pairs = lateen.pair(images, texts)
+    for name in PRESETS:
+        if name in FEATURE_PRESETS:
+            if name != "sharelock":  # whose heads are 4,096 wide
+                small = {"epochs": 1, "batch": 4, "dim": 4, "head.width": 1, "cca": 0.0}
+                assert lateen.train(pairs, preset=name, holdout=0.25, **small)
+        else:
+            with pytest.raises(UsageError, match="needs captions"):
+                lateen.train(pairs, preset=name)
+    words = (
+        "train",
+        "--images",
+        tmp_path / "i",
+        "--texts",
+        tmp_path / "t",
+        "--out",
+        tmp_path / "o",
+    )
+    code, _, err = call(capsys, *words, "--preset", "lit")
+    assert code == 2
+    assert "lit" in err
+
+
+def _array(path: Path) -> Path:
+    import numpy as np
+
+    np.save(path, np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32))
+    return path
+
+
+def test_an_option_stands_above_the_file_and_the_file_above_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("preset: sail\ntrain: {lr: 0.5, epochs: 7}\n")
+    recipe = Recipe.load(file, {"train.lr": "2e-3", "head.dim": "16"})
+    assert (recipe.train.lr, recipe.train.epochs, recipe.train.batch) == (2e-3, 7, 32768)
+    assert (recipe.head.name, recipe.head.dim) == ("glu", 16)
+
+
+@pytest.mark.parametrize("command", ["run", "train", "assess", "plan", "encode"])
+def test_help_loads_no_torch(command: str) -> None:
+    code = (
+        "import sys; from lateen.cli.app import app; "
+        f"app([{command!r}, '--help'], result_action='return_value'); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "package", [lateen, lateen.assessment, lateen.encoders, lateen.evaluation, lateen.experiment]
+)
+def test_what_a_package_exports_is_what_type_checkers_see(package: object) -> None:
+    import ast
+
+    source = Path(str(package.__file__)).read_text()  # type: ignore[attr-defined]
+    [block] = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    seen = {
+        (f"{node.module}", alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for _, name in seen} == set(package.__all__)  # type: ignore[attr-defined]
+    for _, name in seen:
+        assert getattr(package, name) is not None
