@@ -18,18 +18,16 @@ import torch
 from lateen.data import TEMPLATES, ImageFolder
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
-from lateen.encoders.config import TextSection, VisionSection
 from lateen.errors import UsageError
 from lateen.experiment.planning.rates import (
     Cost,
-    Counted,
-    Rate,
     Rates,
     Split,
     count_items,
     count_splits,
     default_samples,
     imagined_pairs,
+    measure_rates,
     store_bytes,
     stored_parts,
     text_rate,
@@ -102,7 +100,7 @@ def plan(
     train_pairs = chosen_captions(pairs.pop("train"), checked.data)
 
     # Measure: encoding first, since the memory that it takes is read before training.
-    rates = Rates.measure(splits["train"], vision, texts, checked)
+    rates = measure_rates(splits["train"], vision, texts, checked)
     peak = _peak() + _shard_bytes(splits["train"], vision, texts)
     training = measure_training(train_pairs, pairs, chosen_on, checked, tower)
 
@@ -115,7 +113,7 @@ def plan(
     ]  # fmt: skip
     return {
         "task": "plan", "machine": machine,
-        **_sums(costs), "rates": rates.as_dicts(), "memory": _memory(peak, training),
+        **_sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
         "disk": _disk(sum(cost.bytes for cost in costs), training, Path(out or ".")),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
@@ -138,26 +136,20 @@ def _machine() -> dict[str, Any]:
 
 def _encoding_costs(splits: Mapping[str, Split], rates: Rates, recipe: Recipe) -> Iterator[Cost]:
     """Images and captions of every split, with each encoder that has a store of its own."""
-    image_dtype, text_dtype = recipe.vision.dtype, recipe.text.dtype
     for name, split in splits.items():
-        for encoder, rate in rates.images:
-            size = store_bytes(split.images, encoder, image_dtype)
-            yield _encoding(f"{name} images", "image", split.images, encoder, rate, size)
-        for column, counted in split.captions.items():
-            what = f"{name} captions" if len(split.captions) == 1 else f"{name} {column}"
-            for encoder, rate in rates.texts[column]:
-                size = store_bytes(counted, encoder, text_dtype)
-                yield _encoding(what, "caption", counted, encoder, rate, size)
-
-
-def _encoding(
-    what: str, unit: str, counted: Counted, encoder: Encoder, rate: Rate, size: int
-) -> Cost:
-    tokens = isinstance(encoder, TokenEncoder)  # which runs no network
-    return Cost.of(
-        f"{'tokenise' if tokens else 'encode'} {what}", "encode", len(counted), unit, rate,
-        bytes=size, encoder=None if tokens else encoder.info.id,
-    )  # fmt: skip
+        captions = "captions" if len(split) == 2 else None
+        for column, counted in split.items():
+            images = column is None
+            what = f"{name} {'images' if images else captions or column}"
+            dtype = recipe.vision.dtype if images else recipe.text.dtype
+            for encoder, rate in rates[column]:
+                tokens = isinstance(encoder, TokenEncoder)  # which runs no network
+                yield Cost.of(
+                    f"{'tokenise' if tokens else 'encode'} {what}", "encode", len(counted),
+                    "image" if images else "caption", rate,
+                    bytes=store_bytes(counted, encoder, dtype),
+                    encoder=None if tokens else encoder.info.id,
+                )  # fmt: skip
 
 
 def _fusing_costs(
@@ -165,11 +157,9 @@ def _fusing_costs(
 ) -> Iterator[Cost]:
     """The disk that fused features take beside their parts; the time is that of a copy."""
     for name, split in splits.items():
-        sides: list[tuple[Encoder, VisionSection | TextSection, Counted]] = [
-            (vision, recipe.vision, split.images),
-            *((text, recipe.text, counted) for counted in split.captions.values()),
-        ]
-        for encoder, section, counted in sides:
+        for column, counted in split.items():
+            encoder = vision if column is None else text
+            section = recipe.vision if column is None else recipe.text
             if len(stored_parts(encoder, section)) > 1:
                 size = store_bytes(counted, encoder, section.dtype)
                 item = f"fuse {name} {encoder.info.modality} features"
@@ -182,13 +172,14 @@ def _class_costs(rates: Rates, recipe: Recipe) -> Iterator[Cost]:
         return
     folder = ImageFolder(recipe.data.root / recipe.evaluate.classification)
     images = count_items(folder, "image")
-    for encoder, rate in rates.images:
+    for encoder, rate in rates[None]:
         yield Cost.of(
             "encode class images", "evaluate", len(images), "image", rate,
             bytes=store_bytes(images, encoder, recipe.vision.dtype), encoder=encoder.info.id,
         )  # fmt: skip
     prompts = len(folder.classes) * len(TEMPLATES)
-    for encoder, rate in next(iter(rates.texts.values())):
+    first = next(column for column in rates if column is not None)
+    for encoder, rate in rates[first]:
         yield Cost.of(
             "encode class prompts", "evaluate", prompts, "prompt", rate, encoder=encoder.info.id
         )
@@ -198,7 +189,8 @@ def _tower_costs(
     pairs: Mapping[str, Pairs], tower: TextEncoder, train: Split, recipe: Recipe
 ) -> Iterator[Cost]:
     """Captions that are encoded after training, with the trained encoder."""
-    rate = text_rate(tower, next(iter(train.captions.values())).texts)
+    first = next(column for column in train if column is not None)
+    rate = text_rate(tower, train[first].texts)
     for name, split in pairs.items():
         count = len(split.texts[0].rows)
         size = count * tower.info.dim * np.dtype(recipe.text.dtype).itemsize
@@ -206,6 +198,15 @@ def _tower_costs(
             f"encode {name} captions", "evaluate", count, "caption", rate, bytes=size,
             encoder=tower.info.id,
         )  # fmt: skip
+
+
+def _rates(rates: Rates) -> list[dict[str, Any]]:
+    """JSON-ready; ``column`` is ``None`` where images are encoded."""
+    return [
+        {"encoder": encoder.info.id, "column": column, **asdict(rate)}
+        for column, measured in rates.items()
+        for encoder, rate in measured
+    ]
 
 
 def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
@@ -229,9 +230,9 @@ def _peak() -> int:
 
 def _shard_bytes(train: Split, vision: Encoder, text: Encoder) -> int:
     """What the shard being filled holds, which the sample is too small to show."""
-    captions = max(len(counted) for counted in train.captions.values())
+    captions = max(len(counted) for column, counted in train.items() if column is not None)
     values = (
-        min(SHARD_ITEMS["image"], len(train.images)) * vision.info.dim,
+        min(SHARD_ITEMS["image"], len(train[None])) * vision.info.dim,
         min(SHARD_ITEMS["text"], captions) * text.info.dim,
     )
     return _WRITING * max(values)

@@ -7,7 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,6 +47,9 @@ _ROWS = 1024  # different rows of an imagined store
 Array = np.ndarray[Any, Any]
 
 
+Column = str | None  # a caption column, or None for the images
+
+
 # -- what there is --------------------------------------------------------------------------------
 
 
@@ -78,12 +81,7 @@ class Counted:
         return sum(len(name.encode()) + len('"", ') for name in self.ids)
 
 
-@dataclass(frozen=True)
-class Split:
-    """A split's images and, by column, its captions."""
-
-    images: Counted
-    captions: Mapping[str, Counted]
+Split = Mapping[Column, Counted]  # the images of a split, and its captions by column
 
 
 def count_items(
@@ -125,7 +123,9 @@ def count_items(
 
 
 def count_splits(data: DataSection, images: int, captions: int) -> dict[str, Split]:
-    """Every split that ``data`` names; items are drawn from the first, the training split.
+    """The images and the caption columns of every split that ``data`` names.
+
+    Items are drawn from the first split alone, which is the training split.
 
     Args:
         data: of a recipe.
@@ -143,10 +143,10 @@ def count_splits(data: DataSection, images: int, captions: int) -> dict[str, Spl
         dataset = open_split(data, source, name)
         columns = split_columns(data, dataset)
         draw_images, draw_captions = (0, 0) if splits else (images, captions)
-        splits[name] = Split(
-            count_items(dataset, "image", draw=draw_images),
-            {column: count_items(dataset, "text", column, draw_captions) for column in columns},
-        )
+        splits[name] = {
+            None: count_items(dataset, "image", draw=draw_images),
+            **{column: count_items(dataset, "text", column, draw_captions) for column in columns},
+        }
     return splits
 
 
@@ -168,25 +168,28 @@ def imagined_pairs(
     Raises:
         PairingError: ids that do not match, as encoding and joining would find.
     """
-    tokens = {}
+    tokens: dict[Column, Array] = {}
     if isinstance(text, TokenEncoder):
-        for column, counted in splits["train"].captions.items():
-            tokens[column] = text.encode(text.prepare(counted.texts[:_ROWS])).numpy()
-    pairs = {}
-    for name, split in splits.items():
-        dtype = stored_dtype(vision, recipe.vision.dtype)
-        image = imagined_store(f"{name}-vision", split.images, vision, dtype)
-        dtype = stored_dtype(text, recipe.text.dtype)
-        texts = [
-            imagined_store(f"{name}-text-{column}", one, text, dtype, column, tokens.get(column))
-            for column, one in split.captions.items()
-        ]
-        pairs[name] = pair(image, *texts)
-    return pairs
+        for column, counted in splits["train"].items():
+            if column is not None:
+                tokens[column] = text.encode(text.prepare(counted.texts[:_ROWS])).numpy()
+    dtype = stored_dtype(text, recipe.text.dtype)
+    return {
+        name: pair(
+            imagined_store(f"{name}-vision", split[None], vision, recipe.vision.dtype),
+            *(
+                imagined_store(
+                    f"{name}-text-{column}", counted, text, dtype, column, tokens.get(column)
+                )
+                for column, counted in split.items() if column is not None
+            ),
+        )
+        for name, split in splits.items()
+    }  # fmt: skip
 
 
 def imagined_store(
-    name: str, counted: Counted, encoder: Encoder, dtype: FeatureDtype, column: str | None = None,
+    name: str, counted: Counted, encoder: Encoder, dtype: FeatureDtype, column: Column = None,
     rows: Array | None = None,
 ) -> Store:  # fmt: skip
     """A store with the ids, dim and dtype that encoding would give; a few rows stand for all.
@@ -255,37 +258,24 @@ class Rate:
     skipped: int = 0
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The rate of each encoder that has a store of its own, for text in each caption column."""
+Rates = Mapping[Column, Sequence[tuple[Encoder, Rate]]]  # of each encoder with a store of its own
 
-    images: list[tuple[Encoder, Rate]]
-    texts: dict[str, list[tuple[Encoder, Rate]]]
 
-    @classmethod
-    def measure(cls, train: Split, vision: Encoder, text: Encoder, recipe: Recipe) -> Rates:
-        """Encode the items drawn from the training split.
+def measure_rates(train: Split, vision: Encoder, text: Encoder, recipe: Recipe) -> Rates:
+    """Encode the items drawn from the training split.
 
-        Raises:
-            DataError: not one of its images can be decoded.
-        """
-        dtype, drawn = recipe.vision.dtype, train.images.drawn
-        images, texts = stored_parts(vision, recipe.vision), stored_parts(text, recipe.text)
-        return cls(
-            [(part, image_rate(part, drawn, dtype)) for part in images],
-            {
-                column: [(part, text_rate(part, counted.texts)) for part in texts]
-                for column, counted in train.captions.items()
-            },
-        )
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """JSON-ready; ``column`` is ``None`` where images are encoded."""
-        return [
-            {"encoder": encoder.info.id, "column": column, **asdict(rate)}
-            for column, measured in [(None, self.images), *self.texts.items()]
-            for encoder, rate in measured
-        ]
+    Raises:
+        DataError: not one of its images can be decoded.
+    """
+    rates: dict[Column, list[tuple[Encoder, Rate]]] = {}
+    for column, counted in train.items():
+        if column is None:
+            dtype, parts = recipe.vision.dtype, stored_parts(vision, recipe.vision)
+            rates[None] = [(part, image_rate(part, counted.drawn, dtype)) for part in parts]
+        else:
+            parts = stored_parts(text, recipe.text)
+            rates[column] = [(part, text_rate(part, counted.texts)) for part in parts]
+    return rates
 
 
 def stored_parts(encoder: Encoder, section: VisionSection | TextSection) -> list[Encoder]:
