@@ -133,21 +133,20 @@ def encode_items(
         log.info("%s: going on at item %d of %d", writers[0].folder, done, count)
     shards = [_OpenShard(writer) for writer in writers]
 
-    # Cut what is left into units, and prepare those in threads.
+    # What is left, cut into units that threads prepare.
     shard_items = writers[0].description.shard_items
     unit_items = batch if image else shard_items
     cuts = _cut(islice(items, done, None), range(done, count), shard_items, unit_items)
     prepare = _prepare_images if image else _prepare_texts
-    units = _ahead(cuts, lambda cut: prepare(cut, first), workers)
 
     with bar(count, name, noun, initial=done) as progress:
 
-        def encoded(items: int) -> None:
-            progress.update(items)
+        def encoded(rows: int) -> None:
+            progress.update(rows)
             if on_batch is not None:
-                on_batch(items)
+                on_batch(rows)
 
-        for unit in units:
+        for unit in _ahead(cuts, lambda cut: prepare(cut, first), workers):
             # The forward pass: features of every view.
             progress.update(len(unit.skips))
             if image:
