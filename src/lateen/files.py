@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, content hashes, one writer per folder."""
+"""Files that are whole or absent: atomic writes, hashes, locks, the cache, library versions."""
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ from lateen.data import open_dataset
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
 from lateen.experiment import run
 from lateen.experiment.planning import prediction, rates, training
-from lateen.experiment.planning.costs import Cost
-from lateen.experiment.planning.data import ImaginedStore, count_items
-from lateen.experiment.planning.rates import Rate, text_rate
+from lateen.experiment.planning.rates import Cost, Rate, count_items, imagined_store, text_rate
 from lateen.features import Store
 
 
@@ -193,8 +191,8 @@ def test_drawn_items_are_spread_over_all_and_always_the_same(album: Path) -> Non
 
 def test_an_imagined_store_joins_like_a_real_one(album: Path) -> None:
     dataset = open_dataset(album / "train.jsonl")
-    image = ImaginedStore("i", count_items(dataset, "image"), ColourEncoder(), "float16")
-    text = ImaginedStore(
+    image = imagined_store("i", count_items(dataset, "image"), ColourEncoder(), "float16")
+    text = imagined_store(
         "t", count_items(dataset, "text", "caption"), WordEncoder(), "float32", "caption"
     )
     pairs = lateen.pair(image, text)

@@ -1,9 +1,7 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from toys import COLOURS, photo
 
 import lateen
@@ -157,55 +155,6 @@ def test_bad_recipes_stop_before_any_work(album: Path) -> None:
         run(recipe(album, data={"root": str(album), "train": "tran.jsonl"}), album / "run")
 
 
-def test_search_encodes_only_what_is_new(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import toys
-
-    run(recipe(album), album / "run")
-    seen: list[int] = []
-    plain = toys.ColourEncoder.encode
-
-    def counting(self: object, prepared: list[torch.Tensor]) -> torch.Tensor:
-        seen.append(len(prepared))
-        return plain(self, prepared)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(toys.ColourEncoder, "encode", counting)
-    album_copy = album / "photos"
-    shutil.copytree(album / "images", album_copy)
-    search(album / "run/model", "red", album_copy)
-    assert sum(seen) == 24
-    photo(album_copy / "new" / "x.png", "red", seed=55)
-    (album_copy / "000.png").rename(album_copy / "renamed.png")
-    (album_copy / "bad.png").write_bytes(b"no picture")
-    [hits] = search(album / "run/model", "red", album_copy, k=5)
-    assert sum(seen) == 25
-    assert {"new/x.png", "renamed.png"} <= {hit.id for hit in hits}
-    search(album / "run/model", "red", album_copy)
-    assert sum(seen) == 25
-    assert hits == sorted(hits, key=lambda hit: -hit.score)
-
-
-def test_photographs_that_cannot_be_read_do_not_stop_later_searches(album: Path) -> None:
-    run(recipe(album), album / "run")
-    search(album / "run/model", "red", album / "images")
-    (album / "images" / "bad.png").write_bytes(b"no picture")
-    for _ in range(2):
-        lost: list[dict[str, str]] = []
-        [hits] = search(album / "run/model", "red", album / "images", k=50, skipped=lost)
-        assert len(hits) == 24
-        assert [row["id"] for row in lost] == ["bad.png"]
-
-
-def test_many_searches_at_once(album: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    run(recipe(album), album / "run")
-    model = AlignedModel.from_pretrained(album / "run/model")
-    model.set_encoders("toys:colour_encoder", "toys:word_encoder")
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: search(model, "red", album / "images"), range(8)))
-    assert all(hits == found[0] for hits in found)
-
-
 def test_features_beyond_float16_work_all_the_way(
     album: Path, classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,16 +169,9 @@ def test_features_beyond_float16_work_all_the_way(
     assert len(search(album / "run/model", "red", album / "images")[0]) == 12
 
 
-def test_search_and_evaluate_explain_wrong_input(album: Path, tmp_path: Path) -> None:
+def test_evaluate_explains_wrong_input(album: Path) -> None:
     run(recipe(album), album / "run")
     model = AlignedModel.from_pretrained(album / "run/model")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError):
-        search(model, "red", tmp_path / "empty")
-    with pytest.raises(UsageError, match="query is empty"):
-        search(model, "  ", album / "images")
-    with pytest.raises(UsageError, match="at least one hit"):
-        search(model, "red", album / "images", k=0)
     with pytest.raises(UsageError, match=r"unknown task 'retreival'. Did you mean 'retrieval'"):
         evaluate(model, "retreival")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--captions"):

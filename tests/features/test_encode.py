@@ -15,7 +15,8 @@ from toys import ColourEncoder, WordEncoder, photo
 from lateen.data import Sample, open_dataset
 from lateen.encoders import load_encoder
 from lateen.errors import DataError, EncoderError, StoreError, UsageError
-from lateen.features import encode, pair, token_batches
+from lateen.features import Description, StoreWriter, encode, pair, token_batches
+from lateen.features.pipeline import encode_items, items_of
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -209,3 +210,31 @@ def test_real_images_equal_plain_transformers(real: Path, tmp_path: Path) -> Non
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         expected = model(pixel_values=pixels).pooler_output
     assert torch.cosine_similarity(store[:8], expected).min() > 0.99999
+
+
+def test_who_watches_is_told_of_every_forward_pass(album: Path) -> None:
+    (album / "images" / "003.png").write_bytes(b"not a picture")
+    dataset = open_dataset(album / "images")
+    description = Description.of(
+        ColourEncoder().info, source="images", fingerprint="", shard_items=10
+    )
+
+    def passes(folder: Path) -> list[int]:
+        told: list[int] = []
+        items, writer = items_of(dataset, "image", None), StoreWriter(folder, description)
+        encode_items(items, 24, [ColourEncoder()], [writer], 4, 2, on_batch=told.append)
+        return told
+
+    # Batches of 4 in shards of 10 items; the second batch ends with the shard's 8th item.
+    assert passes(album / "s") == [3, 4, 2, 4, 4, 2, 4]
+    (album / "s" / "shard-00002.safetensors").unlink()
+    assert passes(album / "s") == [4]  # a resumed pass runs only what is left
+
+
+def test_texts_are_told_of_by_batch_too(album: Path) -> None:
+    dataset, told = open_dataset(album / "train.jsonl"), list[int]()
+    description = Description.of(WordEncoder().info, source="", fingerprint="", column="caption")
+    items, writer = items_of(dataset, "text", "caption"), StoreWriter(album / "t", description)
+    encode_items(items, 48, [WordEncoder()], [writer], 1, 2, on_batch=told.append)
+    assert len(told) == 1  # 48 short captions are less than 1,024 tokens
+    assert sum(told) == 48

@@ -9,7 +9,7 @@ from toys import photo
 from transformers import AutoTokenizer, CLIPModel
 
 from lateen import AlignedModel, evaluate
-from lateen.encoders import load_encoder
+from lateen.encoders import load, load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.model import clip_model, open_model
 
@@ -63,3 +63,23 @@ def test_what_is_no_clip_is_refused(vit_folder: Path, tmp_path: Path) -> None:
         open_model(vit_folder)
     with pytest.raises(ModelError, match="not a lateen model"):
         open_model(tmp_path)
+
+
+def test_both_towers_share_one_network_and_are_those_that_are_loaded_alone(
+    clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    plain = load.load_pretrained
+    monkeypatch.setattr(
+        load, "load_pretrained", lambda folder, **o: loads.append(folder) or plain(folder, **o)
+    )
+    model = clip_model(str(clip_folder))
+    assert len(loads) == 1
+    for encoder, modality in ((model.vision_encoder, "image"), (model.text_encoder, "text")):
+        alone = load_encoder(str(clip_folder), modality, pooling="projection")  # type: ignore[arg-type]
+        assert encoder.info == alone.info
+        assert encoder.info.key == alone.info.key
+        items = IMAGES if modality == "image" else TEXTS
+        assert torch.equal(
+            encoder.encode(encoder.prepare(items)), alone.encode(alone.prepare(items))
+        )

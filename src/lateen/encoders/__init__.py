@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from lateen.exports import exported
 
 if TYPE_CHECKING:
+    from lateen.encoders.base import SIDES as SIDES
     from lateen.encoders.base import Encoder as Encoder
     from lateen.encoders.base import EncoderInfo as EncoderInfo
     from lateen.encoders.base import Modality as Modality
     from lateen.encoders.base import PatchEncoder as PatchEncoder
+    from lateen.encoders.base import Side as Side
     from lateen.encoders.base import ViewedEncoder as ViewedEncoder
+    from lateen.encoders.base import modality_of as modality_of
     from lateen.encoders.fused import FusedEncoder as FusedEncoder
     from lateen.encoders.load import load_encoder as load_encoder
+    from lateen.encoders.load import load_towers as load_towers
     from lateen.encoders.load import load_views as load_views
     from lateen.encoders.specs import known_names as known_names
     from lateen.encoders.text import TextEncoder as TextEncoder
@@ -24,14 +28,17 @@ __getattr__, __all__ = exported(
     __name__,
     {
         "lateen.encoders.base": [
+            "SIDES",
             "Encoder",
             "EncoderInfo",
             "Modality",
             "PatchEncoder",
+            "Side",
             "ViewedEncoder",
+            "modality_of",
         ],
         "lateen.encoders.fused": ["FusedEncoder"],
-        "lateen.encoders.load": ["load_encoder", "load_views"],
+        "lateen.encoders.load": ["load_encoder", "load_towers", "load_views"],
         "lateen.encoders.specs": ["known_names"],
         "lateen.encoders.text": ["TextEncoder", "TokenEncoder", "trainable"],
     },

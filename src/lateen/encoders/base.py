@@ -1,4 +1,4 @@
-"""The one protocol behind every encoder."""
+"""What an encoder is: its description, its protocol, and the two sides of a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import torch
 
 from lateen.files import content_key
 
-Modality = Literal["image", "text"]
+Modality = Literal["image", "text"]  # what an encoder reads
+Side = Literal["vision", "text"]  # which of a model's two encoders it is
+SIDES: tuple[Side, ...] = ("vision", "text")
+
+
+def modality_of(side: Side) -> Modality:
+    """What the encoder of a side reads: images on the vision side, texts on the other."""
+    return "image" if side == "vision" else "text"
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,11 @@ class EncoderInfo:
 
     @property
     def key(self) -> str:
-        """Content key (64 hex digits) of all fields that say what it computes, not where it was
-        found: the same weights are the same encoder, whatever their folder is called."""
+        """Content key (64 hex digits) of the fields that say what it computes.
+
+        Where it was found does not count: the same weights are the same encoder, whatever their
+        folder is called.
+        """
         where = ("id", "revision", "load")
         return content_key({k: v for k, v in self.as_dict().items() if k not in where})
 

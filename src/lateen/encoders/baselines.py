@@ -41,9 +41,9 @@ class RawPixels:
 
 
 class BagOfWords:
-    """Which words a text has, in any order, hashed into 2,048 places and L2-normalised.
+    """Which words a text has, in any order, hashed into 2,048 buckets and L2-normalised.
 
-    A word adds +1 or −1, by its hash, so that words that share a place cancel on average.
+    A word adds +1 or −1, by its hash, so that words that share a bucket cancel on average.
     """
 
     def __init__(self) -> None:

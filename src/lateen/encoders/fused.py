@@ -14,8 +14,8 @@ from lateen.encoders.base import Encoder, EncoderInfo, PatchEncoder
 from lateen.errors import EncoderError, UsageError
 from lateen.files import content_key
 
-# What of a part's description can change its features; precision goes by the machine.
-_DECISIVE = ("dim", "pooling", "layer", "preprocessing", "weights")
+# Fields of a part's description that can change its features; precision goes by the machine.
+_FIELDS = ("dim", "pooling", "layer", "preprocessing", "weights")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class FusedEncoder:
             EncoderError: items that :meth:`prepare` of this encoder did not make.
         """
         inputs = self._by_part(prepared)
-        features = [part.encode(mine) for part, mine in zip(self.parts, inputs, strict=True)]
+        features = [part.encode(own) for part, own in zip(self.parts, inputs, strict=True)]
         return fuse_features(features, self.weights)
 
     def encode_patches(self, prepared: Sequence[FusedInput]) -> torch.Tensor:
@@ -82,13 +82,13 @@ class FusedEncoder:
             EncoderError: a part has none, or parts cut images into different numbers of patches.
         """
         features = []
-        for part, mine in zip(self.parts, self._by_part(prepared), strict=True):
+        for part, own in zip(self.parts, self._by_part(prepared), strict=True):
             if not isinstance(part, PatchEncoder):
                 raise EncoderError(
                     f"{part.info.id}, part of {self.info.id}, has no features per patch",
                     "Fuse encoders that all have them.",
                 )
-            features.append(part.encode_patches(mine))
+            features.append(part.encode_patches(own))
         counts = [part.shape[1] for part in features]
         if len(set(counts)) > 1:
             raise EncoderError(
@@ -136,13 +136,13 @@ def fusing_weights(parts: int, weights: Sequence[float] | None) -> list[float]:
     """
     if parts < 2:
         raise UsageError(f"{parts} cannot be fused", "Give two parts or more.")
-    scales = [1.0] * parts if weights is None else [float(weight) for weight in weights]
-    if len(scales) != parts:
-        raise UsageError(f"{len(scales)} weights do not fit {parts} parts", "Give one for each.")
-    for scale in scales:
-        if not 0 < scale < math.inf:
-            raise UsageError(f"a weight is {scale}", "Weights are numbers above 0.")
-    return scales
+    checked = [1.0] * parts if weights is None else [float(weight) for weight in weights]
+    if len(checked) != parts:
+        raise UsageError(f"{len(checked)} weights do not fit {parts} parts", "Give one for each.")
+    for weight in checked:
+        if not 0 < weight < math.inf:
+            raise UsageError(f"a weight is {weight}", "Weights are numbers above 0.")
+    return checked
 
 
 def fused_info(encoders: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> dict[str, Any]:
@@ -168,14 +168,14 @@ def fused_info(encoders: Sequence[Mapping[str, Any]], weights: Sequence[float]) 
     }
     if not all("weights" in encoder for encoder in encoders):
         return info
-    decisive = [{name: encoder[name] for name in _DECISIVE} for encoder in encoders]
+    described = [{name: encoder[name] for name in _FIELDS} for encoder in encoders]
     loads = [dict(encoder["load"]) for encoder in encoders]
     return {
         **info,
         "pooling": ", ".join(map(_pooling, encoders)),
         "weights": content_key([encoder["weights"] for encoder in encoders]),
         "preprocessing": {
-            "fused": [{**p, "weight": w} for p, w in zip(decisive, weights, strict=True)]
+            "fused": [{**p, "weight": w} for p, w in zip(described, weights, strict=True)]
         },
         "precision": ", ".join(dict.fromkeys(encoder["precision"] for encoder in encoders)),
         "load": {"name": "fused", "parts": loads, "weights": list(weights)} if all(loads) else {},

@@ -174,6 +174,32 @@ def load_encoder(
     return encoder
 
 
+def load_towers(
+    name: str, *, device: str = "auto", revision: str | None = None
+) -> tuple[Encoder, Encoder]:
+    """Both towers of a CLIP-like model with its own projections: the encoders of images and texts.
+
+    They are what :func:`load_encoder` gives for each with pooling ``projection``, but share one
+    network, which is read from disk once.
+
+    Raises:
+        EncoderError: not found, or not a model with two towers.
+    """
+    options = {
+        "pooling": "projection", "layer": None, "prompt": None, "max_tokens": None,
+        "revision": revision, "precision": None, "untrained": None,
+    }  # fmt: skip
+    if not is_factory(name):
+        request = _request(name, None, options, resolve_device(device), remote=False)
+        if not (request.folder / MODULES).is_file() and _has_towers(_config(request)):
+            model, trained = request.pretrained(request.folder)
+            return _image_tower(request, model, trained), _text_tower(request, model, trained)
+    # Not two towers: loading each by itself says what is wrong.
+    image = load_encoder(name, "image", pooling="projection", device=device, revision=revision)
+    text = load_encoder(name, "text", pooling="projection", device=device, revision=revision)
+    return image, text
+
+
 def _from_files(
     name: str,
     modality: Modality | None,
@@ -181,6 +207,21 @@ def _from_files(
     device: torch.device,
     remote: bool,
 ) -> Encoder:
+    request = _request(name, modality, options, device, remote=remote)
+    if (request.folder / MODULES).is_file():
+        return _load_sentence(request)
+    return _load_plain(request)
+
+
+def _request(
+    name: str,
+    modality: Modality | None,
+    options: dict[str, Any],
+    device: torch.device,
+    *,
+    remote: bool,
+) -> _Request:
+    """Find the encoder's files and settle what its name alone decides."""
     found = resolve(name, options["revision"])
     spec = found.spec or EncoderSpec(name, None)
     again = {
@@ -194,7 +235,7 @@ def _from_files(
         )
     if not remote:
         warn_of_unused_code(name, found.folder)
-    request = _Request(
+    return _Request(
         name, found.folder, found.revision, spec, modality or spec.modality,
         options["pooling"] or spec.pooling, options["layer"], options["prompt"],
         options["max_tokens"] or spec.max_tokens,
@@ -202,9 +243,6 @@ def _from_files(
         bool(options["untrained"]),
         {k: v for k, v in again.items() if v is not None},
     )  # fmt: skip
-    if (found.folder / MODULES).is_file():
-        return _load_sentence(request)
-    return _load_plain(request)
 
 
 def _load_sentence(request: _Request) -> Encoder:
@@ -243,7 +281,7 @@ def _load_library(request: _Request) -> Encoder:
 def _load_plain(request: _Request) -> Encoder:
     folder = request.folder
     config = _config(request)
-    if hasattr(config, "vision_config") and hasattr(config, "text_config"):
+    if _has_towers(config):
         return _load_tower(request)
     # A masked autoencoder must see every patch when it encodes.
     options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
@@ -259,33 +297,47 @@ def _load_plain(request: _Request) -> Encoder:
     )
 
 
+def _has_towers(config: Any) -> bool:
+    """Whether a model has a tower for images and one for texts."""
+    return hasattr(config, "vision_config") and hasattr(config, "text_config")
+
+
 def _load_tower(request: _Request) -> Encoder:
-    """One tower of a CLIP-like model; ``pooler`` is the tower's own, ``projection`` the shared."""
     if request.modality is None:
         raise EncoderError(
             f"{request.name} encodes images and texts", "Say which: modality image or text."
         )
-    folder, pooling = request.folder, request.pooling or "pooler"
-    model, trained = request.pretrained(folder)
+    model, trained = request.pretrained(request.folder)
+    tower = _image_tower if request.modality == "image" else _text_tower
+    return tower(request, model, trained)
 
-    def image(pixels: torch.Tensor) -> torch.Tensor:
+
+def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
+    """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
+
+    def project(pixels: torch.Tensor) -> torch.Tensor:
         return _projected(model.get_image_features(pixel_values=pixels))
 
-    def text(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    model.to(request.device)
+    return _vision(
+        request, model.vision_model, request.folder, request.pooling or "pooler", trained,
+        project=project, project_tokens=_token_projection(model),
+    )  # fmt: skip
+
+
+def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
+    """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
+
+    def project(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return _projected(model.get_text_features(input_ids=ids, attention_mask=mask))
 
     model.to(request.device)
-    if request.modality == "image":
-        return _vision(
-            request, model.vision_model, folder, pooling, trained, project=image,
-            project_tokens=_token_projection(model),
-        )  # fmt: skip
     length = getattr(model.config.text_config, "max_position_embeddings", None)
     # SigLIP's towers were trained on texts padded to their full length, without a mask.
     fixed = length if model.config.model_type in ("siglip", "siglip2") else None
     return _text(
-        request, model.text_model, folder, pooling, trained, project=text,
-        max_tokens=request.max_tokens or length, pad_to=fixed,
+        request, model.text_model, request.folder, request.pooling or "pooler", trained,
+        project=project, max_tokens=request.max_tokens or length, pad_to=fixed,
     )  # fmt: skip
 
 
@@ -336,6 +388,7 @@ def _vision(
     folder: Path,
     pooling: str,
     trained: bool,
+    *,
     project: Any = None,
     project_tokens: Any = None,
 ) -> VisionEncoder:

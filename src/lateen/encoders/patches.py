@@ -240,14 +240,15 @@ def _transformer(encoder: Encoder) -> tuple[VisionEncoder, list[_Block]]:
 
 
 def _blocks(network: nn.Module) -> list[_Block]:
-    found = []
+    """All blocks whose attention has query, key and value projections, in order."""
+    blocks = []
     for name, module in network.named_modules():
         for names in _PROJECTIONS:
             query, key, value = (getattr(module, each, None) for each in names)
             whole = _enclosing_block(network, name)
             if query is not None and key is not None and value is not None and whole is not None:
-                found.append(_Block(whole, module, query, key))
-    return found
+                blocks.append(_Block(whole, module, query, key))
+    return blocks
 
 
 def _enclosing_block(network: nn.Module, name: str) -> nn.Module | None:
@@ -264,12 +265,12 @@ def _last_block(encoder: Encoder) -> _Block:
     (_, blocks), layer = _transformer(encoder), encoder.info.layer
     if layer is None:
         return blocks[-1]
-    place = layer if layer >= 0 else len(blocks) + 1 + layer  # hidden state 0 is before all blocks
-    if place == 0:
+    state = layer if layer >= 0 else len(blocks) + 1 + layer  # hidden state 0 is before all blocks
+    if state == 0:
         raise EncoderError(
             f"layer {layer} of {encoder.info.id} comes before all attention", "Use another layer."
         )
-    return blocks[place - 1]
+    return blocks[state - 1]
 
 
 def _outputs(projection: nn.Module) -> Any:

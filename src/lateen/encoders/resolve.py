@@ -40,9 +40,9 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
     Raises:
         EncoderError: it is in none of the places, with what was tried in each.
     """
-    found = _local(name) or _packaged(name, revision) or _from_hub(name, revision)
-    log.info("encoder %s: %s, %s", name, found.origin, found.folder)
-    return found
+    resolved = _local(name) or _packaged(name, revision) or _from_hub(name, revision)
+    log.info("encoder %s: %s, %s", name, resolved.origin, resolved.folder)
+    return resolved
 
 
 def _local(name: str) -> Resolved | None:
@@ -65,10 +65,10 @@ def _packaged(name: str, revision: str | None) -> Resolved | None:
     if spec is None or spec.package is None or revision is not None:
         return None
     module, inside = spec.package
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(module)
+    if package is None or not package.submodule_search_locations:
         return None
-    folder = Path(next(iter(found.submodule_search_locations))) / inside
+    folder = Path(next(iter(package.submodule_search_locations))) / inside
     return Resolved(folder, f"package {module.replace('_', '-')}", None, spec)
 
 
@@ -117,14 +117,14 @@ def _download(repository: str, revision: str | None, cached: bool) -> Path:
 def _missing_weights(folder: Path) -> str:
     """A weight file that should be in ``folder`` and is not; empty if the weights are whole."""
     kind = ".safetensors" if any(folder.rglob("*.safetensors*")) else ".bin"
-    found = {path for path in folder.rglob(f"*{kind}") if path.is_file()}
+    present = {path for path in folder.rglob(f"*{kind}") if path.is_file()}
     named = {
         index.parent / name
         for index in folder.rglob(f"*{kind}.index.json")
         for name in read_json(index)["weight_map"].values()
     }
-    missing = sorted(path.name for path in named - found)
-    return missing[0] if missing else ("" if found else "weights")
+    missing = sorted(path.name for path in named - present)
+    return missing[0] if missing else ("" if present else "weights")
 
 
 def _hub_remedy(spec: EncoderSpec | None) -> str:

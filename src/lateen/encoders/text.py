@@ -187,9 +187,9 @@ class TextEncoder:
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
-        mine = [view for view in views if isinstance(view, TextEncoder)]
+        ours = [view for view in views if isinstance(view, TextEncoder)]
         ids, mask = self._pad_batch(prepared)
-        hidden = any(view.info.layer is not None for view in mine)
+        hidden = any(view.info.layer is not None for view in ours)
         with forward_pass(self._device, self.info.precision):
             shared = self.network.run(ids, mask, hidden=hidden)
             return [
@@ -197,7 +197,7 @@ class TextEncoder:
                     view.network.run(ids, mask, hidden=False) if view.network.projects else shared,
                     mask,
                 ).cpu()
-                for view in mine
+                for view in ours
             ]
 
     def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,7 @@ from lateen.encoders.base import Encoder, EncoderInfo, view_info
 from lateen.encoders.weights import probing, quiet_transformers
 from lateen.errors import EncoderError
 
-# What of a processor's settings can change pixel values.
+# Settings of a processor that can change pixel values.
 _PROCESSING = (
     "image_processor_type", "size", "crop_size", "resample", "do_resize", "do_center_crop",
     "do_rescale", "do_normalize", "rescale_factor", "image_mean", "image_std",
@@ -150,14 +150,15 @@ class VisionEncoder:
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
-        mine = [view for view in views if isinstance(view, VisionEncoder)]
-        together = [view for view in mine if view.info.pooling != "projection"]
+        ours = [view for view in views if isinstance(view, VisionEncoder)]
+        # A projection has a forward pass of its own; all other views share one.
+        together = [view for view in ours if view.info.pooling != "projection"]
         hidden = any(view.info.layer is not None for view in together)
         with forward_pass(self._device, self.info.precision):
             shared = together[0]._forward(prepared, hidden=hidden) if together else None
-            outputs = [shared if view in together else view._forward(prepared) for view in mine]
+            outputs = [shared if view in together else view._forward(prepared) for view in ours]
             return [
-                view._pool(output).float().cpu() for view, output in zip(mine, outputs, strict=True)
+                view._pool(output).float().cpu() for view, output in zip(ours, outputs, strict=True)
             ]
 
     @property
@@ -256,6 +257,7 @@ class VisionEncoder:
 
 
 def _layout(output: Any, size: tuple[int, int], config: Any, pooler_trained: bool) -> TokenLayout:
+    """How the tokens of ``output``, of an image of ``size``, are laid out."""
     if isinstance(output, torch.Tensor):
         return TokenLayout(0, False, True)
     hidden = output.last_hidden_state

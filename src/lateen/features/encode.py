@@ -1,4 +1,4 @@
-"""A dataset as a stream of things to encode, and the content hash of that stream."""
+"""Encoding a dataset into a store, or into several stores of one network's views."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def encode(
         BusyError: another process writes to ``out``.
     """
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
-    folder, dataset, ready = Path(out), source, encoder
+    dataset, ready = source, encoder
     if isinstance(dataset, str | Path):
         dataset = open_dataset(
             dataset, images=images, image_column=image_column, split=split,
@@ -83,7 +83,7 @@ def encode(
     if isinstance(ready, str):
         ready = load_encoder(ready, modality, **encoder_options)
     return encode_views(
-        dataset, [ready], [folder], column=column, dtype=dtype, batch_size=batch_size,
+        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
         shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
         allow_empty=allow_empty, device=encoder_options.get("device", "auto"),
     )[0]  # fmt: skip
@@ -129,25 +129,28 @@ def encode_views(
         StoreError: one of ``outs`` holds something else.
         BusyError: another process writes to one of ``outs``.
     """
+    # What each store will be.
     modality = views[0].info.modality
     chosen = _choose_column(dataset, column) if modality == "text" else None
     count, content = fingerprint(dataset, modality, chosen)
     descriptions = [
-        Description(
-            modality=modality, dim=view.info.dim, encoder=view.info.as_dict(),
-            encoder_key=view.info.key, source=dataset.name, fingerprint=content,
-            column=chosen, dtype=dtype, shard_items=shard_items or SHARD_ITEMS[modality],
+        Description.of(
+            view.info, source=dataset.name, fingerprint=content, column=chosen, dtype=dtype,
+            shard_items=shard_items or SHARD_ITEMS[modality],
         )
         for view in views
     ]  # fmt: skip
-    # Stores that are there need no lock to be read.
-    stores = [_finished(out, wanted) for out, wanted in zip(outs, descriptions, strict=True)]
+
+    # Stores that are there are returned. They need no lock to be read.
+    stores = [_finished(*both) for both in zip(outs, descriptions, strict=True)]
     missing = [index for index, store in enumerate(stores) if store is None]
     if not missing:
         return [store for store in stores if store is not None]
+
     batch = batch_size or default_batch(modality == "image")
     conditions = {"batch": batch, "device": str(resolve_device(device))}
     with contextlib.ExitStack() as locks:
+        # Every process takes its locks in the same order, so that none waits for another for ever.
         for index in sorted(missing, key=lambda index: str(outs[index])):
             locks.enter_context(folder_lock(outs[index], wait=wait))
         writers = {
@@ -156,12 +159,13 @@ def encode_views(
             )
             for index in missing
         }
-        todo = {index: writer for index, writer in writers.items() if not writer.finished}
-        if todo:
+        # Another process may have finished some while this one waited.
+        unfinished = {index: writer for index, writer in writers.items() if not writer.finished}
+        if unfinished:
             items = items_of(dataset, modality, chosen)
-            encoders = [views[index] for index in todo]
-            encode_items(items, count, encoders, list(todo.values()), batch, workers)
-        for writer in todo.values():
+            encoders = [views[index] for index in unfinished]
+            encode_items(items, count, encoders, list(unfinished.values()), batch, workers)
+        for writer in unfinished.values():
             writer.finish(allow_empty=allow_empty)
     return [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
 

@@ -8,11 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lateen.encoders.fused import (
-    fuse_features,
-    fused_info,
-    fusing_weights,
-)
+from lateen.encoders.fused import fuse_features, fused_info, fusing_weights
 from lateen.errors import PairingError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.pairs import only_in_one, unique_rows
@@ -55,15 +51,15 @@ def fuse(
     """
     folder = Path(out)
     parts = [store if isinstance(store, Store) else Store.open(store) for store in stores]
-    scales = fusing_weights(len(parts), weights)
+    checked = fusing_weights(len(parts), weights)
     if any(part.path.resolve() == folder.resolve() for part in parts):
         raise UsageError(f"{folder} is one of the stores to fuse", "Choose another --out.")
     rows = _join(parts)
-    description = _describe(parts, scales, dtype)
+    description = _describe(parts, checked, dtype)
     with folder_lock(folder):
         writer = StoreWriter(folder, description, overwrite=overwrite)
         if not writer.finished:
-            _write(parts, rows, scales, writer)
+            _write(parts, rows, checked, writer)
     return Store.open(folder)
 
 
@@ -97,32 +93,36 @@ def _join(parts: Sequence[Store]) -> list[np.ndarray[Any, Any]]:
         for other in others:
             _check_captions(first, other)
         return [np.arange(len(first))] * len(parts)
-    places = [unique_rows(part, "Parts are joined by id") for part in parts]
+    row_of = [unique_rows(part, "Parts are joined by id") for part in parts]
     skipped = {skip["id"] for part in parts for skip in part.skipped}
-    for other, place in zip(others, places[1:], strict=True):
-        differences = only_in_one(first, places[0], other, place, skipped)
+    for other, other_rows in zip(others, row_of[1:], strict=True):
+        differences = only_in_one(first, row_of[0], other, other_rows, skipped)
         if differences:
             raise PairingError(
                 f"the stores do not describe the same images: {differences}",
                 "Encode all parts from one dataset.",
             )
-    common = [i for i in first.ids if all(i in place for place in places)]
+    common = [i for i in first.ids if all(i in rows for rows in row_of)]
     if not common:
         raise PairingError(
             f"no image is in all of the {len(parts)} stores: each was skipped by one of them",
             f"See {first.path / 'skipped.jsonl'}.",
         )
-    return [np.array([place[i] for i in common], dtype=np.int64) for place in places]
+    return [np.array([rows[i] for i in common], dtype=np.int64) for rows in row_of]
 
 
 def _check_captions(first: Store, other: Store) -> None:
-    """Ids repeat in text stores, so that rows must already be of the same captions in order."""
+    """See that two text stores have the same captions in the same order: their ids repeat.
+
+    Raises:
+        PairingError: they have not.
+    """
     remedy = "Encode all parts from one caption column."
-    mine, theirs = first.manifest.description, other.manifest.description
-    imported = "imported" in mine.encoder or "imported" in theirs.encoder
-    if mine.column != theirs.column or not (imported or mine.fingerprint == theirs.fingerprint):
+    one, two = first.manifest.description, other.manifest.description
+    imported = "imported" in one.encoder or "imported" in two.encoder
+    if one.column != two.column or not (imported or one.fingerprint == two.fingerprint):
         raise PairingError(
-            f"{first.path} (column {mine.column}) and {other.path} (column {theirs.column}) are "
+            f"{first.path} (column {one.column}) and {other.path} (column {two.column}) are "
             "not of the same captions",
             remedy,
         )
@@ -148,10 +148,10 @@ def _write(
     size = writer.description.shard_items
     with bar(len(rows[0]), "fusing", "row", initial=writer.done) as progress:
         for start in range(writer.done, len(rows[0]), size):
-            chosen = [mine[start : start + size] for mine in rows]
-            features = [part[mine] for part, mine in zip(parts, chosen, strict=True)]
-            ids = [parts[0].ids[row] for row in chosen[0]]
-            left_out = list(skips.values()) if start == 0 else []
-            writer.write(fuse_features(features, weights), ids, left_out, len(ids))
+            block = [part_rows[start : start + size] for part_rows in rows]
+            features = [part[part_rows] for part, part_rows in zip(parts, block, strict=True)]
+            ids = [parts[0].ids[row] for row in block[0]]
+            skipped = list(skips.values()) if start == 0 else []
+            writer.write(fuse_features(features, weights), ids, skipped, len(ids))
             progress.update(len(ids))
     writer.finish()

@@ -57,8 +57,8 @@ def import_features(
         UsageError: no ids, or a suffix that is not known.
     """
     path, folder = Path(features), Path(out)
-    array, found_ids = _read(path)
-    names = _ids(ids) if ids is not None else found_ids
+    array, own_ids = _read(path)
+    names = _ids(ids) if ids is not None else own_ids
     if names is None:
         raise UsageError(
             f"{path} does not say which sample each row is of",
@@ -111,8 +111,8 @@ def _write(array: np.ndarray[Any, Any], names: list[str], writer: StoreWriter) -
                  "sample": False, "column": writer.description.column}
                 for i in np.flatnonzero(~finite)
             ]  # fmt: skip
-            kept = [i for i, good in zip(ids, finite, strict=True) if good]
-            writer.write(torch.from_numpy(rows[finite]), kept, skipped, len(rows))
+            good = [name for name, is_good in zip(ids, finite, strict=True) if is_good]
+            writer.write(torch.from_numpy(rows[finite]), good, skipped, len(rows))
             progress.update(len(rows))
     writer.finish()
 

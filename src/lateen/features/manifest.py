@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lateen.encoders import EncoderInfo
 from lateen.errors import StoreError
 from lateen.files import content_key, read_json
 
@@ -44,9 +45,22 @@ class Description:
     dtype: FeatureDtype = "float16"
     shard_items: int = 8192
 
+    @classmethod
+    def of(
+        cls, info: EncoderInfo, *, source: str, fingerprint: str, column: str | None = None,
+        dtype: FeatureDtype = "float16", shard_items: int = 8192,
+    ) -> Description:  # fmt: skip
+        """The store of an encoder's features; the arguments are the attributes of the same name."""
+        return cls(
+            modality=info.modality, dim=info.dim, encoder=info.as_dict(), encoder_key=info.key,
+            source=source, fingerprint=fingerprint, column=column, dtype=dtype,
+            shard_items=shard_items,
+        )  # fmt: skip
+
     @property
     def key(self) -> str:
-        """Content key (64 hex digits); names of places (``source``, the encoder's id) stay out."""
+        """Content key (64 hex digits). What only names things (``source``, the encoder's id) stays
+        out."""
         values = self.as_dict()
         del values["source"], values["encoder"]
         return content_key(values)

@@ -17,7 +17,8 @@ from lateen.features.store import Store
 from lateen.files import content_key
 
 Array = np.ndarray[Any, Any]
-_JOINED = "Ids join images to captions"
+_WHY_UNIQUE = "Ids join images to captions"
+_SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
 
 
 def unique_rows(store: Store, why: str) -> dict[str, int]:
@@ -63,8 +64,8 @@ def only_in_one(
     """
     return "; ".join(
         f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
-        for store, mine, theirs in ((first, here, there), (second, there, here))
-        if (ids := [i for i in mine if i not in theirs and i not in skipped])
+        for store, own, others in ((first, here, there), (second, there, here))
+        if (ids := [i for i in own if i not in others and i not in skipped])
     )
 
 
@@ -99,10 +100,15 @@ class TextColumn:
         """The position of each caption's sample, ``[captions]``."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
 
-    def places(self, samples: Array, pick: Array) -> Array:
-        """Positions in :attr:`rows` of one caption per sample: ``pick`` from 0 to its count - 1."""
-        places: Array = self.offsets[samples] + pick
-        return places
+    def indices(self, samples: Array, pick: Array) -> Array:
+        """Indices into :attr:`rows` of one caption per sample.
+
+        Args:
+            samples: ``[k]`` positions of samples.
+            pick: ``[k]`` which caption of each, from 0 to its count - 1.
+        """
+        indices: Array = self.offsets[samples] + pick
+        return indices
 
     def take(self, samples: Array) -> TextColumn:
         """The captions of these samples only, in this order."""
@@ -186,7 +192,7 @@ class Pairs:
             pick: ``[k]`` which caption of each, from 0 to its count - 1.
         """
         texts = self.texts[column]
-        return texts.store[texts.rows[texts.places(samples, pick)]]
+        return texts.store[texts.rows[texts.indices(samples, pick)]]
 
     def all_texts(self, column: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Every caption of a column: features ``[m, dim]`` and its sample's position ``[m]``."""
@@ -231,9 +237,9 @@ class Pairs:
         digests = [hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids]
         order = sorted(range(len(self)), key=lambda i: digests[i])
         count = min(max(1, round(share * len(self))), len(self) - 1)
-        held = np.array(sorted(order[:count]), dtype=np.int64)
+        held_out = np.array(sorted(order[:count]), dtype=np.int64)
         rest = np.array(sorted(order[count:]), dtype=np.int64)
-        return self.take(rest), self.take(held)
+        return self.take(rest), self.take(held_out)
 
     @property
     def key(self) -> str:
@@ -272,7 +278,7 @@ def pair(
     image = images if isinstance(images, Store) else Store.open(images)
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
-    row_of = unique_rows(image, "Ids join images to captions")
+    row_of = unique_rows(image, _WHY_UNIQUE)
     groups = [rows_by_id(column) for column in columns]
     if missing == "error":
         for column, group in zip(columns, groups, strict=True):
@@ -295,10 +301,10 @@ def pair(
 def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
     if not columns:
         raise PairingError("there is no text store to pair with", "Give at least one.")
-    for store, wanted in [(image, "image"), *((column, "text") for column in columns)]:
-        if store.modality != wanted:
+    for store, expected in [(image, "image"), *((column, "text") for column in columns)]:
+        if store.modality != expected:
             raise PairingError(
-                f"{store.path} holds {store.modality} features where {wanted} features belong",
+                f"{store.path} holds {store.modality} features where {expected} features belong",
                 "Give the image store first, then the text stores.",
             )
 
@@ -311,8 +317,7 @@ def _check_same_ids(
     if differences:
         raise PairingError(
             f"the stores do not describe the same samples: {differences}",
-            "Encode both from one dataset, or keep the common ids: missing='drop' "
-            "(--missing drop).",
+            _SAME_IDS,
         )
 
 
@@ -346,31 +351,31 @@ def pair_grid(
     """
     columns = [store for stores in texts for store in stores]
     base = pair(images[0], *columns, missing=missing)
-    places = _image_rows(images, base, missing)
+    row_of = _image_rows(images, base, missing)
     ends = np.cumsum([0, *(len(stores) for stores in texts)])
     alike = _same_captions(base, [slice(*span) for span in itertools.pairwise(ends)], missing)
-    kept = [
+    common = [
         i for i, sample in enumerate(base.ids)
-        if alike[i] and all(sample in place for place in places)
+        if alike[i] and all(sample in rows for rows in row_of)
     ]  # fmt: skip
-    if not kept:
+    if not common:
         raise PairingError(
             f"no image is in all of the {len(images)} image stores and has the same captions in "
             "all text stores",
             "Encode all from one dataset, so that they carry the same ids.",
         )
-    everything = base.take(np.array(kept, dtype=np.int64))
-    dropped = len(set().union(*places, *(store.ids for store in columns))) - len(kept)
+    shared = base.take(np.array(common, dtype=np.int64))
+    dropped = len(set().union(*row_of, *(store.ids for store in columns))) - len(common)
     return [
         [
             replace(
-                everything, image=store, dropped=dropped,
-                image_rows=np.array([place[i] for i in everything.ids], dtype=np.int64),
-                texts=everything.texts[start:stop],
+                shared, image=store, dropped=dropped,
+                image_rows=np.array([rows[i] for i in shared.ids], dtype=np.int64),
+                texts=shared.texts[start:stop],
             )
             for start, stop in itertools.pairwise(ends)
         ]
-        for store, place in zip(images, places, strict=True)
+        for store, rows in zip(images, row_of, strict=True)
     ]  # fmt: skip
 
 
@@ -380,7 +385,7 @@ def _image_rows(images: Sequence[Store], base: Pairs, missing: str) -> list[dict
     Raises:
         PairingError: a text store, an id that stands twice, or ids that differ.
     """
-    places = [unique_rows(images[0], _JOINED)]
+    row_of = [unique_rows(images[0], _WHY_UNIQUE)]
     skipped = {skip["id"] for store in base.stores for skip in store.skipped}
     for other in images[1:]:
         if other.modality != "image":
@@ -388,16 +393,16 @@ def _image_rows(images: Sequence[Store], base: Pairs, missing: str) -> list[dict
                 f"{other.path} holds {other.modality} features where image features belong",
                 "Give image stores on one side and text stores on the other.",
             )
-        places.append(unique_rows(other, _JOINED))
+        row_of.append(unique_rows(other, _WHY_UNIQUE))
         skips = skipped | {skip["id"] for skip in other.skipped}
-        differences = only_in_one(images[0], places[0], other, places[-1], skips)
+        differences = only_in_one(images[0], row_of[0], other, row_of[-1], skips)
         if differences and missing == "error":
             raise PairingError(
                 f"the stores do not describe the same images: {differences}",
                 "Encode all from one dataset, or keep the common ids: missing='drop' "
                 "(--missing drop).",
             )
-    return places
+    return row_of
 
 
 def _same_captions(base: Pairs, encoders: Sequence[slice], missing: str) -> np.ndarray[Any, Any]:

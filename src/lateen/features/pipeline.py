@@ -1,4 +1,4 @@
-"""The encoding pass: prepare ahead in threads, run the forward pass, write shard by shard.
+"""The encoding pass: a dataset's items are prepared in threads, encoded, and written by shard.
 
 Work is cut into *units* that never cross a shard: a batch of images, or a whole shard of texts
 (so that texts of like length can share a batch). Worker threads decode and prepare the next units
@@ -39,12 +39,18 @@ class Item:
     source: str
 
 
-_Cut = tuple[list[Item | Skip], bool]
-
-
 @dataclass
 class _Unit:
-    """Items that are prepared together; ``prepared[i]`` belongs to ``ids[i]``."""
+    """Items that are prepared together; ``prepared[i]`` belongs to ``ids[i]``.
+
+    Attributes:
+        items: how many there are, those that were skipped included.
+        ends_shard: whether its last item is the last of a shard.
+        ids: the sample of each prepared item.
+        prepared: what the encoder takes.
+        sources: where each prepared item is from.
+        skips: items that were left out.
+    """
 
     items: int
     ends_shard: bool
@@ -54,8 +60,11 @@ class _Unit:
     skips: list[Skip] = field(default_factory=list)
 
 
-class _Target:
-    """One store being written, and what has been encoded of its next shard.
+_Cut = tuple[list[Item | Skip], bool]  # the items of a unit, and whether it ends its shard
+
+
+class _OpenShard:
+    """A store being written, and what has been encoded of its next shard.
 
     Args:
         writer: of the store.
@@ -70,10 +79,10 @@ class _Target:
         self._ids: list[str] = []
         self._skips: list[dict[str, Any]] = []
         self._items = 0
-        self._at_limit = 0
+        self._texts_at_limit = 0
 
-    def add(self, unit: _Unit, features: torch.Tensor, limit: int | None) -> None:
-        """Take the features of a unit, but for rows that are not finite: those are skips."""
+    def add(self, unit: _Unit, features: torch.Tensor, max_tokens: int | None) -> None:
+        """Take the features of a unit. Rows that are not finite become skips."""
         finite = torch.isfinite(features).all(dim=1).tolist()
         rows = list(zip(unit.ids, unit.sources, finite, strict=True))
         reason = "the encoder gave NaN or infinity"
@@ -82,11 +91,12 @@ class _Target:
         self._ids += [sample for sample, _, good in rows if good]
         self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
         self._items += unit.items
-        self._at_limit += sum(_reaches(limit, tokens) for tokens in unit.prepared)
+        self._texts_at_limit += sum(_reaches(max_tokens, tokens) for tokens in unit.prepared)
 
     def write(self) -> None:
         """Write the shard, and begin the next."""
-        notes = {"texts at the token limit": self._at_limit} if self._at_limit else {}
+        count = self._texts_at_limit
+        notes = {"texts at the token limit": count} if count else {}
         features = torch.cat(self._features)
         self.writer.write(features, self._ids, self._skips, self._items, notes)
         self._begin()
@@ -99,6 +109,7 @@ def encode_items(
     writers: Sequence[StoreWriter],
     batch: int,
     workers: int | None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> None:
     """Encode what ``writers`` do not have yet and write it shard by shard.
 
@@ -109,41 +120,56 @@ def encode_items(
         writers: the open store of each, all with shards of one size.
         batch: images, or thousands of tokens, per forward pass.
         workers: threads that prepare.
+        on_batch: is told after each forward pass how many items went through it.
     """
     first = encoders[0]
     image = first.info.modality == "image"
-    shard_items = writers[0].description.shard_items
-    limit = None if image else first.info.preprocessing.get("max_tokens")
+    max_tokens = None if image else first.info.preprocessing.get("max_tokens")
+    name, noun = ("encoding images", "image") if image else ("encoding texts", "text")
+
+    # Where an earlier run stopped: whole shards on disk are not encoded again.
     done = min(writer.done for writer in writers)
-    cuts = _cut(
-        islice(items, done, None), range(done, count), shard_items, batch if image else shard_items
-    )
-    prepare = _prepare_images if image else _prepare_texts
-    targets = [_Target(writer) for writer in writers]
     if done:
         log.info("%s: going on at item %d of %d", writers[0].folder, done, count)
-    name, noun = ("encoding images", "image") if image else ("encoding texts", "text")
+    shards = [_OpenShard(writer) for writer in writers]
+
+    # What is left, cut into units that threads prepare.
+    shard_items = writers[0].description.shard_items
+    unit_items = batch if image else shard_items
+    cuts = _cut(islice(items, done, None), range(done, count), shard_items, unit_items)
+    prepare = _prepare_images if image else _prepare_texts
+
     with bar(count, name, noun, initial=done) as progress:
+
+        def encoded(rows: int) -> None:
+            progress.update(rows)
+            if on_batch is not None:
+                on_batch(rows)
+
         for unit in _ahead(cuts, lambda cut: prepare(cut, first), workers):
+            # The forward pass: features of every view.
+            progress.update(len(unit.skips))
             if image:
-                features = _encode_images(unit, encoders)
-                progress.update(unit.items)
+                features = _encode_images(unit, encoders, encoded)
             else:
-                features = _encode_texts(unit, encoders, batch * 1024, progress.update)
+                features = _encode_texts(unit, encoders, batch * 1024, encoded)
+
             # A killed run may have left some of several stores a shard further than others.
-            behind = [t for t in targets if t.writer.done <= done]
-            for target, mine in zip(targets, features, strict=True):
-                if target in behind:
-                    target.add(unit, mine, limit)
+            behind = [shard for shard in shards if shard.writer.done <= done]
+            for shard, rows in zip(shards, features, strict=True):
+                if shard in behind:
+                    shard.add(unit, rows, max_tokens)
+
+            # A whole shard is written at once.
             if unit.ends_shard:
-                for target in behind:
-                    target.write()
+                for shard in behind:
+                    shard.write()
                 done = min(writer.done for writer in writers)
 
 
-def _reaches(limit: int | None, prepared: Any) -> bool:
+def _reaches(max_tokens: int | None, prepared: Any) -> bool:
     """Whether a prepared text is as long as its encoder allows, where that can be known."""
-    return isinstance(prepared, list) and len(prepared) == limit
+    return isinstance(prepared, list) and len(prepared) == max_tokens
 
 
 def default_workers() -> int:
@@ -170,12 +196,12 @@ def _cut(
         shard_items: items of a shard.
         unit_items: items of a list, at most.
     """
-    at = positions.start
-    while at < positions.stop:
-        shard_end = min((at // shard_items + 1) * shard_items, positions.stop)
-        unit = list(islice(items, min(unit_items, shard_end - at)))
-        at += len(unit)
-        yield unit, at == shard_end
+    start = positions.start
+    while start < positions.stop:
+        shard_end = min((start // shard_items + 1) * shard_items, positions.stop)
+        unit = list(islice(items, min(unit_items, shard_end - start)))
+        start += len(unit)
+        yield unit, start == shard_end
 
 
 def _ahead(
@@ -234,29 +260,35 @@ def _prepare_texts(cut: _Cut, encoder: Encoder) -> _Unit:
     return unit
 
 
-def _encode_images(unit: _Unit, encoders: Sequence[Encoder]) -> list[torch.Tensor]:
-    """Features ``[n, dim]`` of every encoder."""
+def _encode_images(
+    unit: _Unit, encoders: Sequence[Encoder], on_batch: Callable[[int], None]
+) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder, in one batch."""
     if not unit.prepared:
         return [torch.empty(0, encoder.info.dim) for encoder in encoders]
-    return _forward(unit.prepared, encoders)
+    features = _forward(unit.prepared, encoders)
+    on_batch(len(unit.prepared))
+    return features
 
 
 def _encode_texts(
-    unit: _Unit, encoders: Sequence[Encoder], budget: int, done: Callable[[int], Any]
+    unit: _Unit, encoders: Sequence[Encoder], budget: int, on_batch: Callable[[int], None]
 ) -> list[torch.Tensor]:
-    """Features ``[n, dim]`` of every encoder in input order, computed shortest first in batches of
-    equal cost."""
+    """Features ``[n, dim]`` of every encoder, in input order.
+
+    They are computed shortest first, in batches of equal cost.
+    """
     features = [torch.empty(len(unit.prepared), encoder.info.dim) for encoder in encoders]
-    done(len(unit.skips))
     for batch in token_batches([len(tokens) for tokens in unit.prepared], budget):
         encoded = _forward([unit.prepared[i] for i in batch], encoders)
-        for mine, rows in zip(features, encoded, strict=True):
-            mine[batch] = rows
-        done(len(batch))
+        for whole, part in zip(features, encoded, strict=True):
+            whole[batch] = part
+        on_batch(len(batch))
     return features
 
 
 def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch.Tensor]:
+    """Features ``[n, dim]`` of every encoder; of several, which are views, from one pass."""
     first = encoders[0]
     if len(encoders) == 1:
         return [first.encode(prepared)]

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,17 @@ _GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another
 _RUN = 4 * 1024 * 1024  # bytes of a buffer
 Array = np.ndarray[Any, Any]
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
+
+
+class Features(Protocol):
+    """Features ``[rows, dim]`` that are read when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, dim)."""
+
+    def read(self, rows: Array) -> Array:
+        """The features of ``rows`` ``[n]``, in their order."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +85,17 @@ class ShardFeatures:
         return out
 
     def _gather(self, descriptor: int, rows: Array, out: Array) -> None:
+        """Read scattered rows: in the file's order, those near each other at once."""
         width = self.dtype.itemsize * self.shape[1]
         order = np.argsort(rows, kind="stable")
-        wanted = rows[order]
-        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(wanted) * width > _GAP) + 1)
+        ordered = rows[order]
+        runs = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(ordered) * width > _GAP) + 1)
         for run in runs:
-            for part in _parts(wanted, run, max(_RUN // width, 1)):
-                first, last = wanted[part[0]], wanted[part[-1]]
+            for part in _parts(ordered, run, max(_RUN // width, 1)):
+                first, last = ordered[part[0]], ordered[part[-1]]
                 buffer = np.empty((last - first + 1, self.shape[1]), self.dtype)
                 self._read_into(descriptor, int(first), buffer)
-                out[order[part]] = buffer[wanted[part] - first]
+                out[order[part]] = buffer[ordered[part] - first]
 
     def _read_into(self, descriptor: int, first: int, out: Array) -> None:
         view = memoryview(out.data).cast("B")
@@ -95,20 +107,21 @@ class ShardFeatures:
             view, position = view[count:], position + count
 
 
-def _parts(wanted: Array, run: Array, rows: int) -> list[Array]:
-    """A run of positions cut so that each part spans at most ``rows`` rows of the file."""
-    spans = (wanted[run] - wanted[run[0]]) // rows
+def _parts(ordered: Array, run: Array, rows: int) -> list[Array]:
+    """A run of indices into ``ordered``, cut so that each part spans at most ``rows`` rows of the
+    file."""
+    spans = (ordered[run] - ordered[run[0]]) // rows
     return np.split(run, np.flatnonzero(np.diff(spans)) + 1)
 
 
 @dataclass(frozen=True)
 class ShardContent:
-    """A shard's rows as they lie on disk.
+    """What is in a shard.
 
     Attributes:
         ids: the sample of each row.
         skipped: one dict per skip among the items this shard covers.
-        features: ``[rows, dim]``, on disk.
+        features: ``[rows, dim]``, which stay on disk.
         start: first input item covered.
         stop: one past the last input item covered.
         notes: counts worth telling, such as texts that were cut.
@@ -116,7 +129,7 @@ class ShardContent:
 
     ids: list[str]
     skipped: list[dict[str, Any]]
-    features: ShardFeatures
+    features: Features
     start: int
     stop: int
     notes: dict[str, int]

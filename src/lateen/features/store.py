@@ -1,11 +1,9 @@
-"""Reading a finished store, a few rows at a time."""
+"""A finished store, read a few rows at a time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import StoreError
-from lateen.features.manifest import SKIPPED, Manifest
+from lateen.features.manifest import Manifest
 from lateen.features.shard import ShardContent, read_shard
 from lateen.files import file_sha256
 
@@ -31,16 +29,24 @@ class Store:
     >>> store[[0, 5, 2]].shape                     # doctest: +SKIP
     torch.Size([3, 384])
 
+    Args:
+        path: the folder.
+        manifest: what it says of itself.
+        shards: its rows, in order.
+
     Attributes:
         path: the folder.
-        manifest: its self-description.
+        manifest: what it says of itself.
         ids: the sample id of every row; in a text store an id stands once per caption.
+        skipped: what was left out when the store was made: ``id``, ``reason``, ``source``,
+            ``sample`` and ``column``.
     """
 
     def __init__(self, path: Path, manifest: Manifest, shards: Sequence[ShardContent]) -> None:
         self.path = path
         self.manifest = manifest
         self.ids: list[str] = [i for shard in shards for i in shard.ids]
+        self.skipped: list[dict[str, Any]] = [skip for shard in shards for skip in shard.skipped]
         self._features = [shard.features for shard in shards]
         self._ends = np.cumsum([len(shard.ids) for shard in shards])
 
@@ -115,13 +121,13 @@ class Store:
         """
         index = self._index(rows)
         shard_of = np.searchsorted(self._ends, index, side="right")
-        found = np.unique(shard_of)
-        if len(found) == 1:
-            return self._read_shard(found[0], index)
+        shards = np.unique(shard_of)
+        if len(shards) == 1:
+            return self._read_shard(shards[0], index)
         out = np.empty((len(index), self.dim), self.dtype)
-        for shard in found:
-            mine = np.flatnonzero(shard_of == shard)
-            out[mine] = self._read_shard(shard, index[mine])
+        for shard in shards:
+            inside = np.flatnonzero(shard_of == shard)
+            out[inside] = self._read_shard(shard, index[inside])
         return out
 
     def _read_shard(self, shard: int, index: Array) -> Array:
@@ -129,6 +135,7 @@ class Store:
         return features.read(index - (self._ends[shard] - features.shape[0]))
 
     def _index(self, rows: Rows) -> Array:
+        """Row numbers ``[n]``, from 0, that ``rows`` stands for."""
         if isinstance(rows, slice):
             return np.arange(*rows.indices(len(self)))
         values = np.asarray(rows)
@@ -147,18 +154,10 @@ class Store:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    @cached_property
-    def skipped(self) -> list[dict[str, Any]]:
-        """What was left out when the store was made: ``id``, ``reason``, ``source``, ``sample``."""
-        path = self.path / SKIPPED
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
 
 @dataclass(frozen=True)
 class StoreRows:
-    """Some rows of a store in an order of one's own, read from disk as they are asked for.
+    """Some rows of a store in any order, read from disk as they are asked for.
 
     Attributes:
         store: where they are.

@@ -49,10 +49,10 @@ class StoreWriter:
         self.skipped: list[dict[str, Any]] = []
         self.notes: dict[str, int] = {}
         self.finished = False
-        found = _find_description(folder)
-        if found is not None and found.key != description.key:
+        present = _find_description(folder)
+        if present is not None and present.key != description.key:
             if not overwrite:
-                raise _different(folder, found, description)
+                raise _different(folder, present, description)
             clear_store(folder)
         self._adopt()
         self.done = self.shards[-1].stop if self.shards else 0
@@ -66,7 +66,7 @@ class StoreWriter:
                 self.shards = list(manifest.shards)
                 self.finished = True
                 return
-            (folder / MANIFEST).unlink()  # damaged since: what is whole is kept, the rest redone
+            (folder / MANIFEST).unlink()  # damaged since: whole shards stay, the rest is redone
         elif not (folder / PLAN).is_file():
             foreign = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
             if foreign:
@@ -81,6 +81,7 @@ class StoreWriter:
         self._adopt_shards()
 
     def _adopt_shards(self) -> None:
+        """Take over the whole shards on disk, from the first one to the first that is not there."""
         while True:
             path = self.folder / shard_name(len(self.shards))
             start = self.shards[-1].stop if self.shards else 0
@@ -168,6 +169,7 @@ class StoreWriter:
 
 
 def _find_description(folder: Path) -> Description | None:
+    """What the finished or half-written store in ``folder`` is, if there is one."""
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder).description
     if (folder / PLAN).is_file():
@@ -176,6 +178,7 @@ def _find_description(folder: Path) -> Description | None:
 
 
 def _whole(path: Path) -> ShardContent | None:
+    """The shard in ``path``, unless it is missing or damaged."""
     try:
         return read_shard(path)
     except StoreError:
@@ -193,9 +196,9 @@ def clear_store(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _different(folder: Path, found: Description, wanted: Description) -> StoreError:
+def _different(folder: Path, present: Description, asked: Description) -> StoreError:
     """The refusal to mix two descriptions in one folder, naming what differs."""
-    there, now = found.as_dict(), wanted.as_dict()
+    there, now = present.as_dict(), asked.as_dict()
     names = [
         f"encoder.{name}"
         for name in now["encoder"]

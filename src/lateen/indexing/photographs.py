@@ -8,11 +8,12 @@ one cache.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lateen.data import FileImage, ImageFolder, ListDataset, Sample
@@ -75,63 +76,111 @@ def search(
     if not queries or not all(q.strip() for q in queries):
         raise UsageError("the query is empty", "Say in a few words what to look for.")
     ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
-    samples, features, unreadable = photo_features(ready, images, cache=cache)
+    photographs = Photographs.of(ready, images, cache=cache)
     if skipped is not None:
-        skipped += unreadable
-    image = project_rows(ready.project_image, features, range(len(features)))
-    scores = ready.encode_text(queries) @ image.T
-    best = scores.topk(min(k, len(samples)), dim=1)
-    return [
-        [Hit(samples[i].id, _path(samples[i]), score)
-         for i, score in zip(row.tolist(), values.tolist(), strict=True)]
-        for row, values in zip(best.indices, best.values, strict=True)
-    ]  # fmt: skip
+        skipped += photographs.unreadable
+    return photographs.nearest(ready.encode_text(queries), k)
 
 
-def photo_features(
-    model: AlignedModel, images: str | Path, *, cache: Path | None = None
-) -> tuple[list[Sample], torch.Tensor, list[dict[str, str]]]:
-    """The folder's readable images, their vision features ``[n, image_dim]``, and the others.
+@dataclass(frozen=True)
+class Photographs:
+    """The images of a folder, embedded by a model.
+
+    Attributes:
+        samples: those that can be read.
+        embeddings: ``[n, dim]`` of them, L2-normalised.
+        unreadable: ``id`` and ``reason`` of the others.
+    """
+
+    samples: list[Sample]
+    embeddings: torch.Tensor
+    unreadable: list[dict[str, str]]
+
+    @classmethod
+    def of(
+        cls, model: AlignedModel, images: str | Path, *, cache: Path | None = None
+    ) -> Photographs:
+        """Embed the images of a folder; only those that are new to the cache are encoded.
+
+        Args:
+            model: an AlignedModel.
+            images: a folder of images, with all its subfolders.
+            cache: where to keep features; lateen's cache folder if not given.
+
+        Raises:
+            DataError: no readable image in the folder.
+        """
+        samples = [s for s in ImageFolder(images) if isinstance(s, Sample)]
+        if not samples:
+            raise DataError(f"{images} has no images", "Give a folder of photographs.")
+        hashes = file_hashes([_path(sample) for sample in samples])
+        stores = _encoded(model, dict(zip(hashes, samples, strict=True)), cache)
+
+        # Which row of all stores, one after the other, each image's features are in.
+        ids = [content for store in stores for content in store.ids]
+        row_of = {content: row for row, content in enumerate(ids)}
+        rows = [row_of[content] for content in hashes if content in row_of]
+        if not rows:
+            raise DataError(
+                f"none of the {len(samples)} images in {images} can be read", "Check them."
+            )
+        features = _read_rows(stores, np.array(rows))
+        reasons = {skip["id"]: skip["reason"] for store in stores for skip in store.skipped}
+        unreadable = [
+            {"id": sample.id, "reason": reasons.get(content, "it changed while it was read")}
+            for sample, content in zip(samples, hashes, strict=True)
+            if content not in row_of
+        ]
+        return cls(
+            [s for s, content in zip(samples, hashes, strict=True) if content in row_of],
+            project_rows(model.project_image, features, range(len(features))), unreadable,
+        )  # fmt: skip
+
+    def nearest(self, queries: torch.Tensor, k: int) -> list[list[Hit]]:
+        """The ``k`` images nearest to each query ``[q, dim]``, L2-normalised, best first."""
+        best = (queries @ self.embeddings.T).topk(min(k, len(self.samples)), dim=1)
+        return [
+            [Hit(self.samples[i].id, _path(self.samples[i]), score)
+             for i, score in zip(row.tolist(), scores.tolist(), strict=True)]
+            for row, scores in zip(best.indices, best.values, strict=True)
+        ]  # fmt: skip
+
+
+def _encoded(model: AlignedModel, images: dict[str, Sample], cache: Path | None) -> list[Store]:
+    """All parts of the vision encoder's cache, with a further one of what is new.
 
     Args:
         model: whose vision encoder to use.
-        images: a folder of images.
+        images: by the hash of their content.
         cache: where to keep features; lateen's cache folder if not given.
     """
-    samples = [s for s in ImageFolder(images) if isinstance(s, Sample)]
-    if not samples:
-        raise DataError(f"{images} has no images", "Give a folder of photographs.")
-    hashes = file_hashes([_path(sample) for sample in samples])
     dtype = model.config.feature_dtype("vision")
     base = cache or cache_folder() / "photos"
     folder = base / f"{model.vision_encoder.info.key[:24]}-{dtype}"
     stores = _finished(folder)
-    if _unseen(stores, hashes):
-        with folder_lock(folder, wait=True):  # another search may have encoded them by now
-            stores = _finished(folder)
-            unseen = _unseen(stores, hashes)
-            new = {h: s for h, s in zip(hashes, samples, strict=True) if h in unseen}
-            if new:
-                stores.append(_encode_new(model, new, folder, dtype))
-    rows = {i: (n, row) for n, store in enumerate(stores) for row, i in enumerate(store.ids)}
-    kept = [(s, rows[h]) for s, h in zip(samples, hashes, strict=True) if h in rows]
-    if not kept:
-        raise DataError(f"none of the {len(samples)} images in {images} can be read", "Check them.")
-    features = torch.empty(len(kept), model.config.image_dim)
-    for number, store in enumerate(stores):
-        mine = [i for i, (_, (n, _)) in enumerate(kept) if n == number]
-        if mine:
-            features[mine] = store[[kept[i][1][1] for i in mine]]
-    reasons = {skip["id"]: skip["reason"] for store in stores for skip in store.skipped}
-    lost = [
-        {"id": sample.id, "reason": reasons.get(content, "it changed while it was read")}
-        for sample, content in zip(samples, hashes, strict=True)
-        if content not in rows
-    ]
-    return [sample for sample, _ in kept], features, lost
+    if not _unseen(stores, images):
+        return stores
+    with folder_lock(folder, wait=True):
+        stores = _finished(folder)  # another search may have encoded them by now
+        unseen = _unseen(stores, images)
+        if unseen:
+            new = {content: image for content, image in images.items() if content in unseen}
+            stores.append(_encode_new(model, new, folder, dtype))
+    return stores
 
 
-def _unseen(stores: Sequence[Store], hashes: Sequence[str]) -> set[str]:
+def _read_rows(stores: Sequence[Store], rows: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Features ``[len(rows), dim]``; rows count through all stores, one after the other."""
+    ends = np.cumsum([len(store) for store in stores])
+    store_of = np.searchsorted(ends, rows, side="right")
+    features = torch.empty(len(rows), stores[0].dim)
+    for number in np.unique(store_of):
+        store, inside = stores[number], np.flatnonzero(store_of == number)
+        features[inside] = store[rows[inside] - (ends[number] - len(store))]
+    return features
+
+
+def _unseen(stores: Sequence[Store], hashes: Iterable[str]) -> set[str]:
     """The content hashes that no part has, neither as a row nor as unreadable."""
     seen = {i for store in stores for i in store.ids}
     seen |= {skip["id"] for store in stores for skip in store.skipped}

@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from lateen.encoders import Modality, load_encoder
+from lateen.encoders import load_towers
 from lateen.encoders.resolve import resolve
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
-
-_MODALITIES: tuple[Modality, Modality] = ("image", "text")
 
 
 def clip_model(name: str, *, device: str = "auto", revision: str | None = None) -> AlignedModel:
@@ -31,10 +29,7 @@ def clip_model(name: str, *, device: str = "auto", revision: str | None = None) 
         ModelError: it has no projection into one space.
         EncoderError: it is not there, or is no dual-tower model.
     """
-    vision, text = (
-        load_encoder(name, modality, pooling="projection", device=device, revision=revision)
-        for modality in _MODALITIES
-    )
+    vision, text = load_towers(name, device=device, revision=revision)
     if vision.info.dim != text.info.dim:
         raise ModelError(
             f"the towers of {name} end in spaces of {vision.info.dim} and {text.info.dim} values",
@@ -50,12 +45,12 @@ def clip_model(name: str, *, device: str = "auto", revision: str | None = None) 
 
 
 def open_model(
-    place: str | Path, *, vision_encoder: str | None = None, text_encoder: str | None = None
+    path: str | Path, *, vision_encoder: str | None = None, text_encoder: str | None = None
 ) -> AlignedModel:
     """An AlignedModel, or a ready CLIP as one, by its folder or hub id.
 
     Args:
-        place: where it is.
+        path: its folder, or a hub id.
         vision_encoder: of an AlignedModel: where its vision encoder is now.
         text_encoder: likewise.
 
@@ -63,22 +58,21 @@ def open_model(
         ModelError: there is no such model.
         EncoderError: it is of another kind.
     """
-    if is_clip(place):
-        return clip_model(str(place))
+    if is_clip(path):
+        return clip_model(str(path))
     return AlignedModel.from_pretrained(
-        place, vision_encoder=vision_encoder, text_encoder=text_encoder
+        path, vision_encoder=vision_encoder, text_encoder=text_encoder
     )
 
 
-def is_clip(place: str | Path) -> bool:
-    """Whether a folder, or a hub id that is in the cache or the table of encoders, is a dual-tower
-    model of transformers."""
-    folder = Path(place).expanduser()
+def is_clip(path: str | Path) -> bool:
+    """Whether a folder, or a hub id, is a dual-tower model of transformers."""
+    folder = Path(path).expanduser()
     if not folder.is_dir():
-        if str(place).count("/") != 1:
+        if str(path).count("/") != 1:
             return False
         try:
-            folder = resolve(str(place)).folder
+            folder = resolve(str(path)).folder
         except EncoderError:
             return False
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from lateen.config import first_fault
+from lateen.encoders import Side
 from lateen.errors import ModelError, choices
 from lateen.features.manifest import FeatureDtype
 from lateen.files import read_json
@@ -50,7 +51,7 @@ class AlignedConfig(PreTrainedConfig):  # type: ignore[misc]
         """The heads' shape, checked."""
         return HeadSection.model_validate(self.head or {})
 
-    def feature_dtype(self, side: Literal["vision", "text"]) -> FeatureDtype:
+    def feature_dtype(self, side: Side) -> FeatureDtype:
         """The number format of the features that this side was trained on, for caching more."""
         described: dict[str, Any] = getattr(self, side) or {}
         return cast(FeatureDtype, described.get("dtype", "float16"))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lateen.encoders import Encoder, load_encoder
+from lateen.encoders import SIDES, Encoder, Side, load_encoder, modality_of
 from lateen.encoders.resolve import resolve
 from lateen.errors import ModelError
 from lateen.files import canonical_json
 from lateen.model.config import AlignedConfig
 from lateen.model.saving import copy_encoder
 
-Side = Literal["vision", "text"]
-_SIDES: tuple[Side, ...] = ("vision", "text")
-_MODALITIES: dict[Side, Literal["image", "text"]] = {"vision": "image", "text": "text"}
-_DECISIVE = ("modality", "weights", "pooling", "layer", "preprocessing", "dim")
+# Fields of an encoder's description in which it must be the one that the heads were trained with.
+_CHECKED = ("modality", "weights", "pooling", "layer", "preprocessing", "dim")
 
 
-class AttachedEncoders:
+class EncoderPair:
     """Both encoders of one model.
 
     Args:
@@ -64,9 +62,11 @@ class AttachedEncoders:
             ModelError: an encoder is code, or the model does not know how to load it.
             EncoderError: its files are not where they were.
         """
-        sources = {side: self._sources(side) for side in _SIDES if both or self._trained(side)}
-        for side, found in sources.items():
-            for source, target in zip(found, self._inside(folder, side), strict=True):
+        # All sources are found before the first copy.
+        copied = [side for side in SIDES if both or self._trained(side)]
+        sources = {side: self._source_folders(side) for side in copied}
+        for side, folders in sources.items():
+            for source, target in zip(folders, self._embedded_folders(folder, side), strict=True):
                 copy_encoder(source, target)
 
     def check_originals(self) -> None:
@@ -77,8 +77,8 @@ class AttachedEncoders:
         """
         if not self._config.embedded_encoders:
             return
-        for side in (side for side in _SIDES if not self._trained(side)):
-            for part in _parts(self._recorded(side).get("load", {})):
+        for side in (side for side in SIDES if not self._trained(side)):
+            for part in _part_loads(self._recorded(side).get("load", {})):
                 name = Path(part.get("name", ""))
                 if name.is_absolute() and not name.is_dir():
                     raise ModelError(
@@ -95,22 +95,28 @@ class AttachedEncoders:
         """Whether the encoder's weights are the model's own, which are nowhere else."""
         return bool(self._recorded(side).get("trained"))
 
-    def _inside(self, folder: Path, side: Side) -> list[Path]:
+    def _embedded_folders(self, folder: Path, side: Side) -> list[Path]:
         """Where below ``folder`` an embedded encoder lies; of a fused one, each of its parts."""
-        place = folder / f"{side}_encoder"
+        whole = folder / f"{side}_encoder"
         count = len(self._recorded(side).get("load", {}).get("parts", ()))
-        return [place / str(part) for part in range(count)] or [place]
+        return [whole / str(part) for part in range(count)] or [whole]
 
     def _embedded(self, side: Side) -> list[Path]:
+        """Where the encoder lies in the saved model itself; nothing if it is not in there."""
         if self.folder is None or not (self._config.embedded_encoders or self._trained(side)):
             return []
-        return self._inside(self.folder, side)
+        return self._embedded_folders(self.folder, side)
 
     def _load(self, side: Side, given: str | Sequence[str] | None = None) -> Encoder:
+        """The encoder that was recorded, from ``given``, the model's own folder or its first one.
+
+        Raises:
+            ModelError: nothing says where it is, or not where each of its parts is.
+        """
         recorded = self._recorded(side)
         load = recorded.get("load", {})
-        parts = _parts(load)
-        names = [str(place) for place in self._embedded(side)]
+        parts = _part_loads(load)
+        names = [str(folder) for folder in self._embedded(side)]
         names = names or [part.get("name", "") for part in parts]
         if given is not None:
             names = _names(given, fused="parts" in load)
@@ -127,16 +133,21 @@ class AttachedEncoders:
                 f"{len(names)} are given",
                 f"Give one for each: --{side}.encoder A,B or {side}_encoder=[A, B].",
             )
-        moved = [_at(name, part) for name, part in zip(names, parts, strict=True)]
-        arguments = {**load, "parts": moved} if "parts" in load else moved[0]
-        return load_encoder(modality=_MODALITIES[side], **arguments)
+        loads = [_relocated(part, name) for name, part in zip(names, parts, strict=True)]
+        arguments = {**load, "parts": loads} if "parts" in load else loads[0]
+        return load_encoder(modality=modality_of(side), **arguments)
 
     def _check(self, side: Side, encoder: Encoder) -> None:
-        trained = {**self._recorded(side), "modality": _MODALITIES[side]}
-        now_is = encoder.info.as_dict()
+        """See that an encoder is the one that the heads were trained with.
+
+        Raises:
+            ModelError: it differs in something that was recorded.
+        """
+        recorded = {**self._recorded(side), "modality": modality_of(side)}
+        info = encoder.info.as_dict()
         # Of imported features little more than the dim is known.
-        for field in (name for name in _DECISIVE if name in trained):
-            before, now = trained[field], now_is[field]
+        for field in (name for name in _CHECKED if name in recorded):
+            before, now = recorded[field], info[field]
             if canonical_json(before) != canonical_json(now):
                 raise ModelError(
                     f"the {side} encoder {encoder.info.id} is not the one this model was trained "
@@ -144,8 +155,13 @@ class AttachedEncoders:
                     f"Give the original with --{side}.encoder or {side}_encoder=.",
                 )
 
-    def _sources(self, side: Side) -> list[Path]:
-        """The folder that an encoder's files can be copied from, or those of its parts."""
+    def _source_folders(self, side: Side) -> list[Path]:
+        """The folder that an encoder's files can be copied from, or those of its parts.
+
+        Raises:
+            ModelError: an encoder is code, or the model does not know how to load it.
+            EncoderError: its files are not where they were.
+        """
         recorded, ready = self._recorded(side), self._ready.get(side)
         load = recorded.get("load", {})
         if not load:
@@ -158,7 +174,7 @@ class AttachedEncoders:
             load = ready.info.load
         elif embedded := self._embedded(side):
             return embedded
-        return [_files(side, part) for part in _parts(load)]
+        return [_source_folder(side, part) for part in _part_loads(load)]
 
 
 def describe_encoder(
@@ -176,8 +192,8 @@ def describe_encoder(
         EncoderError: it cannot be loaded.
     """
     if given is None:
-        return {"id": "unknown", "modality": _MODALITIES[side], "dim": dim}, None
-    encoder = load_encoder(given, _MODALITIES[side]) if isinstance(given, str) else given
+        return {"id": "unknown", "modality": modality_of(side), "dim": dim}, None
+    encoder = load_encoder(given, modality_of(side)) if isinstance(given, str) else given
     if encoder.info.dim != dim:
         raise ModelError(
             f"the {side} encoder {encoder.info.id} gives features of {encoder.info.dim} values, "
@@ -187,26 +203,27 @@ def describe_encoder(
     return encoder.info.as_dict(), encoder
 
 
-def _parts(load: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _part_loads(load: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What loads each part of a fused encoder; else what loads the encoder."""
     parts: Sequence[Mapping[str, Any]] = load.get("parts") or [load]
     return parts
 
 
 def _names(given: str | Sequence[str], *, fused: bool) -> list[str]:
+    """Where the encoder, or each part of a fused one, is to be loaded from."""
     if isinstance(given, str):
         return [name.strip() for name in given.split(",")] if fused else [given]
     return list(given)
 
 
-def _at(name: str, load: Mapping[str, Any]) -> dict[str, Any]:
+def _relocated(load: Mapping[str, Any], name: str) -> dict[str, Any]:
     """``load`` with the files in ``name``."""
     # A revision is a commit of the original's repository.
-    kept = {k: v for k, v in load.items() if k != "revision" or name == load.get("name")}
-    return {**kept, "name": name}
+    options = {k: v for k, v in load.items() if k != "revision" or name == load.get("name")}
+    return {**options, "name": name}
 
 
-def _files(side: Side, load: Mapping[str, Any]) -> Path:
+def _source_folder(side: Side, load: Mapping[str, Any]) -> Path:
     name = load["name"]
     if ":" in name and not Path(name).exists():
         raise ModelError(

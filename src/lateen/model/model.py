@@ -19,7 +19,7 @@ from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
 from lateen.features import Store, token_batches
 from lateen.model.config import AlignedConfig, read_config
-from lateen.model.encoder_pair import AttachedEncoders, describe_encoder
+from lateen.model.encoder_pair import EncoderPair, describe_encoder
 from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
 from lateen.model.saving import (
     check_auto_options,
@@ -96,7 +96,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: AlignedConfig) -> None:
         super().__init__(config)
         self.heads = AlignmentHeads(config.head_settings, config.image_dim, config.text_dim)
-        self._attached = AttachedEncoders(config)
+        self._encoder_pair = EncoderPair(config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -126,12 +126,12 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     @property
     def vision_encoder(self) -> Encoder:
         """The frozen vision encoder, loaded when first asked for."""
-        return self._attached.get("vision")
+        return self._encoder_pair.get("vision")
 
     @property
     def text_encoder(self) -> Encoder:
         """The frozen text encoder, loaded when first asked for."""
-        return self._attached.get("text")
+        return self._encoder_pair.get("text")
 
     def set_encoders(
         self, vision: str | Encoder | None = None, text: str | Encoder | None = None
@@ -147,9 +147,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                 far as they were recorded: of imported features only the dim is.
         """
         if vision is not None:
-            self._attached.use("vision", vision)
+            self._encoder_pair.use("vision", vision)
         if text is not None:
-            self._attached.use("text", text)
+            self._encoder_pair.use("text", text)
 
     # -- embeddings -------------------------------------------------------------------------------
 
@@ -272,8 +272,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         """
         folder = Path(save_directory)
         if not encoders:
-            self._attached.check_originals()
-        self._attached.copy_to(folder, both=encoders)
+            self._encoder_pair.check_originals()
+        self._encoder_pair.copy_to(folder, both=encoders)
         embedded_before = self.config.embedded_encoders
         self.config.embedded_encoders = encoders
         try:
@@ -284,7 +284,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         except BaseException:
             self.config.embedded_encoders = embedded_before
             raise
-        self._attached.folder = folder
+        self._encoder_pair.folder = folder
 
     @classmethod
     def from_pretrained(
@@ -315,7 +315,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         check_weights(folder, cls(config).state_dict())
         with quiet_transformers():
             model = super().from_pretrained(folder, config=config)
-        model._attached.folder = folder
+        model._encoder_pair.folder = folder
         model.set_encoders(vision_encoder, text_encoder)
         return cast("AlignedModel", model.eval())
 

@@ -343,7 +343,7 @@ class Loader:
     def _captions(self, part: Part) -> list[tuple[int, Array]]:
         """(column, places among its captions) of every text tensor."""
         columns = self._pairs.texts
-        return [(c, columns[c].places(part.samples, pick)) for c, pick in part.picks]
+        return [(c, columns[c].indices(part.samples, pick)) for c, pick in part.picks]
 
 
 def _batch(part: Part, reads: list[Future[Tensor]]) -> Batch:

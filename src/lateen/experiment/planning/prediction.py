@@ -7,33 +7,39 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from lateen.data import TEMPLATES, ImageFolder
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
 from lateen.errors import UsageError
-from lateen.experiment.planning.costs import (
+from lateen.experiment.planning.rates import (
     Cost,
     Rates,
-    class_costs,
-    fused_costs,
-    split_costs,
-    tower_costs,
+    Split,
+    count_items,
+    count_splits,
+    default_samples,
+    imagined_pairs,
+    measure_rates,
+    store_bytes,
+    stored_parts,
+    text_rate,
 )
-from lateen.experiment.planning.data import Split, count_splits, imagined_pairs
-from lateen.experiment.planning.rates import default_samples
 from lateen.experiment.planning.training import Training, measure_training
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import chosen_captions, hold_out, load_encoders, with_absolute_paths
+from lateen.features import Pairs
 from lateen.features.encode import SHARD_ITEMS
 
 _STAGES = ("load", "encode", "train", "evaluate")
-_HELD = 4 + 4 + 2  # bytes of each value of a shard that is written: as it came, joined, in float16
+_WRITING = 4 + 4 + 2  # bytes of a value while its shard is written: as it came, joined, in float16
 _LEFT_OUT = ("what is saved by what an earlier run has done", "the page with examples")
 
 
@@ -75,27 +81,35 @@ def plan(
     _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
     machine = _machine()
     checked = with_absolute_paths(Recipe.of(recipe))
+
+    # Load the encoders. One that is trained has its captions stored as token ids.
     begin = time.perf_counter()
     vision, text = load_encoders(checked)
     loading = Cost.timed("load encoders", "load", 1, "time", time.perf_counter() - begin)
     tower = text if checked.text.train and isinstance(text, TextEncoder) else None
     texts = TokenEncoder(tower) if tower else text
+
+    # Count what there is, and join it as a run would: what cannot be joined shows now.
     splits = count_splits(checked.data, samples or default_samples(), SHARD_ITEMS["text"])
     pairs = imagined_pairs(splits, vision, texts, checked)
     chosen_on = hold_out(checked, pairs)
     train_pairs = chosen_captions(pairs.pop("train"), checked.data)
-    rates = Rates.measure(splits["train"], vision, texts, checked)
+
+    # Measure: encoding first, since the memory that it takes is read before training.
+    rates = measure_rates(splits["train"], vision, texts, checked)
     peak = _peak() + _shard_bytes(splits["train"], vision, texts)
     training = measure_training(train_pairs, pairs, chosen_on, checked, tower)
+
+    # Predict.
     costs = [
-        loading, *split_costs(splits, rates, checked),
-        *fused_costs(splits, vision, texts, checked), *training.costs,
-        *(tower_costs(pairs, tower, splits["train"], checked) if tower else ()),
-        *class_costs(rates, checked),
+        loading, *_encoding_costs(splits, rates, checked),
+        *_fusing_costs(splits, vision, texts, checked), *training.costs,
+        *(_tower_costs(pairs, tower, splits["train"], checked) if tower else ()),
+        *_class_costs(rates, checked),
     ]  # fmt: skip
     return {
         "task": "plan", "machine": machine,
-        **_sums(costs), "rates": rates.as_dicts(), "memory": _memory(peak, training),
+        **_sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
         "disk": _disk(sum(cost.bytes for cost in costs), training, Path(out or ".")),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
@@ -114,6 +128,81 @@ def _machine() -> dict[str, Any]:
         "device": str(resolve_device()), "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
     }  # fmt: skip
+
+
+def _encoding_costs(splits: Mapping[str, Split], rates: Rates, recipe: Recipe) -> Iterator[Cost]:
+    """Images and captions of every split, with each encoder that has a store of its own."""
+    for name, split in splits.items():
+        captions = "captions" if len(split) == 2 else None
+        for column, counted in split.items():
+            images = column is None
+            what = f"{name} {'images' if images else captions or column}"
+            dtype = recipe.vision.dtype if images else recipe.text.dtype
+            for encoder, rate in rates[column]:
+                tokens = isinstance(encoder, TokenEncoder)  # which runs no network
+                yield Cost.of(
+                    f"{'tokenise' if tokens else 'encode'} {what}", "encode", len(counted),
+                    "image" if images else "caption", rate,
+                    bytes=store_bytes(counted, encoder, dtype),
+                    encoder=None if tokens else encoder.info.id,
+                )  # fmt: skip
+
+
+def _fusing_costs(
+    splits: Mapping[str, Split], vision: Encoder, text: Encoder, recipe: Recipe
+) -> Iterator[Cost]:
+    """The disk that fused features take beside their parts; the time is that of a copy."""
+    for name, split in splits.items():
+        for column, counted in split.items():
+            encoder = vision if column is None else text
+            section = recipe.vision if column is None else recipe.text
+            if len(stored_parts(encoder, section)) > 1:
+                size = store_bytes(counted, encoder, section.dtype)
+                item = f"fuse {name} {encoder.info.modality} features"
+                yield Cost.timed(item, "encode", len(counted), "row", 0.0, bytes=size)
+
+
+def _class_costs(rates: Rates, recipe: Recipe) -> Iterator[Cost]:
+    """Zero-shot classification: images of the class folder, and prompts of its classes."""
+    if recipe.evaluate.classification is None:
+        return
+    folder = ImageFolder(recipe.data.root / recipe.evaluate.classification)
+    images = count_items(folder, "image")
+    for encoder, rate in rates[None]:
+        yield Cost.of(
+            "encode class images", "evaluate", len(images), "image", rate,
+            bytes=store_bytes(images, encoder, recipe.vision.dtype), encoder=encoder.info.id,
+        )  # fmt: skip
+    prompts = len(folder.classes) * len(TEMPLATES)
+    first = next(column for column in rates if column is not None)
+    for encoder, rate in rates[first]:
+        yield Cost.of(
+            "encode class prompts", "evaluate", prompts, "prompt", rate, encoder=encoder.info.id
+        )
+
+
+def _tower_costs(
+    pairs: Mapping[str, Pairs], tower: TextEncoder, train: Split, recipe: Recipe
+) -> Iterator[Cost]:
+    """Captions that are encoded after training, with the trained encoder."""
+    first = next(column for column in train if column is not None)
+    rate = text_rate(tower, train[first].texts)
+    for name, split in pairs.items():
+        count = len(split.texts[0].rows)
+        size = count * tower.info.dim * np.dtype(recipe.text.dtype).itemsize
+        yield Cost.of(
+            f"encode {name} captions", "evaluate", count, "caption", rate, bytes=size,
+            encoder=tower.info.id,
+        )  # fmt: skip
+
+
+def _rates(rates: Rates) -> list[dict[str, Any]]:
+    """JSON-ready; ``column`` is ``None`` where images are encoded."""
+    return [
+        {"encoder": encoder.info.id, "column": column, **asdict(rate)}
+        for column, measured in rates.items()
+        for encoder, rate in measured
+    ]
 
 
 def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
@@ -137,12 +226,12 @@ def _peak() -> int:
 
 def _shard_bytes(train: Split, vision: Encoder, text: Encoder) -> int:
     """What the shard being filled holds, which the sample is too small to show."""
-    captions = max(len(counted.ids) for counted in train.captions.values())
+    captions = max(len(counted) for column, counted in train.items() if column is not None)
     values = (
-        min(SHARD_ITEMS["image"], len(train.images.ids)) * vision.info.dim,
+        min(SHARD_ITEMS["image"], len(train[None])) * vision.info.dim,
         min(SHARD_ITEMS["text"], captions) * text.info.dim,
     )
-    return _HELD * max(values)
+    return _WRITING * max(values)
 
 
 def _memory(encoding: int, training: Training) -> dict[str, int]:
@@ -162,14 +251,14 @@ def _disk(features: int, training: Training, out: Path) -> dict[str, Any]:
     """Bytes that a run needs, and that are free where it would write."""
     # The last heads, the best ones and the optimiser; twice, while one file replaces another.
     checkpoints = 2 * (2 * training.parameters + training.optimizer)
-    place = out.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    folder = out.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     total = features + checkpoints + training.model
     return {
         "features": features, "checkpoints": checkpoints, "model": training.model, "total": total,
-        "free": free, "place": str(place), "fits": total <= free,
+        "free": free, "place": str(folder), "fits": total <= free,
     }  # fmt: skip
 
 

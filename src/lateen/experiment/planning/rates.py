@@ -1,29 +1,232 @@
-"""How fast an encoder is on this machine, by encoding a few of a recipe's own items."""
+"""What a recipe's data holds, how fast its encoders take it, and what that comes to."""
 
 from __future__ import annotations
 
 import math
+import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+import numpy as np
 
-from lateen.data import ImageSource, Sample
+from lateen.data import Dataset, Skip
 from lateen.device import resolve_device
-from lateen.encoders import Encoder, EncoderInfo
+from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder
+from lateen.encoders.config import TextSection, VisionSection
 from lateen.errors import DataError
-from lateen.features import Store, encode, token_batches
+from lateen.experiment.recipe import DataSection, Recipe
+from lateen.experiment.stages import open_split, split_columns
+from lateen.features import Description, Manifest, Pairs, Store, StoreWriter, pair, token_batches
 from lateen.features.manifest import FeatureDtype
-from lateen.features.pipeline import Item, default_batch, default_workers
+from lateen.features.pipeline import (
+    Item,
+    default_batch,
+    default_workers,
+    encode_items,
+    items_of,
+)
+from lateen.features.shard import Features, ShardContent
 
 PATIENCE = 20.0  # seconds after which no further round of a measurement is begun
 _ROUNDS = 3
 _THREADS = default_workers()
+_ROWS = 1024  # different rows of an imagined store
+Array = np.ndarray[Any, Any]
+Column = str | None  # a caption column, or None for the images
+
+
+# -- what there is --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The images of a dataset, or the captions of one of its columns, without their content.
+
+    Attributes:
+        ids: of every item that can be encoded, in order.
+        skips: JSON-ready, what the reader leaves out.
+        drawn: some of the items, spread over all of them by chance, in order.
+    """
+
+    ids: list[str]
+    skips: list[dict[str, Any]]
+    drawn: list[Item]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def texts(self) -> list[str]:
+        """The captions that were drawn."""
+        return [str(item.content) for item in self.drawn]
+
+    @property
+    def id_bytes(self) -> int:
+        """What the ids take in the shards of a store."""
+        return sum(len(name.encode()) + len('"", ') for name in self.ids)
+
+
+Split = Mapping[Column, Counted]  # the images of a split, and its captions by column
+
+
+def count_items(
+    dataset: Dataset, modality: Modality, column: str | None = None, draw: int = 0
+) -> Counted:
+    """Go over a dataset once; no image is read or decoded.
+
+    Args:
+        dataset: any.
+        modality: which items.
+        column: the caption column of texts.
+        draw: how many items to draw, each as likely as any other (reservoir sampling); the same
+            ones whenever the data is the same.
+
+    Raises:
+        DataError: it has none.
+    """
+    ids: list[str] = []
+    skips: list[dict[str, Any]] = []
+    drawn: list[tuple[int, Item]] = []
+    chance = random.Random(0)
+    for item in items_of(dataset, modality, column):
+        if isinstance(item, Skip):
+            skips.append(item.as_dict())
+            continue
+        slot = chance.randrange(len(ids) + 1)
+        if len(drawn) < draw:
+            drawn.append((len(ids), item))
+        elif slot < draw:
+            drawn[slot] = (len(ids), item)
+        ids.append(item.id)
+    if not ids:
+        what = "images" if modality == "image" else f"captions in column {column!r}"
+        first = f" (the first left out: {skips[0]['reason']})" if skips else ""
+        raise DataError(
+            f"{dataset.name} has no {what} that can be used{first}", "Check the recipe's data."
+        )
+    return Counted(ids, skips, [item for _, item in sorted(drawn, key=lambda one: one[0])])
+
+
+def count_splits(data: DataSection, images: int, captions: int) -> dict[str, Split]:
+    """The images and the caption columns of every split that ``data`` names.
+
+    Items are drawn from the first split alone, which is the training split.
+
+    Args:
+        data: of a recipe.
+        images: how many to draw.
+        captions: how many to draw of each column.
+
+    Raises:
+        DataError: a split cannot be read, or has no images or no captions.
+    """
+    splits: dict[str, Split] = {}
+    for name in ("train", "validation", "test"):
+        source = getattr(data, name)
+        if source is None:
+            continue
+        dataset = open_split(data, source, name)
+        columns = split_columns(data, dataset)
+        draw_images, draw_captions = (0, 0) if splits else (images, captions)
+        splits[name] = {
+            None: count_items(dataset, "image", draw=draw_images),
+            **{column: count_items(dataset, "text", column, draw_captions) for column in columns},
+        }
+    return splits
+
+
+# -- stores that stand for features ---------------------------------------------------------------
+
+
+def imagined_pairs(
+    splits: Mapping[str, Split], vision: Encoder, text: Encoder, recipe: Recipe
+) -> dict[str, Pairs]:
+    """The joined features of every split as encoding would give them, but for their values.
+
+    Args:
+        splits: what there is.
+        vision: gives the dims of images.
+        text: of captions, whose token ids are real where it is a
+            :class:`~lateen.encoders.TokenEncoder`: the time of a step depends on their number.
+        recipe: the dtypes.
+
+    Raises:
+        PairingError: ids that do not match, as encoding and joining would find.
+    """
+    tokens: dict[Column, Array] = {}
+    if isinstance(text, TokenEncoder):
+        for column, counted in splits["train"].items():
+            if column is not None:
+                tokens[column] = text.encode(text.prepare(counted.texts[:_ROWS])).numpy()
+    dtype = stored_dtype(text, recipe.text.dtype)
+    return {
+        name: pair(
+            imagined_store(f"{name}-vision", split[None], vision, recipe.vision.dtype),
+            *(
+                imagined_store(
+                    f"{name}-text-{column}", counted, text, dtype, column, tokens.get(column)
+                )
+                for column, counted in split.items() if column is not None
+            ),
+        )
+        for name, split in splits.items()
+    }  # fmt: skip
+
+
+def imagined_store(
+    name: str, counted: Counted, encoder: Encoder, dtype: FeatureDtype, column: Column = None,
+    rows: Array | None = None,
+) -> Store:  # fmt: skip
+    """A store with the ids, dim and dtype that encoding would give; a few rows stand for all.
+
+    Args:
+        name: stands for its folder in messages.
+        counted: its ids and skips.
+        encoder: gives the dim.
+        dtype: of the features.
+        column: the caption column of a text store.
+        rows: ``[m, dim]``; noise if not given.
+    """
+    info, count = encoder.info, len(counted)
+    if rows is None:
+        shape = (min(count, _ROWS), info.dim)
+        rows = np.random.default_rng(0).standard_normal(shape, np.float32)
+    features: Features = _RepeatedRows(rows.astype(dtype), (count, info.dim))
+    description = Description.of(info, source=name, fingerprint="", column=column, dtype=dtype)
+    manifest = Manifest(description, count, (), len(counted.skips))
+    shard = ShardContent(counted.ids, counted.skips, features, 0, count, {})
+    return Store(Path(name), manifest, [shard])
+
+
+@dataclass(frozen=True)
+class _RepeatedRows:
+    """Features in memory, which repeat: row i is row i modulo their number."""
+
+    rows: Array
+    shape: tuple[int, int]
+
+    def read(self, rows: Array) -> Array:
+        features: Array = self.rows[rows % len(self.rows)]
+        return features
+
+
+def stored_dtype(encoder: Encoder, dtype: FeatureDtype) -> FeatureDtype:
+    """The dtype of an encoder's store where features are in ``dtype``; token ids have their own."""
+    return "float32" if isinstance(encoder, TokenEncoder) else dtype
+
+
+def store_bytes(counted: Counted, encoder: Encoder, dtype: FeatureDtype) -> int:
+    """What the features and ids of a store take on disk."""
+    itemsize = np.dtype(stored_dtype(encoder, dtype)).itemsize
+    return len(counted) * encoder.info.dim * itemsize + counted.id_bytes
+
+
+# -- how fast encoders take it --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,6 +246,31 @@ class Rate:
     high: float
     tried: int
     skipped: int = 0
+
+
+Rates = Mapping[Column, Sequence[tuple[Encoder, Rate]]]  # of each encoder with a store of its own
+
+
+def measure_rates(train: Split, vision: Encoder, text: Encoder, recipe: Recipe) -> Rates:
+    """Encode the items drawn from the training split.
+
+    Raises:
+        DataError: not one of its images can be decoded.
+    """
+    rates: dict[Column, list[tuple[Encoder, Rate]]] = {}
+    for column, counted in train.items():
+        if column is None:
+            dtype, parts = recipe.vision.dtype, stored_parts(vision, recipe.vision)
+            rates[None] = [(part, image_rate(part, counted.drawn, dtype)) for part in parts]
+        else:
+            parts = stored_parts(text, recipe.text)
+            rates[column] = [(part, text_rate(part, counted.texts)) for part in parts]
+    return rates
+
+
+def stored_parts(encoder: Encoder, section: VisionSection | TextSection) -> list[Encoder]:
+    """The encoders that have a store of their own."""
+    return encoder.parts if isinstance(encoder, FusedEncoder) and section.fuse else [encoder]
 
 
 def default_samples() -> int:
@@ -69,9 +297,8 @@ def image_rate(encoder: Encoder, items: Sequence[Item], dtype: FeatureDtype) -> 
     skipped: list[dict[str, Any]] = []
     begin = time.perf_counter()
     for start in range(0, len(items), size):
-        some = items[start : start + size]
-        count, seconds, store = _encode(some, encoder, dtype)
-        skipped += store.skipped
+        count, seconds, skips = _encode(items[start : start + size], encoder, dtype)
+        skipped += skips
         if count:
             rates.append(count / seconds)
         if time.perf_counter() - begin > PATIENCE:
@@ -86,6 +313,33 @@ def image_rate(encoder: Encoder, items: Sequence[Item], dtype: FeatureDtype) -> 
     return Rate(median(rates), min(rates), max(rates), tried, len(skipped))
 
 
+def _encode(
+    items: Sequence[Item], encoder: Encoder, dtype: FeatureDtype
+) -> tuple[int, float, list[dict[str, Any]]]:
+    """Encode items into a store that is thrown away: (items that count, seconds, skips).
+
+    On a CPU, preparing and the forward pass share the cores, and the time is that from the first
+    byte read to the last feature. Where a GPU encodes, the time up to the first batch is that of
+    an empty pipeline, which a run has once.
+    """
+    batches: list[tuple[float, int]] = []  # when each was done, and how many images it had
+    description = Description.of(encoder.info, source="the sample", fingerprint="", dtype=dtype)
+    with tempfile.TemporaryDirectory(prefix="lateen-plan-") as folder:
+        writer = StoreWriter(Path(folder), description)
+        begin = time.perf_counter()
+        encode_items(
+            iter(items), len(items), [encoder], [writer], default_batch(True), _THREADS,
+            on_batch=lambda images: batches.append((time.perf_counter(), images)),
+        )  # fmt: skip
+    count = len(items)
+    if not batches:
+        return 0, math.nan, writer.skipped
+    if resolve_device().type == "cuda" and len(batches) > 1:
+        begin, first = batches[0]
+        count -= first
+    return count, batches[-1][0] - begin, writer.skipped
+
+
 def text_rate(encoder: Encoder, texts: Sequence[str]) -> Rate:
     """Tokenise ``texts`` and run some of the batches that a shard of such texts is cut into.
 
@@ -98,6 +352,7 @@ def text_rate(encoder: Encoder, texts: Sequence[str]) -> Rate:
     prepared = list(encoder.prepare(texts))
     preparing = time.perf_counter() - begin
     batches = list(token_batches([len(text) for text in prepared], default_batch(False) * 1024))
+    # One batch from the middle of each third, which are the short, the usual and the long texts.
     middles = {(2 * i + 1) * len(batches) // (2 * _ROUNDS) for i in range(_ROUNDS)}
     seconds: list[float] = []
     tried = 0
@@ -116,81 +371,48 @@ def text_rate(encoder: Encoder, texts: Sequence[str]) -> Rate:
     return Rate(rate(median(seconds)), rate(max(seconds)), rate(min(seconds)), tried)
 
 
-def _encode(
-    items: Sequence[Item], encoder: Encoder, dtype: FeatureDtype
-) -> tuple[int, float, Store]:
-    """Encode items into a store that is thrown away: (items that count, seconds, store).
+# -- what that comes to ---------------------------------------------------------------------------
 
-    On a CPU, preparing and the forward pass share the cores, and the time is that from the first
-    byte read to the last feature. Where a GPU encodes, the time up to the first batch is that of
-    an empty pipeline, which a run has once.
+
+@dataclass(frozen=True)
+class Cost:
+    """One item of a plan.
+
+    Attributes:
+        item: what is done.
+        stage: that it belongs to: ``load``, ``encode``, ``train`` or ``evaluate``.
+        seconds: predicted, by the median round of the measurement.
+        low: by its fastest round.
+        high: by its slowest.
+        count: of what there is to do.
+        unit: what is counted, in the singular.
+        bytes: that it adds to the disk.
+        encoder: that it runs, if it does.
     """
-    clock = _Clock()
-    with tempfile.TemporaryDirectory(prefix="lateen-plan-") as folder:
-        store = encode(
-            _Drawn(items, clock), _Watched(encoder, clock), Path(folder) / "store",
-            dtype=dtype, workers=_THREADS, allow_empty=True,
-        )  # fmt: skip
-        store.skipped  # noqa: B018 - read while it is there
-    batches, count = clock.batches, len(items)
-    if not batches:
-        return 0, math.nan, store
-    begin = clock.begin
-    if resolve_device().type == "cuda" and len(batches) > 1:
-        begin, first = batches[0]
-        count -= first
-    return count, batches[-1][0] - begin, store
 
+    item: str
+    stage: str
+    seconds: float
+    low: float
+    high: float
+    count: int
+    unit: str
+    bytes: int = 0
+    encoder: str | None = None
 
-class _Clock:
-    """When the first image was read, and when each batch was done and how many it had."""
+    @classmethod
+    def of(
+        cls, item: str, stage: str, count: int, unit: str, rate: Rate, *, bytes: int = 0,
+        encoder: str | None = None,
+    ) -> Cost:  # fmt: skip
+        """The cost of ``count`` items at a rate."""
+        seconds, low, high = (count / each for each in (rate.middle, rate.high, rate.low))
+        return cls(item, stage, seconds, low, high, count, unit, bytes, encoder)
 
-    def __init__(self) -> None:
-        self.begin = math.inf
-        self.batches: list[tuple[float, int]] = []
-
-    def read(self) -> None:
-        self.begin = min(self.begin, time.perf_counter())
-
-    def done(self, count: int) -> None:
-        self.batches.append((time.perf_counter(), count))
-
-
-class _Drawn:
-    """A dataset of some images."""
-
-    columns: tuple[str, ...] = ()
-    name = "the sample"
-    fingerprint = ""
-
-    def __init__(self, items: Sequence[Item], clock: _Clock) -> None:
-        self._items, self._clock = items, clock
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Sample]:
-        for item in self._items:
-            assert not isinstance(item.content, str)
-            yield Sample(item.id, _Source(item.content, self._clock))
-
-
-class _Source:
-    def __init__(self, source: ImageSource, clock: _Clock) -> None:
-        self.name, self._source, self._clock = source.name, source, clock
-
-    def read(self) -> bytes:
-        self._clock.read()
-        return self._source.read()
-
-
-class _Watched:
-    def __init__(self, encoder: Encoder, clock: _Clock) -> None:
-        self.info: EncoderInfo = encoder.info
-        self.prepare = encoder.prepare
-        self._encoder, self._clock = encoder, clock
-
-    def encode(self, prepared: Sequence[Any]) -> torch.Tensor:
-        features = self._encoder.encode(prepared)
-        self._clock.done(len(prepared))
-        return features
+    @classmethod
+    def timed(
+        cls, item: str, stage: str, count: int, unit: str, each: float, *, bytes: int = 0
+    ) -> Cost:
+        """The cost of ``count`` items of which one took ``each`` seconds."""
+        seconds = count * each
+        return cls(item, stage, seconds, seconds, seconds, count, unit, bytes)

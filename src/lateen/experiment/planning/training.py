@@ -14,8 +14,7 @@ import torch
 from lateen.device import resolve_device
 from lateen.encoders import TextEncoder
 from lateen.errors import TrainingError
-from lateen.experiment.planning.costs import Cost
-from lateen.experiment.planning.rates import PATIENCE
+from lateen.experiment.planning.rates import PATIENCE, Cost
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs
 from lateen.training.batches import IN_MEMORY, BatchPlan, Loader, feature_bytes
