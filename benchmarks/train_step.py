@@ -23,9 +23,9 @@ from measure import in_process, resident
 from torch import Tensor, nn
 
 from lateen.experiment.recipe import Recipe
-from lateen.training.batches import Batch, Place
+from lateen.training.batches import Batch, BatchRows
 from lateen.training.heads import AlignmentHeads
-from lateen.training.step import TrainState, passes, training_step
+from lateen.training.step import StepParts, TrainState, training_step
 
 IMAGE, TEXT, COLUMNS = 2048, 4096, 2
 RECIPE = Recipe.build({"preset": "sail"})
@@ -95,9 +95,10 @@ class OurStep:
         parts = []
         for begin in range(0, batch, size):
             rows = [tensor[begin : begin + size].to(self.device) for tensor in data]
-            parts.append(Batch(rows[0], rows[1:], Place(0, self.state.step, begin, len(rows[0]))))
-        again = passes(len(parts), self.state.heads)
-        row = training_step(self.state, iter(parts * again), len(parts), 1e-5, self.settings)
+            parts.append(
+                Batch(rows[0], rows[1:], BatchRows(0, self.state.step, begin, len(rows[0])))
+            )
+        row = training_step(self.state, StepParts.of(parts), 1e-5, self.settings)
         return row["loss"]
 
 

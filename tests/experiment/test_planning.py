@@ -16,6 +16,7 @@ from lateen.experiment import run
 from lateen.experiment.planning import prediction, rates, training
 from lateen.experiment.planning.rates import Cost, Rate, count_items, imagined_store, text_rate
 from lateen.features import Store
+from lateen.training import loop
 
 
 @pytest.fixture(autouse=True)
@@ -246,13 +247,13 @@ def test_long_measurements_are_cut_short(album: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(rates, "default_batch", lambda image: 4)
     monkeypatch.setattr(training, "PATIENCE", 0.0)
     steps: list[int] = []
-    plain = training.training_step
+    plain = loop.training_step
 
     def counting(*arguments: Any) -> Any:
         steps.append(1)
         return plain(*arguments)
 
-    monkeypatch.setattr(training, "training_step", counting)
+    monkeypatch.setattr(loop, "training_step", counting)
     [images, _] = lateen.plan(recipe(album))["rates"]
     assert images["tried"] == 4
     assert len(steps) == 2

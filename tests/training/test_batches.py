@@ -176,9 +176,9 @@ def test_processes_and_micro_batches_divide_the_same_batch(
         assert np.array_equal(np.concatenate([p.samples for p in parts]), together.samples)
         picks = np.concatenate([p.picks[0][1] for p in parts])
         assert np.array_equal(picks, together.picks[0][1])
-        firsts = np.cumsum([0] + [p.place.rows for p in parts])
-        assert [p.place.first for p in parts] == firsts[:-1].tolist()
-        assert max(p.place.rows for p in parts) <= (micro or 6)
+        firsts = np.cumsum([0] + [p.rows.count for p in parts])
+        assert [p.rows.first for p in parts] == firsts[:-1].tolist()
+        assert max(p.rows.count for p in parts) <= (micro or 6)
 
 
 def test_large_data_is_read_in_blocks_by_default(

@@ -9,7 +9,7 @@ from torch import nn
 
 from lateen.errors import RecipeError, TrainingError
 from lateen.experiment.recipe import Recipe
-from lateen.training.batches import Place
+from lateen.training.batches import BatchRows
 from lateen.training.config import HeadSection
 from lateen.training.heads import GLU, AlignmentHeads, build_head
 
@@ -132,10 +132,10 @@ def test_training_gives_the_values_and_gradients_of_the_plain_layers(
     with torch.no_grad():
         head.norm.weight.uniform_(-2, 2)
         head.norm.bias.uniform_(-2, 2)
-    x, place = torch.randn(9, 5).double(), Place(0, 3, 0, 9)
+    x, rows = torch.randn(9, 5).double(), BatchRows(0, 3, 0, 9)
     upstream = torch.randn(9, 3).double()
-    frozen = head(x, place)
-    plain = head(x.clone().requires_grad_(), place)
+    frozen = head(x, rows)
+    plain = head(x.clone().requires_grad_(), rows)
     torch.testing.assert_close(frozen, plain)
     parameters = list(head.parameters())
     torch.testing.assert_close(
@@ -202,15 +202,15 @@ def test_parameter_names_follow_the_released_checkpoints() -> None:
 def test_compiled_networks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     heads = AlignmentHeads(head_section("glu", dropout=0.5), 5, 4)
-    x, place = torch.randn(6, 5), Place(0, 0, 0, 6)
-    plain = heads.embed_image(x, place)
+    x, rows = torch.randn(6, 5), BatchRows(0, 0, 0, 6)
+    plain = heads.embed_image(x, rows)
     # Tracing without a code generator, which would take a minute and a C++ compiler.
     compile_ = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda f, **options: compile_(f, **{**options, "backend": "aot_eager"})
     )
     heads.compile_networks()
-    compiled = heads.embed_image(x, place)
+    compiled = heads.embed_image(x, rows)
     torch.testing.assert_close(compiled, plain)
     parameters = list(heads.vision.parameters())
     upstream = torch.randn(6, 3)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lateen.device import matmul
-from lateen.training.batches import Place
+from lateen.training.batches import BatchRows
 from lateen.training.layers import Dropout, gate, linear
 
 
@@ -47,7 +47,7 @@ def test_linear_is_the_plain_layer_in_value_and_gradients() -> None:
 
 def test_dropout_acts_in_training_only_and_keeps_the_mean() -> None:
     dropout, x = Dropout(0.25), torch.ones(300, 401)
-    dropped = dropout(x, Place(0, 0, 0, 300))
+    dropped = dropout(x, BatchRows(0, 0, 0, 300))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
     assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
@@ -77,16 +77,16 @@ def test_dropout_of_nearly_everything_stays_finite() -> None:
 def test_noise_depends_on_place_and_use_alone() -> None:
     device = torch.device("cpu")
 
-    def noise(first: int = 0, rows: int = 600, **values: int) -> torch.Tensor:
-        place = Place(**{"seed": 1, "step": 2, "first": first, "rows": rows, **values})
-        return place.noise(0, 9, device)
+    def noise(first: int = 0, count: int = 600, **values: int) -> torch.Tensor:
+        rows = BatchRows(**{"seed": 1, "step": 2, "first": first, "count": count, **values})
+        return rows.noise(0, 9, device)
 
     whole = noise()
     assert torch.equal(noise(), whole)
     assert torch.equal(torch.cat([noise(0, 100), noise(100, 411), noise(511, 89)]), whole)
     for other in ({"seed": 2}, {"step": 3}, {"side": 1}):
         assert not torch.equal(noise(**other), whole)
-    assert not torch.equal(Place(1, 2, 0, 600).noise(1, 9, device), whole)
+    assert not torch.equal(BatchRows(1, 2, 0, 600).noise(1, 9, device), whole)
     first, second = noise(columns=2).chunk(2)
     assert torch.equal(first, whole)
     assert not torch.equal(second, whole)
@@ -94,5 +94,5 @@ def test_noise_depends_on_place_and_use_alone() -> None:
 
 def test_noise_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    Place(0, 0, 0, 5).noise(0, 7, torch.device("cpu"))
+    BatchRows(0, 0, 0, 5).noise(0, 7, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)

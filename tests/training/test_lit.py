@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from lateen.encoders import TextEncoder, TokenEncoder, load_encoder, trainable
 from lateen.errors import TrainingError
 from lateen.features import Pairs, pair
-from lateen.training.batches import Batch, Place
+from lateen.training.batches import Batch, BatchRows
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads, IdentityHead, build_head
-from lateen.training.lit import TextTower
+from lateen.training.lit import TextTower, TrainedText
 from lateen.training.loop import TrainResult, new_heads, train
 from lateen.training.optim import build_optimizer
-from lateen.training.step import TrainState, add_gradients, passes, training_step
+from lateen.training.step import StepParts, TrainState, add_gradients, training_step
 
 from .conftest import write_store
 
@@ -66,14 +66,14 @@ def section(**values: Any) -> TrainSection:
 
 def start(encoder: TextEncoder, pairs: Pairs, settings: TrainSection, **head: Any) -> TrainState:
     shape = HeadSection.model_validate({**LIT, **head})
-    return TrainState(new_heads(pairs, shape, settings, encoder), settings)
+    return TrainState(new_heads(pairs, shape, settings, TrainedText(encoder)), settings)
 
 
 def batch(pairs: Pairs, first: int, rows: int, columns: int = 1) -> Batch:
     image, (text, _) = pairs.image_features(slice(None)), pairs.all_texts()
     chosen = slice(first, first + rows)
     texts = [text.roll(column, 0)[chosen] for column in range(columns)]
-    return Batch(image[chosen], texts, Place(0, 0, first, rows))
+    return Batch(image[chosen], texts, BatchRows(0, 0, first, rows))
 
 
 # -- the tower itself -----------------------------------------------------------------------------
@@ -103,9 +103,9 @@ def test_the_network_sees_the_same_twice_while_its_head_drops(encoder: TextEncod
     drops = [m for m in tower.network.modules() if isinstance(m, nn.Dropout)]
     assert drops
     assert not any(m.training for m in drops)
-    place = Place(0, 0, 0, len(rows))
-    torch.testing.assert_close(tower(rows, place), tower(rows, place), rtol=0, atol=0)
-    assert not torch.equal(tower(rows, place), tower.eval()(rows, place))
+    batch_rows = BatchRows(0, 0, 0, len(rows))
+    torch.testing.assert_close(tower(rows, batch_rows), tower(rows, batch_rows), rtol=0, atol=0)
+    assert not torch.equal(tower(rows, batch_rows), tower.eval()(rows, batch_rows))
 
 
 def test_training_a_tower_leaves_its_encoder_alone(
@@ -115,7 +115,7 @@ def test_training_a_tower_leaves_its_encoder_alone(
     settings = section(tower_lr=0.1)
     pairs = make_pairs()
     state = start(encoder, pairs, settings)
-    training_step(state, iter([batch(pairs, 0, 16)]), 1, 0.1, settings)
+    training_step(state, StepParts.of([batch(pairs, 0, 16)]), 0.1, settings)
     torch.testing.assert_close(encoder.encode(encoder.prepare(CAPTIONS)), before, rtol=0, atol=0)
     assert not torch.equal(state.heads.text.network(*encoder._pad_batch([[1, 2]])), before[:1])
 
@@ -134,8 +134,7 @@ def test_micro_batches_give_the_gradients_of_the_batch_in_one_piece(
     found = []
     for pieces in ([batch(pairs, 0, 8, columns)], parts):
         heads = start(encoder, pairs, settings, vision="linear", dim=6).heads
-        stream = iter(pieces * passes(len(pieces), heads))
-        value = add_gradients(heads, stream, len(pieces), settings)
+        value = add_gradients(heads, StepParts.of(pieces), settings)
         gradients = {n: p.grad for n, p in heads.named_parameters() if p.grad is not None}
         found.append((value, gradients))
     (expected, wanted), (value, got) = found
@@ -157,7 +156,7 @@ def test_the_network_has_a_rate_of_its_own(
     state = start(encoder, pairs, settings)
     tower = state.heads.text
     before = {n: p.detach().clone() for n, p in state.heads.named_parameters()}
-    training_step(state, iter([batch(pairs, 0, 16)]), 1, 0.05, settings)  # half of the peak
+    training_step(state, StepParts.of([batch(pairs, 0, 16)]), 0.05, settings)  # half of the peak
     moved = {n: (p - before[n]).abs().max().item() for n, p in state.heads.named_parameters()}
     assert moved["text.head.network.weight"] == pytest.approx(0.05, rel=0.1)
     query = "encoder.layer.0.attention.self.query.weight"
@@ -186,7 +185,12 @@ def fit(pairs: Pairs, encoder: TextEncoder, out: Path, **settings: Any) -> Train
               "validations": 2, "checkpoints": 3, **settings}  # fmt: skip
     head = HeadSection.model_validate({**LIT, "dropout": 0.1})
     return train(
-        pairs, validation=pairs, head=head, settings=section(**values), out=out, text=encoder
+        pairs,
+        validation=pairs,
+        head=head,
+        settings=section(**values),
+        out=out,
+        trained=TrainedText(encoder),
     )
 
 
@@ -244,11 +248,10 @@ def test_a_step_of_minilm_gets_the_gradients_of_the_whole_batch() -> None:
         heads = AlignmentHeads(HeadSection.model_validate({**LIT, "dropout": 0.0}), 20, 384)
         heads.text = TextTower(encoder, heads.text)
         parts = [
-            Batch(image[i : i + size], [rows[i : i + size]], Place(0, 0, i, min(size, 3 - i)))
+            Batch(image[i : i + size], [rows[i : i + size]], BatchRows(0, 0, i, min(size, 3 - i)))
             for i in range(0, 3, size)
         ]
-        stream = iter(parts * passes(len(parts), heads))
-        add_gradients(heads, stream, len(parts), section())
+        add_gradients(heads, StepParts.of(parts), section())
         found.append({n: p.grad for n, p in heads.named_parameters() if p.grad is not None})
     assert len(found[0]) > 90
     for name, gradient in found[0].items():

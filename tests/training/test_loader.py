@@ -39,7 +39,7 @@ def test_held_or_read_the_features_are_those_of_the_ids(
     batches = list(Loader(pairs).stream(parts))
     assert len(batches) == len(parts)
     for part, batch in zip(parts, batches, strict=True):
-        assert batch.place == part.place
+        assert batch.rows == part.rows
         assert torch.equal(batch.image, pairs.image_features(part.samples))
         for text, (column, pick) in zip(batch.texts, part.picks, strict=True):
             assert torch.equal(text, pairs.text_features(column, part.samples, pick))

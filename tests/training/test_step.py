@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lateen.errors import TrainingError
-from lateen.training.batches import Batch, Place
+from lateen.training.batches import Batch, BatchRows
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
-from lateen.training.step import TrainState, add_gradients, passes, training_step
+from lateen.training.step import StepParts, TrainState, add_gradients, passes, training_step
 
 
 def section(**values: Any) -> TrainSection:
@@ -30,7 +30,7 @@ def batch(texts: int = 1) -> Batch:
     return Batch(
         torch.randn(8, 5, generator=generator),
         [torch.randn(8, 6, generator=generator) for _ in range(texts)],
-        Place(0, 0, 0, 8),
+        BatchRows(0, 0, 0, 8),
     )
 
 
@@ -38,14 +38,14 @@ def divided(whole: Batch, size: int) -> list[Batch]:
     return [
         Batch(
             whole.image[i : i + size], [text[i : i + size] for text in whole.texts],
-            replace(whole.place, first=i, rows=len(whole.image[i : i + size])),
+            replace(whole.rows, first=i, count=len(whole.image[i : i + size])),
         )
         for i in range(0, len(whole.image), size)
     ]  # fmt: skip
 
 
 def step(state: TrainState, lr: float, settings: TrainSection) -> Mapping[str, float]:
-    return training_step(state, iter([batch()]), 1, lr, settings)
+    return training_step(state, StepParts.of([batch()]), lr, settings)
 
 
 def parameters(state: TrainState) -> list[torch.Tensor]:
@@ -105,7 +105,7 @@ def gradients(
     state: TrainState, parts: list[Batch], settings: TrainSection
 ) -> tuple[Tensor, dict[str, Tensor]]:
     batches = iter(parts * passes(len(parts), state.heads))
-    loss = add_gradients(state.heads, batches, len(parts), settings)
+    loss = add_gradients(state.heads, StepParts([p.rows for p in parts], batches), settings)
     assert next(batches, None) is None
     found = {name: p.grad for name, p in state.heads.named_parameters() if p.grad is not None}
     return loss, found
@@ -116,7 +116,7 @@ def test_every_text_of_a_batch_is_a_positive_of_its_own(loss: str) -> None:
     settings, both = section(loss=loss), batch(2)
     together, _ = gradients(start(settings), [both], settings)
     apart = [
-        gradients(start(settings), [Batch(both.image, [text], both.place)], settings)[0]
+        gradients(start(settings), [Batch(both.image, [text], both.rows)], settings)[0]
         for text in both.texts
     ]
     torch.testing.assert_close(together, apart[0] + apart[1])
@@ -143,7 +143,7 @@ def test_micro_batches_give_the_gradients_of_the_batch_in_one_piece(
     for state in (whole, divided_):
         state.heads.double()
     both = batch(2)
-    both = Batch(both.image.double(), [text.double() for text in both.texts], both.place)
+    both = Batch(both.image.double(), [text.double() for text in both.texts], both.rows)
     expected, wanted = gradients(whole, [both], settings)
     found, got = gradients(divided_, divided(both, size), settings)
     torch.testing.assert_close(found, expected)

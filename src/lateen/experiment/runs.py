@@ -30,6 +30,8 @@ from lateen.features import Pairs
 from lateen.files import content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
+from lateen.training.heads import FROZEN
+from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import refuse_several
@@ -136,7 +138,8 @@ def _train(
          plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
     )  # fmt: skip
     return train_heads(
-        pairs, validation=validation, head=plan.head, settings=plan.train, text=tower,
+        pairs, validation=validation, head=plan.head, settings=plan.train,
+        trained=TrainedText(tower) if tower else FROZEN,
         out=folder / "train" / key[:12],
     )  # fmt: skip
 

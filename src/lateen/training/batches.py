@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lateen.errors import TrainingError
 from lateen.features import Pairs, Store
 from lateen.progress import log
+from lateen.training.config import TrainSection
 from lateen.training.ranks import ALONE, Ranks
 
 _GROUP = 256  # rows whose noise is drawn together
@@ -29,17 +31,20 @@ _READ = 2**20  # bytes; smaller reads fall behind a disk's sequential rate
 _BLOCKS = 64  # to a batch at least, so that few of an image's companions are its neighbours
 Array = np.ndarray[Any, Any]
 _AHEAD = 1  # parts; each may be a whole batch
+P = TypeVar("P", bound="BatchPart")
 
 
 @dataclass(frozen=True)
-class Place:
-    """The rows ``first`` to ``first + rows`` of a step's batch.
+class BatchRows:
+    """The rows ``first`` to ``first + count`` of a step's batch, that of all processes.
+
+    Dropout's noise and batch statistics go by it, so that dividing a batch changes nothing.
 
     Attributes:
         seed: of the training.
         step: from 0.
-        first: position of the first row in the whole batch, that of all processes.
-        rows: how many.
+        first: position of the first row.
+        count: how many.
         columns: how many texts each of these rows stands for, one block below the other.
         side: 0 for images, 1 for texts.
         ranks: the processes that share the batch.
@@ -48,30 +53,30 @@ class Place:
     seed: int
     step: int
     first: int
-    rows: int
+    count: int
     columns: int = 1
     side: int = 0
     ranks: Ranks = ALONE
 
-    def texts(self, columns: int) -> Place:
+    def texts(self, columns: int) -> BatchRows:
         """The same rows on the text side."""
         return replace(self, columns=columns, side=1)
 
     def noise(self, layer: int, width: int, device: torch.device) -> Tensor:
-        """Random bytes ``[columns · rows, width]``, the same whatever else is drawn and however the
-        batch is divided.
+        """Random bytes ``[columns · count, width]``, the same whatever else is drawn, and however
+        the batch is divided.
 
         Args:
             layer: different layers, different bytes.
             width: bytes per row.
             device: CPU and CUDA draw different bytes.
         """
-        begin, end = self.first // _GROUP, -(-(self.first + self.rows) // _GROUP)
+        begin, end = self.first // _GROUP, -(-(self.first + self.count) // _GROUP)
         skip = self.first - begin * _GROUP
         blocks = []
         for column in range(self.columns):
             groups = [self._group((layer, column, g), width, device) for g in range(begin, end)]
-            blocks.append(torch.cat(groups)[skip : skip + self.rows])
+            blocks.append(torch.cat(groups)[skip : skip + self.count])
         return torch.cat(blocks)
 
     def _group(self, key: tuple[int, ...], width: int, device: torch.device) -> Tensor:
@@ -119,12 +124,12 @@ class Part:
     Attributes:
         samples: positions ``[n]`` of the images.
         picks: (column, which caption of each image ``[n]``) of every text tensor.
-        place: of these rows in the whole batch.
+        rows: where they lie in the whole batch.
     """
 
     samples: Array
     picks: list[tuple[int, Array]]
-    place: Place
+    rows: BatchRows
 
 
 class BatchPlan:
@@ -201,11 +206,12 @@ class BatchPlan:
     def parts(self, step: int) -> list[Part]:
         """What this process reads of a step, from 0; empty if its share of the batch is."""
         samples = self.samples(step)
-        return [self._part(step, samples, rows) for rows in self._divided(len(samples))]
+        return [self._part(step, samples, part) for part in self._divided(len(samples))]
 
-    def count(self, step: int) -> int:
-        """How many :meth:`parts` a step, from 0, has."""
-        return len(self._divided(len(self.samples(step))))
+    def rows(self, step: int) -> list[BatchRows]:
+        """Where the :meth:`parts` of a step, from 0, lie in its batch."""
+        divided = self._divided(len(self.samples(step)))
+        return [self._rows(step, part.start, part.stop - part.start) for part in divided]
 
     def _divided(self, batch: int) -> list[slice]:
         """This process's share of a batch's rows, by micro-batch."""
@@ -216,16 +222,18 @@ class BatchPlan:
             for first in range(share.start, share.stop, size)
         ]
 
-    def _part(self, step: int, samples: Array, rows: slice) -> Part:
-        mine = samples[rows]
+    def _part(self, step: int, samples: Array, part: slice) -> Part:
+        chosen = samples[part]
         first = self.epoch(step) * self._captions
         picks = [
-            (column, (starts[mine] + turn) % counts[mine])
+            (column, (starts[chosen] + turn) % counts[chosen])
             for column, (starts, counts) in enumerate(zip(self._starts, self._counts, strict=True))
             for turn in range(first, first + self._captions)
         ]
-        place = Place(self._seed, step, rows.start, len(mine), ranks=self._ranks)
-        return Part(mine, picks, place)
+        return Part(chosen, picks, self._rows(step, part.start, len(chosen)))
+
+    def _rows(self, step: int, first: int, count: int) -> BatchRows:
+        return BatchRows(self._seed, step, first, count, ranks=self._ranks)
 
     def _order(self, epoch: int) -> Array:
         if self._order_of[0] != epoch:
@@ -271,24 +279,56 @@ def default_block(pairs: Pairs, batch: int) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """Features of one part of a step.
+    """What a source gives of one part of a step: features, token ids, or pixels.
 
     Attributes:
-        image: ``[n, image dim]``, in the dtype on disk.
-        texts: tensors ``[n, text dim]``; row i of each describes image i.
-        place: of these rows in the whole batch.
+        image: ``[n, …]``; features have the dtype on disk.
+        texts: tensors ``[n, …]``; row i of each describes image i.
+        rows: where they lie in the whole batch.
     """
 
     image: Tensor
     texts: list[Tensor]
-    place: Place
+    rows: BatchRows
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         if device.type == "cpu":
             return self
         image, *texts = (t.to(device, non_blocking=True) for t in [self.image, *self.texts])
-        return Batch(image, texts, self.place)
+        return Batch(image, texts, self.rows)
+
+
+class BatchPart(Protocol):
+    """A part as the loop sees it; what else it says is between a source's own methods."""
+
+    @property
+    def rows(self) -> BatchRows:
+        """Where it lies in the whole batch."""
+
+
+class BatchSource(Protocol[P]):
+    """Where the loop gets its batches: features in stores, token ids, or decoded pixels.
+
+    What it gives must be a function of seed and step, so that a resumed run sees the same. The loop
+    says which parts it will read, in their order, and a source may read ahead.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 0, that a step, from 0, belongs to."""
+
+    def rows(self, step: int) -> Sequence[BatchRows]:
+        """Where the parts of a step lie in its batch; of this process's share alone."""
+
+    def parts(self, step: int) -> Sequence[P]:
+        """The parts themselves, as :meth:`stream` takes them."""
+
+    def stream(self, parts: Iterable[P]) -> Generator[Batch]:
+        """What the parts hold, in their order. It is closed when no more is needed."""
 
 
 class Loader:
@@ -332,7 +372,7 @@ class Loader:
     def _gather(self, part: Part, held: list[Tensor]) -> Batch:
         image, *columns = held
         texts = [columns[column][torch.from_numpy(at)] for column, at in self._captions(part)]
-        return Batch(image[torch.from_numpy(part.samples)], texts, part.place)
+        return Batch(image[torch.from_numpy(part.samples)], texts, part.rows)
 
     def _wanted(self, part: Part) -> list[tuple[Store, Array]]:
         """(store, rows of it) of the image tensor and of every text tensor."""
@@ -341,15 +381,50 @@ class Loader:
         return [(image, image_rows[part.samples]), *texts]
 
     def _captions(self, part: Part) -> list[tuple[int, Array]]:
-        """(column, places among its captions) of every text tensor."""
+        """(column, positions among its captions) of every text tensor."""
         columns = self._pairs.texts
         return [(c, columns[c].indices(part.samples, pick)) for c, pick in part.picks]
 
 
 def _batch(part: Part, reads: list[Future[Tensor]]) -> Batch:
     image, *texts = (read.result() for read in reads)
-    return Batch(image, texts, part.place)
+    return Batch(image, texts, part.rows)
 
 
 def _read(store: Store, rows: Array) -> Tensor:
     return torch.from_numpy(store.read(rows))
+
+
+class StoreSource:
+    """Batches of features, or of token ids, that lie in stores.
+
+    Args:
+        pairs: the training data.
+        settings: of the batches.
+        ranks: the processes that share them.
+
+    Raises:
+        TrainingError: fewer than two images, or fewer in a batch than there are processes.
+    """
+
+    def __init__(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> None:
+        if len(pairs) < 2:
+            raise TrainingError(
+                f"{len(pairs)} image is not enough to contrast captions with",
+                "Train on at least two images, and in earnest on thousands.",
+            )
+        self._plan = BatchPlan(
+            pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
+            captions_per_image=settings.captions_per_image, block=settings.block,
+            micro_batch=settings.micro_batch, ranks=ranks,
+        )  # fmt: skip
+        smallest = len(pairs) // self._plan.steps_per_epoch if settings.epochs else len(pairs)
+        if smallest < ranks.size:
+            raise TrainingError(
+                f"batches of {smallest} images cannot be shared by {ranks.size} processes",
+                "Raise train.batch, train on more images, or start fewer processes.",
+            )
+        self._loader = Loader(pairs)
+        self.steps = self._plan.steps
+        self.epoch, self.rows, self.parts = self._plan.epoch, self._plan.rows, self._plan.parts
+        self.stream = self._loader.stream

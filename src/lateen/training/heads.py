@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lateen.errors import TrainingError
-from lateen.training.batches import Place
+from lateen.features import Pairs
+from lateen.training.batches import BatchRows
 from lateen.training.config import HeadName, HeadSection
 from lateen.training.layers import GATE_LIMIT, BatchNorm, Dropout, frozen_linear, gate, linear
 
@@ -32,7 +33,7 @@ class Linear(nn.Linear):
     """``W h``."""
 
     def forward(
-        self, h: Tensor, norm: nn.LayerNorm | None = None, _: Place | None = None
+        self, h: Tensor, norm: nn.LayerNorm | None = None, _: BatchRows | None = None
     ) -> Tensor:
         """``[n, in_dim]`` to ``[n, out_dim]``."""
         return _first(h, norm, self)[0]
@@ -54,7 +55,7 @@ class GLU(nn.Module):
         self.g = nn.Linear(hidden, out_dim)
 
     def forward(
-        self, h: Tensor, norm: nn.LayerNorm | None = None, _: Place | None = None
+        self, h: Tensor, norm: nn.LayerNorm | None = None, _: BatchRows | None = None
     ) -> Tensor:
         """``[n, in_dim]`` to ``[n, out_dim]``."""
         a, b = _first(h, norm, self.f1, self.f2)
@@ -79,7 +80,7 @@ class MLP(nn.Module):
         )  # fmt: skip
 
     def forward(
-        self, h: Tensor, norm: nn.LayerNorm | None = None, _: Place | None = None
+        self, h: Tensor, norm: nn.LayerNorm | None = None, _: BatchRows | None = None
     ) -> Tensor:
         """``[n, in_dim]`` to ``[n, out_dim]``."""
         first, last = cast(nn.Linear, self.proj[0]), cast(nn.Linear, self.proj[2])
@@ -110,12 +111,12 @@ class ShareLock(nn.Module):
         self.out = nn.Linear(width, out_dim)
 
     def forward(
-        self, h: Tensor, norm: nn.LayerNorm | None = None, place: Place | None = None
+        self, h: Tensor, norm: nn.LayerNorm | None = None, rows: BatchRows | None = None
     ) -> Tensor:
         """``[n, in_dim]`` to ``[n, out_dim]``."""
         for layer, batch_norm, dropout in zip(self.layers, self.norms, self.dropouts, strict=True):
             (h,) = _first(h, norm, cast(nn.Linear, layer))
-            h = dropout(F.relu(batch_norm(h, place)), place)
+            h = dropout(F.relu(batch_norm(h, rows)), rows)
             norm = None
         return _apply(h, self.out, self.training)
 
@@ -124,11 +125,11 @@ class Stack(nn.Sequential):
     """Blocks one after the other, without residuals."""
 
     def forward(
-        self, h: Tensor, norm: nn.LayerNorm | None = None, place: Place | None = None
+        self, h: Tensor, norm: nn.LayerNorm | None = None, rows: BatchRows | None = None
     ) -> Tensor:
         """``[n, in_dim]`` to ``[n, out_dim]``."""
         for block in self:
-            h, norm = block(h, norm, place), None
+            h, norm = block(h, norm, rows), None
         return h
 
 
@@ -169,17 +170,17 @@ class AlignmentHead(nn.Module):
         self.network = network
         self.whole_batch = isinstance(network, ShareLock)
 
-    def forward(self, features: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, features: Tensor, rows: BatchRows | None = None) -> Tensor:
         """Features ``[n, in_dim]`` to embeddings ``[n, dim]``, not normalised.
 
         Args:
             features: of any floating dtype.
-            place: of the rows in the batch, for dropout and batch statistics while training.
+            rows: where these lie in the batch, for dropout and batch statistics while training.
         """
         # The norm's weight and bias come after dropout, in the network's first layer.
         wide = features.to(self.norm.weight.dtype)
         normed = F.layer_norm(wide, self.norm.normalized_shape, eps=self.norm.eps)
-        return self.network(self.dropout(normed, place), self.norm, place)  # type: ignore[no-any-return]
+        return self.network(self.dropout(normed, rows), self.norm, rows)  # type: ignore[no-any-return]
 
 
 class IdentityHead(nn.Module):
@@ -187,7 +188,7 @@ class IdentityHead(nn.Module):
 
     whole_batch = False
 
-    def forward(self, features: Tensor, _: Place | None = None) -> Tensor:
+    def forward(self, features: Tensor, _: BatchRows | None = None) -> Tensor:
         """Features ``[n, dim]``, at least in float32."""
         return _wide(features)
 
@@ -311,13 +312,13 @@ class AlignmentHeads(nn.Module):
             if isinstance(head, AlignmentHead) and not head.whole_batch:
                 head.network.compile(dynamic=True)
 
-    def embed_image(self, features: Tensor, place: Place | None = None) -> Tensor:
+    def embed_image(self, features: Tensor, rows: BatchRows | None = None) -> Tensor:
         """Image features ``[n, image_dim]`` to L2-normalised embeddings ``[n, dim]``, float32."""
-        return _normalize(self.vision(features, place))
+        return _normalize(self.vision(features, rows))
 
-    def embed_text(self, features: Tensor, place: Place | None = None) -> Tensor:
+    def embed_text(self, features: Tensor, rows: BatchRows | None = None) -> Tensor:
         """Text features ``[n, text_dim]`` to L2-normalised embeddings ``[n, dim]``, float32."""
-        return _normalize(self.text(features, place))
+        return _normalize(self.text(features, rows))
 
 
 def _normalize(embeddings: Tensor) -> Tensor:
@@ -327,3 +328,30 @@ def _normalize(embeddings: Tensor) -> Tensor:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class FrozenEncoders:
+    """What is trained where both encoders are frozen: the heads on their features.
+
+    Where more is trained, a subclass says what the heads are put on.
+    """
+
+    def dims(self, pairs: Pairs) -> tuple[int, int]:
+        """Lengths of what the image head and the text head take."""
+        return pairs.image.dim, pairs.texts[0].store.dim
+
+    def frozen_dims(self, pairs: Pairs) -> list[int]:
+        """Lengths of the features that stay as they are, images first."""
+        return list(self.dims(pairs))
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides the result beside heads, settings and data, as JSON values."""
+        return {}
+
+    def complete(self, heads: AlignmentHeads) -> AlignmentHeads:
+        """The module that embeds what a source yields: the heads with all that is trained."""
+        return heads
+
+
+FROZEN = FrozenEncoders()

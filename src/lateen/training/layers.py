@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lateen.device import autocast_dtype, matmul
-from lateen.training.batches import Place
+from lateen.training.batches import BatchRows
 
 GATE_LIMIT = 1000.0
 _IN_CACHE = 2**19  # values of a chunk that elementwise work passes over several times
@@ -137,10 +137,10 @@ def _column_sum(grad: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout that is a function of the seed, the step and a row's place in the batch.
+    """Dropout that is a function of the seed, the step and a row's position in the batch.
 
     So micro-batches and processes that share a batch drop what one process would in one piece, and
-    a second forward pass drops what the first did. Called without a place, it draws from torch's
+    a second forward pass drops what the first did. Called without rows, it draws from torch's
     own generator.
 
     Args:
@@ -153,14 +153,14 @@ class Dropout(nn.Module):
         self._dropped = min(round(256 * share), 255)
         self._layer = layer
 
-    def forward(self, h: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, h: Tensor, rows: BatchRows | None = None) -> Tensor:
         """``[n, d]`` to ``[n, d]``; does nothing in evaluation mode."""
         if not self.training or self._dropped == 0:
             return h
         noise = (
             torch.randint(256, h.shape, dtype=torch.uint8, device=h.device)
-            if place is None
-            else place.noise(self._layer, h.shape[1], h.device)
+            if rows is None
+            else rows.noise(self._layer, h.shape[1], h.device)
         )
         return h * (noise >= self._dropped) * (256 / (256 - self._dropped))
 
@@ -168,16 +168,16 @@ class Dropout(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation over the rows of all processes that share the batch."""
 
-    def forward(self, h: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, h: Tensor, rows: BatchRows | None = None) -> Tensor:
         """``[n, d]`` to ``[n, d]``, in the dtype of its parameters."""
         h = h.to(self.weight.dtype)
-        if not self.training or place is None or place.ranks.size == 1:
+        if not self.training or rows is None or rows.ranks.size == 1:
             return super().forward(h)
         counts = h.new_full((1,), len(h))
-        sums = place.ranks.sum(torch.cat([h.sum(0), counts]))
+        sums = rows.ranks.sum(torch.cat([h.sum(0), counts]))
         mean = sums[:-1] / sums[-1]
         # Centred before squaring: E[h²] − E[h]² would lose the small variances.
-        variance = place.ranks.sum((h - mean).square().sum(0)) / sums[-1]
+        variance = rows.ranks.sum((h - mean).square().sum(0)) / sums[-1]
         self._remember(mean.detach(), variance.detach(), float(sums[-1]))
         normed = (h - mean) * (variance + self.eps).rsqrt()
         return normed * self.weight + self.bias

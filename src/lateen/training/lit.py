@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lateen.encoders.text import TextEncoder
-from lateen.features import token_batches
-from lateen.training.batches import Place
+from lateen.features import Pairs, token_batches
+from lateen.training.batches import BatchRows
+from lateen.training.heads import AlignmentHeads, FrozenEncoders
 
 _TOKENS = 1024  # of a forward pass, padding included
 
@@ -46,21 +48,21 @@ class TextTower(nn.Module):
         self.network.eval()
         return self
 
-    def forward(self, tokens: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, batch_rows: BatchRows | None = None) -> Tensor:
         """Token ids ``[n, length]``, padded with −1, to embeddings ``[n, dim]``, not normalised.
 
         Texts of like length share a pass, so that little of it is padding.
 
         Args:
             tokens: whole numbers of any dtype, each row with at least one token.
-            place: of the rows in the batch, for the head.
+            batch_rows: where these lie in the batch, for the head.
         """
         ids = tokens.long()
         lengths = (ids >= 0).sum(1)
         batches = list(token_batches(lengths.tolist(), _TOKENS))
         features = torch.cat([self._features(ids[rows], lengths[rows]) for rows in batches])
         order = torch.tensor([row for rows in batches for row in rows], device=ids.device)
-        embeddings: Tensor = self.head(features[order.argsort()], place)
+        embeddings: Tensor = self.head(features[order.argsort()], batch_rows)
         return embeddings
 
     def _features(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -70,3 +72,33 @@ class TextTower(nn.Module):
         with sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext():
             features: Tensor = self.network(ids.clamp(min=0), (ids >= 0).long())
         return features
+
+
+@dataclass(frozen=True)
+class TrainedText(FrozenEncoders):
+    """A text encoder that is trained with its head (LiT); the texts of pairs are its token ids, as
+    :class:`~lateen.encoders.TokenEncoder` gives them.
+
+    Attributes:
+        encoder: whose network is copied; it is left as it is.
+    """
+
+    encoder: TextEncoder
+
+    def dims(self, pairs: Pairs) -> tuple[int, int]:
+        """Lengths of the image features and of what the text encoder gives."""
+        return pairs.image.dim, self.encoder.info.dim
+
+    def frozen_dims(self, pairs: Pairs) -> list[int]:
+        """That of the image features alone."""
+        return [pairs.image.dim]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The encoder that training begins with."""
+        return {"text encoder": self.encoder.info.key}
+
+    def complete(self, heads: AlignmentHeads) -> AlignmentHeads:
+        """The heads with a :class:`TextTower` on the text side."""
+        heads.text = TextTower(self.encoder, heads.text)
+        return heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from lateen.device import resolve_device
-from lateen.encoders.text import TextEncoder
 from lateen.errors import TrainingError
 from lateen.features import Pairs
 from lateen.files import folder_lock
 from lateen.metrics.retrieval import Retrieval, retrieval
 from lateen.progress import bar, log
-from lateen.training.batches import BatchPlan, Loader, Part, Stream, seeded
+from lateen.training.batches import BatchPart, BatchSource, StoreSource, Stream, seeded
 from lateen.training.canonical import add_canonical, canonical_share
 from lateen.training.checkpoint import (
     Checkpoint,
@@ -25,13 +24,12 @@ from lateen.training.checkpoint import (
     save_checkpoint,
 )
 from lateen.training.config import HeadSection, TrainSection
-from lateen.training.heads import AlignmentHeads, complete
+from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders, complete
 from lateen.training.inputs import check_features
-from lateen.training.lit import TextTower
 from lateen.training.log import MetricsLog
 from lateen.training.optim import learning_rate
 from lateen.training.ranks import ALONE, Ranks
-from lateen.training.step import TrainState, passes, training_step
+from lateen.training.step import StepParts, TrainState, passes, training_step
 
 _CHUNK = 8192
 CHECKPOINT = "checkpoint.safetensors"
@@ -40,7 +38,7 @@ _ROWS = 200  # lines of metrics.jsonl over a whole run, validations aside
 
 
 def new_heads(
-    pairs: Pairs, head: HeadSection, settings: TrainSection, text: TextEncoder | None = None
+    pairs: Pairs, head: HeadSection, settings: TrainSection, trained: FrozenEncoders = FROZEN
 ) -> AlignmentHeads:
     """Heads for the features of ``pairs``, with the weights that ``settings.seed`` gives.
 
@@ -48,17 +46,13 @@ def new_heads(
         pairs: give the dims.
         head: shape of the heads.
         settings: seed, scale and bias.
-        text: a text encoder to train with its head, where the texts of ``pairs`` are token ids.
+        trained: what is trained beside the heads.
     """
-    text_dim = text.info.dim if text else pairs.texts[0].store.dim
     with seeded(settings.seed, Stream.WEIGHTS):
         heads = AlignmentHeads(
-            head, pairs.image.dim, text_dim,
-            init_scale=settings.init_scale, init_bias=settings.init_bias,
-        )  # fmt: skip
-    if text is not None:
-        heads.text = TextTower(text, heads.text)
-    return heads
+            head, *trained.dims(pairs), init_scale=settings.init_scale, init_bias=settings.init_bias
+        )
+    return trained.complete(heads)
 
 
 @torch.no_grad()
@@ -91,23 +85,18 @@ class Journal(contextlib.ExitStack):
         identity: what the checkpoint belongs to.
         start: the step that training goes on from.
         total: steps of the whole training.
-        validation: features to validate on, if any.
         settings: how often.
+        measure: the validation of the heads as they are, if there is one.
     """
 
     def __init__(
-        self,
-        out: Path,
-        identity: Mapping[str, Any],
-        start: int,
-        total: int,
-        validation: Pairs | None,
-        settings: TrainSection,
-    ) -> None:
+        self, out: Path, identity: Mapping[str, Any], start: int, total: int,
+        settings: TrainSection, measure: Callable[[AlignmentHeads], Retrieval] | None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._checkpoint = out / CHECKPOINT
         self._identity, self._total = identity, total
-        self._validation, self._settings = validation, settings
+        self._settings, self._measure = settings, measure
         self._metrics = self.enter_context(MetricsLog(out / METRICS, start))
         self._progress = self.enter_context(bar(total, "training", "step", initial=start))
 
@@ -123,8 +112,8 @@ class Journal(contextlib.ExitStack):
         if _due(done, total, _ROWS):
             self._metrics.write({"step": done, "epoch": epoch, **row})
             self._progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)
-        if self._validation is not None and _due(done, total, self._settings.validations):
-            recall = validate(state.heads, self._validation)
+        if self._measure is not None and _due(done, total, self._settings.validations):
+            recall = self._measure(state.heads)
             self._metrics.write({"step": done, "validation": recall})
             state.keep_if_best(recall)
         if _due(done, total, self._settings.checkpoints):
@@ -169,7 +158,7 @@ def train(
     head: HeadSection,
     settings: TrainSection,
     out: Path,
-    text: TextEncoder | None = None,
+    trained: FrozenEncoders = FROZEN,
     ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train alignment heads on the features of ``pairs``.
@@ -188,10 +177,8 @@ def train(
         head: shape of the heads.
         settings: loss, optimiser, schedule.
         out: folder for the checkpoint and ``metrics.jsonl``; the same one in all processes.
-        text: a text encoder to train with its head (LiT); then the texts of ``pairs`` and
-            ``validation`` are its token ids, as :class:`~lateen.encoders.TokenEncoder` gives them,
-            and the text head of the result is a
-            :class:`~lateen.training.lit.TextTower`. The encoder given is left as it is.
+        trained: what is trained beside the heads: nothing, or a text encoder
+            (:class:`~lateen.training.lit.TrainedText`).
         ranks: the processes that train together; each is called with the same arguments.
 
     Raises:
@@ -200,85 +187,114 @@ def train(
             were not given the same.
         BusyError: another process trains into ``out``.
     """
-    head = complete(head, pairs.image.dim, text.info.dim if text else pairs.texts[0].store.dim)
-    identity = _identity(pairs, validation, head, settings, text)
+    head = complete(head, *trained.dims(pairs))
+    identity = _identity(pairs, validation, head, settings, trained)
     _check_same(ranks, "settings or data", identity)
-    dims = [pairs.image.dim] + ([] if text else [pairs.texts[0].store.dim])
-    share = canonical_share(settings, head, *dims)
+    share = canonical_share(settings, head, *trained.frozen_dims(pairs))
+    measure = None if validation is None else lambda heads: validate(heads, validation)
+
+    def new_source() -> StoreSource:
+        source = StoreSource(pairs, settings, ranks)
+        _check_data(pairs, validation)
+        return source
+
     with folder_lock(out) if ranks.leads else contextlib.nullcontext():
         if settings.epochs == 0:
-            _check_data(pairs, validation)
-            heads = new_heads(pairs, head, settings, text).eval()
+            new_source()
+            heads = new_heads(pairs, head, settings, trained).eval()
             result = TrainResult(heads, 0, 0, None, out / METRICS)
         else:
-            result = _go_on(pairs, validation, head, settings, out, text, ranks, identity)
+            result = fit(
+                lambda: new_heads(pairs, head, settings, trained), new_source, settings, out,
+                identity=identity, measure=measure, ranks=ranks,
+            )  # fmt: skip
     if share == 0:
         return result
     heads = add_canonical(result.heads, pairs, share, alone=settings.epochs == 0)
-    best = validate(heads, validation) if validation is not None else None
-    return replace(result, heads=heads, best_metrics=best)
+    return replace(result, heads=heads, best_metrics=measure(heads) if measure else None)
 
 
-def _go_on(
-    pairs: Pairs, validation: Pairs | None, head: HeadSection, settings: TrainSection, out: Path,
-    text: TextEncoder | None, ranks: Ranks, identity: Mapping[str, Any],
-) -> TrainResult:  # fmt: skip
-    """Train from the last checkpoint, or from the start, to the end."""
+def fit(
+    new_module: Callable[[], AlignmentHeads],
+    new_source: Callable[[], BatchSource[Any]],
+    settings: TrainSection,
+    out: Path,
+    *,
+    identity: Mapping[str, Any],
+    measure: Callable[[AlignmentHeads], Retrieval] | None = None,
+    ranks: Ranks = ALONE,
+) -> TrainResult:
+    """Train whatever embeds what a source yields, from the last checkpoint or from the start.
+
+    Args:
+        new_module: makes what is trained, with its first weights.
+        new_source: makes what it is trained on; not called where the training is finished.
+        settings: loss, optimiser, schedule.
+        out: folder for the checkpoint and ``metrics.jsonl``.
+        identity: everything that decides the result, as JSON values.
+        measure: a validation, whose mean recall picks the best weights.
+        ranks: the processes that train together.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite, or an ``out`` of another training.
+    """
     saved = load_checkpoint(out / CHECKPOINT, identity)
     _check_same(ranks, "checkpoints", saved.step if saved else 0)
     if saved is not None and saved.finished:
         log.info("%s is already trained", out)
-        return _result(saved, new_heads(pairs, head, settings, text), out, skipped=True)
-    _check_data(pairs, validation)
-    plan = BatchPlan(
-        pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
-        captions_per_image=settings.captions_per_image, block=settings.block,
-        micro_batch=settings.micro_batch, ranks=ranks,
-    )  # fmt: skip
-    _check_shares(plan, len(pairs), ranks)
-    device = resolve_device()
-    state = TrainState(new_heads(pairs, head, settings, text).to(device), settings)
-    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
-        state.heads.compile_networks()
+        return _result(saved, new_module(), out, skipped=True)
+    source = new_source()
+    state = new_state(new_module(), settings)
     if saved is not None:
         state.restore(saved)
-        log.info("going on at step %d of %d", state.step, plan.steps)
+        log.info("going on at step %d of %d", state.step, source.steps)
     start = state.step
-    _run(state, plan, Loader(pairs), identity, validation, settings, out, ranks)
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if ranks.leads:
+            journal = stack.enter_context(
+                Journal(out, identity, start, source.steps, settings, measure)
+            )
+        steps = stack.enter_context(contextlib.closing(run_steps(state, source, settings, ranks)))
+        for row in steps:
+            if journal is not None:
+                journal.record(state, source.epoch(state.step - 1) + 1, row)
     ranks.wait()  # for the checkpoint, whose heads all processes return
     saved = load_checkpoint(out / CHECKPOINT, identity)
     assert saved is not None
     return _result(saved, state.heads, out, resumed_from=start)
 
 
-def _run(
-    state: TrainState, plan: BatchPlan, loader: Loader, identity: Mapping[str, Any],
-    validation: Pairs | None, settings: TrainSection, out: Path, ranks: Ranks,
-) -> None:  # fmt: skip
-    """The loop itself, from ``state.step`` to the end."""
-    heads, start = state.heads, state.step
+def new_state(module: AlignmentHeads, settings: TrainSection) -> TrainState:
+    """What is trained, on its device, its networks compiled where that is asked for."""
+    device = resolve_device()
+    state = TrainState(module.to(device), settings)
+    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        state.heads.compile_networks()
+    return state
+
+
+def run_steps(
+    state: TrainState, source: BatchSource[Any], settings: TrainSection, ranks: Ranks = ALONE
+) -> Generator[Mapping[str, float]]:
+    """The loop itself: do every step from ``state.step`` on, and give what each returned.
+
+    Close it to stop reading ahead.
+    """
+    heads = state.heads
     device = heads.logit_scale.device
-    with contextlib.ExitStack() as stack:
-        journal = None
-        if ranks.leads:
-            journal = stack.enter_context(
-                Journal(out, identity, start, plan.steps, validation, settings)
-            )
-        stream = stack.enter_context(contextlib.closing(loader.stream(_reads(plan, heads, start))))
+
+    def order() -> Iterator[BatchPart]:
+        for step in range(state.step, source.steps):
+            parts = source.parts(step)
+            for _ in range(passes(len(parts), heads)):
+                yield from parts
+
+    with contextlib.closing(source.stream(order())) as stream:
         batches = (batch.to(device) for batch in stream)
-        for step in range(start, plan.steps):
-            lr = learning_rate(step, plan.steps, settings)
-            row = training_step(state, batches, plan.count(step), lr, settings, ranks)
-            if journal is not None:
-                journal.record(state, plan.epoch(step) + 1, row)
-
-
-def _reads(plan: BatchPlan, heads: AlignmentHeads, start: int) -> Iterator[Part]:
-    """The parts that the steps from ``start`` on read, in their order."""
-    for step in range(start, plan.steps):
-        parts = plan.parts(step)
-        for _ in range(passes(len(parts), heads)):
-            yield from parts
+        for step in range(state.step, source.steps):
+            lr = learning_rate(step, source.steps, settings)
+            yield training_step(state, StepParts(source.rows(step), batches), lr, settings, ranks)
 
 
 def _check_same(ranks: Ranks, what: str, value: Any) -> None:
@@ -291,34 +307,20 @@ def _check_same(ranks: Ranks, what: str, value: Any) -> None:
         )
 
 
-def _check_shares(plan: BatchPlan, images: int, ranks: Ranks) -> None:
-    smallest = images // plan.steps_per_epoch
-    if smallest < ranks.size:
-        raise TrainingError(
-            f"batches of {smallest} images cannot be shared by {ranks.size} processes",
-            "Raise train.batch, train on more images, or start fewer processes.",
-        )
-
-
 def _identity(
     pairs: Pairs, validation: Pairs | None, head: HeadSection, settings: TrainSection,
-    text: TextEncoder | None,
+    trained: FrozenEncoders,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that decides the result, as JSON values."""
     data = {"pairs": pairs.key, "validation": validation.key if validation else None}
     return {
         "head": head.model_dump(mode="json"),
         "train": settings.model_dump(mode="json"),
-        "data": {**data, "text encoder": text.info.key} if text else data,
+        "data": {**data, **trained.key},
     }
 
 
 def _check_data(pairs: Pairs, validation: Pairs | None) -> None:
-    if len(pairs) < 2:
-        raise TrainingError(
-            f"{len(pairs)} image is not enough to contrast captions with",
-            "Train on at least two images, and in earnest on thousands.",
-        )
     check_features(pairs)
     if validation is None:
         return

@@ -9,9 +9,9 @@ head.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from lateen.config import Precision
 from lateen.device import resolve_precision
 from lateen.errors import TrainingError
 from lateen.metrics.retrieval import Retrieval, mean_recall
-from lateen.training.batches import Batch, Place
+from lateen.training.batches import Batch, BatchRows
 from lateen.training.checkpoint import (
     Checkpoint,
     optimizer_tensors,
@@ -33,7 +33,7 @@ from lateen.training.losses import infonce_loss, sigmoid_loss
 from lateen.training.optim import build_optimizer
 from lateen.training.ranks import ALONE, Ranks
 
-Embed = Callable[[Tensor, Place], Tensor]
+Embed = Callable[[Tensor, BatchRows], Tensor]
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -66,29 +66,62 @@ def contrastive_loss(
     )  # fmt: skip
 
 
+class StepParts:
+    """The parts of one step's batch, as often as the step goes over them.
+
+    Args:
+        rows: of the parts, in their order.
+        batches: the stream that all steps read from; those of this step come next, once for each
+            pass over them.
+    """
+
+    def __init__(self, rows: Sequence[BatchRows], batches: Iterator[Batch]) -> None:
+        self._rows, self._batches = rows, batches
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> StepParts:
+        """Parts that are there already."""
+        return cls([batch.rows for batch in batches], itertools.cycle(batches))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def first_pass(self) -> Iterator[Batch]:
+        """All parts, to be embedded."""
+        return self._read("first")
+
+    def second_pass(self) -> Iterator[Batch]:
+        """All parts again, in the same order, to be embedded with a graph."""
+        return self._read("second")
+
+    def _read(self, which: str) -> Iterator[Batch]:
+        for rows in self._rows:
+            batch = next(self._batches)
+            if batch.rows != rows:
+                raise RuntimeError(
+                    f"the {which} pass of step {rows.step} was to read rows {rows.first} to "
+                    f"{rows.first + rows.count} and got {batch.rows}"
+                )
+            yield batch
+
+
 def passes(parts: int, heads: AlignmentHeads) -> int:
-    """How often a step reads its parts: twice if a head has to go over them again."""
-    return 2 if any(_replays(head, parts) for head in (heads.vision, heads.text)) else 1
+    """How often a step goes over its parts: twice if a head has to embed them again."""
+    return 2 if any(_embeds_again(head, parts) for head in (heads.vision, heads.text)) else 1
 
 
-def _replays(head: nn.Module, parts: int) -> bool:
+def _embeds_again(head: nn.Module, parts: int) -> bool:
     return parts > 1 and not head.whole_batch and any(True for _ in head.parameters())
 
 
 def training_step(
-    state: TrainState,
-    batches: Iterator[Batch],
-    parts: int,
-    lr: float,
-    settings: TrainSection,
-    ranks: Ranks = ALONE,
+    state: TrainState, parts: StepParts, lr: float, settings: TrainSection, ranks: Ranks = ALONE
 ) -> Mapping[str, float]:
     """Update the heads once and count the step.
 
     Args:
         state: heads and optimiser.
-        batches: gives the parts of this process's share of the batch, :func:`passes` times over.
-        parts: how many there are.
+        parts: this process's share of the batch.
         lr: learning rate of this step.
         settings: of the loss and the update.
         ranks: the processes that share the batch.
@@ -102,12 +135,16 @@ def training_step(
     """
     heads, optimizer = state.heads, state.optimizer
     optimizer.zero_grad(set_to_none=True)
-    loss = add_gradients(heads, batches, parts, settings, ranks)
+
+    # The loss of the whole batch, and its gradients, those of all processes added up.
+    loss = add_gradients(heads, parts, settings, ranks)
     parameters = list(heads.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
     for gradient in gradients:
         ranks.sum_(gradient)
     norm = torch.nn.utils.get_total_norm(gradients)
+
+    # What is written of the step; nothing is updated by numbers that are not finite.
     row = {
         "loss": loss.item(), "lr": lr, "logit_scale": heads.scale.item(),
         "logit_bias": heads.logit_bias.item(), "grad_norm": norm.item(),
@@ -119,6 +156,8 @@ def training_step(
             "Lower train.lr or raise train.warmup, and choose another --out: the last checkpoint "
             "before it is kept.",
         )
+
+    # The update, every group of parameters at its own pace.
     if settings.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
     for group in optimizer.param_groups:
@@ -130,91 +169,100 @@ def training_step(
 
 
 def add_gradients(
-    heads: AlignmentHeads, batches: Iterator[Batch], parts: int, settings: TrainSection,
-    ranks: Ranks = ALONE,
-) -> Tensor:  # fmt: skip
+    heads: AlignmentHeads, parts: StepParts, settings: TrainSection, ranks: Ranks = ALONE
+) -> Tensor:
     """Add the gradients of the batch's loss to the heads' ``grad`` and return the loss.
 
     Among several processes each adds its part of a sum; the arguments are those of
     :func:`training_step`.
     """
-    image, text = _sides(heads, parts, settings)
-    for batch in islice(batches, parts):
-        image.add([batch.image], batch.place)
-        text.add(batch.texts, batch.place.texts(len(batch.texts)))
+
+    def low(embed: Embed) -> Embed:
+        def embed_low(inputs: Tensor, rows: BatchRows) -> Tensor:
+            with autocast(settings.precision, inputs.device):
+                return embed(inputs, rows)
+
+        return embed_low
+
+    image = GradientCache(heads.vision, low(heads.embed_image), len(parts))
+    text = GradientCache(heads.text, low(heads.embed_text), len(parts))
+
+    # First pass: the embeddings of the whole batch.
+    for batch in parts.first_pass():
+        image.add([batch.image], batch.rows)
+        text.add(batch.texts, batch.rows.texts(len(batch.texts)))
     embeddings = [*image.embeddings(), *text.embeddings()]
+
+    # The loss, and its gradient with respect to t, b and every embedding.
     with autocast(settings.precision, heads.logit_scale.device):
         loss = contrastive_loss(embeddings[0], embeddings[1:], heads, settings, ranks)
     learned = [heads.logit_scale, heads.logit_bias]
     gradients = torch.autograd.grad(loss, [*learned, *embeddings], allow_unused=True)
     for parameter, gradient in zip(learned, gradients, strict=False):
         parameter.grad = gradient
+
+    # Through the heads whose graph was kept.
     image.backward(gradients[2:3])
     text.backward(gradients[3:])
-    begin = 0
-    for batch in islice(batches, parts * (passes(parts, heads) - 1)):
-        rows = slice(begin, begin + batch.place.rows)
-        image.replay([batch.image], batch.place)
-        text.replay(batch.texts, batch.place.texts(len(batch.texts)))
-        image.backward([gradient[rows] for gradient in gradients[2:3]])
-        text.backward([gradient[rows] for gradient in gradients[3:]])
-        begin = rows.stop
+
+    # Second pass: through the others, part by part.
+    if passes(len(parts), heads) > 1:
+        begin = 0
+        for batch in parts.second_pass():
+            part = slice(begin, begin + batch.rows.count)
+            image.embed_again([batch.image], batch.rows)
+            text.embed_again(batch.texts, batch.rows.texts(len(batch.texts)))
+            image.backward([gradient[part] for gradient in gradients[2:3]])
+            text.backward([gradient[part] for gradient in gradients[3:]])
+            begin = part.stop
     return loss.detach()
 
 
-def _sides(heads: AlignmentHeads, parts: int, settings: TrainSection) -> tuple[_Side, _Side]:
-    def low(embed: Embed) -> Embed:
-        def embed_low(features: Tensor, place: Place) -> Tensor:
-            with autocast(settings.precision, features.device):
-                return embed(features, place)
+class GradientCache:
+    """One head and its embeddings of a batch that comes in parts (Gao et al. 2021).
 
-        return embed_low
+    A batch in one part, and one that the head needs whole, is embedded once and keeps its graph;
+    the parts of any other are embedded without one, and once more for their gradients.
 
-    return (
-        _Side(heads.vision, low(heads.embed_image), parts),
-        _Side(heads.text, low(heads.embed_text), parts),
-    )
-
-
-class _Side:
-    """One head and its embeddings of a batch that comes in parts.
-
-    A batch in one part, and one that the head needs whole, is embedded once and keeps its graph.
+    Args:
+        head: of one side.
+        embed: inputs and their rows to embeddings ``[n, dim]``, through that head.
+        parts: how many the batch comes in.
     """
 
     def __init__(self, head: nn.Module, embed: Embed, parts: int) -> None:
         self._embed = embed
         self._whole = parts == 1 or bool(head.whole_batch)
-        self._replays = _replays(head, parts)
+        self._again = _embeds_again(head, parts)
         self._inputs: list[list[Tensor]] = []
-        self._places: list[Place] = []
+        self._rows: list[BatchRows] = []
         self._pieces: list[Sequence[Tensor]] = []
         self._graph: Tensor | None = None
 
-    def add(self, columns: list[Tensor], place: Place) -> None:
-        """The features ``[n, features]`` of every column of one part."""
+    def add(self, columns: list[Tensor], rows: BatchRows) -> None:
+        """The inputs ``[n, …]`` of every column of one part."""
         if self._whole:
             self._inputs.append(columns)
-            self._places.append(place)
+            self._rows.append(rows)
             return
         with torch.no_grad():
-            self._pieces.append(self._embed(torch.cat(columns), place).chunk(len(columns)))
+            self._pieces.append(self._embed(torch.cat(columns), rows).chunk(len(columns)))
 
     def embeddings(self) -> list[Tensor]:
         """Embeddings ``[B, dim]`` of every column, whose gradients can be asked for."""
         if self._whole:
             columns = [torch.cat(column) for column in zip(*self._inputs, strict=True)]
-            place = replace(self._places[0], rows=sum(place.rows for place in self._places))
-            self._graph = self._embed(torch.cat(columns), place)
+            rows = replace(self._rows[0], count=sum(rows.count for rows in self._rows))
+            self._graph = self._embed(torch.cat(columns), rows)
             self._pieces = [self._graph.detach().chunk(len(columns))]
         joined = [torch.cat(column).requires_grad_() for column in zip(*self._pieces, strict=True)]
         self._inputs, self._pieces = [], []
         return joined
 
-    def replay(self, columns: list[Tensor], place: Place) -> None:
-        """Embed a part again, this time to take gradients."""
-        if self._replays:
-            self._graph = self._embed(torch.cat(columns), place)
+    def embed_again(self, columns: list[Tensor], rows: BatchRows) -> None:
+        """Embed a part once more, with a graph, if the head has to."""
+        if self._again:
+            self._graph = self._embed(torch.cat(columns), rows)
 
     def backward(self, gradients: Sequence[Tensor]) -> None:
         """Take the gradients ``[n, dim]`` of every column through what was embedded last."""

@@ -11,19 +11,18 @@ from statistics import median
 import numpy as np
 import torch
 
-from lateen.device import resolve_device
 from lateen.encoders import TextEncoder
-from lateen.errors import TrainingError
 from lateen.experiment.planning.rates import PATIENCE, Cost
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs
-from lateen.training.batches import IN_MEMORY, BatchPlan, Loader, feature_bytes
+from lateen.training.batches import IN_MEMORY, StoreSource, feature_bytes
 from lateen.training.canonical import canonical_maps, canonical_share
 from lateen.training.checkpoint import optimizer_tensors
-from lateen.training.heads import AlignmentHeads, complete
-from lateen.training.loop import new_heads, validate
-from lateen.training.optim import learning_rate
-from lateen.training.step import TrainState, passes, training_step
+from lateen.training.config import TrainSection
+from lateen.training.heads import FROZEN, AlignmentHeads, complete
+from lateen.training.lit import TrainedText
+from lateen.training.loop import new_heads, new_state, run_steps, validate
+from lateen.training.step import TrainState
 
 _STEPS = 12
 _ENOUGH = 1.0  # seconds; steps that are over in a moment are timed for at least so long
@@ -71,16 +70,13 @@ def measure_training(
         TrainingError: the recipe's head does not fit the encoders or the settings.
     """
     settings = plan.train
-    if len(train) < 2:  # as training itself has it
-        raise TrainingError(
-            f"{len(train)} image is not enough to contrast captions with",
-            "Train on at least two images, and in earnest on thousands.",
-        )
-    dims = [train.image.dim, tower.info.dim if tower else train.texts[0].store.dim]
+    trained = FROZEN if tower is None else TrainedText(tower)
+    dims = trained.dims(train)
     head = complete(plan.head, *dims)
-    share = canonical_share(settings, head, *dims[: 1 if tower else 2])
-    state = TrainState(new_heads(train, head, settings, tower).to(resolve_device()), settings)
-    costs = [] if settings.epochs == 0 else [_steps(state, train, plan)]
+    share = canonical_share(settings, head, *trained.frozen_dims(train))
+    source = StoreSource(train, settings)
+    state = new_state(new_heads(train, head, settings, trained), settings)
+    costs = [] if settings.epochs == 0 else [_steps(state, source, settings)]
     retrieval = {name: _retrieval(state.heads, pairs, tower) for name, pairs in splits.items()}
     validations = min(settings.validations, sum(c.count for c in costs)) + (share > 0)
     costs.append(Cost.timed("validate", "train", validations, "validation", retrieval[chosen_on]))
@@ -105,42 +101,26 @@ def measure_training(
     )  # fmt: skip
 
 
-def _steps(state: TrainState, pairs: Pairs, plan: Recipe) -> Cost:
+def _steps(state: TrainState, source: StoreSource, settings: TrainSection) -> Cost:
     """All steps, by the first few: the very first, in which memory is taken and networks may be
     compiled, is counted once, as it is. A tenth of the others is faster than the low end of the
     range, and a tenth slower than its high end."""
-    settings, heads = plan.train, state.heads
-    batches = BatchPlan(
-        pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
-        captions_per_image=settings.captions_per_image, block=settings.block,
-        micro_batch=settings.micro_batch,
-    )  # fmt: skip
-    device = heads.logit_scale.device
-    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
-        heads.compile_networks()
-    parts = (
-        part
-        for step in range(batches.steps)
-        for _ in range(passes(batches.count(step), heads))
-        for part in batches.parts(step)
-    )
     seconds: list[float] = []
-    with contextlib.closing(Loader(pairs).stream(parts)) as stream:
-        moved = (batch.to(device) for batch in stream)
-        for step in range(batches.steps):
-            lr = learning_rate(step, batches.steps, settings)
-            begin = time.perf_counter()
-            training_step(state, moved, batches.count(step), lr, settings)
+    with contextlib.closing(run_steps(state, source, settings)) as steps:
+        begin = time.perf_counter()
+        for _ in steps:
             seconds.append(time.perf_counter() - begin)
-            if step > 0 and sum(seconds) > (PATIENCE if step < _STEPS else _ENOUGH):
+            limit = PATIENCE if len(seconds) <= _STEPS else _ENOUGH
+            if len(seconds) > 1 and sum(seconds) > limit:
                 break
+            begin = time.perf_counter()
     first, later = seconds[0], sorted(seconds[1:] or seconds)
     tenth = len(later) // 10
     low, middle, high = (
-        first + (batches.steps - 1) * each
+        first + (source.steps - 1) * each
         for each in (later[tenth], median(later), later[-1 - tenth])
     )
-    return Cost("train the heads", "train", middle, low, high, batches.steps, "step")
+    return Cost("train the heads", "train", middle, low, high, source.steps, "step")
 
 
 def _retrieval(heads: AlignmentHeads, pairs: Pairs, tower: TextEncoder | None) -> float:
