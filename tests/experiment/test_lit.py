@@ -170,3 +170,25 @@ def test_stores_of_features_are_not_enough(album: Path) -> None:
 def test_a_ladder_shares_its_features(album: Path, original: Path) -> None:
     with pytest.raises(RecipeError, match=r"text\.train trains the encoder"):
         ablate({"base": recipe(album, original), "rungs": [{"name": "a"}]}, album / "ladder")
+
+
+def test_token_ids_are_whole_numbers_and_those_of_an_earlier_version_are_read_as_they_are(
+    album: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(album, original, train={**TRAIN, "epochs": 2})
+    with monkeypatch.context() as patch:  # an earlier version stored token ids as float32
+        patch.setattr("lateen.experiment.stages.token_dtype", lambda folder: "float32")
+        earlier = run(settings, album / "earlier")
+    [tokens] = (earlier.out / "stores").glob("train-tokens-*")
+    assert lateen.Store.open(tokens).dtype == "float32"
+    made = {p: p.stat().st_mtime_ns for p in (earlier.out / "train").rglob("checkpoint*")}
+    again = run(settings, album / "earlier")
+    assert lateen.Store.open(tokens).dtype == "float32"
+    assert {p: p.stat().st_mtime_ns for p in (again.out / "train").rglob("checkpoint*")} == made
+    fresh = run(settings, album / "fresh")
+    [tokens] = (fresh.out / "stores").glob("train-tokens-*")
+    store = lateen.Store.open(tokens)
+    assert store.dtype == "int32"
+    assert store[:].dtype == torch.int32
+    for name, tensor in fresh.model.state_dict().items():
+        assert torch.equal(tensor, earlier.model.state_dict()[name])

@@ -214,8 +214,7 @@ class TextEncoder:
 class TokenEncoder:
     """Texts to rows of token ids, so that a store can hold what a text encoder is trained on.
 
-    Ids are whole numbers below 2²⁴, which float32 holds exactly, and float16 does not. Of the
-    encoder its tokenizer, its prompt and its limit decide the rows; its weights do not.
+    Of the encoder its tokenizer, its prompt and its limit decide the rows; its weights do not.
 
     Args:
         encoder: gives them.
@@ -238,10 +237,10 @@ class TokenEncoder:
         return self._encoder.prepare(items)
 
     def encode(self, prepared: Sequence[list[int]]) -> torch.Tensor:
-        """Token ids ``[n, max_tokens]``, float32, padded with −1 after the last."""
-        rows = torch.full((len(prepared), self.info.dim), float(PADDING))
+        """Token ids ``[n, max_tokens]``, int32, padded with −1 after the last."""
+        rows = torch.full((len(prepared), self.info.dim), PADDING, dtype=torch.int32)
         for row, tokens in zip(rows, prepared, strict=True):
-            row[: len(tokens)] = torch.tensor(tokens)
+            row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
         return rows
 
 

@@ -22,9 +22,9 @@ from lateen.encoders.load import is_factory
 from lateen.errors import DataError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.features import Pairs, Store, encode_views, fuse, pair
-from lateen.features.manifest import FeatureDtype
+from lateen.features.manifest import MANIFEST, PLAN, FeatureDtype, StoredDtype
 from lateen.features.pairs import split_position
-from lateen.files import content_key
+from lateen.files import content_key, read_json
 from lateen.model.saving import save_trained_encoder
 from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
@@ -226,8 +226,21 @@ def text_store(
 ) -> Store:
     """One caption column of a split: features, or token ids of an encoder that is to be trained."""
     if isinstance(text, TokenEncoder):
-        return _store(dataset, text, "float32", folder, f"{split}-tokens-{column}", column)
+        name = f"{split}-tokens-{column}"
+        dtype = token_dtype(folder / f"{name}-{text.info.key[:8]}")
+        return _store(dataset, text, dtype, folder, name, column)
     return _features(dataset, text, plan.text, folder, f"{split}-text-{column}", column)
+
+
+def token_dtype(folder: Path) -> StoredDtype:
+    """The dtype of a store of token ids: int32, or float32 where an earlier version has made it
+    so. Then it is read as it is, and what was trained on it is found done."""
+    for file in (MANIFEST, PLAN):
+        if (folder / file).is_file():
+            values = read_json(folder / file)
+            described = values.get("description", values) if isinstance(values, dict) else {}
+            return "float32" if described.get("dtype") == "float32" else "int32"
+    return "int32"
 
 
 def _features(
@@ -255,7 +268,7 @@ def fused_store(
 
 
 def view_stores(
-    dataset: Dataset, views: Sequence[Encoder], dtype: FeatureDtype, folder: Path, name: str,
+    dataset: Dataset, views: Sequence[Encoder], dtype: StoredDtype, folder: Path, name: str,
     column: str | None = None, *, end: str = "",
 ) -> list[Store]:  # fmt: skip
     """The store of each of an encoder's views, from one pass. Its folder goes by the encoder, so
@@ -280,7 +293,7 @@ def view_stores(
 
 
 def _store(
-    dataset: Dataset, encoder: Encoder, dtype: FeatureDtype, folder: Path, name: str,
+    dataset: Dataset, encoder: Encoder, dtype: StoredDtype, folder: Path, name: str,
     column: str | None = None,
 ) -> Store:  # fmt: skip
     return view_stores(dataset, [encoder], dtype, folder, name, column)[0]

@@ -11,7 +11,7 @@ from lateen.data import Dataset, open_dataset
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, Modality, load_encoder
 from lateen.errors import DataError, StoreError, UsageError, choices
-from lateen.features.manifest import Description, FeatureDtype
+from lateen.features.manifest import Description, StoredDtype
 from lateen.features.pipeline import default_batch, encode_items, fingerprint, items_of
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter
@@ -95,7 +95,7 @@ def encode_views(
     outs: Sequence[Path],
     *,
     column: str | None = None,
-    dtype: FeatureDtype = "float16",
+    dtype: StoredDtype = "float16",
     batch_size: int | None = None,
     shard_items: int | None = None,
     workers: int | None = None,

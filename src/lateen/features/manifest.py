@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"
 PLAN = "plan.json"  # the description alone, while a store is being written
 SKIPPED = "skipped.jsonl"
 FeatureDtype = Literal["float16", "float32"]
+StoredDtype = FeatureDtype | Literal["int32"]  # int32: token ids
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Description:
     source: str
     fingerprint: str
     column: str | None = None
-    dtype: FeatureDtype = "float16"
+    dtype: StoredDtype = "float16"
     shard_items: int = 8192
 
     @classmethod
     def of(
         cls, info: EncoderInfo, *, source: str, fingerprint: str, column: str | None = None,
-        dtype: FeatureDtype = "float16", shard_items: int = 8192,
+        dtype: StoredDtype = "float16", shard_items: int = 8192,
     ) -> Description:  # fmt: skip
         """The store of an encoder's features; the arguments are the attributes of the same name."""
         return cls(

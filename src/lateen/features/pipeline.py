@@ -278,13 +278,16 @@ def _encode_texts(
 
     They are computed shortest first, in batches of equal cost.
     """
-    features = [torch.empty(len(unit.prepared), encoder.info.dim) for encoder in encoders]
+    features: list[torch.Tensor] = []
     for batch in token_batches([len(tokens) for tokens in unit.prepared], budget):
         encoded = _forward([unit.prepared[i] for i in batch], encoders)
+        features = features or [
+            part.new_empty(len(unit.prepared), part.shape[1]) for part in encoded
+        ]
         for whole, part in zip(features, encoded, strict=True):
             whole[batch] = part
         on_batch(len(batch))
-    return features
+    return features or [torch.empty(0, encoder.info.dim) for encoder in encoders]
 
 
 def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch.Tensor]:

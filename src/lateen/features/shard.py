@@ -26,7 +26,9 @@ TENSOR = "features"
 # A single metadata key: safetensors does not promise an order among several, and a resumed store
 # must end with the same bytes.
 METADATA = "lateen"
-_NUMPY: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_NUMPY: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4")
+}  # fmt: skip
 _LENGTH = struct.Struct("<Q")
 _GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
 _RUN = 4 * 1024 * 1024  # bytes of a buffer

@@ -101,17 +101,20 @@ class Store:
         return f"Store({str(self.path)!r}, rows={len(self)}, dim={self.dim}, {self.modality})"
 
     def __getitem__(self, rows: Rows) -> torch.Tensor:
-        """Features ``[n, dim]`` (``[dim]`` for one int) as float32, in the order asked for.
+        """Features ``[n, dim]`` (``[dim]`` for one int) as float32, in the order asked for; token
+        ids as int32.
 
         Raises:
             IndexError: a row outside the store.
         """
         if isinstance(rows, int | np.integer):
             return self[[int(rows)]][0]
-        return torch.from_numpy(self.read(rows).astype(np.float32, copy=False))
+        values = self.read(rows)
+        whole = values.dtype.kind == "i"
+        return torch.from_numpy(values if whole else values.astype(np.float32, copy=False))
 
     def read(self, rows: Rows) -> Array:
-        """Features ``[n, dim]`` as stored (float16 or float32), in the order asked for.
+        """Features ``[n, dim]`` as stored (token ids are int32), in the order asked for.
 
         Neighbouring rows are read at once, so that a block of them costs one read.
 

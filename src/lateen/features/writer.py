@@ -13,7 +13,7 @@ from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, Description, Manif
 from lateen.features.shard import ShardContent, describe_shard, read_shard, shard_name, write_shard
 from lateen.files import jsonl, library_versions, read_json, write_json, write_text
 
-_TORCH = {"float16": torch.float16, "float32": torch.float32}
+_TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
 
 
 class StoreWriter:
@@ -103,7 +103,7 @@ class StoreWriter:
         """Write the next shard.
 
         Args:
-            features: ``[rows, dim]``, any float dtype, finite.
+            features: ``[rows, dim]``, finite.
             ids: the sample of each row.
             skipped: JSON-ready skips among the items covered.
             items: how many input items this shard covers, rows and skips together.

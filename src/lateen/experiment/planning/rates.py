@@ -22,7 +22,7 @@ from lateen.errors import DataError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import open_split, split_columns
 from lateen.features import Description, Manifest, Pairs, Store, StoreWriter, pair, token_batches
-from lateen.features.manifest import FeatureDtype
+from lateen.features.manifest import FeatureDtype, StoredDtype
 from lateen.features.pipeline import (
     Item,
     default_batch,
@@ -179,7 +179,7 @@ def imagined_pairs(
 
 
 def imagined_store(
-    name: str, counted: Counted, encoder: Encoder, dtype: FeatureDtype, column: Column = None,
+    name: str, counted: Counted, encoder: Encoder, dtype: StoredDtype, column: Column = None,
     rows: Array | None = None,
 ) -> Store:  # fmt: skip
     """A store with the ids, dim and dtype that encoding would give; a few rows stand for all.
@@ -215,9 +215,9 @@ class _RepeatedRows:
         return features
 
 
-def stored_dtype(encoder: Encoder, dtype: FeatureDtype) -> FeatureDtype:
+def stored_dtype(encoder: Encoder, dtype: FeatureDtype) -> StoredDtype:
     """The dtype of an encoder's store where features are in ``dtype``; token ids have their own."""
-    return "float32" if isinstance(encoder, TokenEncoder) else dtype
+    return "int32" if isinstance(encoder, TokenEncoder) else dtype
 
 
 def store_bytes(counted: Counted, encoder: Encoder, dtype: FeatureDtype) -> int:
