@@ -1,9 +1,13 @@
-"""Names that a package gives its users, loaded when they are first used."""
+"""What a package gives its users, known before it is loaded: names, and modules that are found."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -27,3 +31,26 @@ def exported(
         return getattr(importlib.import_module(home_of[name]), name)
 
     return load, sorted(home_of)
+
+
+def module_summaries(path: Iterable[str]) -> dict[str, str]:
+    """The modules of a package that is a registry: name, with dashes → first line of its docstring.
+
+    The files are read and not run. Modules whose names begin with ``_`` do not count.
+
+    Args:
+        path: the package's ``__path__``.
+    """
+    return dict(_summaries(tuple(path)))
+
+
+@functools.cache
+def _summaries(path: tuple[str, ...]) -> dict[str, str]:
+    summaries = {}
+    for module in pkgutil.iter_modules(path):
+        if not module.name.startswith("_"):
+            spec = module.module_finder.find_spec(module.name, None)
+            source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+            docstring = ast.get_docstring(ast.parse(source)) or ""
+            summaries[module.name.replace("_", "-")] = docstring.partition("\n")[0].rstrip(".")
+    return summaries

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,22 @@ def test_several_processes_are_told_to_train_on_stores(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="cannot share its work among 2 processes"):
         run({}, tmp_path)
+
+
+def test_a_name_is_sought_below_the_data_by_every_command_with_a_recipe(
+    album: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(vit_folder, album / "mine")
+    monkeypatch.chdir(album.parent)
+    mine = {"encoder": "mine", "pooling": "cls", "dtype": "float32"}
+    short = {**TOY["train"], "epochs": 1}
+    plan = recipe(album, vision=mine, train=short)
+    assert run(plan, album / "run").model.vision_encoder.info.id == str(album / "mine")
+    assert lateen.plan(plan)["items"]
+    candidates = {"data": plan["data"], "vision": [mine], "text": [TOY["text"]]}
+    assert lateen.assess(candidates, album / "assess")["vision"][0]["encoder"].endswith("mine")
+    again = {**plan, "vision": {**mine, "encoder": str(album / "mine")}}
+    assert (
+        run(again, album / "run").results["retrieval"]
+        == run(plan, album / "run").results["retrieval"]
+    )

@@ -13,15 +13,11 @@ from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
 from lateen.encoders.load import is_factory
 from lateen.errors import RecipeError
-from lateen.experiment.stages import encoder_options, fused_store, view_stores
+from lateen.experiment.stages import fused_store, view_stores
 from lateen.features import Store
 from lateen.files import content_key
 
 Section = VisionCandidate | TextCandidate
-
-
-# What a section says besides the arguments of load_encoder.
-_NOT_OPTIONS = {"name", "encoder", "pooling", "layer", "fuse", "baseline", "score", "dtype"}
 
 
 @dataclass(frozen=True)
@@ -131,21 +127,13 @@ def _candidate(
 def _load(
     section: Section, views: Sequence[tuple[str | None, int | None]], modality: Modality, root: Path
 ) -> list[Encoder]:
-    options = section.model_dump(exclude=_NOT_OPTIONS)
-    encoders = load_views(below(root, section.encoder), modality, views, **options)
+    encoders = load_views(section.found_below(root), modality, views, **section.options())
     if not section.fuse:
         return encoders
     parts = [
-        load_encoder(below(root, part.encoder), modality, **encoder_options(part))
-        for part in section.fuse
+        load_encoder(part.found_below(root), modality, **part.options()) for part in section.fuse
     ]
     return [FusedEncoder([*encoders, *parts], [1.0, *(part.weight for part in section.fuse)])]
-
-
-def below(root: Path, encoder: str) -> str:
-    """The encoder's folder, where it is one: as it is named, or below ``root``."""
-    folders = (Path(encoder).expanduser(), root / encoder)
-    return next((str(folder.resolve()) for folder in folders if folder.is_dir()), encoder)
 
 
 def _name(section: Section, encoder: Encoder) -> str:

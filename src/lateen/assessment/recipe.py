@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lateen.config import Key, Precision, Section, assigned, first_fault, keys_of, read_yaml
-from lateen.encoders.config import FusedPart, FusedText, Pooling, TextPooling
+from lateen.config import Key, Section, assigned, first_fault, keys_of, read_yaml
+from lateen.encoders.config import EncoderConfig, FusedPart, FusedText, Pooling, TextPooling
 from lateen.errors import RecipeError, choices
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.training.config import PRESETS, HeadSection, TrainSection
@@ -45,18 +45,19 @@ def _numbers(value: Any) -> Any:
 _Layers = Annotated[tuple[int | None, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
-class _Candidate(Section):
+class _Candidate(EncoderConfig):
     """One encoder; each of its poolings at each of its layers is a candidate."""
 
     name: str | None = Field(None, description="to show (the encoder's own if not given)")
-    encoder: str = Field(description="hub id, folder (also below data.root), or module:factory")
-    layer: _Layers = Field((None,), description="hidden layers; 0 = embeddings, null = the output")
-    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
-    revision: str | None = Field(None, description="hub branch, tag or commit")
-    trust_remote_code: bool = Field(False, description="run the model repository's own code")
-    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
+    layer: _Layers = Field(  # type: ignore[assignment]
+        (None,), description="hidden layers; 0 = embeddings, null = the output"
+    )
     baseline: bool = Field(False, description="left out of correlations between encoders")
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
+
+    def options(self) -> dict[str, Any]:
+        """Those of loading that all its poolings and layers share."""
+        return {k: v for k, v in super().options().items() if k not in ("pooling", "layer")}
 
 
 class VisionCandidate(_Candidate):

@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from lateen.cli.features import summary
 from lateen.cli.output import say, show_json, show_table
 from lateen.errors import LateenError, ModelError, UsageError
+from lateen.integrations import tool, tools
 
 if TYPE_CHECKING:
     from lateen.encoders import Encoder
@@ -109,12 +110,18 @@ def export_command(
     model: Path,
     /,
     *,
-    format: Annotated[Literal["sail"], Parameter(help="sail: as SAIL's released code writes it")],
+    format: Annotated[
+        str,
+        Parameter(
+            help="; ".join(f"{name}: {what}" for name, what in tools().items()),
+            choices=list(tools()),
+        ),
+    ],
     out: Annotated[Path, Parameter(help="the file")],
     overwrite: Annotated[bool, Parameter(help="replace the file")] = False,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
-    """Write a model's heads for another tool to read.
+    """Write a model for another tool to read.
 
     SAIL's format holds glu, mlp and linear heads of depth 1, t and b, and no encoders.
 
@@ -130,7 +137,7 @@ def export_command(
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", "Choose another --out, or replace it with --overwrite.")
     ready = AlignedModel.from_pretrained(model)
-    {"sail": ready.save_sail_checkpoint}[format](out)
+    tool(format).export(ready, out)
     _show_model(ready, json, "file", out)
 
 
@@ -149,10 +156,9 @@ def _encoder(
         raise UsageError(f"--{side}.pooling needs --{side}.encoder", "Give both, or neither.")
     if name is None:
         return None
-    from lateen.encoders import load_encoder
+    from lateen.encoders import load_encoder, modality_of
 
-    modality: Literal["image", "text"] = "image" if side == "vision" else "text"
-    return load_encoder(name, modality, pooling=pooling, trust_remote_code=trust)
+    return load_encoder(name, modality_of(side), pooling=pooling, trust_remote_code=trust)
 
 
 def _import_sail(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,47 @@ from lateen.config import Precision, Section
 
 Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
 TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
+
+
+class EncoderConfig(Section):
+    """What names one encoder, and how it is loaded: the keys that both sides have."""
+
+    encoder: str = Field(description="hub id, folder (also below data.root), or module:factory")
+    layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
+    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
+    revision: str | None = Field(None, description="hub branch, tag or commit")
+    trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of :func:`~lateen.encoders.load_encoder`, besides the name."""
+        return self.model_dump(include=_LOADING)
+
+    def found_below(self, root: Path) -> str:
+        """The encoder's folder, where it is one: as it is named, or below ``root``; else its name.
+
+        Every command that has a recipe seeks it so.
+        """
+        folders = (Path(self.encoder).expanduser(), root / self.encoder)
+        return next((str(f.resolve()) for f in folders if f.is_dir()), self.encoder)
+
+
+class VisionConfig(EncoderConfig):
+    """One vision encoder."""
+
+    pooling: Pooling | None = Field(None, description="token pooling (the encoder's own if known)")
+
+
+class TextConfig(EncoderConfig):
+    """One text encoder."""
+
+    pooling: TextPooling | None = Field(None, description="pooling (the encoder's own if known)")
+    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
+    max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
+
+
+# All keys above but the name: what load_encoder takes.
+_LOADING = {*VisionConfig.model_fields, *TextConfig.model_fields} - {"encoder"}
 
 
 class _Part(Section):
@@ -23,53 +65,33 @@ class _Part(Section):
         return {"encoder": value} if isinstance(value, str) else value
 
 
-class _VisionEncoder(Section):
-    """What names one vision encoder."""
-
-    encoder: str = Field(description="hub id, folder, or module:factory")
-    pooling: Pooling | None = Field(None, description="token pooling (the encoder's own if known)")
-    layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
-    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
-    revision: str | None = Field(None, description="hub branch, tag or commit")
-    trust_remote_code: bool = Field(False, description="run the model repository's own code")
-    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
-
-
-class FusedPart(_Part, _VisionEncoder):
+class FusedPart(_Part, VisionConfig):
     """A further vision encoder (or layer, or pooling) whose features join the first one's."""
 
 
-class VisionSection(_VisionEncoder):
+class VisionSection(VisionConfig):
     """The frozen vision encoder, or several whose features are fused."""
 
-    encoder: str = Field("facebook/dinov2-small", description="hub id, folder, or module:factory")
+    encoder: str = Field(
+        "facebook/dinov2-small",
+        description="hub id, folder (also below data.root), or module:factory",
+    )
     fuse: tuple[FusedPart, ...] = Field(
         (), description="further encoders, layers or poolings fused with it, weights beside its 1"
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
 
 
-class _TextEncoder(Section):
-    encoder: str = Field(description="hub id, folder, or module:factory")
-    pooling: TextPooling | None = Field(None, description="pooling (the encoder's own if known)")
-    layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
-    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
-    max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
-    precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
-    revision: str | None = Field(None, description="hub branch, tag or commit")
-    trust_remote_code: bool = Field(False, description="run the model repository's own code")
-    untrained: bool = Field(False, description="random weights in its architecture: a baseline")
-
-
-class FusedText(_Part, _TextEncoder):
+class FusedText(_Part, TextConfig):
     """A further text encoder (or layer, or pooling) whose features join the first one's."""
 
 
-class TextSection(_TextEncoder):
+class TextSection(TextConfig):
     """The text encoder, frozen if nothing else is said, or several whose features are fused."""
 
     encoder: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="hub id, folder, or module:factory"
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="hub id, folder (also below data.root), or module:factory",
     )
     fuse: tuple[FusedText, ...] = Field(
         (), description="further encoders, layers or poolings fused with it, weights beside its 1"

@@ -7,11 +7,8 @@ keyword arguments of the function that runs it. Nothing else has to know of it.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
+from lateen.exports import module_summaries
 from lateen.files import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -63,12 +61,12 @@ class Task:
     @property
     def name(self) -> str:
         """Its name on the command line and in results: that of its file, with dashes."""
-        return _task_name(self.run.__module__.rpartition(".")[2])
+        return self.run.__module__.rpartition(".")[2].replace("_", "-")
 
     @property
     def summary(self) -> str:
         """One line of help: the first of its module's docstring."""
-        return _first_line(sys.modules[self.run.__module__].__doc__)
+        return task_summaries()[self.name]
 
     @property
     def options(self) -> dict[str, bool]:
@@ -124,16 +122,13 @@ class _Tasks(Mapping[str, Task]):
     """All tasks by name, each loaded when it is asked for."""
 
     def __iter__(self) -> Iterator[str]:
-        return (_task_name(module.name) for module in _modules())
+        return iter(task_summaries())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, name: object) -> bool:
-        return any(name == known for known in self)
+        return len(task_summaries())
 
     def __getitem__(self, name: str) -> Task:
-        if name not in self:
+        if name not in task_summaries():
             raise KeyError(name)
         module = importlib.import_module(f"{tasks.__name__}.{name.replace('-', '_')}")
         task: Task = module.TASK
@@ -145,12 +140,7 @@ TASKS: Mapping[str, Task] = _Tasks()
 
 def task_summaries() -> dict[str, str]:
     """Every task's name and summary, read from the files: nothing is imported."""
-    summaries = {}
-    for module in _modules():
-        spec = module.module_finder.find_spec(module.name, None)
-        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
-        summaries[_task_name(module.name)] = _first_line(ast.get_docstring(ast.parse(source)))
-    return summaries
+    return module_summaries(tasks.__path__)
 
 
 def evaluate(
@@ -206,20 +196,8 @@ def number(result: Result, key_path: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _modules() -> Iterator[pkgutil.ModuleInfo]:
-    return (m for m in pkgutil.iter_modules(tasks.__path__) if not m.name.startswith("_"))
-
-
-def _task_name(module: str) -> str:
-    return module.replace("_", "-")
-
-
 def _dashed(option: str) -> str:
     return option.replace("_", "-")
-
-
-def _first_line(docstring: str | None) -> str:
-    return (docstring or "").strip().partition("\n")[0].rstrip(".")
 
 
 def _plain(value: Any) -> Any:

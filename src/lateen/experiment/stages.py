@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from lateen.data import Dataset, ListDataset, Skip, open_dataset
 from lateen.encoders import (
+    SIDES,
     Encoder,
     FusedEncoder,
     Modality,
@@ -51,7 +52,7 @@ def save_tower(
     place = folder / "text_encoder"
     save_trained_encoder(tower.network, original, place)
     heads.text = tower.head
-    encoder = load_encoder(str(place), "text", **encoder_options(section))
+    encoder = load_encoder(str(place), "text", **section.options())
     encoder.info = replace(encoder.info, id=original.info.id)
     return encoder
 
@@ -94,19 +95,16 @@ def _only(dataset: Dataset, ids: Sequence[str]) -> ListDataset:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The same recipe, to be run from anywhere."""
-    data = recipe.data.model_copy(update={"root": recipe.data.root.resolve()})
-    sections: dict[str, Any] = {"data": data}
-    for name in ("vision", "text"):
-        section = getattr(recipe, name)
-        parts = tuple(part.model_copy(update=_absolute(part)) for part in section.fuse)
-        sections[name] = section.model_copy(update={**_absolute(section), "fuse": parts})
+    """The same recipe, to be run from anywhere; encoders are sought below ``data.root``, too."""
+    root = recipe.data.root.resolve()
+    sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": root})}
+    for side in SIDES:
+        section: VisionSection | TextSection = getattr(recipe, side)
+        parts = tuple(p.model_copy(update={"encoder": p.found_below(root)}) for p in section.fuse)
+        sections[side] = section.model_copy(
+            update={"encoder": section.found_below(root), "fuse": parts}
+        )
     return recipe.model_copy(update=sections)
-
-
-def _absolute(section: EncoderSection) -> dict[str, str]:
-    folder = Path(section.encoder).expanduser()
-    return {"encoder": str(folder.resolve())} if folder.is_dir() else {}
 
 
 def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
@@ -125,15 +123,10 @@ def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
 
 def _load(section: VisionSection | TextSection, modality: Modality) -> Encoder:
     named: list[EncoderSection] = [section, *section.fuse]
-    parts = [load_encoder(part.encoder, modality, **encoder_options(part)) for part in named]
+    parts = [load_encoder(part.encoder, modality, **part.options()) for part in named]
     if not section.fuse:
         return parts[0]
     return FusedEncoder(parts, [1.0, *(part.weight for part in section.fuse)])
-
-
-def encoder_options(section: EncoderSection) -> dict[str, Any]:
-    """The section's arguments of :func:`~lateen.encoders.load_encoder`, besides the name."""
-    return section.model_dump(exclude={"encoder", "dtype", "fuse", "weight", "train"})
 
 
 def encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -> dict[str, Pairs]:
