@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import toys
+from labelled_toys import benchmark_folder, class_folder, rows
 
 from lateen.assessment import assess, assess_stores
 from lateen.assessment import measure as probing
@@ -407,3 +409,30 @@ def test_what_was_measured_by_other_versions_is_measured_again(
     monkeypatch.setattr("lateen.assessment.measure.library_versions", lambda: {"torch": "99"})
     assess(small, tmp_path / "out")
     assert len(trainings) == 2
+
+
+@pytest.mark.parametrize("form", ["shards", "folder of splits", "rows"])
+def test_labels_in_every_form_that_the_tasks_take(
+    plan: dict[str, Any], world: Path, form: str
+) -> None:
+    pictures = [(colour, list(toys.COLOURS).index(colour)) for colour in toys.COLOURS] * 6
+    if form == "shards":
+        benchmark_folder(world / "set", list(toys.COLOURS), test=pictures[:18], train=pictures)
+    elif form == "rows":
+        table = rows(pictures, list(toys.COLOURS))
+        datasets.DatasetDict(
+            train=table, test=rows(pictures[:18], list(toys.COLOURS))
+        ).save_to_disk(str(world / "set"))
+    else:
+        for split, count in (("train", 6), ("test", 3)):
+            class_folder(world / "set" / split, toys.COLOURS, count, seed=count)
+    small = {**plan, "vision": [{"encoder": "toys:colour_encoder"}], "text": plan["text"][1:]}
+    short = {**small, "measure": {**plan["measure"], "knn": [1, 2]}}
+    results = assess({**short, "labelled": "set"}, world / "out")
+    assert results["rows"][0]["knn"] == results["rows"][0]["linear_probe"] == 100
+    assert results["conditions"]["labelled_images"] == 36 + 18
+    named = {"train": "set#train", "test": "set#test"}
+    again = assess({**short, "labelled": named}, world / "out")
+    assert again["conditions"]["labels"] == results["conditions"]["labels"]
+    alone = assess({**short, "labelled": "set#train"}, world / "out")
+    assert alone["conditions"]["labelled_images"] == 36

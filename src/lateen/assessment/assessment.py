@@ -9,15 +9,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from lateen.assessment.data import Material, from_recipe, from_stores
+from lateen.assessment.data import AssessmentData, from_recipe, from_stores
 from lateen.assessment.leaderboard import Row, correlations, gaps, ranked, row, side
 from lateen.assessment.measure import (
     CaptionMeans,
     Measures,
     Probe,
     Space,
+    cached_json,
     compare,
-    kept,
     probe,
     quality,
 )
@@ -127,7 +127,7 @@ def assess_stores(
 
 
 def _measure(
-    material: Material, probing: ProbeSection, settings: MeasureSection, folder: Path,
+    material: AssessmentData, probing: ProbeSection, settings: MeasureSection, folder: Path,
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that is measured, as the values of ``assessment.json``."""
@@ -166,7 +166,9 @@ def _measure(
     }  # fmt: skip
 
 
-def _qualities(material: Material, settings: MeasureSection, cache: Path) -> list[dict[str, Any]]:
+def _qualities(
+    material: AssessmentData, settings: MeasureSection, cache: Path
+) -> list[dict[str, Any]]:
     if not material.labelled:
         return [{} for _ in material.vision]
     with bar(len(material.vision), "kNN and linear probe", "encoder") as progress:
@@ -178,7 +180,7 @@ def _qualities(material: Material, settings: MeasureSection, cache: Path) -> lis
 
 
 def _comparisons(
-    material: Material, settings: MeasureSection, cache: Path
+    material: AssessmentData, settings: MeasureSection, cache: Path
 ) -> dict[tuple[int, int], tuple[Measures, dict[str, str]]]:
     """The measures of every pair, and why one is missing; each pair's in a file, by content."""
     judged = material.judged
@@ -204,14 +206,16 @@ def _comparisons(
         for v, line in enumerate(judged):
             for t, pairs in enumerate(line):
                 decides = [pairs.key, settings.k, settings.svcca_dim]
-                done = kept(cache, "compare", decides, partial(measured, v, t))
+                done = cached_json(cache, "compare", decides, partial(measured, v, t))
                 found[v, t] = (done["values"], done["notes"])
                 progress.update()
             spaces.pop(("image", v), None)  # for a row alone; all of them may not fit in memory
     return found
 
 
-def _probes(material: Material, probing: ProbeSection, cache: Path) -> dict[tuple[int, int], Probe]:
+def _probes(
+    material: AssessmentData, probing: ProbeSection, cache: Path
+) -> dict[tuple[int, int], Probe]:
     recipe = probing.recipe(len(material.train[0][0]))
     found = {}
     count = len(material.vision) * len(material.text)
@@ -226,7 +230,10 @@ def _probes(material: Material, probing: ProbeSection, cache: Path) -> dict[tupl
 
 
 def _conditions(
-    material: Material, probing: ProbeSection, settings: MeasureSection, seconds: dict[str, float]
+    material: AssessmentData,
+    probing: ProbeSection,
+    settings: MeasureSection,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     judged, train = material.judged[0][0], material.train[0][0]
     recipe = probing.recipe(len(train))
@@ -246,7 +253,7 @@ def _conditions(
     }  # fmt: skip
 
 
-def _duplicates(material: Material) -> dict[str, int]:
+def _duplicates(material: AssessmentData) -> dict[str, int]:
     """Judged images, and captions, whose features another one has too: retrieval cannot tell them
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""

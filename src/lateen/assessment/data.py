@@ -11,9 +11,12 @@ from typing import Any, Literal
 from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
 from lateen.assessment.measure import LabelledFeatures, Labels, class_names, shared_labels
 from lateen.assessment.recipe import AssessmentRecipe
-from lateen.data import ImageFolder
+from lateen.data.hub import is_hub_name
+from lateen.data.labels.forms import LabelledData, find_labelled
+from lateen.data.labels.sets import SPLITS
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.evaluation.from_embeddings import read_labels
+from lateen.evaluation.labelled import train_split
 from lateen.experiment.stages import chosen_captions, open_split, split_columns
 from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_features
@@ -23,7 +26,7 @@ _FEWEST = {"train on": 2, "judge on": 4}  # two to contrast; four have all measu
 
 
 @dataclass(frozen=True)
-class Material:
+class AssessmentData:
     """Everything that is measured on.
 
     Attributes:
@@ -66,7 +69,7 @@ class Material:
             check_features(column)
 
 
-def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
+def from_recipe(plan: AssessmentRecipe, folder: Path) -> AssessmentData:
     """Encode the recipe's candidates on its splits and its labelled set.
 
     Args:
@@ -88,9 +91,9 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
         dataset = open_split(data, source, name)
         columns = split_columns(data, dataset)
         splits.append(Split(name, dataset, columns))
-    folders = _class_folders(plan)
-    class_splits = [Split(name, dataset) for name, dataset in folders.items()]
-    labels: dict[str, Labels] = {name: dataset.labels for name, dataset in folders.items()}
+    sets = _labelled_sets(plan)
+    class_splits = [Split(name, each.dataset) for name, each in sets.items()]
+    labels: dict[str, Labels] = {name: each.labels for name, each in sets.items()}
     if labels:
         class_names(*labels.values())  # a fault is better told of before hours of encoding
     root = data.root
@@ -100,13 +103,15 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> Material:
     if judged_on not in grids:
         grids = _held_out(grids["train"], data.holdout, plan.measure.seed)
     train = [[chosen_captions(pairs, data) for pairs in row] for row in grids["train"]]
-    return Material(vision, text, train, grids[judged_on], judged_on, *_labelled(vision, labels))
+    return AssessmentData(
+        vision, text, train, grids[judged_on], judged_on, *_labelled(vision, labels)
+    )
 
 
 def from_stores(
     images: Sequence[Store], texts: Sequence[Store], *, labels: Path | None, holdout: float,
     missing: Literal["error", "drop"], seed: int,
-) -> Material:  # fmt: skip
+) -> AssessmentData:  # fmt: skip
     """Take features that are there already; a share of their images is held out to judge on.
 
     Args:
@@ -136,18 +141,39 @@ def from_stores(
         found = shared_labels(read_labels(labels), images)
         classes = class_names(found)
         labelled = [(LabelledFeatures.of(store, found, classes), None) for store in images]
-    return Material(vision, text, grids["train"], grids["holdout"], "holdout", labelled, classes)
+    return AssessmentData(
+        vision, text, grids["train"], grids["holdout"], "holdout", labelled, classes
+    )
 
 
-def _class_folders(plan: AssessmentRecipe) -> dict[str, ImageFolder]:
-    if plan.labelled is None:
+def _labelled_sets(plan: AssessmentRecipe) -> dict[str, LabelledData]:
+    """The labelled set by part: what is learned from, and what is judged where that is another.
+
+    Sources are those of the tasks kNN and linear probe. Where ``train`` alone is given and it has
+    several parts, the part that tasks judge is judged, and learned is from its training part.
+    """
+    section = plan.labelled
+    if section is None:
         return {}
-    places = {LABELLED: plan.labelled.train, LABELLED_TEST: plan.labelled.test}
-    return {
-        name: ImageFolder(plan.data.root / place)
-        for name, place in places.items()
-        if place is not None
-    }
+    if section.test is not None:
+        given = {LABELLED: section.train, LABELLED_TEST: section.test}
+        return {name: _open_labels(plan, source) for name, source in given.items()}
+    judged = _open_labels(plan, section.train)
+    train = train_split(judged.splits, judged.split)
+    if train is None or "#" in section.train:
+        return {LABELLED: judged}
+    return {LABELLED: _open_labels(plan, f"{section.train}#{train}"), LABELLED_TEST: judged}
+
+
+def _open_labels(plan: AssessmentRecipe, source: str) -> LabelledData:
+    """Labels in any form that tasks take; below ``data.root``, or a hub name; ``source#split``."""
+    name, _, split = source.partition("#")
+    path = plan.data.root / name
+    there = path.exists() or not is_hub_name(name)
+    column = plan.labelled.column if plan.labelled else None
+    return find_labelled(
+        str(path) if there else name, split=split or None, preferred=SPLITS, column=column
+    )
 
 
 def _labelled(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lateen.assessment.recipe import MeasureSection
 from lateen.errors import DataError, LateenError
+from lateen.evaluation.labelled import knn_scores, probe_scores, usable_ks
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store, StoreRows, TextColumn
 from lateen.files import content_key, library_versions, read_json, write_json
@@ -22,9 +23,6 @@ from lateen.metrics import (
     cknna,
     cross_ranks,
     cycle_knn,
-    knn_accuracy,
-    linear_probe,
-    linear_probe_folds,
     mean_recall,
     mutual_knn,
     nearest_neighbours,
@@ -36,7 +34,6 @@ from lateen.metrics.features import check_rows
 from lateen.metrics.moments import Moments, cross_product
 from lateen.metrics.svcca import mean_correlation, whitening
 from lateen.model.model import project_rows
-from lateen.progress import log
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import CHECKPOINT, train
@@ -50,7 +47,7 @@ CUTOFF = 10  # the R@K that ranks
 Labels = Mapping[str, str]
 
 
-def kept(
+def cached_json(
     folder: Path, kind: str, decides: Any, work: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
     """What ``work`` gives, or gave an earlier call for which the same decided the result.
@@ -207,7 +204,7 @@ def probe(pairs: Pairs, judged: Pairs, recipe: Recipe, folder: Path) -> Probe:
         heads = _train(pairs, recipe.head, recipe.train, folder / name)
         return _judge(heads, judged)
 
-    found = kept(folder, "probe", [pairs.key, judged.key, settings], work)
+    found = cached_json(folder, "probe", [pairs.key, judged.key, settings], work)
     return Probe(found["retrieval"], RecallHits(**found["hits"]))
 
 
@@ -325,49 +322,24 @@ def quality(
     """
     conditions = [list(settings.knn), settings.temperature, settings.seed]
     decides = [train.key, test.key if test else None, conditions]
-    return kept(folder, "quality", decides, lambda _: _measure(train, test, settings))
+    return cached_json(folder, "quality", decides, lambda _: _measure(train, test, settings))
 
 
 def _measure(
     train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection
 ) -> dict[str, Any]:
     result: dict[str, Any] = {"knn": None, "linear_probe": None, "notes": {}}
+    judged, learned = (train.features, train.labels), None
+    if test is not None:
+        judged, learned = (test.features, test.labels), judged
     try:
-        result["knn"] = _knn(train, test, settings)
+        ks = usable_ks(settings.knn, len(train.labels) - (test is None))
+        result["knn"] = knn_scores(judged, learned, ks, settings.temperature)
     except LateenError as error:
         result["notes"]["knn"] = error.message
     try:
-        result["linear_probe"] = _linear(train, test, settings.seed)
+        probe = probe_scores(judged, learned, settings.seed)
+        result["linear_probe"] = {"accuracy": probe.accuracy, "c": probe.c}
     except LateenError as error:
         result["notes"]["linear_probe"] = error.message
     return result
-
-
-def _knn(
-    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection
-) -> dict[str, float]:
-    gallery = len(train.labels) - (test is None)
-    ks = [k for k in settings.knn if k <= gallery]
-    if not ks:
-        raise DataError(f"{gallery} labelled images have fewer than {min(settings.knn)} neighbours",
-                        "Give more of them.")  # fmt: skip
-    if len(ks) < len(settings.knn):
-        log.warning("kNN of %d labelled images: only k up to %d", gallery, max(ks))
-    judged = (test.features, test.labels) if test else (None, None)
-    accuracy = knn_accuracy(
-        train.features, train.labels, *judged, ks=tuple(ks), temperature=settings.temperature
-    )
-    return {str(k): value for k, value in accuracy.items()}
-
-
-def _linear(train: LabelledFeatures, test: LabelledFeatures | None, seed: int) -> dict[str, Any]:
-    features = _all(train.features)
-    if test is None:
-        found = linear_probe_folds(features, train.labels, seed=seed)
-    else:
-        found = linear_probe(features, train.labels, _all(test.features), test.labels, seed=seed)
-    return {"accuracy": found.accuracy, "c": found.c}
-
-
-def _all(features: Features) -> torch.Tensor:
-    return features[0 : len(features)]

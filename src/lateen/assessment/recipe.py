@@ -107,11 +107,16 @@ def _check_fused(candidate: VisionCandidate | TextCandidate) -> None:
 class LabelledSection(Section):
     """A labelled set that tells how good a vision encoder is by itself."""
 
-    train: str = Field(description="class folder, relative to data.root")
+    train: str = Field(
+        description="images with labels, in any form that `lateen evaluate knn` takes: a class "
+        "folder relative to data.root, shards, a hub name; source#split for one of several splits"
+    )
     test: str | None = Field(
-        None, description="class folder of the same classes; without it every image of `train` is "
-        "judged by the others (kNN: leave one out; linear probe: five folds)"
+        None, description="the same, of the same classes; without it the part of `train` that "
+        "tasks judge, or else every image is judged by the others (kNN: leave one out; linear "
+        "probe: five folds)"
     )  # fmt: skip
+    column: str | None = Field(None, description="the label column of rows that have several")
 
     @model_validator(mode="after")
     def _apart(self) -> LabelledSection:

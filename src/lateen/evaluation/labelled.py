@@ -16,9 +16,10 @@ from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import cached_features, conditions
 from lateen.features import Store, StoreRows
 from lateen.files import content_key
-from lateen.metrics import Features
+from lateen.metrics import Features, LinearProbe, knn_accuracy, linear_probe, linear_probe_folds
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
+from lateen.progress import log
 from lateen.report.chance import top_k
 
 
@@ -70,7 +71,11 @@ def described(labelled: LabelledImages, store: Store, rows: Sequence[int]) -> di
 
 FeaturesOf = Literal["encoder", "embedding", "both"]
 FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
+FOLDS = 5  # of a linear probe without a part to learn from
 _TRAIN = ("train", "training")
+
+
+LabelledRows = tuple[Features, Tensor]  # features [n, d] and the class of each row [n]
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,22 @@ class Probed:
     train: JudgedPart | None
     test: JudgedPart
 
+    def rows(self, kind: str) -> tuple[LabelledRows, LabelledRows | None]:
+        """What is judged and what is learned from, by features of one kind."""
+        judged = self.test.features[kind], self.test.target
+        if self.train is None:
+            return judged, None
+        return judged, (self.train.features[kind], self.train.target)
+
     @property
     def protocol(self) -> str | None:
         """The split that is learned from, if there is one."""
         return self.train.labelled.split if self.train is not None else None
+
+
+def train_split(splits: Sequence[str], judged: str | None) -> str | None:
+    """The split to learn from, where another is judged; ``None`` if there is none."""
+    return next((name for name in _TRAIN if name in splits and name != judged), None)
 
 
 def open_probed(
@@ -114,7 +131,7 @@ def open_probed(
     wanted = ("encoder", "embedding") if features == "both" else (features,)
     test = open_labelled(source, **options)
     if train is None:
-        train = next((p for p in _TRAIN if p in test.splits and p != test.split), None)
+        train = train_split(test.splits, test.split)
     elif train == test.split:
         raise UsageError(
             f"the split {train!r} is to be judged and to be learned from", "Give another --train."
@@ -156,6 +173,53 @@ def _part(
             f"See {store.path / 'skipped.jsonl'}.",
         )
     return JudgedPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
+
+
+def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
+    """The numbers of neighbours that there are enough images for; the others are told of.
+
+    Raises:
+        DataError: there are fewer than the smallest.
+    """
+    usable = [k for k in ks if k <= voters]
+    if not usable:
+        raise DataError(
+            f"{max(voters, 0)} images can vote, fewer than the k of {min(ks)}",
+            "Give more images, or a smaller --k.",
+        )
+    if len(usable) < len(ks):
+        log.warning("kNN: %d images can vote, so only k up to %d", voters, max(usable))
+    return usable
+
+
+def knn_scores(
+    judged: LabelledRows, learned: LabelledRows | None, ks: Sequence[int], temperature: float
+) -> dict[str, float]:
+    """Accuracy in percent by number of neighbours, as text.
+
+    Args:
+        judged: rows that are classified.
+        learned: rows that vote; without them, all others of ``judged`` do.
+        ks: numbers of neighbours.
+        temperature: of the votes.
+    """
+    parts = judged if learned is None else (*learned, *judged)
+    scores = knn_accuracy(*parts, ks=tuple(ks), temperature=temperature)
+    return {str(k): accuracy for k, accuracy in scores.items()}
+
+
+def probe_scores(judged: LabelledRows, learned: LabelledRows | None, seed: int) -> LinearProbe:
+    """Logistic regression on features.
+
+    Args:
+        judged: rows that are classified.
+        learned: rows that are learned from; without them, each fold of ``judged`` by the others.
+        seed: of the folds and of what chooses the strength.
+    """
+    whole = judged[0][0 : len(judged[0])], judged[1]
+    if learned is None:
+        return linear_probe_folds(*whole, folds=FOLDS, seed=seed)
+    return linear_probe(learned[0][0 : len(learned[0])], learned[1], *whole, seed=seed)
 
 
 def check_classes(found: Probed, *, least: int) -> None:

@@ -6,21 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.errors import DataError, UsageError
+from lateen.errors import UsageError
 from lateen.evaluation.labelled import (
     FEATURES,
     FeaturesOf,
     check_classes,
+    knn_scores,
     learned_from,
     one_source,
     open_probed,
     probed_result,
+    usable_ks,
 )
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
-from lateen.metrics import knn_accuracy
 from lateen.model import AlignedModel
-from lateen.progress import log
 from lateen.report.tables import (
     Cell,
     Column,
@@ -75,27 +75,14 @@ def evaluate_knn(
     check_classes(found, least=1)
     if not ks or not all(isinstance(each, int) for each in ks):
         raise UsageError(f"{ks} are no numbers of neighbours", "Give one or more as --k.")
-    kept = [each for each in ks if each <= voters]
-    if not kept:
-        raise DataError(
-            f"{max(voters, 0)} images can vote, fewer than the k of {min(ks)}",
-            "Give more images, or a smaller --k.",
-        )
-    if len(kept) < len(ks):
-        log.warning("kNN: %d images can vote, so only k up to %d", voters, max(kept))
+    usable = usable_ks(ks, voters)
 
-    def accuracy(name: str) -> dict[str, float]:
-        judged = (found.test.features[name], found.test.target)
-        if found.train is None:
-            scores = knn_accuracy(*judged, ks=kept, temperature=temperature)
-        else:
-            learned = (found.train.features[name], found.train.target)
-            scores = knn_accuracy(*learned, *judged, ks=kept, temperature=temperature)
-        return {str(each): value for each, value in scores.items()}
+    def accuracy(kind: str) -> dict[str, float]:
+        return knn_scores(*found.rows(kind), usable, temperature)
 
     return {
         **probed_result(model, found, accuracy),
-        "k_left_out": [each for each in ks if each not in kept],
+        "k_left_out": [each for each in ks if each not in usable],
         "temperature": temperature,
     }
 

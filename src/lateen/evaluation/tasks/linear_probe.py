@@ -6,28 +6,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from lateen.evaluation.labelled import (
     FEATURES,
+    FOLDS,
     FeaturesOf,
     check_classes,
     learned_from,
     one_source,
     open_probed,
+    probe_scores,
     probed_result,
 )
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
-from lateen.metrics import Features, linear_probe, linear_probe_folds
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
 )
-
-_FOLDS = 5
 
 
 def evaluate_linear_probe(
@@ -71,24 +68,15 @@ def evaluate_linear_probe(
     options = {"name": set, "split": split, "column": column}
     source = one_source("linear-probe", images, data)
     found = open_probed(model, source, options, train, features, cache)
-    check_classes(found, least=2 if found.train is not None else _FOLDS)
+    check_classes(found, least=2 if found.train is not None else FOLDS)
 
-    def accuracy(name: str) -> dict[str, Any]:
-        judged = (_all(found.test.features[name]), found.test.target)
-        if found.train is None:
-            probe = linear_probe_folds(*judged, folds=_FOLDS, seed=seed)
-        else:
-            learned = (_all(found.train.features[name]), found.train.target)
-            probe = linear_probe(*learned, *judged, seed=seed)
+    def accuracy(kind: str) -> dict[str, Any]:
+        probe = probe_scores(*found.rows(kind), seed)
         validation = {f"{c:g}": value for c, value in probe.validation.items()}
         return {"accuracy": probe.accuracy, "c": probe.c, "validation": validation}
 
-    folds = {"folds": _FOLDS} if found.train is None else {}
+    folds = {"folds": FOLDS} if found.train is None else {}
     return {**probed_result(model, found, accuracy), **folds, "seed": seed}
-
-
-def _all(features: Features) -> Tensor:
-    return features[0 : len(features)]
 
 
 def linear_probe_tables(result: Result) -> Iterator[TableData]:
