@@ -257,7 +257,7 @@ def test_the_suite_has_every_set_and_says_where_to_get_it() -> None:
     assert len({each.name for each in suite}) == len(suite)
     assert {each.set for each in suite if each.task == "classification"} == set(SETS)
     for each in suite:
-        assert each.places
+        assert each.paths
         assert each.source
     gated = {each.name for each in suite if each.gated}
     assert gated == {"imagenet", "winoground"}

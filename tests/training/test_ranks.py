@@ -20,7 +20,7 @@ _LOSSES = """
 import sys, torch
 import torch.nn.functional as F
 from lateen.training.losses import infonce_loss, sigmoid_loss
-from lateen.training.ranks import joined
+from lateen.training.ranks import process_group
 
 def run(ranks):
     g = torch.Generator().manual_seed(0)
@@ -37,7 +37,7 @@ def run(ranks):
         leaves = [image, *texts, scale, bias]
         yield name, value.detach(), torch.autograd.grad(3 * value, leaves, allow_unused=True)
 
-with joined() as ranks:
+with process_group() as ranks:
     torch.save(list(run(ranks)), f"{sys.argv[1]}/{ranks.size}-{ranks.rank}.pt")
 """
 
@@ -45,14 +45,14 @@ _TRAIN = """
 import json, sys
 from pathlib import Path
 from safetensors.torch import save_file
-from lateen.training.ranks import joined
+from lateen.training.ranks import process_group
 from lateen.training.loop import train
 from lateen.experiment.recipe import HeadSection, TrainSection
 from lateen.features import pair
 
 folder, out, head, settings = sys.argv[1:]
 pairs = pair(folder + "/a-image", folder + "/a-text0", folder + "/a-text1")
-with joined() as ranks:
+with process_group() as ranks:
     result = train(
         pairs, validation=pairs, head=HeadSection.model_validate_json(head),
         settings=TrainSection.model_validate_json(settings), out=Path(out), ranks=ranks,

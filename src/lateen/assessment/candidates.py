@@ -84,29 +84,29 @@ def encode_candidates(
         DataError: there is nothing to encode in a split.
     """
     found: list[tuple[int, Candidate]] = []
-    for places in _families(sections).values():
-        views = [(place, view) for place in places for view in _views(sections[place])]
-        encoders = _load(sections[places[0]], [view for _, view in views], modality, root)
-        first = sections[places[0]]
+    for members in _families(sections).values():
+        views = [(index, view) for index in members for view in _views(sections[index])]
+        encoders = _load(sections[members[0]], [view for _, view in views], modality, root)
+        first = sections[members[0]]
         keys = Counter(encoder.info.key for encoder in encoders)
         if len(keys) < len(encoders):
             raise RecipeError(
                 f"a pooling and layer of {first.encoder} is listed twice", "List each once."
             )
         stores = {split.name: _encode(encoders, first, split, modality, out) for split in splits}
-        for index, (place, _) in enumerate(views):
-            mine = {name: columns[index] for name, columns in stores.items()}
-            found.append((place, _candidate(sections[place], encoders[index], mine)))
+        for number, (index, _) in enumerate(views):
+            own = {name: columns[number] for name, columns in stores.items()}
+            found.append((index, _candidate(sections[index], encoders[number], own)))
     return named_apart([candidate for _, candidate in sorted(found, key=lambda pair: pair[0])])
 
 
 def _families(sections: Sequence[Section]) -> dict[str, list[int]]:
-    """Places of the sections that are views of one network, so that it is loaded and run once."""
+    """Indices of the sections that are views of one network, so that it is loaded and run once."""
     families: dict[str, list[int]] = {}
-    for place, section in enumerate(sections):
+    for index, section in enumerate(sections):
         apart = {"name", "pooling", "layer", "baseline", "score"}
         key = content_key([section.model_dump(mode="json", exclude=apart)])
-        families.setdefault(f"{place}" if section.fuse else key, []).append(place)
+        families.setdefault(f"{index}" if section.fuse else key, []).append(index)
     return families
 
 

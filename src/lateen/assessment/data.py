@@ -19,7 +19,7 @@ from lateen.evaluation.from_embeddings import read_labels
 from lateen.evaluation.labelled import train_split
 from lateen.experiment.stages import chosen_captions, open_split, split_columns
 from lateen.features import Pairs, Store, pair_grid
-from lateen.training.inputs import check_features
+from lateen.training.inputs import check_trainable
 
 LABELLED, LABELLED_TEST = "labelled", "labelled-test"
 _FEWEST = {"train on": 2, "judge on": 4}  # two to contrast; four have all measures defined
@@ -64,9 +64,9 @@ class AssessmentData:
                 )
         # Each candidate once, not each pair.
         for row in self.train:
-            check_features(replace(row[0], texts=()))
+            check_trainable(replace(row[0], texts=()))
         for column in self.train[0]:
-            check_features(column)
+            check_trainable(column)
 
 
 def from_recipe(plan: AssessmentRecipe, folder: Path) -> AssessmentData:

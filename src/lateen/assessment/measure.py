@@ -253,8 +253,8 @@ class LabelledFeatures:
         row_of = {sample: row for row, sample in enumerate(store.ids)}
         rows = [row_of[sample] for sample in labels]
         found = list(labels.values())
-        place = {name: index for index, name in enumerate(names)}
-        target = torch.tensor([place[name] for name in found])
+        index_of = {name: index for index, name in enumerate(names)}
+        target = torch.tensor([index_of[name] for name in found])
         key = content_key([store.manifest.content, rows, found])
         return cls(StoreRows(store, np.array(rows, dtype=np.int64)), target, key)
 

@@ -99,8 +99,8 @@ def _as_they_are(image: Store, text: Store) -> AlignedModel:
 def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, Any]:
     named = rows_by_id(text)
     names = list(named)
-    place = {name: index for index, name in enumerate(names)}
-    unknown = sorted(set(labels.values()) - set(place))
+    index_of = {name: index for index, name in enumerate(names)}
+    unknown = sorted(set(labels.values()) - set(index_of))
     if unknown:
         raise DataError(
             f"the label {unknown[0]!r} is no class among the texts in {text.path}, whose ids are "
@@ -115,10 +115,10 @@ def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, An
             "Give labels by the ids of the images.",
         )
     prompts = F.normalize(text[:], dim=-1)
-    classes = [class_embeddings(prompts[mine][None])[0] for mine in named.values()]
-    target = torch.tensor([place[labels[image.ids[row]]] for row in rows])
-    told = [store.manifest.description.fingerprint for store in (image, text)]
-    data = content_key([*told, sorted(labels.items())])
+    classes = [class_embeddings(prompts[rows][None])[0] for rows in named.values()]
+    target = torch.tensor([index_of[labels[image.ids[row]]] for row in rows])
+    fingerprints = [store.manifest.description.fingerprint for store in (image, text)]
+    data = content_key([*fingerprints, sorted(labels.items())])
     found = classification(F.normalize(image[rows], dim=-1), torch.stack(classes), target, names)
     return {
         "task": "classification", **found, "images": len(rows), "classes": len(names),

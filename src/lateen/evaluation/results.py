@@ -18,19 +18,19 @@ MADE_BY = "Give what `lateen evaluate --out` or `--suite` or `lateen run` wrote.
 
 
 @dataclass(frozen=True)
-class Found:
+class SavedResult:
     """A result.
 
     Attributes:
         path: the file that it is in.
         result: itself.
-        place: the folder that was asked for, or that of the file that was.
+        folder: that was asked for, or that of the file that was.
         key: the task, and the name of what was evaluated on.
     """
 
     path: Path
     result: Result
-    place: Path
+    folder: Path
     key: Key
 
     @property
@@ -39,24 +39,24 @@ class Found:
         return str(self.result["conditions"].get("model"))
 
 
-def read_all(places: Iterable[Path]) -> list[Found]:
+def read_all(paths: Iterable[Path]) -> list[SavedResult]:
     """The results in files, and in folders and their subfolders, each file once.
 
     What is of no named set has the name of other results on the same data, of a set if there is
     one.
 
     Raises:
-        DataError: a place has none.
+        DataError: a path has none.
     """
-    read = list(itertools.chain.from_iterable(map(_read, places)))
+    read = list(itertools.chain.from_iterable(map(_read, paths)))
     names: dict[tuple[str, str], Key] = {}
     for _, result, _ in sorted(read, key=lambda each: not each[1].get("set")):
         names.setdefault(_data(result), _own_key(result))
-    found: dict[tuple[Path, Key], Found] = {}
-    for path, result, place in read:
+    found: dict[tuple[Path, Key], SavedResult] = {}
+    for path, result, folder in read:
         own = _own_key(result)
         key = own if result.get("set") else names[_data(result)]
-        found.setdefault((path.resolve(), own), Found(path, result, place, key))
+        found.setdefault((path.resolve(), own), SavedResult(path, result, folder, key))
     return list(found.values())
 
 
@@ -70,17 +70,17 @@ def _data(result: Result) -> tuple[str, str]:
     return task, str(result["conditions"].get("data", name))
 
 
-def _read(place: Path) -> list[tuple[Path, Result, Path]]:
+def _read(asked: Path) -> list[tuple[Path, Result, Path]]:
     """The results in a file or folder, each with its file and folder."""
-    if place.name == "suite.json":
-        place = place.parent
-    folder = place if place.is_dir() else place.parent
-    if not place.exists():
-        raise DataError(f"there is no {place}", MADE_BY)
-    paths = sorted(place.rglob("*.json")) if place.is_dir() else [place]
-    found = [(path, each, folder) for path in paths for each in _results(path, named=path == place)]
+    if asked.name == "suite.json":
+        asked = asked.parent
+    folder = asked if asked.is_dir() else asked.parent
+    if not asked.exists():
+        raise DataError(f"there is no {asked}", MADE_BY)
+    paths = sorted(asked.rglob("*.json")) if asked.is_dir() else [asked]
+    found = [(path, each, folder) for path in paths for each in _results(path, named=path == asked)]
     if not found:
-        raise DataError(f"{place} has no results", MADE_BY)
+        raise DataError(f"{asked} has no results", MADE_BY)
     return found
 
 
@@ -102,10 +102,10 @@ def _results(path: Path, *, named: bool) -> list[Result]:
         return []
     root = Path(str(recipe.get("data", {}).get("root")))
     classes = recipe.get("evaluate", {}).get("classification")
-    places = {"retrieval": root, "classification": root / str(classes)}
+    sources = {"retrieval": root, "classification": root / str(classes)}
     return [
-        {"options": {"data": str(place)}, **part}
-        for name, place in places.items()
+        {"options": {"data": str(source)}, **part}
+        for name, source in sources.items()
         if isinstance(part := content.get(name), dict) and _is_result(part)
     ]
 
@@ -114,27 +114,29 @@ def _is_result(content: Result) -> bool:
     return content.get("task") in TASKS and isinstance(content.get("conditions"), dict)
 
 
-def by_model(found: Sequence[Found]) -> list[list[Found]]:
+def by_model(found: Sequence[SavedResult]) -> list[list[SavedResult]]:
     """Results of one model below one place, in order; where they overlap, by folder or by file."""
-    columns = _groups(found, lambda each: (each.place.resolve(), each.model))
+    columns = _groups(found, lambda each: (each.folder.resolve(), each.model))
     for finer in (lambda each: each.path.resolve().parent, lambda each: each.path.resolve()):
         parts = [[c] if _no_overlap(c) else _groups(c, finer) for c in columns]
         columns = [column for part in parts for column in part]
     return columns
 
 
-def _groups(found: Iterable[Found], key: Callable[[Found], Hashable]) -> list[list[Found]]:
-    groups: dict[Hashable, list[Found]] = {}
+def _groups(
+    found: Iterable[SavedResult], key: Callable[[SavedResult], Hashable]
+) -> list[list[SavedResult]]:
+    groups: dict[Hashable, list[SavedResult]] = {}
     for each in found:
         groups.setdefault(key(each), []).append(each)
     return list(groups.values())
 
 
-def _no_overlap(column: Sequence[Found]) -> bool:
+def _no_overlap(column: Sequence[SavedResult]) -> bool:
     return len({each.key for each in column}) == len(column)
 
 
-def folder_labels(columns: Sequence[Sequence[Found]]) -> list[str]:
+def folder_labels(columns: Sequence[Sequence[SavedResult]]) -> list[str]:
     """The folder's name, with as many of those above it, or of the file, as tell them apart."""
     folders = [_common(column) for column in columns]
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
@@ -149,6 +151,6 @@ def folder_labels(columns: Sequence[Sequence[Found]]) -> list[str]:
     ]  # fmt: skip
 
 
-def _common(column: Sequence[Found]) -> Path:
+def _common(column: Sequence[SavedResult]) -> Path:
     """The folder that all of the files are in or below."""
     return Path(os.path.commonpath([each.path.resolve().parent for each in column]))

@@ -57,25 +57,25 @@ class Evaluation:
         name: its own, also of its files.
         task: name of the task.
         set: what it is evaluated on.
-        places: where that is looked for, the first that is there.
+        paths: where that is looked for below the suite's folder, the first that is there.
         source: where to get it: a dataset's name on the hub, or elsewhere.
         gated: whether terms have to be accepted there first.
-        find: the task's options, from the suite's folder and a place; ``None`` if the set is not
+        find: the task's options, from the suite's folder and a path; ``None`` if the set is not
             there.
     """
 
     name: str
     task: str
     set: str
-    places: tuple[str, ...]
+    paths: tuple[str, ...]
     source: str
     gated: bool
     find: Callable[[Path, Path], Options | None]
 
     def options(self, root: Path) -> tuple[Path, Options] | None:
         """Where it is below ``root``, with the task's options; ``None`` where it is not."""
-        for place in self.places:
-            path = root / place
+        for name in self.paths:
+            path = root / name
             if path.exists() and (options := self.find(root, path)) is not None:
                 return path, options
         return None
@@ -85,28 +85,28 @@ def _first(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _filled(_: Path, place: Path) -> Options | None:
-    return {"data": place} if place.is_file() or any(place.iterdir()) else None
+def _filled(_: Path, path: Path) -> Options | None:
+    return {"data": path} if path.is_file() or any(path.iterdir()) else None
 
 
 def _labelled(task: str, each: ClassificationSet) -> Evaluation:
-    def find(root: Path, place: Path) -> Options | None:
-        found = _filled(root, place)
+    def find(root: Path, path: Path) -> Options | None:
+        found = _filled(root, path)
         return found and {**found, "set": each.name}
 
     hub = each.hub[0]
     end = "-probe" if task == "linear-probe" else ""
-    places = dict.fromkeys((each.name, *(name.rpartition("/")[2] for name in each.hub)))
+    paths = dict.fromkeys((each.name, *(name.rpartition("/")[2] for name in each.hub)))
     return Evaluation(
-        each.name + end, task, each.name, tuple(places), hub,
+        each.name + end, task, each.name, tuple(paths), hub,
         "gated" in each.licence, find,
     )  # fmt: skip
 
 
 def _karpathy(name: str, images: Sequence[str], source: str) -> Evaluation:
-    def find(_: Path, place: Path) -> Options:
-        folder = _first(place.parent, images) or place.parent
-        return {"captions": place, "images": folder, "split": "test", "per_image": 5}
+    def find(_: Path, path: Path) -> Options:
+        folder = _first(path.parent, images) or path.parent
+        return {"captions": path, "images": folder, "split": "test", "per_image": 5}
 
     return Evaluation(
         f"{name}-retrieval", "retrieval", name, (f"{name}/dataset_{name}.json",),
@@ -114,22 +114,22 @@ def _karpathy(name: str, images: Sequence[str], source: str) -> Evaluation:
     )  # fmt: skip
 
 
-def _sugarcrepe(root: Path, place: Path) -> Options | None:
-    if not any(place.glob("*.json")):
+def _sugarcrepe(root: Path, path: Path) -> Options | None:
+    if not any(path.glob("*.json")):
         return None
-    return {"data": place, "images": _first(root, _COCO_VAL) or place}
+    return {"data": path, "images": _first(root, _COCO_VAL) or path}
 
 
 def _masks(layout: MaskLayout) -> Evaluation:
-    def find(_: Path, place: Path) -> Options | None:
-        found = {"data": place, "layout": layout.name}
-        return found if layout.look(place) is not None else None
+    def find(_: Path, path: Path) -> Options | None:
+        found = {"data": path, "layout": layout.name}
+        return found if layout.look(path) is not None else None
 
     # COCO-Stuff's masks may lie with the images of COCO that retrieval uses.
     also = ("coco",) if layout.name == "coco-stuff" else ("VOCdevkit",)
-    places = (layout.name, *layout.folders, *(also if layout.name != "ade20k" else ()))
+    paths = (layout.name, *layout.folders, *(also if layout.name != "ade20k" else ()))
     return Evaluation(
-        layout.name, "segmentation", layout.name, places, layout.source, False, find
+        layout.name, "segmentation", layout.name, paths, layout.source, False, find
     )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def evaluate_suite(
 
     Args:
         model: an aligned model.
-        root: folder of the sets; see :data:`~lateen.evaluation.suite.SUITES` for the places.
+        root: folder of the sets; see :data:`~lateen.evaluation.suite.SUITES` for the paths.
         out: gets a JSON file for each evaluation, its pictures in a folder of its name,
             ``suite.json`` and ``report.html``.
         suite: which.
@@ -222,7 +222,7 @@ def evaluate_suite(
 def _entry(each: Evaluation) -> dict[str, Any]:
     """An evaluation in ``suite.json``, as long as its data was not found."""
     return {
-        "name": each.name, "task": each.task, "set": each.set, "looked_for": list(each.places),
+        "name": each.name, "task": each.task, "set": each.set, "looked_for": list(each.paths),
         "source": each.source, "gated": each.gated, "state": "missing",
     }  # fmt: skip
 
@@ -249,11 +249,11 @@ class _Done:
         self.key, self.facts = model_key(model), model_facts(model, place)
         self.versions = library_versions()
 
-    def run(self, each: Evaluation, place: Path, options: Options) -> dict[str, Any]:
+    def run(self, each: Evaluation, path: Path, options: Options) -> dict[str, Any]:
         """What became of an evaluation."""
         file = self._out / f"{each.name}.json"
         before = _files_key(options)
-        entry = {"place": str(place), "file": file.name}
+        entry = {"place": str(path), "file": file.name}
         kept = self._kept(file, each, options, before)
         if kept is not None:
             return {**entry, "state": "kept", "result": kept}
@@ -264,11 +264,11 @@ class _Done:
             drawn = pictures if "out" in TASKS[each.task].options else {}
             found = TASKS[each.task](self._model, **options, **drawn)
         except LateenError as error:
-            return {"place": str(place), "state": "failed", "message": str(error)}
+            return {"place": str(path), "state": "failed", "message": str(error)}
         except Exception as error:  # noqa: BLE001  whatever it is, the other evaluations go on
             message = f"unexpected {type(error).__name__}: {error}"
             log.warning("%s: %s", each.name, message, exc_info=log.isEnabledFor(10))
-            return {"place": str(place), "state": "failed", "message": message}
+            return {"place": str(path), "state": "failed", "message": message}
         result = {"task": each.task, "model": self.facts, **found, "set": each.set}
         # Files that changed meanwhile may have been read before or after.
         untouched = before if before == _files_key(options) else None
@@ -318,14 +318,14 @@ def _files_key(options: Options) -> str | None:
 def _walk(folder: Path) -> Iterator[str]:
     """Every file below a folder, in a fixed order; links are followed, each folder once."""
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
+    for inside, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(inside)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders.sort()
-        yield from (path for name in sorted(files) if os.path.exists(path := f"{place}/{name}"))  # noqa: PTH110
+        yield from (path for name in sorted(files) if os.path.exists(path := f"{inside}/{name}"))  # noqa: PTH110
 
 
 def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData]:
@@ -342,8 +342,8 @@ def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData
 def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
     rows: list[list[Cell]] = []
     for name, result in results.items():
-        for place, (metric, value, chance) in enumerate(TASKS[result["task"]].main_numbers(result)):
-            rows.append(["" if place else name, metric, value, chance])
+        for line, (metric, value, chance) in enumerate(TASKS[result["task"]].main_numbers(result)):
+            rows.append(["" if line else name, metric, value, chance])
     columns = [
         Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("chance (%)", 1)
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from lateen.model import AlignedModel
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
-from lateen.training.ranks import joined
+from lateen.training.ranks import process_group
 
 _FEWEST = 3  # two to contrast with each other, one to validate on
 _SECTIONS = {"head": HeadSection.model_fields, "train": TrainSection.model_fields}
@@ -63,7 +63,7 @@ def train(
         )
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
-    with joined() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
+    with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
                 f"{ranks.size} processes have no folder to train in", "Give out, on a shared disk."

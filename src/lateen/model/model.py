@@ -65,7 +65,7 @@ def as_image(item: Image | str | Path) -> Image:
         raise ImageError(f"{item}: {error.message}") from error
 
 
-def check_features(features: Tensor, dim: int, modality: Literal["image", "text"]) -> None:
+def check_feature_shape(features: Tensor, dim: int, modality: Literal["image", "text"]) -> None:
     """See that features are ``[n, dim]``.
 
     Raises:
@@ -202,7 +202,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         Raises:
             ModelError: the features have another dim.
         """
-        check_features(features, self.config.image_dim, "image")
+        check_feature_shape(features, self.config.image_dim, "image")
         head = self.heads.embed_image if normalize else self.heads.vision
         return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
 
@@ -213,7 +213,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         Raises:
             ModelError: the features have another dim.
         """
-        check_features(features, self.config.text_dim, "text")
+        check_feature_shape(features, self.config.text_dim, "text")
         head = self.heads.embed_text if normalize else self.heads.text
         return cast(Tensor, head(features.to(self.logit_scale.device, self.dtype)))
 

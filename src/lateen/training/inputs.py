@@ -16,7 +16,7 @@ _NAMED = 3
 Array = np.ndarray[Any, Any]
 
 
-def check_features(pairs: Pairs, *, varied: bool = True) -> None:
+def check_trainable(pairs: Pairs, *, varied: bool = True) -> None:
     """Read every feature once and refuse those that nothing can be learned from.
 
     Single dims that never vary are told of and kept: the head's norm and weights pass over them.

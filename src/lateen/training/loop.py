@@ -25,7 +25,7 @@ from lateen.training.checkpoint import (
 )
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders, complete
-from lateen.training.inputs import check_features
+from lateen.training.inputs import check_trainable
 from lateen.training.log import MetricsLog
 from lateen.training.optim import learning_rate
 from lateen.training.ranks import ALONE, Ranks
@@ -321,10 +321,10 @@ def _identity(
 
 
 def _check_data(pairs: Pairs, validation: Pairs | None) -> None:
-    check_features(pairs)
+    check_trainable(pairs)
     if validation is None:
         return
-    check_features(validation, varied=False)
+    check_trainable(validation, varied=False)
     here, there = (
         (p.image.dim, p.texts[0].store.dim) for p in (pairs, validation)
     )  # fmt: skip

@@ -88,7 +88,7 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, as its environment variables say; else alone."""
     if _started() == 1:
         yield ALONE

@@ -71,8 +71,8 @@ def evaluate_attention(
     shown: list[str] = []
     skips: list[Skip] = []
     with bar(len(chosen), "attention", "image") as progress:
-        for place, sample in enumerate(dataset):
-            if place not in chosen:
+        for position, sample in enumerate(dataset):
+            if position not in chosen:
                 continue
             progress.update()
             if isinstance(sample, Skip):
@@ -150,13 +150,13 @@ def _draw(
     photograph = decode_image(sample.image)
     inputs = [part.encoder.prepare([photograph]) for part in parts]
     names: list[str] = []
-    for place, (part, prepared) in enumerate(zip(parts, inputs, strict=True)):
+    for number, (part, prepared) in enumerate(zip(parts, inputs, strict=True)):
         maps = part.look(prepared, layer)
         figure = attention_overlay(
             _seen(prepared[0], part.encoder), maps.numpy(), title=sample.id, heads=heads,
             note=f"{part.encoder.info.id.rpartition('/')[2]}, block {layer}",
         )  # fmt: skip
-        of = f"-{place}" if len(parts) > 1 else ""
+        of = f"-{number}" if len(parts) > 1 else ""
         names.append(picture_name(f"{sample.id}{of}", [*taken, *names]))
         save_plot(figure, out / names[-1])
     return names

@@ -148,8 +148,8 @@ def embed_classes(
         prompts = [p for name in some for p in class_prompts(name, templates, verbatim=verbatim)]
         text = model.encode_text(prompts)
         parts.append(class_embeddings(text.view(len(some), len(templates), -1)))
-    place = {name: index for index, name in enumerate(different)}
-    return torch.cat(parts)[[place[name] for name in names]]
+    index_of = {name: index for index, name in enumerate(different)}
+    return torch.cat(parts)[[index_of[name] for name in names]]
 
 
 def _templates(

@@ -90,14 +90,14 @@ def sliding_logits(
     Returns:
         ``[classes, height, width]``, where the scores are.
     """
-    places = [
+    corners = [
         (left, top)
         for top in window_starts(image.height, window, stride)
         for left in window_starts(image.width, window, stride)
     ]
     total = covered = torch.zeros(())
-    for start in range(0, len(places), _BATCH):
-        batch = places[start : start + _BATCH]
+    for start in range(0, len(corners), _BATCH):
+        batch = corners[start : start + _BATCH]
         crops = [image.crop((left, top, left + window, top + window)) for left, top in batch]
         scores = _enlarged(score(crops), (window, window))
         if start == 0:
@@ -144,7 +144,7 @@ def predict(
 
 
 def spread(count: int, wanted: int) -> frozenset[int]:
-    """At most ``wanted`` of ``count`` places, evenly spread."""
+    """At most ``wanted`` of ``count`` indices, evenly spread."""
     taken = min(count, wanted)
     return frozenset(round(i * (count - 1) / max(1, taken - 1)) for i in range(taken))
 
@@ -258,7 +258,7 @@ class Segmenter:
         model: whose image head the patch features go through.
         encoder: gives the patch features.
         classes: embeddings of the classes with prompts ``[c, dim]``.
-        places: index of each of these among all classes ``[c]``.
+        indices: of each of these among all classes ``[c]``.
         rest: index of the class of unsure pixels, if there is one.
         short_side: pixels that images are resized to.
         stride: pixels from window to window.
@@ -268,7 +268,7 @@ class Segmenter:
     model: AlignedModel
     encoder: WindowEncoder
     classes: Tensor
-    places: Tensor
+    indices: Tensor
     rest: int | None
     short_side: int
     stride: int
@@ -284,7 +284,7 @@ class Segmenter:
         """
         logits = sliding_logits(image, self._score, window=self.encoder.window, stride=self.stride)
         chosen, unsure = predict(logits, size, self.threshold)
-        found = torch.where(chosen < 0, -1, self.places[chosen.clamp_min(0)])
+        found = torch.where(chosen < 0, -1, self.indices[chosen.clamp_min(0)])
         return found if self.rest is None else found.masked_fill(unsure, self.rest)
 
     def _score(self, windows: Sequence[Image]) -> Tensor:
@@ -389,16 +389,16 @@ def _embed_classes(
                 "Leave --background out, or name a class so.",
             )
         rest = list(names).index(BACKGROUND)
-    places = [index for index in range(len(names)) if index != rest]
-    if len(places) < 2:
+    indices = [index for index in range(len(names)) if index != rest]
+    if len(indices) < 2:
         raise UsageError(
-            f"{len(places)} class is left beside {BACKGROUND}, and one alone is always the best",
+            f"{len(indices)} class is left beside {BACKGROUND}, and one alone is always the best",
             "Name two or more.",
         )
-    prompts = [class_prompts(names[index], templates) for index in places]
+    prompts = [class_prompts(names[index], templates) for index in indices]
     text = model.encode_text([prompt for each in prompts for prompt in each])
-    embeddings = class_embeddings(text.view(len(places), -1, text.shape[-1]))
-    return embeddings, torch.tensor(places), rest
+    embeddings = class_embeddings(text.view(len(indices), -1, text.shape[-1]))
+    return embeddings, torch.tensor(indices), rest
 
 
 def _check_sizes(short_side: int, window: int, stride: int) -> None:

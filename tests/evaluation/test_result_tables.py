@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from lateen.evaluation.results import subject, subject_and_split
-from lateen.evaluation.tables import result_tables
+from lateen.evaluation.tables import result_tables, subject, subject_and_split
 
 WAY = {"R@1": 10.0, "R@5": 30.0, "R@10": 50.0, "median_rank": 9.0}
 
