@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lateen.report import chance
-from lateen.report.text import escape, plain
+from lateen.report.text import plain, render
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,24 +129,7 @@ class TableData:
 
     def html(self) -> str:
         """As an HTML ``<figure>`` around a ``<table>``; everything in it is escaped."""
-        head = "".join(f'<th scope="col"{_side(c)}>{escape(c.name)}</th>' for c in self.columns)
-        rows = "".join(
-            f"<tr{_reference(index in self.reference)}>{self._html_row(row)}</tr>\n"
-            for index, row in enumerate(self.cells())
-        )
-        return (
-            '<figure class="table"><div class="scroll"><table>\n'
-            + (f"<caption>{escape(self.title)}</caption>\n" if self.title else "")
-            + (f"<thead><tr>{head}</tr></thead>\n" if self._headed else "")
-            + f"<tbody>\n{rows}</tbody></table></div>"
-            + (f"<figcaption>{escape(self.note)}</figcaption>" if self.note else "")
-            + "</figure>"
-        )
-
-    def _html_row(self, row: Sequence[str]) -> str:
-        first, *rest = zip(self.columns, row, strict=True)
-        cells = "".join(f"<td{_side(column)}>{escape(cell)}</td>" for column, cell in rest)
-        return f'<th scope="row"{_side(first[0])}>{escape(first[1])}</th>{cells}'
+        return render("table.html.j2", table=self, headed=self._headed, rows=self.cells())
 
 
 def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> TableData:
@@ -234,11 +217,3 @@ def inspect_table(facts: Mapping[str, Any], title: str = "") -> TableData:
 
 def _markdown(text: str) -> str:
     return re.sub(r"([\\|`*<>\[\]])", r"\\\1", text)
-
-
-def _side(column: Column) -> str:
-    return "" if column.decimals is None else ' class="number"'
-
-
-def _reference(yes: bool) -> str:
-    return ' class="reference"' if yes else ""
