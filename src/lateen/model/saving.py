@@ -149,79 +149,27 @@ def share_files(folder: Path) -> None:
 
 def write_card(config: AlignedConfig, folder: Path) -> None:
     """Write README.md in the hub's model-card form, from the config alone."""
-    vision, text, head = config.vision or {}, config.text or {}, config.head or {}
+    from huggingface_hub import ModelCard, ModelCardData
+
     training = config.training or {}
-    name = folder.resolve().parent.name if folder.name == "model" else folder.name
-    lines = [
-        "---", "library_name: lateen", "tags:", "- clip", "- vision-language", "- zero-shot",
-        "pipeline_tag: zero-shot-image-classification", "---", "",
-        f"# {name}", "",
-        f"A CLIP-like model made of {_encoders(vision, text)}, "
-        f"{_heads(config)}. "
-        "Made with [lateen](https://github.com/lateen/lateen) after SAIL (CVPR 2025).", "",
-        "| | images | texts |", "|---|---|---|",
-        f"| encoder | {_name(vision)} | {_name(text)} |",
-        f"| pooling | {vision.get('pooling')} | {text.get('pooling')} |",
-        f"| layer | {_layer(vision)} | {_layer(text)} |",
-        f"| feature length | {vision.get('dim')} | {text.get('dim')} |",
-        f"| weights (SHA-256) | `{str(vision.get('weights'))[:12]}` | "
-        f"`{str(text.get('weights'))[:12]}` |",
-        "", f"Shared embedding: {head.get('dim')} values.", "",
-        "## Use", "", "```python", "from lateen import AlignedModel", "",
-        'model = AlignedModel.from_pretrained("path/to/this/folder")',
-        'images = model.encode_image(["photo.jpg"])         # [1, dim], L2-normalised',
-        'texts = model.encode_text(["a dog on a beach"])    # [1, dim]',
-        "print(images @ texts.T)", "```", "",
-        *_results(training), *_conditions(training),
-        "## Limits", "",
-        "It knows what its two encoders know and what its captions named; it was not checked for "
-        "social bias, and it should not decide about people. The encoders keep their own licences.",
-        "",
-    ]  # fmt: skip
-    write_text(folder / "README.md", "\n".join(lines))
-
-
-def _encoders(vision: Mapping[str, Any], text: Mapping[str, Any]) -> str:
-    names = f"**{_name(vision)}** for images and **{_name(text)}** for texts"
-    if not text.get("trained"):
-        return f"two frozen encoders, {names}"
-    return f"a frozen and a trained encoder, {names} (its weights were trained, too)"
+    absent = dict.fromkeys(("pooling", "layer", "dim", "weights"))
+    vision, text = {**absent, **(config.vision or {})}, {**absent, **(config.text or {})}
+    heads = config.head_settings
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="lateen", tags=["clip", "vision-language", "zero-shot"],
+            pipeline_tag="zero-shot-image-classification",
+        ),
+        template_path=str(Path(__file__).with_name("model_card.md.j2")),
+        name=folder.resolve().parent.name if folder.name == "model" else folder.name,
+        vision=vision, text=text, vision_name=_name(vision), text_name=_name(text),
+        image_head=heads.image_name, text_head=heads.name, dim=(config.head or {}).get("dim"),
+        validation=training.get("validation"),
+        conditions={key: value for key, value in training.items() if key != "validation"},
+    )  # fmt: skip
+    write_text(folder / "README.md", f"{str(card).rstrip()}\n")
 
 
 def _name(side: Mapping[str, Any]) -> str:
     name = str(side.get("id"))
     return Path(name).name if Path(name).exists() else name
-
-
-def _layer(side: Mapping[str, Any]) -> str:
-    return "last" if side.get("layer") is None else str(side["layer"])
-
-
-def _results(training: Mapping[str, Any]) -> list[str]:
-    best = training.get("validation")
-    if not best:
-        return []
-    rows = [
-        f"| {label} | {best[way]['R@1']:.1f} | {best[way]['R@5']:.1f} | {best[way]['R@10']:.1f} |"
-        for way, label in (("text_to_image", "text → image"), ("image_to_text", "image → text"))
-    ]
-    return [
-        "## Validation retrieval, percent", "",
-        "This split also chose the training step that was kept.", "",
-        "| | R@1 | R@5 | R@10 |", "|---|---|---|---|", *rows, "",
-    ]  # fmt: skip
-
-
-def _conditions(training: Mapping[str, Any]) -> list[str]:
-    simple = {k: v for k, v in training.items() if k != "validation"}
-    if not simple:
-        return []
-    rows = [f"| {key} | {value} |" for key, value in simple.items()]
-    return ["## Training", "", "| | |", "|---|---|", *rows, ""]
-
-
-def _heads(config: AlignedConfig) -> str:
-    text, image = config.head_settings.name, config.head_settings.image_name
-    if image == text:
-        return f"with a trained `{text}` head on each"
-    return f"with a `{text}` head on the texts and `{image}` on the images"
