@@ -75,7 +75,7 @@ def write_run_page(result: RunResult) -> Path:
     model = result.out / "model"
     page.section("What to run next").code(
         f'lateen search {model} "two dogs on the beach" --images DIR --out sheet.png\n'
-        f"lateen evaluate {model} --task retrieval --captions F.csv --images DIR"
+        f"lateen evaluate retrieval {model} --captions F.csv --images DIR"
     )
     page.save(result.out / PAGE)
     return result.out / PAGE
