@@ -220,27 +220,21 @@ def _known_path(
     """The path of a key without what pydantic adds (which of several types it tried), and the
     section that the key is, or would be, in."""
     path: list[str | int] = []
-    owner, annotation = root, None
+    owner, at_value = root, False
     for index, part in enumerate(loc):
+        last = index == len(loc) - 1
         fields = {field.alias or name: field for name, field in owner.model_fields.items()}
-        if (
-            isinstance(part, int)
-            or part in fields
-            or (index == len(loc) - 1 and annotation is None)
-        ):
+        if isinstance(part, int):
             path.append(part)
-        elif inner := _section_in(annotation):
-            owner, annotation = inner, None
-            fields = {field.alias or name: field for name, field in owner.model_fields.items()}
+        elif at_value:
+            continue  # the name of a type that was tried
+        elif part in fields:
             path.append(part)
-        else:
-            continue  # the name of a type
-        if not isinstance(part, int) and part in fields:
             inner = _section_in(fields[part].annotation)
-            if inner is not None and index < len(loc) - 1:
-                owner, annotation = inner, None
-            else:
-                annotation = fields[part].annotation
+            at_value = inner is None
+            owner = inner if inner is not None and not last else owner
+        elif last:
+            path.append(part)  # an unknown key
     return tuple(path), owner
 
 
