@@ -28,12 +28,11 @@ def result_tables(result: Result) -> list[TableData]:
 
 def subject(result: Result) -> str:
     """What was evaluated on, in a word or two: the set's name, or that of its file or folder."""
-    name = result.get("set")
-    if result.get("task") in ("segmentation", "patch-probe") and name:
-        name = str(name).partition(" (")[0]  # of a published set its folder is behind the name
+    # Of a published set with masks its folder is behind the name.
+    name = str(result.get("set") or "").partition(" (")[0]
     options = result.get("options", {})
     named = (options[key] for key in _SOURCES if isinstance(options.get(key), str))
-    path = PurePath(str(name or next(named, "")))
+    path = PurePath(name or next(named, ""))
     return path.parent.name if path.stem in _NAMELESS and path.parent.name else path.name
 
 
