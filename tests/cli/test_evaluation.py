@@ -105,6 +105,11 @@ def test_suite_and_comparison(
 
 WRONG: list[tuple[Sequence[str], int, str]] = [
     (["evaluate", "M"], 2, "one of --task and --suite"),
+    (["evaluate", "retreival", "M"], 2, "unknown task 'retreival'. Did you mean 'retrieval'?"),
+    (["evaluate", "retrieval", "M", "--ouut", "o"], 2, "takes no --ouut. Did you mean 'out'?"),
+    (["evaluate", "retrieval"], 2, "there is no model"),
+    (["evaluate", "mmvp", "M"], 2, "mmvp needs --data"),
+    (["evaluate", "suite", "M", "--data.root", "."], 2, "suite needs --out"),
     (["evaluate", "M", "--task", "knn", "--suite", "paper"], 2, "one of --task and --suite"),
     (["evaluate", "M", "--suite", "paper"], 2, "--suite needs --data.root"),
     (["evaluate", "M", "--suite", "paper", "--data.root", "."], 2, "--suite needs --out"),

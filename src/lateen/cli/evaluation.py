@@ -19,7 +19,7 @@ from cyclopts import (
 
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import say, show_json, show_table
-from lateen.errors import LateenError, UsageError, choices
+from lateen.errors import LateenError, UsageError, choices, nearest
 from lateen.evaluation.task import TASKS, Task, task_summaries
 
 _MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
@@ -219,6 +219,9 @@ def in_order(words: Sequence[str]) -> list[str]:
     if "--help" in options:
         return ["evaluate", *([task] if task else []), "--help"]
     if (task is None) == (suite is None):
+        near = nearest(words[1], known)
+        if task is None and near is not None and not Path(words[1]).exists():
+            raise UsageError(f"unknown task {words[1]!r}", f"Did you mean {near!r}?")
         raise UsageError(
             "there must be one of --task and --suite",
             "For example: lateen evaluate retrieval MODEL --captions FILE; or lateen evaluate "
@@ -279,7 +282,9 @@ def unfit(error: CycloptsError, command: str) -> str | None:
         return f"{option} belongs to --task. A suite evaluates every set as published."
     if command == "embeddings":
         return f"{option} is of a model. Embeddings that are ready take no such option."
-    return str(TASKS[command].unknown_option(option.lstrip("-").replace("-", "_")))
+    names = [name.removeprefix("--") for a in error.argument_collection for name in a.names]
+    known = [name for name in names if name != "MODEL"]
+    return f"{command} takes no {option}. {choices(option.removeprefix('--'), known)}"
 
 
 def _show(
