@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,6 +33,27 @@ class Section(BaseModel):
     """Strict, frozen values: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class RecipeFile(Section):
+    """A whole recipe: checked values, mostly of a YAML file."""
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Self:
+        """Check ``values``."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read a YAML file; ``overrides`` are by dotted key, values as YAML text."""
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, recipe: Self | str | Path | Mapping[str, Any]) -> Self:
+        """A recipe from itself, from the path of a YAML file, or from its values."""
+        if isinstance(recipe, cls):
+            return recipe
+        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(str(recipe)))
 
 
 class Key(NamedTuple):

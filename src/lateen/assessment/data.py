@@ -11,13 +11,12 @@ from typing import Any, Literal
 from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
 from lateen.assessment.measure import LabelledFeatures, Labels, class_names, shared_labels
 from lateen.assessment.recipe import AssessmentRecipe
-from lateen.data.hub import is_hub_name
 from lateen.data.labels.forms import LabelledData, find_labelled
 from lateen.data.labels.sets import SPLITS
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.evaluation.from_embeddings import read_labels
 from lateen.evaluation.labelled import train_split
-from lateen.experiment.stages import chosen_captions, open_split, split_columns
+from lateen.experiment.stages import chosen_captions, located, open_split, split_columns
 from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_trainable
 
@@ -166,14 +165,10 @@ def _labelled_sets(plan: AssessmentRecipe) -> dict[str, LabelledData]:
 
 
 def _open_labels(plan: AssessmentRecipe, source: str) -> LabelledData:
-    """Labels in any form that tasks take; below ``data.root``, or a hub name; ``source#split``."""
-    name, _, split = source.partition("#")
-    path = plan.data.root / name
-    there = path.exists() or not is_hub_name(name)
+    """Labels in any form that tasks take."""
+    where, split = located(plan.data.root, source)
     column = plan.labelled.column if plan.labelled else None
-    return find_labelled(
-        str(path) if there else name, split=split or None, preferred=SPLITS, column=column
-    )
+    return find_labelled(str(where), split=split, preferred=SPLITS, column=column)
 
 
 def _labelled(

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lateen.config import Key, Section, assigned, first_fault, keys_of, read_yaml
+from lateen.config import Key, RecipeFile, Section, assigned, first_fault, keys_of, read_yaml
 from lateen.encoders.config import EncoderConfig, FusedPart, FusedText, Pooling, TextPooling
 from lateen.errors import RecipeError, choices
 from lateen.experiment.recipe import DataSection, Recipe
@@ -172,7 +172,7 @@ class MeasureSection(Section):
     seed: int = Field(0, ge=0, description="of folds and resamples")
 
 
-class AssessmentRecipe(Section):
+class AssessmentRecipe(RecipeFile):
     """Encoders to compare, and on what."""
 
     data: DataSection = DataSection()
@@ -208,7 +208,7 @@ class AssessmentRecipe(Section):
         return values
 
     @classmethod
-    def build(cls, values: Mapping[str, Any]) -> AssessmentRecipe:
+    def build(cls, values: Mapping[str, Any]) -> Self:
         """Check ``values``.
 
         Raises:
@@ -220,7 +220,7 @@ class AssessmentRecipe(Section):
             raise _explain(error) from error
 
     @classmethod
-    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> AssessmentRecipe:
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read a YAML file; ``overrides`` are ``{"data.root": "…"}``, values as YAML text."""
         values = read_yaml(path, "recipe")
         if not isinstance(values, dict):
@@ -233,13 +233,6 @@ class AssessmentRecipe(Section):
                 "An assessment lists candidates; see recipes/assess-flickr8k.yaml.",
             )
         return cls.build(assigned(values, overrides or {}, assessment_keys()))
-
-    @classmethod
-    def of(cls, recipe: AssessmentRecipe | str | Path | Mapping[str, Any]) -> AssessmentRecipe:
-        """A recipe from itself, from the path of a YAML file, or from its values."""
-        if isinstance(recipe, AssessmentRecipe):
-            return recipe
-        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
 
 
 def assessment_keys() -> dict[str, Key]:

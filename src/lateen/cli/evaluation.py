@@ -54,7 +54,6 @@ def _task_command(task: Task) -> Callable[..., None]:
         model: Path | None = None, /, *, out: Path | None = None, json: bool = False,
         vision_encoder: str | None = None, text_encoder: str | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        from lateen.evaluation.tables import result_tables
         from lateen.evaluation.task import evaluate
         from lateen.model import open_model
 
@@ -65,7 +64,7 @@ def _task_command(task: Task) -> Callable[..., None]:
             )
         ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
         result = evaluate(ready, task.name, place=model, **options, out=out)
-        _show(result, result_tables, out, json=json)
+        _show(result, out, json=json)
 
     command.__doc__ = _readable(task.run.__doc__)
     parameters = _parameters(task)
@@ -195,10 +194,9 @@ def embeddings_command(
 ) -> None:
     """Embeddings that are ready, without a model: retrieval, or zero-shot classification."""
     from lateen.evaluation.from_embeddings import evaluate_embeddings
-    from lateen.evaluation.tables import result_tables
 
     result = evaluate_embeddings(images, texts, labels=labels, per_image=per_image, folds=folds)
-    _show(result, result_tables, None, json=json)
+    _show(result, None, json=json)
 
 
 def in_order(words: Sequence[str]) -> list[str]:
@@ -210,8 +208,7 @@ def in_order(words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: neither a task nor a suite is given, or both, or options of the other one.
     """
-    known = {*task_summaries(), "suite", "embeddings", "--help", "-h"}
-    if words[:1] != ["evaluate"] or len(words) == 1 or words[1] in known:
+    if words[:1] != ["evaluate"] or len(words) == 1 or words[1] in (known := set(app)):
         return list(words)
     rest, task = _without(words[1:], "--task")
     rest, suite = _without(rest, "--suite")
@@ -287,14 +284,13 @@ def unfit(error: CycloptsError, command: str) -> str | None:
     return f"{command} takes no {option}. {choices(option.removeprefix('--'), known)}"
 
 
-def _show(
-    result: Mapping[str, Any], tables: Callable[[Mapping[str, Any]], list[Any]], out: Path | None,
-    *, json: bool,
-) -> None:  # fmt: skip
+def _show(result: Mapping[str, Any], out: Path | None, *, json: bool) -> None:
+    from lateen.evaluation.tables import result_tables
+
     if json:
         show_json(result)
         return
-    show_table(*tables(result))
+    show_table(*result_tables(result))
     if out is not None:
         say(f"results  {out / (result['task'] + '.json')}")
         if result.get("pictures"):

@@ -22,6 +22,12 @@ from lateen.model.model import project_rows
 from lateen.progress import log
 from lateen.report.chance import top_k
 
+FeaturesOf = Literal["encoder", "embedding", "both"]
+FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
+FOLDS = 5  # of a linear probe without a part to learn from
+_TRAIN = ("train", "training")
+LabelledRows = tuple[Features, Tensor]  # features [n, d] and the class of each row [n]
+
 
 def one_source(task: str, images: str | Path | None, data: str | Path | None) -> str | Path:
     """The one of two options that is given.
@@ -38,13 +44,22 @@ def one_source(task: str, images: str | Path | None, data: str | Path | None) ->
 def labelled_features(
     model: AlignedModel, labelled: LabelledImages, cache: Path | None
 ) -> tuple[Store, list[int], Tensor]:
-    """The vision encoder's features, which rows have a label, and those rows' classes ``[n]``."""
+    """The vision encoder's features, which rows have a label, and those rows' classes ``[n]``.
+
+    Raises:
+        DataError: not one labelled image could be read.
+    """
     name = f"classes-{labelled.split}" if labelled.split else "classes"
     store = cached_features(
         labelled.dataset, model.vision_encoder, folder=cache and cache / name,
         dtype=model.config.feature_dtype("vision"),
     )  # fmt: skip
     rows = [row for row, sample in enumerate(store.ids) if sample in labelled.labels]
+    if not rows:
+        raise DataError(
+            f"not one labelled image of {labelled.dataset.name} could be read",
+            f"See {store.path / 'skipped.jsonl'}.",
+        )
     target = torch.tensor([labelled.labels[store.ids[row]] for row in rows], dtype=torch.int64)
     return store, rows, target
 
@@ -67,15 +82,6 @@ def described(labelled: LabelledImages, store: Store, rows: Sequence[int]) -> di
         "empty_classes": list(labelled.empty),
         "named_by": labelled.named_by or "numbers",
     }
-
-
-FeaturesOf = Literal["encoder", "embedding", "both"]
-FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
-FOLDS = 5  # of a linear probe without a part to learn from
-_TRAIN = ("train", "training")
-
-
-LabelledRows = tuple[Features, Tensor]  # features [n, d] and the class of each row [n]
 
 
 @dataclass(frozen=True)
@@ -167,11 +173,6 @@ def _part(
         "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
         "embedding": lambda: project_rows(model.project_image, store, rows),
     }
-    if not rows:
-        raise DataError(
-            f"not one labelled image of {labelled.dataset.name} could be read",
-            f"See {store.path / 'skipped.jsonl'}.",
-        )
     return JudgedPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
 
 

@@ -86,7 +86,10 @@ class Task:
         """
         for name in options:
             if name not in self.options:
-                raise self.unknown_option(name)
+                known = [_dashed(option) for option in self.options]
+                raise UsageError(
+                    f"{self.name} takes no --{_dashed(name)}", choices(_dashed(name), known)
+                )
         for name, needed in self.options.items():
             if needed and options.get(name) is None:
                 raise UsageError(
@@ -111,11 +114,6 @@ class Task:
             value = number(result, self.headline[label])
             if value is not None:
                 yield label, value, self.chance(result, self.headline[label])
-
-    def unknown_option(self, name: str) -> UsageError:
-        """The error for an option that it does not take, with the nearest that it does."""
-        known = [_dashed(option) for option in self.options]
-        return UsageError(f"{self.name} takes no --{_dashed(name)}", choices(_dashed(name), known))
 
 
 class _Tasks(Mapping[str, Task]):

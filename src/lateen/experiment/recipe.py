@@ -11,12 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, ValidationError
 
-from lateen.config import Key, Section, assigned, first_fault, keys_of, merged, read_yaml
+from lateen.config import (
+    Key,
+    RecipeFile,
+    Section,
+    assigned,
+    first_fault,
+    keys_of,
+    merged,
+    read_yaml,
+)
 from lateen.encoders.config import (
     TextSection,
     VisionSection,
@@ -63,7 +72,7 @@ class EvaluateSection(Section):
     )
 
 
-class Recipe(Section):
+class Recipe(RecipeFile):
     """One experiment: data, two frozen encoders, a head, its training, its evaluation."""
 
     preset: str = Field(
@@ -77,7 +86,7 @@ class Recipe(Section):
     evaluate: EvaluateSection = EvaluateSection()
 
     @classmethod
-    def build(cls, values: Mapping[str, Any]) -> Recipe:
+    def build(cls, values: Mapping[str, Any]) -> Self:
         """Check ``values`` and put the preset's beneath them.
 
         Raises:
@@ -98,7 +107,7 @@ class Recipe(Section):
         return recipe
 
     @classmethod
-    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text."""
         values = read_yaml(path, "recipe") or {}
         if not isinstance(values, dict):
@@ -109,13 +118,6 @@ class Recipe(Section):
                 "Give one that names one vision and one text encoder; see recipes/.",
             )
         return cls.build(assigned(values, overrides or {}, keys()))
-
-    @classmethod
-    def of(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
-        """A recipe from itself, from the path of a YAML file, or from its values."""
-        if isinstance(recipe, Recipe):
-            return recipe
-        return cls.build(recipe) if isinstance(recipe, Mapping) else cls.load(Path(recipe))
 
     def save(self, path: Path) -> None:
         """Write every value, also the defaults, so that the file alone re-runs to the same."""

@@ -198,19 +198,26 @@ def split_dataset(data: DataSection, name: str) -> Dataset:
     return open_split(data, getattr(data, name), name)
 
 
-def open_split(data: DataSection, source: str, name: str) -> Dataset:
-    """A split's dataset: what lies below the root, or else a datasets name.
+def located(root: Path, source: str) -> tuple[Path | str, str | None]:
+    """What a source of a recipe names, and its split: ``file.json#val`` has one inside it.
 
-    ``file.json#val`` names a split inside it; of a datasets name it is by default ``name``.
+    It is what lies below the root, a path; else what looks like one is a datasets name, as text.
     """
-    source, _, split = source.partition("#")
-    path = data.root / source
-    hub = not path.exists() and source.count("/") == 1 and not Path(source).suffix
+    name, _, split = source.partition("#")
+    path = root / name
+    hub = not path.exists() and name.count("/") == 1 and not Path(name).suffix
+    return name if hub else path, split or None
+
+
+def open_split(data: DataSection, source: str, name: str) -> Dataset:
+    """A split's dataset, where :func:`located` finds it; of a datasets name the split is by
+    default ``name``."""
+    where, split = located(data.root, source)
     return open_dataset(
-        source if hub else path,
+        where,
         images=data.root / data.images if data.images else None,
         image_column=data.image_column, captions=caption_columns(data),
-        split=split or (name if hub else None),
+        split=split or (name if isinstance(where, str) else None),
     )  # fmt: skip
 
 

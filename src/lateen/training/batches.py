@@ -404,21 +404,16 @@ class StoreSource:
         ranks: the processes that share them.
 
     Raises:
-        TrainingError: fewer than two images, or fewer in a batch than there are processes.
+        TrainingError: fewer images in a batch than there are processes.
     """
 
     def __init__(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> None:
-        if len(pairs) < 2:
-            raise TrainingError(
-                f"{len(pairs)} image is not enough to contrast captions with",
-                "Train on at least two images, and in earnest on thousands.",
-            )
         self._plan = BatchPlan(
             pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
             captions_per_image=settings.captions_per_image, block=settings.block,
             micro_batch=settings.micro_batch, ranks=ranks,
         )  # fmt: skip
-        smallest = len(pairs) // self._plan.steps_per_epoch if settings.epochs else len(pairs)
+        smallest = len(pairs) // self._plan.steps_per_epoch
         if smallest < ranks.size:
             raise TrainingError(
                 f"batches of {smallest} images cannot be shared by {ranks.size} processes",

@@ -16,6 +16,19 @@ _NAMED = 3
 Array = np.ndarray[Any, Any]
 
 
+def check_several(pairs: Pairs) -> None:
+    """See that there are images to tell apart.
+
+    Raises:
+        TrainingError: fewer than two.
+    """
+    if len(pairs) < 2:
+        raise TrainingError(
+            f"{len(pairs)} image is not enough to contrast captions with",
+            "Train on at least two images, and in earnest on thousands.",
+        )
+
+
 def check_trainable(pairs: Pairs, *, varied: bool = True) -> None:
     """Read every feature once and refuse those that nothing can be learned from.
 

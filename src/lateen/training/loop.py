@@ -25,7 +25,7 @@ from lateen.training.checkpoint import (
 )
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders, complete
-from lateen.training.inputs import check_trainable
+from lateen.training.inputs import check_several, check_trainable
 from lateen.training.log import MetricsLog
 from lateen.training.optim import learning_rate
 from lateen.training.ranks import ALONE, Ranks
@@ -194,13 +194,12 @@ def train(
     measure = None if validation is None else lambda heads: validate(heads, validation)
 
     def new_source() -> StoreSource:
-        source = StoreSource(pairs, settings, ranks)
         _check_data(pairs, validation)
-        return source
+        return StoreSource(pairs, settings, ranks)
 
     with folder_lock(out) if ranks.leads else contextlib.nullcontext():
         if settings.epochs == 0:
-            new_source()
+            _check_data(pairs, validation)
             heads = new_heads(pairs, head, settings, trained).eval()
             result = TrainResult(heads, 0, 0, None, out / METRICS)
         else:
@@ -281,18 +280,18 @@ def run_steps(
 
     Close it to stop reading ahead.
     """
-    heads = state.heads
+    heads, start = state.heads, state.step
     device = heads.logit_scale.device
 
     def order() -> Iterator[BatchPart]:
-        for step in range(state.step, source.steps):
+        for step in range(start, source.steps):
             parts = source.parts(step)
             for _ in range(passes(len(parts), heads)):
                 yield from parts
 
     with contextlib.closing(source.stream(order())) as stream:
         batches = (batch.to(device) for batch in stream)
-        for step in range(state.step, source.steps):
+        for step in range(start, source.steps):
             lr = learning_rate(step, source.steps, settings)
             yield training_step(state, StepParts(source.rows(step), batches), lr, settings, ranks)
 
@@ -321,6 +320,7 @@ def _identity(
 
 
 def _check_data(pairs: Pairs, validation: Pairs | None) -> None:
+    check_several(pairs)
     check_trainable(pairs)
     if validation is None:
         return

@@ -92,11 +92,6 @@ def evaluate_classification(
             "Give --set, or --classes with a class name a line in the order of the numbers.",
         )
     store, rows, target = labelled_features(model, labelled, cache)
-    if not rows:
-        raise DataError(
-            f"not one labelled image of {labelled.dataset.name} could be read",
-            f"See {store.path / 'skipped.jsonl'}.",
-        )
     image = project_rows(model.project_image, store, rows)
     text = embed_classes(model, labelled.names, prompts, verbatim=verbatim)
     result = {

@@ -20,6 +20,7 @@ from lateen.training.canonical import canonical_maps, canonical_share
 from lateen.training.checkpoint import optimizer_tensors
 from lateen.training.config import TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, complete
+from lateen.training.inputs import check_several
 from lateen.training.lit import TrainedText
 from lateen.training.loop import new_heads, new_state, run_steps, validate
 from lateen.training.step import TrainState
@@ -70,13 +71,13 @@ def measure_training(
         TrainingError: the recipe's head does not fit the encoders or the settings.
     """
     settings = plan.train
+    check_several(train)
     trained = FROZEN if tower is None else TrainedText(tower)
     dims = trained.dims(train)
     head = complete(plan.head, *dims)
     share = canonical_share(settings, head, *trained.frozen_dims(train))
-    source = StoreSource(train, settings)
     state = new_state(new_heads(train, head, settings, trained), settings)
-    costs = [] if settings.epochs == 0 else [_steps(state, source, settings)]
+    costs = [] if settings.epochs == 0 else [_steps(state, StoreSource(train, settings), settings)]
     retrieval = {name: _retrieval(state.heads, pairs, tower) for name, pairs in splits.items()}
     validations = min(settings.validations, sum(c.count for c in costs)) + (share > 0)
     costs.append(Cost.timed("validate", "train", validations, "validation", retrieval[chosen_on]))
