@@ -80,3 +80,9 @@ def test_prompts_of_every_kind_of_picture_have_a_place_for_the_name(kind: str) -
     prompts = class_prompts("thing", DOMAIN_TEMPLATES[kind])
     assert len(set(prompts)) == len(DOMAIN_TEMPLATES[kind])
     assert all("thing" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize("place", ["{c}", "{class}", "{name}", "{0}", "{}"])
+def test_a_name_in_braces_is_the_place_of_the_class(place: str, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(f'["a photo of a {place}."]')
+    assert read_templates(tmp_path / "t.json") == ("a photo of a {}.",)

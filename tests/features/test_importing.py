@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lateen.errors import StoreError, UsageError
+from lateen.errors import DataError, StoreError, UsageError
 from lateen.features import import_features
 
 VALUES = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -83,10 +84,10 @@ def test_ids_are_checked(tmp_path: Path) -> None:
     cases = [
         (["a", "b", "a", "c"], "'a' stands twice, in rows 0 and 2"),
         (["a", " ", "b", "c"], "row 1 is empty"),
-        (tmp_path / "latin.txt", "not UTF-8"),
+        (tmp_path / "latin.txt", r"line 3 of .*latin\.txt is not UTF-8"),
     ]
     for ids, message in cases:
-        with pytest.raises(StoreError, match=message):
+        with pytest.raises((StoreError, DataError), match=message):
             import_features(
                 tmp_path / "f.npy", tmp_path / "s", ids=ids, modality="image", encoder="e"
             )
@@ -111,3 +112,51 @@ def test_wrong_input_says_what_and_what_to_do(tmp_path: Path) -> None:
             import_features(
                 tmp_path / name, tmp_path / "s", ids=ids, modality="image", encoder="e"
             )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        torch.arange(100, 104),
+        list(torch.arange(100, 104)),
+        np.arange(100, 104),
+        [100.0, 101.0, 102.0, 103.0],
+        ["100", "./101", "102 ", "103"],
+    ],
+)
+def test_ids_have_one_normal_form(ids: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    store = import_features(
+        tmp_path / "f.npy", tmp_path / "s", ids=ids, modality="text", encoder="e"
+    )
+    assert store.ids == ["100", "101", "102", "103"]
+
+
+@pytest.mark.parametrize("name", ["ids", "image_ids", "image_id"])
+def test_a_tensor_of_ids_in_a_torch_file(name: str, tmp_path: Path) -> None:
+    content = {"image_features": torch.from_numpy(VALUES), name: torch.arange(4)}
+    torch.save(content, tmp_path / "f.pt")
+    store = import_features(tmp_path / "f.pt", tmp_path / "s", modality="image", encoder="e")
+    assert store.ids == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("wrong", [1.5, None, True, b"a"])
+def test_an_id_that_is_neither_text_nor_a_whole_number(wrong: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    with pytest.raises(StoreError, match=r"the id of row 2 .* neither text nor a whole number"):
+        import_features(
+            tmp_path / "f.npy", tmp_path / "s", ids=["a", "b", wrong, "d"], modality="image",
+            encoder="e",
+        )  # fmt: skip
+
+
+def test_an_id_file_of_windows_and_one_of_json(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", VALUES)
+    (tmp_path / "w.txt").write_bytes("\ufeff.\\a.jpg\r\nb.jpg\r\nc.jpg\r\nd.jpg\r\n".encode())
+    (tmp_path / "j.json").write_text('["a.jpg", "b.jpg", "c.jpg", "d.jpg"]')
+    for name in ("w.txt", "j.json"):
+        store = import_features(
+            tmp_path / "f.npy", tmp_path / name[0], ids=tmp_path / name, modality="image",
+            encoder="e",
+        )  # fmt: skip
+        assert store.ids == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]

@@ -142,3 +142,33 @@ def test_only_a_number_after_the_mark_is_a_position() -> None:
     assert split_position("a#b#0") == ("a#b", 0)
     for name in ("caption", "caption#", "caption#-1", "caption#x", "#"):
         assert split_position(name) == (name, None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["a.jpg", "b.jpg"], "but for their endings"),
+        (["x/a", "y/b"], "but for the folders before them"),
+        (["A", "B"], "but for capital letters"),
+        (["x/a.jpg", "y/b.jpg"], "but for folders and endings"),
+    ],
+)
+def test_ids_that_are_the_same_but_for_how_they_are_written(
+    texts: list[str], words: str, tmp_path: Path
+) -> None:
+    images = make(tmp_path / "i", ["a", "b", "c"])
+    captions = make(tmp_path / "t", texts, "text")
+    with pytest.raises(
+        PairingError, match=rf"2 of them are the same {words} \('a' and '{texts[0]}'"
+    ):
+        pair(images, captions)
+    with pytest.raises(PairingError, match=rf"share no id.*the same {words}"):
+        pair(images, captions, missing="drop")
+
+
+def test_ids_that_two_spellings_would_mix_up_are_not_said_to_be_the_same(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a.jpg", "a.png"])
+    captions = make(tmp_path / "t", ["a", "b"], "text")
+    with pytest.raises(PairingError) as caught:
+        pair(images, captions)
+    assert "of them are the same" not in str(caught.value)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lateen.data.captions import CaptionDataset
-from lateen.data.rows import read_json
 from lateen.data.samples import PEEK, Skip, find_image_files, refuse_split, sample_id
+from lateen.data.text import read_json
 from lateen.errors import DataError, UsageError, choices
 
 

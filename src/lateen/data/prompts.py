@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lateen.data.rows import read_utf8
+from lateen.data.text import read_list
 from lateen.errors import UsageError
 
 TEMPLATES = (
@@ -58,6 +58,7 @@ DOMAIN_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "distance": ("the nearest object is {}.", "a picture with an object {}."),
 }  # fmt: skip
 """Sentences for pictures of one kind; for all others there are :data:`TEMPLATES`."""
+_NAMED_PLACE = re.compile(r"\{\w+\}")
 _ARTICLE = re.compile(r"\b([Aa]) \{\}")
 
 
@@ -112,13 +113,15 @@ def check_templates(templates: Sequence[str], what: str = "class name") -> None:
 
 
 def read_templates(path: Path) -> tuple[str, ...]:
-    """The templates in a text file, one a line; CLIP_benchmark's ``{c}`` is ``{}``.
+    """The templates in a text file, one a line, or in the forms of other tools: JSON, Python.
+
+    A name in braces is the place of the class, as in CLIP_benchmark's ``a photo of a {c}.``
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is JSON without one list.
         UsageError: it has no line, or one without a place for the name.
     """
-    lines = [line.strip().replace("{c}", "{}") for line in read_utf8(path).splitlines()]
+    lines = [_NAMED_PLACE.sub("{}", line.strip()) for line in read_list(path)]
     templates = tuple(line for line in lines if line)
     if not templates:
         raise UsageError(f"{path} has no template", "Write one a line, with {} for the name.")

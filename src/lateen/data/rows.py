@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from lateen.data.captions import Images
 from lateen.data.fingerprint import file_hashes
 from lateen.data.samples import ImageSource, MemoryImage
+from lateen.data.text import read_json, read_utf8
 from lateen.errors import DataError
 
 # pyarrow is imported where Parquet is read: it takes 0.2 s.
@@ -352,38 +353,3 @@ def _read_batches(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
             yield from file.iter_batches(rows, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({error})", "Write or download it again.") from error
-
-
-def read_utf8(path: Path) -> str:
-    """A text file's content, without a byte order mark.
-
-    Raises:
-        DataError: it cannot be read, or is in another encoding; the message names the line.
-    """
-    try:
-        data = path.read_bytes()
-        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{path} is in UTF-16, line 1", "Save it as UTF-8.")
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"line {line} of {path} is not UTF-8 (byte 0x{error.object[error.start]:02x})",
-            "Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8.",
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}", "Check the path, and its permissions."
-        ) from error
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content.
-
-    Raises:
-        DataError: it cannot be read, is not UTF-8, or no JSON.
-    """
-    try:
-        return json.loads(read_utf8(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error

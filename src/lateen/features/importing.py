@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lateen.data.samples import sample_id
+from lateen.data.text import read_list
 from lateen.errors import StoreError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.store import Store
@@ -20,7 +22,8 @@ from lateen.progress import bar
 _SUFFIXES = (".npy", ".pt", ".pth", ".parquet")
 _FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vector", "image_features",
                   "text_features")  # fmt: skip
-_ID_NAMES = ("id", "ids", "image", "image_id", "key", "filename", "path")
+_ID_NAMES = ("id", "ids", "image_id", "image_ids", "text_id", "text_ids", "sample_id", "sample_ids",
+             "image", "key", "keys", "filename", "filenames", "path", "paths")  # fmt: skip
 SHARD_ROWS = 8192
 
 
@@ -43,8 +46,9 @@ def import_features(
         features: a ``.npy`` array ``[n, dim]``; a ``.pt`` tensor, or dict with one under
             ``features`` (and perhaps ``ids``); a Parquet file with a list column and an id column.
         out: the store's folder.
-        ids: the sample id of every row: a sequence, or a text file with one id per line. Ids join
-            features to captions; row order never does.
+        ids: the sample id of every row: a sequence, or a text file with one id per line (or a JSON
+            list). Ids join features to captions, written as
+            :func:`~lateen.data.samples.sample_id` writes them; row order never does.
         modality: what the features are of.
         encoder: what made them, as a name.
         column: the caption column, for texts (``caption`` if not given).
@@ -54,16 +58,18 @@ def import_features(
     Raises:
         StoreError: a file that is not what its suffix says, the wrong shape or number of ids, or
             a torch file that holds more than tensors.
+        DataError: the id file is not UTF-8.
         UsageError: no ids, or a suffix that is not known.
     """
     path, folder = Path(features), Path(out)
     array, own_ids = _read(path)
-    names = _ids(ids) if ids is not None else own_ids
-    if names is None:
+    given = _given_ids(ids) if ids is not None else own_ids
+    if given is None:
         raise UsageError(
             f"{path} does not say which sample each row is of",
             "Give --ids: a text file with one id per line.",
         )
+    names = _as_ids(given, path if ids is None else ids)
     if array.ndim != 2:
         raise StoreError(
             f"{path} has shape {list(array.shape)}, features must be [rows, dim]", "Reshape it."
@@ -124,19 +130,39 @@ def _shards(
         yield start, np.asarray(array[start : start + SHARD_ROWS], dtype=np.float32)
 
 
-def _ids(ids: str | Path | Sequence[str]) -> list[str]:
-    if isinstance(ids, str | Path):
-        path = Path(ids)
-        if not path.is_file():
-            raise UsageError(f"there is no id file {path}", "Give a text file, one id per line.")
-        try:
-            return path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise StoreError(f"{path} is not UTF-8 ({error})", "Save it as UTF-8.") from error
-    return [str(i) for i in ids]
+def _given_ids(ids: str | Path | Sequence[Any]) -> Sequence[Any]:
+    if not isinstance(ids, str | Path):
+        return ids
+    path = Path(ids)
+    if not path.is_file():
+        raise UsageError(f"there is no id file {path}", "Give a text file, one id per line.")
+    return read_list(path)
 
 
-def _read(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
+def _as_ids(given: Any, source: object) -> list[str]:
+    """Ids in their normal form, from texts or whole numbers, in whatever list or array they are.
+
+    Raises:
+        StoreError: one is neither.
+    """
+    values = given.tolist() if isinstance(given, torch.Tensor | np.ndarray) else list(given)
+    ids = []
+    for row, value in enumerate(values):
+        whole = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if isinstance(whole, float | np.floating) and float(whole).is_integer():
+            whole = int(whole)  # as pandas writes a column of numbers in which one is missing
+        is_whole = isinstance(whole, int | np.integer) and not isinstance(whole, bool)
+        if not is_whole and not isinstance(whole, str):
+            what = source if isinstance(source, str | Path) else "the list of ids"
+            raise StoreError(
+                f"the id of row {row} in {what} is {whole!r}, neither text nor a whole number",
+                "Give ids as texts or whole numbers.",
+            )
+        ids.append(sample_id(str(whole)))
+    return ids
+
+
+def _read(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(
             f"cannot import {path.name}: unknown suffix {path.suffix!r}",
@@ -161,7 +187,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray[Any, Any], None]:
     return array, None
 
 
-def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
+def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -172,10 +198,10 @@ def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
         ) from error
     ids = None
     if isinstance(content, dict):
-        ids = next((list(map(str, content[k])) for k in _ID_NAMES if k in content), None)
+        ids = next((content[k] for k in _ID_NAMES if k in content), None)
         content = next((content[k] for k in _FEATURE_NAMES if k in content), content)
     if not isinstance(content, torch.Tensor):
-        keys = sorted(content) if isinstance(content, dict) else type(content).__name__
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise StoreError(
             f"{path} holds no feature tensor ({keys})",
             "Save a tensor, or a dict with one under 'features'.",
@@ -183,7 +209,7 @@ def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
     return content.float().numpy(), ids
 
 
-def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
+def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -213,4 +239,4 @@ def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], list[str] | None]:
         )
     values = rows.flatten().to_numpy(zero_copy_only=False)
     ids = next((table[n].to_pylist() for n in _ID_NAMES if n in table.column_names), None)
-    return values.reshape(len(rows), -1), None if ids is None else [str(i) for i in ids]
+    return values.reshape(len(rows), -1), ids

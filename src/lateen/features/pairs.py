@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Sequence
+import posixpath
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,11 +63,43 @@ def only_in_one(
         there: its ids.
         skipped: ids that may be missing.
     """
-    return "; ".join(
-        f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
+    alone = [
+        (store, ids)
         for store, own, others in ((first, here, there), (second, there, here))
         if (ids := [i for i in own if i not in others and i not in skipped])
+    ]
+    told = "; ".join(
+        f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
+        for store, ids in alone
     )
+    return f"{told}{_spelled_alike(*(ids for _, ids in alone))}" if len(alone) == 2 else told
+
+
+# How people write one id in two ways: the way in words, and what is left without it.
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "but for their endings": lambda i: posixpath.splitext(i)[0],
+    "but for the folders before them": posixpath.basename,
+    "but for capital letters": str.lower,
+    "but for zeros before the number": lambda i: i.lstrip("0") or "0",
+    "but for folders and endings": lambda i: posixpath.splitext(posixpath.basename(i))[0],
+    "but for folders, endings and zeros before the number": lambda i: (
+        posixpath.splitext(posixpath.basename(i))[0].lstrip("0") or "0"
+    ),
+}
+
+
+def _spelled_alike(first: Collection[str], second: Collection[str]) -> str:
+    """What half of the ids that two stores do not share differ in, in words; empty for no such."""
+    for words, spelling in _SPELLINGS.items():
+        others = {spelling(sample): sample for sample in second}
+        both = [(i, others[spelling(i)]) for i in first if spelling(i) in others]
+        unique = len(others) == len(second) and len({spelling(i) for i in first}) == len(first)
+        if unique and 2 * len(both) >= min(len(first), len(second)):
+            return (
+                f"; {len(both)} of them are the same {words} ({both[0][0]!r} and {both[0][1]!r}): "
+                "write them alike in both"
+            )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -287,7 +320,7 @@ def pair(
     if not common:
         raise PairingError(
             f"{image.path} and {columns[0].path} share no id: for example {image.ids[0]!r} "
-            f"against {columns[0].ids[0]!r}",
+            f"against {columns[0].ids[0]!r}{_spelled_alike(row_of, groups[0])}",
             "Encode both from the same dataset, so that they carry the same ids.",
         )
     everything = set(row_of).union(*groups)

@@ -21,8 +21,8 @@ from lateen.data.labels.names import (
 )
 from lateen.data.labels.sets import SETS, SPLITS, ClassificationSet, find_set
 from lateen.data.prompts import TEMPLATES, class_name, read_templates
-from lateen.data.rows import read_utf8
 from lateen.data.samples import Dataset
+from lateen.data.text import read_list
 from lateen.errors import DataError
 from lateen.files import content_key
 
@@ -213,7 +213,7 @@ def _match(
 
 def _beside_data(file: Path, labels: Sequence[str], spec: ClassificationSet | None) -> Naming:
     # An empty line is a class without a name, so that none may be dropped.
-    words = tuple(line.strip() for line in read_utf8(file).splitlines())
+    words = tuple(line.strip() for line in read_list(file))
     _need_names(file, words)
     if spec is not None and len(words) != spec.count:
         raise DataError(

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from lateen.data.prompts import class_name
-from lateen.data.rows import read_utf8
+from lateen.data.text import read_list
 from lateen.errors import DataError
 
 _SUN_FOLDER = re.compile(r"^/?[a-z]/(?=.)")  # SUN397 files /a/abbey under its first letter
@@ -33,13 +33,15 @@ class ClassName:
 def read_class_names(path: Path) -> tuple[ClassName, ...]:
     """One class a line: its name, and behind tabs what the data call it, where that differs.
 
+    JSON and lines pasted from Python are read as well: see :func:`~lateen.data.text.read_list`.
+
     The line says the class's index. An empty line is a class without a name, as one of CLEVR's
     distances is in CLIP_benchmark's files; those at the end are not counted.
 
     Raises:
         DataError: the file cannot be read, or is not UTF-8.
     """
-    return _parse(read_utf8(path).splitlines())
+    return _parse(read_list(path))
 
 
 def packaged_class_names(name: str) -> tuple[ClassName, ...]:
@@ -137,7 +139,7 @@ def read_mask_classes(path: str | Path) -> tuple[str, ...]:
         DataError: it cannot be read, has fewer than two names, one twice, or an empty line between
             two, after which every index would be in doubt.
     """
-    lines = read_utf8(Path(path)).rstrip().splitlines()
+    lines = read_list(Path(path))
     names = [" ".join(line.split()) for line in lines if not line.startswith("#")]
     if "" in names:
         raise DataError(

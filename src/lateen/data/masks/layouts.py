@@ -10,8 +10,8 @@ import numpy as np
 
 from lateen.data.labels.names import read_mask_classes
 from lateen.data.masks.masks import IGNORED, Indices, MaskedImages, by_stem
-from lateen.data.rows import read_utf8
 from lateen.data.samples import FileImage, ImageSource, Skip
+from lateen.data.text import read_utf8
 from lateen.errors import DataError, UsageError, choices
 
 # Categories of COCO that are in no picture: the pixel value is the category's number less one.
