@@ -162,3 +162,37 @@ def test_a_folder_that_is_no_saved_dataset_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(DataError, match="cannot be loaded"):
         HubDataset(tmp_path)
+
+
+def copies(*greys: int) -> list[Any]:
+    return [{"bytes": jpeg((g, g, g)), "path": None} for g in greys]
+
+
+def test_a_row_for_each_caption_of_an_image(tmp_path: Path) -> None:
+    rows = build(4, picture=copies(0, 1, 0, 9), caption=["a", "b", "c", "d"], image_id=[5, 6, 5, 6])
+    dataset = HubDataset(save(tmp_path / "d", rows))
+    found = {sample.id: sample.captions["caption"] for sample in samples(dataset)}
+    assert found == {"5": ("a", "c"), "6": ("b",)}  # 6 has another picture the second time
+    assert [(skip.id, skip.sample, skip.source[-3:]) for skip in skips(dataset)] == [
+        ("6", False, "[3]")
+    ]
+    assert is_fixed(dataset, lambda: HubDataset(tmp_path / "d"))
+
+
+def test_without_ids_the_same_picture_is_the_same_image(tmp_path: Path) -> None:
+    rows = build(5, picture=copies(0, 1, 0, 1, 2), caption=["a", "b", "c", "", "e"])
+    dataset = HubDataset(save(tmp_path / "d", rows))
+    found = samples(dataset)
+    assert [(s.id, s.captions["caption"]) for s in found] == [
+        ("0", ("a", "c")), ("1", ("b",)), ("4", ("e",)),
+    ]  # fmt: skip
+    assert [grey(sample.image) for sample in found] == [0, 1, 2]
+    assert [(skip.id, skip.source[-3:]) for skip in skips(dataset)] == [("1", "[3]")]
+    assert is_fixed(dataset, lambda: HubDataset(tmp_path / "d"))
+
+
+def test_captions_within_objects(tmp_path: Path) -> None:
+    sentences = [[{"raw": "a", "id": 1}, {"raw": "b", "id": 2}], [{"raw": "c", "id": 3}]]
+    rows = build(2).remove_columns("caption").add_column("sentences", sentences)
+    dataset = HubDataset(save(tmp_path / "d", rows))
+    assert [sample.captions["sentences"] for sample in samples(dataset)] == [("a", "b"), ("c",)]

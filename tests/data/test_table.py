@@ -322,3 +322,33 @@ def test_a_file_that_is_no_table_is_an_error(tmp_path: Path) -> None:
     assert ".jsonl" in caught.value.remedy
     with pytest.raises(DataError, match="cannot read"):
         Table(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize(
+    "cell", ['["a dog", "it\'s one"]', "['a dog', \"it's one\"]", "['a dog'\n \"it's one\"]"]
+)
+def test_a_list_in_a_cell_is_several_captions(cell: str, tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
+    rows = [["image", "raw"], ["a.jpg", cell], ["b.jpg", "[laughs] one"]]
+    first, second = samples(Table(write_csv(tmp_path / "t.csv", rows)))
+    assert first.captions == {"raw": ("a dog", "it's one")}
+    assert second.captions == {"raw": ("[laughs] one",)}
+
+
+def test_a_damaged_list_in_a_cell_is_a_skip(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
+    rows = [["image", "raw"], ["a.jpg", "['a dog' he 'b']"], ["b.jpg", "fine"]]
+    table = Table(write_csv(tmp_path / "t.csv", rows))
+    assert [sample.id for sample in samples(table)] == ["b.jpg"]
+    assert reasons(table) == [
+        ("t.csv:2", "the caption looks like a list, and cannot be read as one", True)
+    ]
+
+
+@pytest.mark.parametrize("text", ["None", "null", "N/A", " <NA> ", "na", "#N/A", "undefined"])
+def test_a_caption_that_says_nothing_is_none(text: str, tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
+    rows = [["image", "caption"], ["a.jpg", text], ["a.jpg", "a dog"], ["b.jpg", "none of it"]]
+    table = Table(write_csv(tmp_path / "t.csv", rows))
+    assert [s.captions["caption"] for s in samples(table)] == [("a dog",), ("none of it",)]
+    assert reasons(table) == [("t.csv:2", f"the caption says nothing ({text.strip()!r})", False)]

@@ -5,12 +5,14 @@ Every reader of captions goes through :class:`CaptionDataset`, whatever its file
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lateen.data.fingerprint import combine
 from lateen.data.samples import (
@@ -22,7 +24,22 @@ from lateen.data.samples import (
     require_image,
     sample_id,
 )
-from lateen.files import canonical_json
+from lateen.data.text import list_in_text
+from lateen.errors import LateenError
+from lateen.files import (
+    cache_folder,
+    canonical_json,
+    content_key,
+    make_folder,
+    read_json,
+    write_json,
+)
+from lateen.progress import bar, log
+
+# What programs write where there is no caption.
+_SAYS_NOTHING = {"none", "null", "n/a", "na", "<na>", "#n/a", "undefined"}
+# Where a cell is an object, as Karpathy's sentences are on the hub, the caption is in one of these.
+_TEXT_FIELDS = ("raw", "caption", "text", "sentence")
 
 
 class Images(Protocol):
@@ -57,6 +74,16 @@ class _SampleRows:
     skips: list[Skip] = field(default_factory=list)
 
 
+class _Repeat(NamedTuple):
+    """A row whose id another row had before: where its skip stands, and what it would add."""
+
+    position: int
+    first: _SampleRows
+    image: Any
+    cells: Mapping[str, Any]
+    source: str
+
+
 class CaptionDataset:
     """A :class:`~lateen.data.samples.Dataset` of rows that a reader adds when it is created.
 
@@ -68,7 +95,8 @@ class CaptionDataset:
         columns: the caption columns.
         images: where the images are.
         merge: whether rows of the same id are one sample (several captions of one image file), as
-            opposed to duplicates, of which the first counts.
+            opposed to duplicates, of which the first counts. Where each row has an image of its
+            own, :meth:`join_copies` makes one sample of those whose image is the same.
     """
 
     def __init__(self, name: str, columns: Sequence[str], images: Images, *, merge: bool) -> None:
@@ -78,6 +106,7 @@ class CaptionDataset:
         self._merge = merge
         self._items: list[_SampleRows | Skip] = []
         self._by_id: dict[str, _SampleRows] = {}
+        self._repeats: list[_Repeat] = []
 
     def __len__(self) -> int:
         return sum(
@@ -128,11 +157,55 @@ class CaptionDataset:
         elif not self._merge:
             reason = f"the id was already used at {entry.source}"
             # Not the sample's skip: the first of that id stays in.
+            self._repeats.append(_Repeat(len(self._items), entry, image, cells, source))
             self.skip(Skip(sample, reason, source, sample=False))
             return
+        self._add_cells(entry, cells, source)
+
+    def _add_cells(self, entry: _SampleRows, cells: Mapping[str, Any], source: str) -> None:
         for column in self.columns:
             at = source if len(self.columns) == 1 else f"{source} {column}"
             _add_captions(entry, column, cells.get(column), at)
+
+    def join_copies(self) -> None:
+        """Make one sample of the rows of one id whose images have the same bytes.
+
+        Rows of one id with different images stay skips. To be called when all rows are added.
+        """
+        refs = sorted({r for repeat in self._repeats for r in (repeat.image, repeat.first.image)})
+        copies = dict(zip(refs, first_copies(self._images, refs), strict=True)) if refs else {}
+        joined = set()
+        for repeat in self._repeats:
+            if copies[repeat.image] == copies[repeat.first.image]:
+                self._add_cells(repeat.first, repeat.cells, repeat.source)
+                joined.add(repeat.position)
+        self._items = [item for at, item in enumerate(self._items) if at not in joined]
+        self._repeats = []
+
+    def join_samples(self) -> None:
+        """Make one sample of those whose images have the same bytes, under the first one's id.
+
+        For rows without ids of their own. To be called when all rows are added.
+        """
+        entries = list(self._by_id.values())
+        joined = set()
+        copies = first_copies(self._images, [entry.image for entry in entries])
+        for position, (entry, copy_of) in enumerate(zip(entries, copies, strict=True)):
+            if copy_of != position:
+                first = entries[copy_of]
+                for column, texts in entry.captions.items():
+                    first.captions[column] += texts
+                first.skips += [replace(skip, id=first.id) for skip in entry.skips]
+                joined.add(entry.id)
+                del self._by_id[entry.id]
+        self._items = [
+            item for item in self._items if isinstance(item, Skip) or item.id not in joined
+        ]
+        if joined:
+            log.info(
+                "%s: %d rows show an image of an earlier row, and add their captions to it",
+                self.name, len(joined),
+            )  # fmt: skip
 
     def add_file(
         self, files: ImageFiles, sample: str, cells: Mapping[str, Any], source: str
@@ -186,7 +259,39 @@ class CaptionDataset:
                 yield canonical_json([item.id, captions, len(item.skips)])
 
 
+def first_copies(images: Images, refs: Sequence[Any]) -> list[int]:
+    """For each image the position among ``refs`` of the first with the same bytes; else its own.
+
+    All of them are read for that, once: what was found stays in the cache folder for as long as the
+    files are the same.
+    """
+    key = content_key([list(images.hashes(refs)), list(refs)])
+    kept = cache_folder() / "copies" / f"{key}.json"
+    with contextlib.suppress(OSError, LateenError):
+        return list(read_json(kept))
+    first: dict[bytes, int] = {}
+    result = []
+    with bar(len(refs), "comparing images", "image") as progress:
+        for position, image in enumerate(images.sources(refs)):
+            try:
+                digest = hashlib.sha256(image.read()).digest() if image is not None else b""
+            except OSError:
+                digest = b""
+            result.append(first.setdefault(digest, position) if digest else position)
+            progress.update()
+    with contextlib.suppress(OSError):
+        make_folder(kept.parent)
+        write_json(kept, result)
+    return result
+
+
 def _add_captions(entry: _SampleRows, column: str, cell: Any, source: str) -> None:
+    try:
+        cell = _in_cell(cell)
+    except ValueError:
+        reason = "the caption looks like a list, and cannot be read as one"
+        entry.skips.append(Skip(entry.id, reason, source, sample=False, column=column))
+        return
     if not isinstance(cell, (list, tuple)):
         _add_caption(entry, column, cell, source)
     elif not cell:
@@ -196,20 +301,38 @@ def _add_captions(entry: _SampleRows, column: str, cell: Any, source: str) -> No
             _add_caption(entry, column, value, f"{source}[{index}]")
 
 
+def _in_cell(cell: Any) -> Any:
+    """A caption or a list of captions, in whatever form a cell holds them.
+
+    Raises:
+        ValueError: it is the text of a list that is damaged.
+    """
+    if isinstance(cell, str):
+        listed = list_in_text(cell)
+        return cell if listed is None else listed
+    if isinstance(cell, Mapping):
+        return next((cell[name] for name in _TEXT_FIELDS if name in cell), cell)
+    if isinstance(cell, (list, tuple)):
+        return [_in_cell(each) if isinstance(each, Mapping) else each for each in cell]
+    return cell
+
+
 def _add_caption(entry: _SampleRows, column: str, value: Any, source: str) -> None:
-    reason = _caption_fault(value)
+    reason = caption_fault(value)
     if reason:
         entry.skips.append(Skip(entry.id, reason, source, sample=False, column=column))
     else:
         entry.captions[column].append(value.strip())
 
 
-def _caption_fault(value: Any) -> str:
+def caption_fault(value: Any) -> str:
     """Why ``value`` is no caption; empty if it is one."""
     if is_missing(value):
         return "the caption is empty"
     if not isinstance(value, str):
         return f"the caption is not text but {type(value).__name__}"
+    if value.strip().lower() in _SAYS_NOTHING:
+        return f"the caption says nothing ({value.strip()!r})"
     return "" if is_unicode(value) else "the caption is not valid Unicode"
 
 

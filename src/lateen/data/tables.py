@@ -178,6 +178,10 @@ def add_by_id(
             dataset.skip(Skip(sample, fault, row.source, sample=False))
         else:
             dataset.add(sample, None if images is None else index, row.cells, row.source)
+    if images is not None:
+        dataset.join_copies()
+        if id_column is None and dataset.columns and next(iter(images.names()), None) is None:
+            dataset.join_samples()  # the rows' numbers tell nothing apart
 
 
 def _image_id(row: Row, column: str) -> str:
