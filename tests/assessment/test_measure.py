@@ -106,7 +106,7 @@ def test_what_was_measured_is_not_measured_again(
     small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
     before = assess(small, tmp_path)["rows"]
     monkeypatch.setattr(
-        "lateen.assessment.measurement._take", lambda _: pytest.fail("measured again")
+        "lateen.assessment.measurement._take_each", lambda _: pytest.fail("measured again")
     )
     assert assess(small, tmp_path)["rows"] == before
 

@@ -65,7 +65,7 @@ def assess(
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
         seconds = {"encode": time.perf_counter() - begin}
-        results = _measure(material, plan.probe, plan.measure, folder, seconds)
+        results = _measure_all(material, plan.probe, plan.measure, folder, seconds)
         results = {"task": "assessment", "sweep": plan.sweep, **results}
         results["recipe"] = plan.model_dump(mode="json")
         _write_outputs(results, folder)
@@ -120,13 +120,13 @@ def assess_stores(
             *opened, labels=Path(labels) if labels else None, holdout=holdout, missing=missing,
             seed=plan.measure.seed,
         )  # fmt: skip
-        results = _measure(material, plan.probe, plan.measure, folder, {})
+        results = _measure_all(material, plan.probe, plan.measure, folder, {})
         results = {"task": "assessment", "sweep": "grid", **results}
         _write_outputs(results, folder)
     return results
 
 
-def _measure(
+def _measure_all(
     material: AssessmentData, probing: ProbeSection, settings: MeasureSection, folder: Path,
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
@@ -250,19 +250,20 @@ def _conditions(
         "seed": settings.seed, "data": judged.key,
         "labels": content_key([part.key for part in labelled]) if labelled else None,
         "versions": library_versions(), "skipped": judged.dropped + train.dropped,
-        "duplicates": _duplicates(material), "seconds": seconds,
+        "duplicates": _count_duplicates(material), "seconds": seconds,
     }  # fmt: skip
 
 
-def _duplicates(material: AssessmentData) -> dict[str, int]:
+def _count_duplicates(material: AssessmentData) -> dict[str, int]:
     """Judged images, and captions, whose features another one has too: retrieval cannot tell them
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""
     judged, train = (
-        [_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
+        [_row_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
         for grid in (material.judged, material.train)
     )
-    texts = [_digests(StoreRows(p.texts[0].store, p.texts[0].rows)) for p in material.judged[0]]
+    columns = [pairs.texts[0] for pairs in material.judged[0]]
+    texts = [_row_digests(StoreRows(column.store, column.rows)) for column in columns]
     trained = min(
         sum(row in known for row in rows)
         for rows, known in zip(judged, map(set, train), strict=True)
@@ -272,15 +273,18 @@ def _duplicates(material: AssessmentData) -> dict[str, int]:
             "%d of %d images to judge on are copies of images to train on: their R@K is too high",
             trained, len(judged[0]),
         )  # fmt: skip
-    repeated = {"images": min(map(_repeated, judged)), "texts": min(map(_repeated, texts))}
-    return {**repeated, "trained": trained}
+    return {
+        "images": min(map(_count_repeated, judged)),
+        "texts": min(map(_count_repeated, texts)),
+        "trained": trained,
+    }
 
 
-def _repeated(rows: Sequence[bytes]) -> int:
+def _count_repeated(rows: Sequence[bytes]) -> int:
     return len(rows) - len(set(rows))
 
 
-def _digests(rows: StoreRows) -> list[bytes]:
+def _row_digests(rows: StoreRows) -> list[bytes]:
     """A short hash of each row: equal for equal features."""
     chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
     return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]

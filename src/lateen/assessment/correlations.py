@@ -31,14 +31,14 @@ def probing_correlations(
     counted = _without_baselines(rows, vision, text)
     results = []
     for over, encoders in (("vision", vision), ("text", text)):
-        points = _averaged(counted, encoders, over)
-        for key in _keys(VisionMeasure if over == "vision" else TextMeasure, PairMeasure):
+        points = _encoder_points(counted, encoders, over)
+        for key in _measure_keys(VisionMeasure if over == "vision" else TextMeasure, PairMeasure):
             known = [p for p in points if p.get(key) is not None]
             if known:
                 values = [p[key] for p in known], [p["probe"] for p in known]
                 answer = correlate(*values, level=settings.level)
                 results.append({"x": key, "y": "probe", "over": over, **answer.as_dict()})
-    for key in _keys(VisionMeasure, PairMeasure):
+    for key in _measure_keys(VisionMeasure, PairMeasure):
         pairs = [r for r in counted if r[key] is not None]
         labels = [[r[f"{side}_label"] for r in pairs] for side in ("vision", "text")]
         if min(len(set(of_side)) for of_side in labels) > 1:
@@ -54,7 +54,7 @@ def correlation_gaps(
     rows: Sequence[Row], vision: Sequence[Row], text: Sequence[Row], settings: MeasureSection
 ) -> list[dict[str, Any]]:
     """Whether kNN predicts probing better than the linear probe does, as SAIL reports."""
-    points = _averaged(_without_baselines(rows, vision, text), vision, "vision")
+    points = _encoder_points(_without_baselines(rows, vision, text), vision, "vision")
     known = [p for p in points if all(p.get(key) is not None for key in _SAIL_CLAIMS)]
     if not known:
         return []
@@ -104,7 +104,7 @@ def _coefficient(value: float, sign: str = "") -> str:
     return f"{value:{sign}.{decimals}f}".replace("-", "−")
 
 
-def _keys(*kinds: type[Measure]) -> list[str]:
+def _measure_keys(*kinds: type[Measure]) -> list[str]:
     return [row.key for row in measures(*kinds)]
 
 
@@ -115,7 +115,7 @@ def _without_baselines(
     return [r for r in rows if {r["vision_label"], r["text_label"]} <= labels]
 
 
-def _averaged(rows: Sequence[Row], encoders: Sequence[Row], side: str) -> list[Row]:
+def _encoder_points(rows: Sequence[Row], encoders: Sequence[Row], side: str) -> list[Row]:
     """One point per encoder: its own numbers, and those of its pairs averaged."""
     points = []
     for encoder in encoders:
@@ -123,10 +123,10 @@ def _averaged(rows: Sequence[Row], encoders: Sequence[Row], side: str) -> list[R
         if not pairs:
             continue
         point: Row = {"probe": _mean([r["probe"][f"R@{CUTOFF}"] for r in pairs])}
-        for key in _keys(VisionMeasure, PairMeasure):
+        for key in _measure_keys(VisionMeasure, PairMeasure):
             values = [r[key] for r in pairs if r[key] is not None]
             point[key] = _mean(values) if len(values) == len(pairs) else None
-        point |= {key: encoder.get(key) for key in _keys(TextMeasure)}
+        point |= {key: encoder.get(key) for key in _measure_keys(TextMeasure)}
         points.append(point)
     return points
 

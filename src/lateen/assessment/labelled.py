@@ -53,9 +53,11 @@ def shared_labels(labels: Labels, stores: Sequence[Store]) -> Labels:
     Raises:
         DataError: there is none.
     """
-    known = [set(store.ids) for store in stores]
-    shared = {sample: labels[sample] for sample in labels if all(sample in ids for ids in known)}
-    for store, ids in zip(stores, known, strict=True):
+    ids_of_stores = [set(store.ids) for store in stores]
+    shared = {
+        sample: labels[sample] for sample in labels if all(sample in ids for ids in ids_of_stores)
+    }
+    for store, ids in zip(stores, ids_of_stores, strict=True):
         if not shared and not ids & labels.keys():
             raise DataError(
                 f"none of the {len(store)} images in {store.path} has a label: their ids look like "

@@ -36,14 +36,14 @@ def measure_pair(
     def work(_: str) -> dict[str, Any]:
         pair = spaces()
         check_rows(len(pair), _FEWEST, "comparing two spaces")
-        values, notes = _take({row.key: partial(row.function, pair) for row in rows})
+        values, notes = _take_each({row.key: partial(row.function, pair) for row in rows})
         return {"values": values, "notes": notes}
 
     result = cached_json(
         folder, "compare", [decides, settings.k, settings.svcca_dim], work,
         lambda earlier: _has_all(rows, earlier["values"]),
     )  # fmt: skip
-    return _of(rows, result["values"]), _of(rows, result["notes"])
+    return _values_of(rows, result["values"]), _values_of(rows, result["notes"])
 
 
 def measure_vision(
@@ -61,7 +61,7 @@ def measure_vision(
     judged, learned = (train, None) if test is None else (test, train)
 
     def work(_: str) -> dict[str, Any]:
-        values, notes = _take(
+        values, notes = _take_each(
             {row.key: partial(row.function, judged, learned, settings) for row in rows}
         )
         return {**values, "notes": notes}
@@ -71,10 +71,10 @@ def measure_vision(
         folder, "quality", [train.key, test.key if test else None, conditions], work,
         partial(_has_all, rows),
     )  # fmt: skip
-    return _of(rows, result), _of(rows, result["notes"])
+    return _values_of(rows, result), _values_of(rows, result["notes"])
 
 
-def _take(functions: Mapping[str, Callable[[], Any]]) -> tuple[Values, Notes]:
+def _take_each(functions: Mapping[str, Callable[[], Any]]) -> tuple[Values, Notes]:
     """What each function gives, ``None`` where it cannot be had, and the reasons.
 
     A measure that these features do not allow (fewer samples than neighbours, features that are all
@@ -90,5 +90,5 @@ def _has_all(rows: Iterable[Measure], values: Mapping[str, Any]) -> bool:
     return all(row.key in values for row in rows)
 
 
-def _of(rows: Iterable[Measure], values: Mapping[str, Any]) -> dict[str, Any]:
+def _values_of(rows: Iterable[Measure], values: Mapping[str, Any]) -> dict[str, Any]:
     return {row.key: values[row.key] for row in rows if row.key in values}

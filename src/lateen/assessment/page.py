@@ -55,7 +55,7 @@ _FIRST = 10  # rows shown before the pictures; all of them stand below
 def assessment_figures(results: Results) -> dict[str, Figure]:
     """The plots that these results have enough for, by the name of their file."""
     figures = {}
-    for measure, _ in _scatters():
+    for measure, _ in _plotted_measures():
         of_vision = isinstance(measure, VisionMeasure)
         points = (_vision_points if of_vision else _pair_points)(results, measure.key)
         if len(points) > 1:
@@ -68,7 +68,7 @@ def assessment_figures(results: Results) -> dict[str, Figure]:
     return figures
 
 
-def _scatters() -> list[tuple[Measure, Scatter]]:
+def _plotted_measures() -> list[tuple[Measure, Scatter]]:
     """The measures that are plotted, in the order of their plots."""
     rows = measures(VisionMeasure, PairMeasure)
     plotted = [(row, row.scatter) for row in rows if row.scatter is not None]
@@ -85,14 +85,14 @@ def _scatter_figure(results: Results, measure: Measure, points: list[Point]) -> 
     of_vision = isinstance(measure, VisionMeasure)
     return scatter_plot(
         points,
-        f"{measure.name}{_unit(results, measure)}",
+        f"{measure.name}{_axis_unit(results, measure)}",
         f"{_SCORE}, mean over text encoders" if of_vision else _SCORE,
         _correlation_note(results, correlation),
         line=correlation is not None and has_interval(correlation),
     )
 
 
-def _unit(results: Results, measure: Measure) -> str:
+def _axis_unit(results: Results, measure: Measure) -> str:
     """What a measure is in; of an accuracy also the k that ranks, the first that was asked for."""
     if not isinstance(measure, VisionMeasure):
         return ""
@@ -229,12 +229,12 @@ def _layers_caption(results: Results) -> str:
 def _subtitle(results: Results) -> str:
     vision, text, pairs = (len(results[key]) for key in ("vision", "text", "rows"))
     return (
-        f"{_count(vision, 'vision candidate')} × {_count(text, 'text candidate')}: "
-        f"{_count(pairs, 'pair')} of frozen encoders, judged on {results['conditions']['split']}"
+        f"{_counted(vision, 'vision candidate')} × {_counted(text, 'text candidate')}: "
+        f"{_counted(pairs, 'pair')} of frozen encoders, judged on {results['conditions']['split']}"
     )
 
 
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -282,7 +282,7 @@ def _how_measured(results: Results) -> str:
 
 def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure]) -> None:
     page.section("What predicts alignment").table(correlations_table(results))
-    for measure, scatter in _scatters():
+    for measure, scatter in _plotted_measures():
         if figure := figures.get(scatter_name(measure.key)):
             page.figure(figure, f"{scatter.caption} A label is left out where it has no room.")
 
@@ -321,17 +321,17 @@ def _remarks(results: Results) -> Iterator[str]:
         missing = [row for row in rows if row.get(measure.key) is None]
         reasons = Counter(row["notes"].get(measure.key, unsaid) for row in missing)
         for why, count in reasons.items():
-            yield f"No {measure.name} for {count:,} of {_count(len(rows), 'pair')}: {why}."
+            yield f"No {measure.name} for {count:,} of {_counted(len(rows), 'pair')}: {why}."
     skipped, copies = conditions["skipped"], conditions["duplicates"]
-    yield f"Left out because not every feature store has them: {_count(skipped, 'sample')}."
+    yield f"Left out because not every feature store has them: {_counted(skipped, 'sample')}."
     yield (
-        f"Of those judged, {_count(copies['images'], 'image')} and "
-        f"{_count(copies['texts'], 'text')} "
+        f"Of those judged, {_counted(copies['images'], 'image')} and "
+        f"{_counted(copies['texts'], 'text')} "
         "have the same features as another one: retrieval cannot tell them apart."
     )
     if trained := copies.get("trained"):
         yield (
-            f"Of those judged, {_count(trained, 'image')} "
+            f"Of those judged, {_counted(trained, 'image')} "
             f"{'has' if trained == 1 else 'have'} the features of one that was trained on: for "
             "these, alignment probing is too high."
         )

@@ -80,8 +80,8 @@ class Space:
         return cls(
             features,
             attempt(lambda: nearest_neighbours(features, settings.k)),
-            attempt(lambda: LinearKernel.of(_given(moments))),
-            attempt(lambda: whitening(_given(moments).product, 0.99, settings.svcca_dim)),
+            attempt(lambda: LinearKernel.of(_or_raise(moments))),
+            attempt(lambda: whitening(_or_raise(moments).product, 0.99, settings.svcca_dim)),
         )
 
 
@@ -106,17 +106,17 @@ class SpacePair:
     @property
     def neighbours(self) -> tuple[Tensor, Tensor]:
         """``[n, k]`` nearest other samples in either."""
-        return _given(self.image.neighbours), _given(self.text.neighbours)
+        return _or_raise(self.image.neighbours), _or_raise(self.text.neighbours)
 
     @property
     def kernels(self) -> tuple[LinearKernel, LinearKernel]:
         """The linear kernel of either."""
-        return _given(self.image.kernel), _given(self.text.kernel)
+        return _or_raise(self.image.kernel), _or_raise(self.text.kernel)
 
     @property
     def components(self) -> tuple[Tensor, Tensor]:
         """The whitening of either's leading principal components."""
-        return _given(self.image.components), _given(self.text.components)
+        return _or_raise(self.image.components), _or_raise(self.text.components)
 
     @cached_property
     def cross(self) -> Tensor:
@@ -125,7 +125,7 @@ class SpacePair:
         return cross_product(x, kx.mean, y, ky.mean, _CHUNK)
 
 
-def _given(value: T | LateenError) -> T:
+def _or_raise(value: T | LateenError) -> T:
     if isinstance(value, LateenError):
         raise value
     return value

@@ -60,13 +60,13 @@ def leaderboard_table(
     rows = results["rows"]
     baselines = baseline_labels(results)
     columns = _leaderboard_columns(results)
-    whole = len(columns)
-    if width < _NARROW:
-        columns = [c for c in columns if c[0] not in MEASURES]
+    narrow = width < _NARROW and any(key in MEASURES for key, _ in columns)
+    if narrow:
+        columns = [(key, column) for key, column in columns if key not in MEASURES]
     shown = rows[:limit]
     hidden = len(rows) - len(shown)
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
-    if len(columns) < whole:
+    if narrow:
         more.append(f"Metrics beside probing: in leaderboard.csv, or in {_NARROW} characters.")
     return TableData(
         "Leaderboard",
@@ -103,7 +103,7 @@ def encoder_tables(results: Results) -> list[TableData]:
     vision, text = results["vision"], results["text"]
     note = "Mean R@10: over all pairs with it."
     return [
-        _encoder_table("Vision", vision, map(_encoder_name, vision), _accuracies, note),
+        _encoder_table("Vision", vision, map(_encoder_name, vision), _vision_accuracies, note),
         _encoder_table("Text", text, (one["label"] for one in text), _text_values),
     ]
 
@@ -127,7 +127,7 @@ def _encoder_table(
     return TableData(title, [*columns, Column("mean R@10 (%)", 1)], rows, note)
 
 
-def _accuracies(encoder: Mapping[str, Any]) -> dict[str, float]:
+def _vision_accuracies(encoder: Mapping[str, Any]) -> dict[str, float]:
     """Those of a vision encoder, of fewer neighbours first, by heading."""
     accuracies = {}
     for measure in measures(VisionMeasure):
@@ -216,7 +216,7 @@ def _leaderboard_notes(results: Results) -> list[str]:
     if any(measure.shown_in(results) for measure in accuracies):
         names = [_one_line(measure) for measure in accuracies if measure.heading is not None]
         of = "accuracy of the vision encoder in percent"
-        notes.append(f"{_listing(names, len(names))}: {of}.")
+        notes.append(f"{_first_few(names, len(names))}: {of}.")
     return notes
 
 
@@ -285,7 +285,7 @@ def _best_predictor(results: Results, over: str) -> str:
         return f"{first}{correlation_text(top)}."
     return (
         f"{first}{correlation_text(top)}. That order is unclear: its interval overlaps strongly "
-        f"with {_listing(close)}."
+        f"with {_first_few(close)}."
     )
 
 
@@ -307,7 +307,7 @@ def _against_the_paper(results: Results) -> str:
     return f"{question} {answer}: the difference of r is {difference}, n = {gap['n']}."
 
 
-def _listing(items: Sequence[str], most: int = 2) -> str:
+def _first_few(items: Sequence[str], most: int = 2) -> str:
     """``a, b and 3 others``."""
     more = len(items) - most
     named = list(items[:most])
