@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from assessment.test_tables import correlation, with_correlations
 from lateen.assessment import assess, assessment_tables, findings
 from lateen.assessment.measure import (
     MEASURES,
@@ -131,8 +132,6 @@ def test_a_measure_that_cannot_be_taken_leaves_its_reason(
 def test_less_of_a_distance_predicts_more_alignment(
     r: float, inversely: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from assessment.test_tables import correlation, with_correlations
-
     add(monkeypatch, DISTANCE)
     found = with_correlations(correlation("distance", r, min(r, 0.8 * r), max(r, 0.8 * r)))
     assert ("predicts probing (inversely)" in findings(found)[1]) == inversely

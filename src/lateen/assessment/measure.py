@@ -39,7 +39,7 @@ class Measure:
         name: in sentences.
         definition: one line, in which ``{images}``, ``{pairs}``, ``{classes}``, ``{k}`` and
             ``{temperature}`` stand for what it was taken with.
-        heading: of its column in tables; without one it is in JSON and CSV alone.
+        heading: of its column; without one the leaderboard's table leaves it out.
         scatter: its plot, of a measure that rows of the leaderboard have.
         higher_is_better: whether more of it should go with better alignment.
     """
