@@ -5,7 +5,9 @@ import random
 import statistics
 from typing import Any
 
-PAIRWISE = ("cka", "cka_unbiased", "mutual_knn", "cknna", "svcca", "cycle_knn")
+from lateen.assessment.measure import PairMeasure, measures
+
+PAIRWISE = tuple(measure.key for measure in measures(PairMeasure))
 
 
 def candidate(name: str, layer: int | None = None, **more: Any) -> dict[str, Any]:

@@ -12,8 +12,7 @@ import pytest
 import toys
 from labelled_toys import benchmark_folder, class_folder, rows
 
-from lateen.assessment import assess, assess_stores
-from lateen.assessment import measure as probing
+from lateen.assessment import assess, assess_stores, probing
 from lateen.assessment.data import from_stores
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
 from lateen.features import Store, encode, import_features
@@ -406,7 +405,7 @@ def test_what_was_measured_by_other_versions_is_measured_again(
     assess(small, tmp_path / "out")
     assess(small, tmp_path / "out")
     assert len(trainings) == 1
-    monkeypatch.setattr("lateen.assessment.measure.library_versions", lambda: {"torch": "99"})
+    monkeypatch.setattr("lateen.assessment.cache.library_versions", lambda: {"torch": "99"})
     assess(small, tmp_path / "out")
     assert len(trainings) == 2
 

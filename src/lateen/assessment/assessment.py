@@ -9,20 +9,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
+from lateen.assessment.correlations import correlation_gaps, probing_correlations
 from lateen.assessment.data import AssessmentData, from_recipe, from_stores
-from lateen.assessment.leaderboard import Row, correlations, gaps, ranked, row, side
-from lateen.assessment.measure import (
-    CaptionMeans,
-    Measures,
-    Probe,
-    Space,
-    cached_json,
-    compare,
-    probe,
-    quality,
+from lateen.assessment.leaderboard import (
+    Row,
+    encoder_entry,
+    leaderboard_row,
+    rank_rows,
 )
+from lateen.assessment.measure import TextMeasure, VisionMeasure, measures
+from lateen.assessment.measurement import Notes, Values, measure_pair, measure_vision
 from lateen.assessment.page import write_assessment_page
+from lateen.assessment.probing import Probe, probe_pair
 from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSection
+from lateen.assessment.spaces import CaptionMeans, Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
 from lateen.features import Store, StoreRows
@@ -65,10 +65,10 @@ def assess(
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
         seconds = {"encode": time.perf_counter() - begin}
-        results = _measure(material, plan.probe, plan.measure, folder, seconds)
+        results = _measure_all(material, plan.probe, plan.measure, folder, seconds)
         results = {"task": "assessment", "sweep": plan.sweep, **results}
         results["recipe"] = plan.model_dump(mode="json")
-        _write(results, folder)
+        _write_outputs(results, folder)
     return results
 
 
@@ -120,13 +120,13 @@ def assess_stores(
             *opened, labels=Path(labels) if labels else None, holdout=holdout, missing=missing,
             seed=plan.measure.seed,
         )  # fmt: skip
-        results = _measure(material, plan.probe, plan.measure, folder, {})
+        results = _measure_all(material, plan.probe, plan.measure, folder, {})
         results = {"task": "assessment", "sweep": "grid", **results}
-        _write(results, folder)
+        _write_outputs(results, folder)
     return results
 
 
-def _measure(
+def _measure_all(
     material: AssessmentData, probing: ProbeSection, settings: MeasureSection, folder: Path,
     seconds: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
@@ -141,48 +141,52 @@ def _measure(
         return result
 
     material.check()
-    qualities = timed("quality", lambda: _qualities(material, settings, cache))
-    measures = timed("compare", lambda: _comparisons(material, settings, cache))
-    probes = timed("probe", lambda: _probes(material, probing, cache))
-    places = [(v, t) for v in range(len(material.vision)) for t in range(len(material.text))]
+    of_vision = timed("quality", lambda: _measure_vision(material, settings, cache))
+    of_pairs = timed("compare", lambda: _measure_pairs(material, settings, cache))
+    probes = timed("probe", lambda: _probe_pairs(material, probing, cache))
     unranked = [
-        row(
-            material.vision[v], material.text[t], probes[v, t], qualities[v], measures[v, t],
+        leaderboard_row(
+            material.vision[v], material.text[t], probes[v, t], of_vision[v], of_pairs[v, t],
             settings,
         )
-        for v, t in places
+        for v, t in probes
     ]  # fmt: skip
-    rows = ranked(unranked, [probes[place] for place in places], settings)
+    rows = rank_rows(unranked, list(probes.values()), settings)
     vision = [
-        side(rows, c, "vision", {"knn": q.get("knn"), "linear_probe": q.get("linear_probe")})
-        for c, q in zip(material.vision, qualities, strict=True)
+        encoder_entry(rows, candidate, "vision", values)
+        for candidate, (values, _) in zip(material.vision, of_vision, strict=True)
     ]
-    text = [side(rows, c, "text", {"score": c.score}) for c in material.text]
+    text = [
+        encoder_entry(rows, c, "text", {row.key: row.function(c) for row in measures(TextMeasure)})
+        for c in material.text
+    ]
     return {
         "rows": rows, "vision": vision, "text": text,
-        "correlations": correlations(rows, vision, text, settings),
-        "gaps": gaps(rows, vision, text, settings),
+        "correlations": probing_correlations(rows, vision, text, settings),
+        "gaps": correlation_gaps(rows, vision, text, settings),
         "conditions": _conditions(material, probing, settings, seconds),
     }  # fmt: skip
 
 
-def _qualities(
+def _measure_vision(
     material: AssessmentData, settings: MeasureSection, cache: Path
-) -> list[dict[str, Any]]:
+) -> list[tuple[Values, Notes]]:
+    """The measures of every vision encoder, and why one is missing."""
     if not material.labelled:
-        return [{} for _ in material.vision]
+        return [(dict.fromkeys(row.key for row in measures(VisionMeasure)), {})
+                for _ in material.vision]  # fmt: skip
     with bar(len(material.vision), "kNN and linear probe", "encoder") as progress:
-        found = []
+        measured = []
         for train, test in material.labelled:
-            found.append(quality(train, test, settings, cache))
+            measured.append(measure_vision(train, test, settings, cache))
             progress.update()
-    return found
+    return measured
 
 
-def _comparisons(
+def _measure_pairs(
     material: AssessmentData, settings: MeasureSection, cache: Path
-) -> dict[tuple[int, int], tuple[Measures, dict[str, str]]]:
-    """The measures of every pair, and why one is missing; each pair's in a file, by content."""
+) -> dict[tuple[int, int], tuple[Values, Notes]]:
+    """The measures of every pair, and why one is missing."""
     judged = material.judged
     spaces: dict[tuple[str, int], Space] = {}
 
@@ -197,36 +201,33 @@ def _comparisons(
             spaces[kind, index] = Space.of(features, settings)
         return spaces[kind, index]
 
-    def measured(v: int, t: int, _: str) -> dict[str, Any]:
-        values, notes = compare(space("image", v), space("text", t))
-        return {"values": values, "notes": notes}
+    def space_pair(v: int, t: int) -> SpacePair:
+        return SpacePair(space("image", v), space("text", t))
 
-    found = {}
+    measured = {}
     with bar(len(judged) * len(judged[0]), "comparing spaces", "pair") as progress:
         for v, line in enumerate(judged):
             for t, pairs in enumerate(line):
-                decides = [pairs.key, settings.k, settings.svcca_dim]
-                done = cached_json(cache, "compare", decides, partial(measured, v, t))
-                found[v, t] = (done["values"], done["notes"])
+                measured[v, t] = measure_pair(partial(space_pair, v, t), pairs.key, settings, cache)
                 progress.update()
             spaces.pop(("image", v), None)  # for a row alone; all of them may not fit in memory
-    return found
+    return measured
 
 
-def _probes(
+def _probe_pairs(
     material: AssessmentData, probing: ProbeSection, cache: Path
 ) -> dict[tuple[int, int], Probe]:
     recipe = probing.recipe(len(material.train[0][0]))
-    found = {}
+    probes = {}
     count = len(material.vision) * len(material.text)
     with bar(count, "probing", "pair") as progress:
         for v, line in enumerate(material.train):
             for t, pairs in enumerate(line):
-                found[v, t] = probe(pairs, material.judged[v][t], recipe, cache)
+                probes[v, t] = probe_pair(pairs, material.judged[v][t], recipe, cache)
                 labels = plain(material.vision[v].label), plain(material.text[t].label)
-                log.info("%s with %s: R@10 %.1f", *labels, found[v, t].mean(10))
+                log.info("%s with %s: R@10 %.1f", *labels, probes[v, t].mean(10))
                 progress.update()
-    return found
+    return probes
 
 
 def _conditions(
@@ -242,26 +243,27 @@ def _conditions(
         "images": len(judged), "captions": int(judged.texts[0].counts.sum()),
         "train_images": len(train), "split": material.judged_on,
         "caption_columns": [column.name for column in train.texts],
-        "labelled_images": sum(len(part.labels) for part in labelled),
+        "labelled_images": sum(len(part) for part in labelled),
         "classes": len(material.classes), "k": settings.k, "measure": settings.model_dump(),
         "probe": {"preset": recipe.preset, "head": recipe.head.model_dump(mode="json"),
                   "train": recipe.train.model_dump(mode="json")},
         "seed": settings.seed, "data": judged.key,
         "labels": content_key([part.key for part in labelled]) if labelled else None,
         "versions": library_versions(), "skipped": judged.dropped + train.dropped,
-        "duplicates": _duplicates(material), "seconds": seconds,
+        "duplicates": _count_duplicates(material), "seconds": seconds,
     }  # fmt: skip
 
 
-def _duplicates(material: AssessmentData) -> dict[str, int]:
+def _count_duplicates(material: AssessmentData) -> dict[str, int]:
     """Judged images, and captions, whose features another one has too: retrieval cannot tell them
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""
     judged, train = (
-        [_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
+        [_row_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
         for grid in (material.judged, material.train)
     )
-    texts = [_digests(StoreRows(p.texts[0].store, p.texts[0].rows)) for p in material.judged[0]]
+    columns = [pairs.texts[0] for pairs in material.judged[0]]
+    texts = [_row_digests(StoreRows(column.store, column.rows)) for column in columns]
     trained = min(
         sum(row in known for row in rows)
         for rows, known in zip(judged, map(set, train), strict=True)
@@ -271,21 +273,24 @@ def _duplicates(material: AssessmentData) -> dict[str, int]:
             "%d of %d images to judge on are copies of images to train on: their R@K is too high",
             trained, len(judged[0]),
         )  # fmt: skip
-    repeated = {"images": min(map(_repeated, judged)), "texts": min(map(_repeated, texts))}
-    return {**repeated, "trained": trained}
+    return {
+        "images": min(map(_count_repeated, judged)),
+        "texts": min(map(_count_repeated, texts)),
+        "trained": trained,
+    }
 
 
-def _repeated(rows: Sequence[bytes]) -> int:
+def _count_repeated(rows: Sequence[bytes]) -> int:
     return len(rows) - len(set(rows))
 
 
-def _digests(rows: StoreRows) -> list[bytes]:
+def _row_digests(rows: StoreRows) -> list[bytes]:
     """A short hash of each row: equal for equal features."""
     chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
     return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]
 
 
-def _write(results: Mapping[str, Any], folder: Path) -> None:
+def _write_outputs(results: Mapping[str, Any], folder: Path) -> None:
     rows: list[Row] = results["rows"]
     write_json(folder / LEADERBOARD, rows)
     write_text(folder / "leaderboard.csv", leaderboard_csv(results))

@@ -83,24 +83,28 @@ def encode_candidates(
         RecipeError: two candidates are called the same.
         DataError: there is nothing to encode in a split.
     """
-    found: list[tuple[int, Candidate]] = []
-    for members in _families(sections).values():
-        views = [(index, view) for index in members for view in _views(sections[index])]
-        encoders = _load(sections[members[0]], [view for _, view in views], modality, root)
+    numbered: list[tuple[int, Candidate]] = []
+    for members in _by_network(sections).values():
+        views = [
+            (index, view) for index in members for view in _poolings_and_layers(sections[index])
+        ]
         first = sections[members[0]]
+        encoders = _load_encoders(first, [view for _, view in views], modality, root)
         keys = Counter(encoder.info.key for encoder in encoders)
         if len(keys) < len(encoders):
             raise RecipeError(
                 f"a pooling and layer of {first.encoder} is listed twice", "List each once."
             )
-        stores = {split.name: _encode(encoders, first, split, modality, out) for split in splits}
+        stores = {
+            split.name: _encode_split(encoders, first, split, modality, out) for split in splits
+        }
         for number, (index, _) in enumerate(views):
             own = {name: columns[number] for name, columns in stores.items()}
-            found.append((index, _candidate(sections[index], encoders[number], own)))
-    return named_apart([candidate for _, candidate in sorted(found, key=lambda pair: pair[0])])
+            numbered.append((index, _candidate(sections[index], encoders[number], own)))
+    return named_apart([candidate for _, candidate in sorted(numbered, key=lambda pair: pair[0])])
 
 
-def _families(sections: Sequence[Section]) -> dict[str, list[int]]:
+def _by_network(sections: Sequence[Section]) -> dict[str, list[int]]:
     """Indices of the sections that are views of one network, so that it is loaded and run once."""
     families: dict[str, list[int]] = {}
     for index, section in enumerate(sections):
@@ -110,7 +114,7 @@ def _families(sections: Sequence[Section]) -> dict[str, list[int]]:
     return families
 
 
-def _views(section: Section) -> list[tuple[str | None, int | None]]:
+def _poolings_and_layers(section: Section) -> list[tuple[str | None, int | None]]:
     return list(product(section.pooling, section.layer))
 
 
@@ -118,13 +122,13 @@ def _candidate(
     section: Section, encoder: Encoder, stores: Mapping[str, tuple[Store, ...]]
 ) -> Candidate:
     info = encoder.info
-    name = section.name or _name(section, encoder)
+    name = section.name or _encoder_name(section, encoder)
     baseline = section.baseline or section.untrained
     score = section.score if isinstance(section, TextCandidate) else None
     return Candidate(name, "", info.pooling, info.layer, stores, baseline, score)
 
 
-def _load(
+def _load_encoders(
     section: Section, views: Sequence[tuple[str | None, int | None]], modality: Modality, root: Path
 ) -> list[Encoder]:
     encoders = load_views(section.found_below(root), modality, views, **section.options())
@@ -136,14 +140,14 @@ def _load(
     return [FusedEncoder([*encoders, *parts], [1.0, *(part.weight for part in section.fuse)])]
 
 
-def _name(section: Section, encoder: Encoder) -> str:
+def _encoder_name(section: Section, encoder: Encoder) -> str:
     if section.fuse or is_factory(section.encoder):
         return encoder.info.id
     name = Path(section.encoder).name
     return f"{name} untrained" if section.untrained else name
 
 
-def _encode(
+def _encode_split(
     encoders: Sequence[Encoder], section: Section, split: Split, modality: Modality, out: Path
 ) -> list[tuple[Store, ...]]:
     """For each encoder the stores of a split: of images one, of texts one for each column."""

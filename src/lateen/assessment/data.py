@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lateen.assessment.candidates import Candidate, Split, encode_candidates, named_apart
-from lateen.assessment.measure import LabelledFeatures, Labels, class_names, shared_labels
+from lateen.assessment.labelled import LabelledStore, Labels, class_names, shared_labels
 from lateen.assessment.recipe import AssessmentRecipe
 from lateen.data.labels.forms import LabelledData, find_labelled
 from lateen.data.labels.sets import SPLITS
@@ -44,7 +44,7 @@ class AssessmentData:
     train: list[list[Pairs]]
     judged: list[list[Pairs]]
     judged_on: str
-    labelled: list[tuple[LabelledFeatures, LabelledFeatures | None]]
+    labelled: list[tuple[LabelledStore, LabelledStore | None]]
     classes: list[str]
 
     def check(self) -> None:
@@ -98,12 +98,12 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> AssessmentData:
     root = data.root
     vision = encode_candidates(plan.vision, "image", [*splits, *class_splits], root, folder)
     text = encode_candidates(plan.text, "text", splits, root, folder)
-    grids = {split.name: _grid(vision, text, split.name) for split in splits}
+    grids = {split.name: _pairs_of_split(vision, text, split.name) for split in splits}
     if judged_on not in grids:
         grids = _held_out(grids["train"], data.holdout, plan.measure.seed)
     train = [[chosen_captions(pairs, data) for pairs in row] for row in grids["train"]]
     return AssessmentData(
-        vision, text, train, grids[judged_on], judged_on, *_labelled(vision, labels)
+        vision, text, train, grids[judged_on], judged_on, *_labelled_stores(vision, labels)
     )
 
 
@@ -131,15 +131,15 @@ def from_stores(
     if not images or not texts:
         raise UsageError("both images and texts are needed", "Give stores of each.")
     columns = _by_encoder(texts)
-    vision = _of_stores([[store] for store in images])
-    text = _of_stores(columns)
+    vision = _candidates_of_stores([[store] for store in images])
+    text = _candidates_of_stores(columns)
     grids = _held_out(pair_grid(images, columns, missing), holdout, seed)
-    labelled: list[tuple[LabelledFeatures, LabelledFeatures | None]] = []
+    labelled: list[tuple[LabelledStore, LabelledStore | None]] = []
     classes: list[str] = []
     if labels is not None:
-        found = shared_labels(read_labels(labels), images)
-        classes = class_names(found)
-        labelled = [(LabelledFeatures.of(store, found, classes), None) for store in images]
+        shared = shared_labels(read_labels(labels), images)
+        classes = class_names(shared)
+        labelled = [(LabelledStore.of(store, shared, classes), None) for store in images]
     return AssessmentData(
         vision, text, grids["train"], grids["holdout"], "holdout", labelled, classes
     )
@@ -171,25 +171,27 @@ def _open_labels(plan: AssessmentRecipe, source: str) -> LabelledData:
     return find_labelled(str(where), split=split, preferred=SPLITS, column=column)
 
 
-def _labelled(
+def _labelled_stores(
     vision: Sequence[Candidate], labels: dict[str, Labels]
-) -> tuple[list[tuple[LabelledFeatures, LabelledFeatures | None]], list[str]]:
+) -> tuple[list[tuple[LabelledStore, LabelledStore | None]], list[str]]:
     """Every vision candidate's labelled features, all of the same images; and the classes."""
     if not labels:
         return [], []
     shared = {
-        name: shared_labels(mine, [c.stores[name][0] for c in vision])
-        for name, mine in labels.items()
+        name: shared_labels(of_part, [c.stores[name][0] for c in vision])
+        for name, of_part in labels.items()
     }
     classes = class_names(*shared.values())
     parts = [
-        {n: LabelledFeatures.of(c.stores[n][0], mine, classes) for n, mine in shared.items()}
+        {n: LabelledStore.of(c.stores[n][0], of_part, classes) for n, of_part in shared.items()}
         for c in vision
     ]
-    return [(found[LABELLED], found.get(LABELLED_TEST)) for found in parts], classes
+    return [(by_name[LABELLED], by_name.get(LABELLED_TEST)) for by_name in parts], classes
 
 
-def _grid(vision: Sequence[Candidate], text: Sequence[Candidate], split: str) -> list[list[Pairs]]:
+def _pairs_of_split(
+    vision: Sequence[Candidate], text: Sequence[Candidate], split: str
+) -> list[list[Pairs]]:
     return pair_grid([c.stores[split][0] for c in vision], [c.stores[split] for c in text])
 
 
@@ -198,8 +200,8 @@ def _held_out(grid: list[list[Pairs]], share: float, seed: int) -> dict[str, lis
     halves = [[pairs.holdout(share, seed) for pairs in row] for row in grid]
     return {
         # What was left out is counted once, with those held out.
-        "train": [[replace(rest, dropped=0) for rest, _ in row] for row in halves],
-        "holdout": [[held for _, held in row] for row in halves],
+        "train": [[replace(train, dropped=0) for train, _ in row] for row in halves],
+        "holdout": [[judged for _, judged in row] for row in halves],
     }
 
 
@@ -233,19 +235,19 @@ def _by_encoder(texts: Sequence[Store]) -> list[list[Store]]:
     return [[c[n] for n in names] if len(names) > 1 else [*c.values()] for c in by_encoder.values()]
 
 
-def _of_stores(groups: Sequence[Sequence[Store]]) -> list[Candidate]:
+def _candidates_of_stores(groups: Sequence[Sequence[Store]]) -> list[Candidate]:
     """A candidate of each group; where encoders are called the same, their folders are named."""
-    found = []
+    candidates = []
     for stores in groups:
         encoder: dict[str, Any] = dict(stores[0].manifest.description.encoder)
         name = Path(str(encoder["id"])).name
         views = encoder.get("pooling"), encoder.get("layer")
-        found.append(Candidate(name, "", *views, {"all": tuple(stores)}))
-    count = Counter((c.name, c.pooling, c.layer) for c in found)
+        candidates.append(Candidate(name, "", *views, {"all": tuple(stores)}))
+    count = Counter((c.name, c.pooling, c.layer) for c in candidates)
     return named_apart(
         [
             replace(c, name=f"{c.name} ({c.stores['all'][0].path.name})")
             if count[c.name, c.pooling, c.layer] > 1 else c
-            for c in found
+            for c in candidates
         ]
     )  # fmt: skip

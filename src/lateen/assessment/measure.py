@@ -1,345 +1,242 @@
-"""Measures of a pair of frozen encoders: probes, alikeness of spaces, quality (METHODS §1.5)."""
+"""The measures beside alignment probing, a row each: what is taken, and how it is told of.
+
+All that shows numbers reads :data:`MEASURES`: cached results, leaderboard, tables, page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from lateen.assessment.candidates import Candidate
 from lateen.assessment.recipe import MeasureSection
-from lateen.errors import DataError, LateenError
-from lateen.evaluation.labelled import knn_scores, probe_scores, usable_ks
-from lateen.experiment.recipe import Recipe
-from lateen.features import Pairs, Store, StoreRows, TextColumn
-from lateen.files import content_key, library_versions, read_json, write_json
-from lateen.metrics import (
-    Features,
-    RecallHits,
-    cknna,
-    cross_ranks,
-    cycle_knn,
-    mean_recall,
-    mutual_knn,
-    nearest_neighbours,
-    rank_hits,
-    retrieval_of_ranks,
-)
-from lateen.metrics.cka import LinearKernel, kernel_cka
-from lateen.metrics.features import check_rows
-from lateen.metrics.moments import Moments, cross_product
-from lateen.metrics.svcca import mean_correlation, whitening
-from lateen.model.model import project_rows
-from lateen.training.config import HeadSection, TrainSection
-from lateen.training.heads import AlignmentHeads
-from lateen.training.loop import CHECKPOINT, train
-
-Measures = dict[str, float | None]
-T = TypeVar("T")
-_CHUNK = 8192  # rows read at a time
-_HELD = 1 << 26  # values of features that are held in memory instead of read for each comparison
-_FEWEST = 4  # rows for which all measures are defined
-CUTOFF = 10  # the R@K that ranks
-Labels = Mapping[str, str]
+from lateen.assessment.spaces import SpacePair
+from lateen.evaluation.labelled import LabelledFeatures, knn_scores, probe_scores, usable_ks
+from lateen.metrics import cknna, cycle_knn, mutual_knn
+from lateen.metrics.cka import kernel_cka
+from lateen.metrics.svcca import mean_correlation
 
 
-def cached_json(
-    folder: Path, kind: str, decides: Any, work: Callable[[str], dict[str, Any]]
-) -> dict[str, Any]:
-    """What ``work`` gives, or gave an earlier call for which the same decided the result.
-
-    Args:
-        folder: of the results, a JSON file each.
-        kind: what is worked out.
-        decides: JSON values of everything that decides the result; versions of libraries do, too.
-        work: gets a name that goes by all of that.
-    """
-    key = content_key([kind, decides, library_versions()])
-    name = f"{kind}-{key[:16]}"
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        write_json(path, work(name))
-    found: dict[str, Any] = read_json(path)
-    return found
-
-
-@dataclass(frozen=True)
-class CaptionMeans:
-    """For each sample the mean of its captions' features, each L2-normalised first.
-
-    A sample has one place in either space, and its captions are all of it that the text side has.
-    """
-
-    column: TextColumn
-
-    def __len__(self) -> int:
-        return len(self.column.offsets) - 1
-
-    def __getitem__(self, part: slice) -> Tensor:
-        start, stop, _ = part.indices(len(self))
-        offsets = self.column.offsets[start : stop + 1]
-        features = self.column.store[self.column.rows[offsets[0] : offsets[-1]]]
-        owner = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(offsets)))
-        total = torch.zeros(stop - start, features.shape[1])
-        total.index_add_(0, owner, torch.nn.functional.normalize(features, dim=-1))
-        mean: Tensor = total / torch.bincount(owner, minlength=stop - start)[:, None]
-        return mean
-
-
-@dataclass(frozen=True)
-class Space:
-    """One encoder's features of the judged samples, and what every comparison needs of them alone.
+class Scatter(NamedTuple):
+    """A plot of a measure against alignment probing, on the page.
 
     Attributes:
-        features: ``[n, d]``.
-        neighbours: ``[n, k]`` nearest other samples by cosine, or why there are none.
-        kernel: for CKA, or why there is none.
-        components: for SVCCA: the leading principal components' whitening ``[d, p]``.
+        order: among the plots, the lowest first.
+        caption: what a point is.
     """
 
-    features: Features
-    neighbours: Tensor | LateenError
-    kernel: LinearKernel | LateenError
-    components: Tensor | LateenError
-
-    @classmethod
-    def of(cls, features: Features, settings: MeasureSection) -> Space:
-        """The space of ``features``, as far as they allow."""
-        if len(features) * features[0:1].shape[1] <= _HELD:
-            features = features[0 : len(features)]
-        moments = _attempt(lambda: Moments.of(features, _CHUNK))
-        return cls(
-            features,
-            _attempt(lambda: nearest_neighbours(features, settings.k)),
-            _attempt(lambda: LinearKernel.of(_found(moments))),
-            _attempt(lambda: whitening(_found(moments).product, 0.99, settings.svcca_dim)),
-        )
+    order: int
+    caption: str
 
 
-def compare(image: Space, text: Space) -> tuple[Measures, dict[str, str]]:
-    """All measures between two spaces, and the reasons for those that are ``None``.
-
-    A measure that these features do not allow (fewer samples than neighbours, features that are all
-    the same) must not keep an assessment of a hundred pairs from ending.
-    """
-    x, y = image.features, text.features
-    check_rows(len(x), _FEWEST, "comparing two spaces")
-    cross = _attempt(
-        lambda: cross_product(x, _found(image.kernel).mean, y, _found(text.kernel).mean, _CHUNK)
-    )
-
-    def neighbours() -> tuple[Tensor, Tensor]:
-        return _found(image.neighbours), _found(text.neighbours)
-
-    def aligned(unbiased: bool) -> float:
-        return kernel_cka(_found(image.kernel), _found(text.kernel), _found(cross), unbiased)
-
-    measures: dict[str, Callable[[], float]] = {
-        "cka": lambda: aligned(unbiased=False),
-        "cka_unbiased": lambda: aligned(unbiased=True),
-        "mutual_knn": lambda: mutual_knn(*neighbours()),
-        "cknna": lambda: cknna(x, y, *neighbours()),
-        "svcca": lambda: mean_correlation(
-            _found(image.components), _found(text.components), _found(cross), len(x)
-        ),
-        "cycle_knn": lambda: cycle_knn(*neighbours()),
-    }
-    found = {name: _attempt(measure) for name, measure in measures.items()}
-    notes = {name: value.message for name, value in found.items() if isinstance(value, LateenError)}
-    return {n: None if isinstance(v, LateenError) else v for n, v in found.items()}, notes
-
-
-def _attempt(work: Callable[[], T]) -> T | LateenError:
-    """What ``work`` gives, or why it cannot be had."""
-    try:
-        return work()
-    except LateenError as error:
-        return error
-
-
-def _found(value: T | LateenError) -> T:
-    if isinstance(value, LateenError):
-        raise value
-    return value
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What probing one pair of encoders gave.
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number that says something of encoders.
 
     Attributes:
-        retrieval: both directions, as :func:`lateen.metrics.retrieval` gives them.
-        hits: of every judged image, for intervals.
+        key: in JSON and CSV.
+        name: in sentences.
+        definition: one line, in which ``{images}``, ``{pairs}``, ``{classes}``, ``{k}`` and
+            ``{temperature}`` stand for what it was taken with.
+        heading: of its column; without one the leaderboard's table leaves it out.
+        scatter: its plot, of a measure that rows of the leaderboard have.
+        higher_is_better: whether more of it should go with better alignment.
     """
 
-    retrieval: dict[str, Any]
-    hits: RecallHits
-
-    def mean(self, cutoff: int) -> float:
-        """R@``cutoff`` in percent, mean of both directions."""
-        return mean_recall(self.retrieval, (cutoff,))
-
-
-def probe(pairs: Pairs, judged: Pairs, recipe: Recipe, folder: Path) -> Probe:
-    """Train linear heads on ``pairs`` and judge them on ``judged``; what is done is not done again.
-
-    The judged images choose nothing: the heads of the last step are taken.
-
-    Args:
-        pairs: features to train on, with all caption columns as positives.
-        judged: features of other images; the first caption column counts.
-        recipe: its head and training.
-        folder: of all probes; each has a file in it, by content.
-
-    Raises:
-        TrainingError: features that nothing can be learned from, or a loss that is not finite.
-    """
-    settings = [recipe.head.model_dump(mode="json"), recipe.train.model_dump(mode="json")]
-
-    def work(name: str) -> dict[str, Any]:
-        heads = _train(pairs, recipe.head, recipe.train, folder / name)
-        return _judge(heads, judged)
-
-    found = cached_json(folder, "probe", [pairs.key, judged.key, settings], work)
-    return Probe(found["retrieval"], RecallHits(**found["hits"]))
-
-
-def _train(pairs: Pairs, head: HeadSection, settings: TrainSection, out: Path) -> AlignmentHeads:
-    heads = train(pairs, head=head, settings=settings, out=out).heads
-    # The numbers are kept, not the heads: a grid of hundreds would fill the disk.
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    return heads
-
-
-@torch.no_grad()
-def _judge(heads: AlignmentHeads, judged: Pairs) -> dict[str, Any]:
-    column = judged.texts[0]
-    image = project_rows(heads.embed_image, judged.image, judged.image_rows)
-    text = project_rows(heads.embed_text, column.store, column.rows)
-    owner = torch.from_numpy(column.owner)
-    ranks = cross_ranks(image, text, owner)
-    return {"retrieval": retrieval_of_ranks(*ranks), "hits": rank_hits(*ranks, owner).as_dict()}
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Rows of a store that have a label.
-
-    Attributes:
-        features: ``[n, d]``.
-        labels: ``[n]`` index of each row's class.
-        key: of their content.
-    """
-
-    features: StoreRows
-    labels: torch.Tensor
     key: str
+    name: str
+    definition: str
+    heading: str | None = None
+    scatter: Scatter | None = None
+    higher_is_better: bool = True
+    decimals: ClassVar[int] = 2
 
-    @classmethod
-    def of(cls, store: Store, labels: Labels, names: list[str]) -> LabelledFeatures:
-        """The rows of ``store`` that have ``labels``, in the order of these.
-
-        Folds and ties go by the order of rows, which must not tell encoders apart.
-
-        Args:
-            store: that has them all.
-            labels: of :func:`shared_labels`.
-            names: of the classes.
-        """
-        row_of = {sample: row for row, sample in enumerate(store.ids)}
-        rows = [row_of[sample] for sample in labels]
-        found = list(labels.values())
-        index_of = {name: index for index, name in enumerate(names)}
-        target = torch.tensor([index_of[name] for name in found])
-        key = content_key([store.manifest.content, rows, found])
-        return cls(StoreRows(store, np.array(rows, dtype=np.int64)), target, key)
+    def shown_in(self, results: Mapping[str, Any]) -> bool:
+        """Whether an ``assessment.json`` has a number of it."""
+        return any(row.get(self.key) is not None for row in results["rows"])
 
 
-def shared_labels(labels: Labels, stores: Sequence[Store]) -> Labels:
-    """The labels of the images that every store has: what one encoder could not read leaves for
-    all, so that their accuracies can be compared.
+@dataclass(frozen=True, kw_only=True)
+class PairMeasure(Measure):
+    """Of a pair of encoders, whose spaces it compares.
 
-    Raises:
-        DataError: there is none.
+    Attributes:
+        function: the measure; what these features do not allow is a
+            :class:`~lateen.errors.LateenError`.
     """
-    known = [set(store.ids) for store in stores]
-    shared = {sample: labels[sample] for sample in labels if all(sample in ids for ids in known)}
-    for store, ids in zip(stores, known, strict=True):
-        if not shared and not ids & labels.keys():
-            raise DataError(
-                f"none of the {len(store)} images in {store.path} has a label: their ids look like "
-                f"{store.ids[0]!r}, those with labels like {next(iter(labels), '')!r}",
-                "Give labels by the ids of the image stores.",
-            )
-    if not shared:
-        raise DataError(
-            f"no image with a label is in all {len(stores)} image stores",
-            "Encode the same labelled images with every encoder.",
-        )
-    return shared
+
+    function: Callable[[SpacePair], float]
 
 
-def class_names(*parts: Labels) -> list[str]:
-    """The classes of a labelled set, sorted.
+@dataclass(frozen=True, kw_only=True)
+class VisionMeasure(Measure):
+    """Of a vision encoder alone: its accuracy in percent on labelled images.
 
-    Raises:
-        DataError: fewer than two, or a part with other classes than the first.
+    Attributes:
+        function: from features that are judged, and those that are learned from (without them each
+            is judged by the others), to a JSON value.
+        accuracies: in that value, by number of neighbours (``None`` where there is no such thing);
+            the first ranks.
     """
-    names = sorted(set(parts[0].values()))
-    if len(names) < 2:
-        raise DataError(
-            f"the labelled set has {len(names)} classes, and one alone is always right",
-            "Give a folder with one subfolder of images for each of at least two classes.",
-        )
-    for other in parts[1:]:
-        unknown = sorted(set(other.values()) - set(names))
-        if unknown:
-            raise DataError(
-                f"the class {unknown[0]!r} of the labelled test part is not in its training part",
-                "Give both parts the same class folders.",
-            )
-    return names
+
+    function: Callable[[LabelledFeatures, LabelledFeatures | None, MeasureSection], Any]
+    accuracies: Callable[[Any], dict[int | None, float]]
+    decimals: ClassVar[int] = 1
+
+    def by_k(self, value: Any) -> dict[int | None, float]:
+        """The accuracies in what :attr:`function` gave, none in ``None``."""
+        return {} if value is None else self.accuracies(value)
+
+    def ranking(self, value: Any) -> float | None:
+        """The accuracy that ranks."""
+        return next(iter(self.by_k(value).values()), None)
 
 
-def quality(
-    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection, folder: Path
+@dataclass(frozen=True, kw_only=True)
+class TextMeasure(Measure):
+    """Of a text encoder alone.
+
+    Attributes:
+        function: the number, if there is one.
+    """
+
+    function: Callable[[Candidate], float | None]
+    decimals: ClassVar[int] = 1
+
+    def shown_in(self, results: Mapping[str, Any]) -> bool:
+        """Whether an ``assessment.json`` has a number of it."""
+        return any(encoder.get(self.key) is not None for encoder in results["text"])
+
+
+def _knn(
+    judged: LabelledFeatures, learned: LabelledFeatures | None, settings: MeasureSection
+) -> dict[str, float]:
+    voters = len(judged) - 1 if learned is None else len(learned)
+    ks = usable_ks(settings.knn, voters)
+    return knn_scores(judged, learned, ks, settings.temperature)
+
+
+def _linear_probe(
+    judged: LabelledFeatures, learned: LabelledFeatures | None, settings: MeasureSection
 ) -> dict[str, Any]:
-    """kNN and linear-probe accuracy in percent; what is done, by content, is not done again.
-
-    Args:
-        train: labelled features.
-        test: features to be judged; without them all of ``train`` are, by the others.
-        settings: numbers of neighbours, temperature, seed.
-        folder: of the results.
-
-    Returns:
-        JSON-ready: ``knn`` (accuracy by number of neighbours, as text), ``linear_probe`` with its
-        ``accuracy`` and ``c``, ``notes`` where one is ``None``.
-    """
-    conditions = [list(settings.knn), settings.temperature, settings.seed]
-    decides = [train.key, test.key if test else None, conditions]
-    return cached_json(folder, "quality", decides, lambda _: _measure(train, test, settings))
+    probe = probe_scores(judged, learned, settings.seed)
+    return {"accuracy": probe.accuracy, "c": probe.c}
 
 
-def _measure(
-    train: LabelledFeatures, test: LabelledFeatures | None, settings: MeasureSection
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"knn": None, "linear_probe": None, "notes": {}}
-    judged, learned = (train.features, train.labels), None
-    if test is not None:
-        judged, learned = (test.features, test.labels), judged
-    try:
-        ks = usable_ks(settings.knn, len(train.labels) - (test is None))
-        result["knn"] = knn_scores(judged, learned, ks, settings.temperature)
-    except LateenError as error:
-        result["notes"]["knn"] = error.message
-    try:
-        probe = probe_scores(judged, learned, settings.seed)
-        result["linear_probe"] = {"accuracy": probe.accuracy, "c": probe.c}
-    except LateenError as error:
-        result["notes"]["linear_probe"] = error.message
-    return result
+PROBING = "probe"  # what all others are held against
+MEASURES: dict[str, Measure] = {
+    measure.key: measure
+    for measure in (
+        Measure(
+            key=PROBING,
+            name="alignment probing",
+            definition="linear heads trained on frozen features; mean of text → image and image → "
+            "text R@10, in percent; interval by resampling the {images} test images",
+        ),
+        PairMeasure(
+            key="cka",
+            name="CKA",
+            definition="linear centred kernel alignment {pairs}; 1 = the same up to rotation and "
+            "scale",
+            heading="CKA",
+            scatter=Scatter(4, "Similarity of the two kernels, a point for each pair."),
+            function=lambda pair: kernel_cka(*pair.kernels, pair.cross, unbiased=False),
+        ),
+        PairMeasure(
+            key="cka_unbiased",
+            name="unbiased CKA",
+            definition="CKA with the unbiased estimator of HSIC {pairs}; about 0 if unrelated",
+            function=lambda pair: kernel_cka(*pair.kernels, pair.cross, unbiased=True),
+        ),
+        PairMeasure(
+            key="mutual_knn",
+            name="mutual kNN",
+            definition="share of the {k} nearest neighbours (cosine) common to both spaces {pairs}",
+            heading="mutual\nkNN",
+            scatter=Scatter(3, "Neighbours that both spaces share, a point for each pair."),
+            function=lambda pair: mutual_knn(*pair.neighbours),
+        ),
+        PairMeasure(
+            key="cknna",
+            name="CKNNA",
+            definition="CKA restricted to the {k} nearest neighbours that both spaces share "
+            "{pairs}",
+            function=lambda pair: cknna(*pair.features, *pair.neighbours),
+        ),
+        PairMeasure(
+            key="svcca",
+            name="SVCCA",
+            definition="mean canonical correlation of the leading principal components {pairs}",
+            function=lambda pair: mean_correlation(*pair.components, pair.cross, len(pair)),
+        ),
+        PairMeasure(
+            key="cycle_knn",
+            name="cycle kNN",
+            definition="share of samples found again by going to the {k} nearest neighbours in one "
+            "space and to theirs in the other {pairs}",
+            function=lambda pair: cycle_knn(*pair.neighbours),
+        ),
+        VisionMeasure(
+            key="knn",
+            name="kNN accuracy",
+            definition="top-1 accuracy by a weighted vote (cosine, temperature {temperature}) of "
+            "the k nearest, {classes}",
+            heading="kNN",
+            scatter=Scatter(1, "Accuracy of the vision encoder by its nearest labelled images."),
+            function=_knn,
+            accuracies=lambda by_k: {int(k): accuracy for k, accuracy in by_k.items()},
+        ),
+        VisionMeasure(
+            key="linear_probe",
+            name="linear-probe accuracy",
+            definition="top-1 accuracy of multinomial logistic regression, C swept, {classes}",
+            heading="linear\nprobe",
+            scatter=Scatter(2, "Accuracy of a linear classifier on the vision encoder."),
+            function=_linear_probe,
+            accuracies=lambda fit: {None: fit["accuracy"]},
+        ),
+        TextMeasure(
+            key="score",
+            name="given score",
+            definition="a figure given for the text encoder, such as its MTEB average; not "
+            "measured here",
+            heading="given score",
+            function=lambda candidate: candidate.score,
+        ),
+    )
+}
+M = TypeVar("M", bound=Measure)
+
+
+def measures(*kinds: type[M]) -> list[M]:
+    """The measures of these kinds, one kind after the other, in the order of the table."""
+    return [row for kind in kinds for row in MEASURES.values() if isinstance(row, kind)]
+
+
+def measure_name(key: str) -> str:
+    """A measure in the words of a sentence."""
+    return MEASURES[key].name if key in MEASURES else key
+
+
+def higher_is_better(key: str) -> bool:
+    """Whether more of a measure should go with better alignment."""
+    return MEASURES[key].higher_is_better if key in MEASURES else True
+
+
+def measure_definitions(results: Mapping[str, Any]) -> dict[str, str]:
+    """What each measure is that has a number, in one line, with the k and the counts of it."""
+    conditions = results["conditions"]
+    labelled, classes = (conditions[key] or 0 for key in ("labelled_images", "classes"))
+    images = f"{conditions['images']:,}"
+    words = {
+        "images": images, "pairs": f"on the {images} test pairs", "k": conditions["k"],
+        "classes": f"{labelled:,} labelled images of {classes} classes",
+        "temperature": conditions.get("measure", {}).get("temperature", 0.07),
+    }  # fmt: skip
+    return {
+        each.name: each.definition.format(**words)
+        + ("" if each.higher_is_better else "; lower is better")
+        for each in MEASURES.values()
+        if each.shown_in(results)
+    }

@@ -9,19 +9,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lateen.assessment.leaderboard import (
-    METRICS,
-    OF_VISION,
+from lateen.assessment.correlations import (
     OVER,
-    PAIRWISE,
-    Results,
-    baselines,
-    definitions,
-    estimate,
-    known,
-    level,
-    tied,
+    correlation_text,
+    has_interval,
     with_interval,
+)
+from lateen.assessment.leaderboard import Results, baseline_labels, interval_level, tied_rows
+from lateen.assessment.measure import (
+    Measure,
+    PairMeasure,
+    Scatter,
+    VisionMeasure,
+    measure_definitions,
+    measure_name,
+    measures,
 )
 from lateen.assessment.tables import correlations_table, encoder_tables, findings, leaderboard_table
 from lateen.report import (
@@ -53,10 +55,11 @@ _FIRST = 10  # rows shown before the pictures; all of them stand below
 def assessment_figures(results: Results) -> dict[str, Figure]:
     """The plots that these results have enough for, by the name of their file."""
     figures = {}
-    for metric in (*OF_VISION, "mutual_knn", "cka"):
-        points = _vision_points(results, metric) if metric in OF_VISION else _pairs(results, metric)
+    for measure, _ in _plotted_measures():
+        of_vision = isinstance(measure, VisionMeasure)
+        points = (_vision_points if of_vision else _pair_points)(results, measure.key)
         if len(points) > 1:
-            figures[scatter_name(metric)] = _scatter_figure(results, metric, points)
+            figures[scatter_name(measure.key)] = _scatter_figure(results, measure, points)
     if min(len(results["vision"]), len(results["text"])) > 1:
         cells = {(r["vision_label"], r["text_label"]): r["probe"]["R@10"] for r in results["rows"]}
         figures[HEAT_MAP] = heat_map(cells, label=f"Alignment probing, {_SCORE}")
@@ -65,81 +68,94 @@ def assessment_figures(results: Results) -> dict[str, Figure]:
     return figures
 
 
-def scatter_name(metric: str) -> str:
-    """The file of a metric's scatter plot."""
-    return f"scatter-{metric.replace('_', '-')}.png"
+def _plotted_measures() -> list[tuple[Measure, Scatter]]:
+    """The measures that are plotted, in the order of their plots."""
+    rows = measures(VisionMeasure, PairMeasure)
+    plotted = [(row, row.scatter) for row in rows if row.scatter is not None]
+    return sorted(plotted, key=lambda pair: pair[1].order)
 
 
-def _scatter_figure(results: Results, metric: str, points: list[Point]) -> Figure:
-    found = _correlation(results, metric)
-    unit = f" (%), k = {_depth(results)}" if metric == "knn" else ""
-    unit = " (%)" if metric == "linear_probe" else unit
+def scatter_name(key: str) -> str:
+    """The file of a measure's scatter plot."""
+    return f"scatter-{key.replace('_', '-')}.png"
+
+
+def _scatter_figure(results: Results, measure: Measure, points: list[Point]) -> Figure:
+    correlation = _plotted_correlation(results, measure)
+    of_vision = isinstance(measure, VisionMeasure)
     return scatter_plot(
         points,
-        f"{METRICS[metric]}{unit}",
-        f"{_SCORE}, mean over text encoders" if metric in OF_VISION else _SCORE,
-        _note(results, found),
-        line=found is not None and known(found),
+        f"{measure.name}{_axis_unit(results, measure)}",
+        f"{_SCORE}, mean over text encoders" if of_vision else _SCORE,
+        _correlation_note(results, correlation),
+        line=correlation is not None and has_interval(correlation),
     )
 
 
-def _note(results: Results, found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _axis_unit(results: Results, measure: Measure) -> str:
+    """What a measure is in; of an accuracy also the k that ranks, the first that was asked for."""
+    if not isinstance(measure, VisionMeasure):
+        return ""
+    k = next((k for one in results["vision"] for k in measure.by_k(one.get(measure.key))), None)
+    return " (%)" if k is None else f" (%), k = {k}"
+
+
+def _correlation_note(results: Results, correlation: Mapping[str, Any] | None) -> str:
+    if correlation is None:
         return "no correlation was taken"
-    shown = estimate(found)
-    return f"Pearson {shown} ({level(results)} interval)" if known(found) else shown
+    text = correlation_text(correlation)
+    level = f" ({interval_level(results)} interval)"
+    return f"Pearson {text}{level}" if has_interval(correlation) else text
 
 
-def _correlation(results: Results, metric: str) -> Mapping[str, Any] | None:
+def _plotted_correlation(results: Results, measure: Measure) -> Mapping[str, Any] | None:
     """That of the plotted points: with one encoder on a side, pairs are the other's encoders."""
     real = {side: sum(not one["baseline"] for one in results[side]) for side in _SIDES}
-    overs = ["vision" if metric in OF_VISION or real["text"] == 1 else "text"]
-    if metric not in OF_VISION and min(real.values()) > 1:
-        overs = ["pairs"]
-    found = [c for c in results["correlations"] if (c["x"], c["y"]) == (metric, "probe")]
-    return next((c for c in found if c["over"] in overs), None)
+    if isinstance(measure, VisionMeasure):
+        over = "vision"
+    elif min(real.values()) > 1:
+        over = "pairs"
+    else:
+        over = "vision" if real["text"] == 1 else "text"
+    sought = (measure.key, "probe", over)
+    return next((c for c in results["correlations"] if (c["x"], c["y"], c["over"]) == sought), None)
 
 
-def _vision_points(results: Results, metric: str) -> list[Point]:
+def _vision_points(results: Results, key: str) -> list[Point]:
     """One for each vision candidate; y is its mean over all texts that are no baseline."""
-    vision, aside = results["vision"], baselines(results)
+    vision, baselines = results["vision"], baseline_labels(results)
     encoders = Counter(one["encoder"] for one in vision)
     by_encoder = max(encoders.values()) > 1 and 1 < len(encoders) <= _MOST_GROUPS
     points = []
     for one in vision:
-        mine = [r for r in results["rows"] if r["vision_label"] == one["label"]]
-        probes = [r["probe"]["R@10"] for r in mine if r["text_label"] not in aside]
-        if probes and mine[0][metric] is not None:
+        rows = [r for r in results["rows"] if r["vision_label"] == one["label"]]
+        probes = [r["probe"]["R@10"] for r in rows if r["text_label"] not in baselines]
+        if probes and rows[0].get(key) is not None:
             group = one["encoder"] if by_encoder else "encoder"
             fitted = not one["baseline"]
             points.append(
                 Point(
-                    one["label"], mine[0][metric], fmean(probes),
+                    one["label"], rows[0][key], fmean(probes),
                     group if fitted else _ASIDE, fitted,
                 )
             )  # fmt: skip
     return points
 
 
-def _depth(results: Results) -> str:
-    """The k of the kNN accuracy that ranks: the first that was asked for."""
-    return str(next((k for one in results["vision"] for k in one["knn"] or {}), ""))
-
-
-def _pairs(results: Results, metric: str) -> list[Point]:
+def _pair_points(results: Results, key: str) -> list[Point]:
     """Labelled by the side with more candidates, grouped by the other where that has few."""
-    aside = baselines(results)
+    baselines = baseline_labels(results)
     counts = {side: len(results[side]) for side in _SIDES}
     many, few = _SIDES if counts["vision"] >= counts["text"] else _SIDES[::-1]
     points = []
     for row in results["rows"]:
-        if row[metric] is not None:
+        if row.get(key) is not None:
             sides = [row[f"{side}_label"] for side in _SIDES]
             label, group = row[f"{many}_label"], row[f"{few}_label"]
             if counts[few] > _MOST_GROUPS:
                 label, group = " × ".join(shortened(side, 16) for side in sides), ""
-            fitted = not aside & set(sides)
-            at = (row[metric], row["probe"]["R@10"])
+            fitted = not baselines & set(sides)
+            at = (row[key], row["probe"]["R@10"])
             points.append(Point(label, *at, group if fitted else _ASIDE, fitted))
     return points
 
@@ -149,7 +165,7 @@ def _layer_panels(results: Results) -> dict[str, dict[str, list[LayerScore]]]:
     scores = {(r["vision_label"], r["text_label"]): r["probe"] for r in results["rows"]}
     panels = {}
     for side, other in (("vision", "text"), ("text", "vision")):
-        partner = _partner(results, other)
+        partner = _best_partner(results, other)
         lines: dict[str, list[LayerScore]] = {}
         for one in results[side]:
             pair = (one["label"], partner) if side == "vision" else (partner, one["label"])
@@ -163,7 +179,7 @@ def _layer_panels(results: Results) -> dict[str, dict[str, list[LayerScore]]]:
     return panels
 
 
-def _partner(results: Results, side: str) -> str:
+def _best_partner(results: Results, side: str) -> str:
     best: str = max(results[side], key=lambda one: one["mean_probe"])["label"]
     return best
 
@@ -182,7 +198,7 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     for name, figure in figures.items():
         save_plot(figure, folder / name)
     page = Page("Which encoders align?", _subtitle(results))
-    page.headline(_headlines(results)).text(_measured(results))
+    page.headline(_headlines(results)).text(_how_measured(results))
     page.section("Findings").text("\n\n".join(findings(results)))
     page.section("The best pairs").table(leaderboard_table(results, _FIRST))
     if HEAT_MAP in figures:
@@ -195,8 +211,8 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
         page.table(table)
     if len(results["rows"]) > _FIRST:
         page.section("Every pair").table(leaderboard_table(results))
-    page.section("What each number is").facts(definitions(results))
-    page.section("Conditions").facts(_facts(results))
+    page.section("What each number is").facts(measure_definitions(results))
+    page.section("Conditions").facts(_conditions(results))
     page.section("Remarks").text("\n\n".join(_remarks(results)))
     page.save(folder / PAGE)
     return folder / PAGE
@@ -205,119 +221,117 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
 def _layers_caption(results: Results) -> str:
     return (
         "Alignment probing of each layer with the encoder of the other side that has the highest "
-        f"mean. Bars: {level(results)} intervals; layer 0 is the embeddings, output the encoder's "
-        "own features."
+        f"mean. Bars: {interval_level(results)} intervals; layer 0 is the embeddings, output the "
+        "encoder's own features."
     )
 
 
 def _subtitle(results: Results) -> str:
     vision, text, pairs = (len(results[key]) for key in ("vision", "text", "rows"))
     return (
-        f"{_count(vision, 'vision candidate')} × {_count(text, 'text candidate')}: "
-        f"{_count(pairs, 'pair')} of frozen encoders, judged on {results['conditions']['split']}"
+        f"{_counted(vision, 'vision candidate')} × {_counted(text, 'text candidate')}: "
+        f"{_counted(pairs, 'pair')} of frozen encoders, judged on {results['conditions']['split']}"
     )
 
 
-def _count(number: int, noun: str) -> str:
+def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _headlines(results: Results) -> Iterator[Headline]:
-    best, ties = results["rows"][0], len(tied(results))
+    best, ties = results["rows"][0], len(tied_rows(results))
     low, high = best["probe"]["interval"]
     pair = f"{best['vision_label']} × {best['text_label']}; {low:.1f} to {high:.1f}"
     yield Headline(f"{best['probe']['R@10']:.1f} %", "highest mean R@10", pair)
     if len(results["rows"]) > 1:
         yield Headline(f"{ties:,}", "tied with the best", f"of {len(results['rows']) - 1:,} others")
-    yield from islice(_predictors(results), 2)
+    yield from islice(_predictor_headlines(results), 2)
 
 
-def _predictors(results: Results) -> Iterator[Headline]:
+def _predictor_headlines(results: Results) -> Iterator[Headline]:
     for over, noun in OVER.items():
-        mine = [c for c in results["correlations"] if (c["y"], c["over"]) == ("probe", over)]
-        if ranked := sorted(filter(known, mine), key=lambda c: -abs(c["pearson"])):
-            top = ranked[0]
+        correlations = [
+            c for c in results["correlations"] if (c["y"], c["over"]) == ("probe", over)
+        ]
+        strongest = sorted(filter(has_interval, correlations), key=lambda c: -abs(c["pearson"]))
+        if strongest:
+            top = strongest[0]
             r, interval = str(with_interval(top["pearson"], top["pearson_interval"])).split(" ", 1)
-            what = f"r of {METRICS.get(top['x'], top['x'])} with probing, over {noun}"
+            what = f"r of {measure_name(top['x'])} with probing, over {noun}"
             yield Headline(r, what, f"{interval}, n = {top['n']}")
 
 
-def _measured(results: Results) -> str:
-    held = results["conditions"]
-    images, captions = held["images"], held["captions"]
+def _how_measured(results: Results) -> str:
+    conditions = results["conditions"]
+    images, captions = conditions["images"], conditions["captions"]
     guess = (recall_at_k(10, images) + recall_at_k(10, captions, captions / images)) / 2
     return (
         "Each vision candidate was paired with each text candidate, and nothing in either was "
-        f"trained. For every pair, linear heads were trained on {held['train_images']:,} images "
-        "with their captions; how well these find the other side, as the mean of text → image and "
-        f"image → text R@10 on {images:,} images and {captions:,} captions, is its alignment "
-        f"probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they compare "
-        "the two feature spaces, a sample's captions averaged, or judge the vision encoder alone, "
-        "and are of use as far as they predict probing.\n\n"
-        f"Intervals are {level(results)} intervals. Those of R@10 say how much it would vary with "
-        "other test images; another seed of training is not in them. Pairs that share an encoder "
-        "are not independent, and few encoders leave any correlation wide open: read its interval "
-        "before its value."
+        f"trained. For every pair, linear heads were trained on {conditions['train_images']:,} "
+        "images with their captions; how well these find the other side, as the mean of text → "
+        f"image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
+        f"alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
+        "compare the two feature spaces, a sample's captions averaged, or judge the vision encoder "
+        "alone, and are of use as far as they predict probing.\n\n"
+        f"Intervals are {interval_level(results)} intervals. Those of R@10 say how much it would "
+        "vary with other test images; another seed of training is not in them. Pairs that share an "
+        "encoder are not independent, and few encoders leave any correlation wide open: read its "
+        "interval before its value."
     )
 
 
 def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure]) -> None:
     page.section("What predicts alignment").table(correlations_table(results))
-    captions = {
-        "knn": "Accuracy of the vision encoder by its nearest labelled images.",
-        "linear_probe": "Accuracy of a linear classifier on the vision encoder.",
-        "mutual_knn": "Neighbours that both spaces share, a point for each pair.",
-        "cka": "Similarity of the two kernels, a point for each pair.",
-    }
-    for metric, caption in captions.items():
-        if figure := figures.get(scatter_name(metric)):
-            page.figure(figure, f"{caption} A label is left out where it has no room.")
+    for measure, scatter in _plotted_measures():
+        if figure := figures.get(scatter_name(measure.key)):
+            page.figure(figure, f"{scatter.caption} A label is left out where it has no room.")
 
 
-def _facts(results: Results) -> dict[str, Any]:
-    held = results["conditions"]
+def _conditions(results: Results) -> dict[str, Any]:
+    conditions = results["conditions"]
     facts = {
         "sweep": results["sweep"],
-        "split": held["split"],
-        "test images": held["images"],
-        "test captions": held["captions"],
-        "training images": held["train_images"],
-        "labelled images": held["labelled_images"],
-        "classes": held["classes"],
-        "seed": str(held["seed"]),
-        "measures": _settings(held.get("measure", {})),
-        "probing: preset": held["probe"].get("preset"),
-        "probing: head": _settings(held["probe"]["head"]),
-        "probing: training": _settings(held["probe"]["train"]),
-        "data": str(held["data"] or "–")[:16],
-        "labels": str(held["labels"] or "–")[:16],
-        "versions": ", ".join(f"{k} {v}" for k, v in held["versions"].items()),
+        "split": conditions["split"],
+        "test images": conditions["images"],
+        "test captions": conditions["captions"],
+        "training images": conditions["train_images"],
+        "labelled images": conditions["labelled_images"],
+        "classes": conditions["classes"],
+        "seed": str(conditions["seed"]),
+        "measures": _settings_text(conditions.get("measure", {})),
+        "probing: preset": conditions["probe"].get("preset"),
+        "probing: head": _settings_text(conditions["probe"]["head"]),
+        "probing: training": _settings_text(conditions["probe"]["train"]),
+        "data": str(conditions["data"] or "–")[:16],
+        "labels": str(conditions["labels"] or "–")[:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),
     }
-    return facts | {f"{k} in this call": f"{v:,.1f} s" for k, v in held["seconds"].items()}
+    return facts | {f"{k} in this call": f"{v:,.1f} s" for k, v in conditions["seconds"].items()}
 
 
-def _settings(values: Mapping[str, Any]) -> str:
+def _settings_text(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
 def _remarks(results: Results) -> Iterator[str]:
-    rows, held = results["rows"], results["conditions"]
-    for metric in (*PAIRWISE, *OF_VISION):
-        unlabelled = metric in OF_VISION and not held["labelled_images"]
+    rows, conditions = results["rows"], results["conditions"]
+    for measure in measures(PairMeasure, VisionMeasure):
+        unlabelled = isinstance(measure, VisionMeasure) and not conditions["labelled_images"]
         unsaid = "there are no labelled images" if unlabelled else "no reason was recorded"
-        reasons = Counter(row["notes"].get(metric, unsaid) for row in rows if row[metric] is None)
+        missing = [row for row in rows if row.get(measure.key) is None]
+        reasons = Counter(row["notes"].get(measure.key, unsaid) for row in missing)
         for why, count in reasons.items():
-            yield f"No {METRICS[metric]} for {count:,} of {_count(len(rows), 'pair')}: {why}."
-    skipped, copies = held["skipped"], held["duplicates"]
-    yield f"Left out because not every feature store has them: {_count(skipped, 'sample')}."
+            yield f"No {measure.name} for {count:,} of {_counted(len(rows), 'pair')}: {why}."
+    skipped, copies = conditions["skipped"], conditions["duplicates"]
+    yield f"Left out because not every feature store has them: {_counted(skipped, 'sample')}."
     yield (
-        f"Of those judged, {_count(copies['images'], 'image')} and "
-        f"{_count(copies['texts'], 'text')} "
+        f"Of those judged, {_counted(copies['images'], 'image')} and "
+        f"{_counted(copies['texts'], 'text')} "
         "have the same features as another one: retrieval cannot tell them apart."
     )
     if trained := copies.get("trained"):
         yield (
-            f"Of those judged, {_count(trained, 'image')} "
+            f"Of those judged, {_counted(trained, 'image')} "
             f"{'has' if trained == 1 else 'have'} the features of one that was trained on: for "
             "these, alignment probing is too high."
         )

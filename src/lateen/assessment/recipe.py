@@ -32,17 +32,17 @@ _Votes = Annotated[int, Field(gt=0)]
 _FOR_THE_PAPERS_PROBE = 10 * 32768
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """One value stands for a list of one."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
-def _numbers(value: Any) -> Any:
+def _as_numbers(value: Any) -> Any:
     """Those that the command line has as ``10,20``, too."""
-    return value.split(",") if isinstance(value, str) else _listed(value)
+    return value.split(",") if isinstance(value, str) else _as_list(value)
 
 
-_Layers = Annotated[tuple[int | None, ...], BeforeValidator(_listed), Field(min_length=1)]
+_Layers = Annotated[tuple[int | None, ...], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class _Candidate(EncoderConfig):
@@ -64,7 +64,7 @@ class VisionCandidate(_Candidate):
     """A vision encoder with the poolings and layers to assess."""
 
     pooling: Annotated[
-        tuple[Pooling | None, ...], BeforeValidator(_listed), Field(min_length=1)
+        tuple[Pooling | None, ...], BeforeValidator(_as_list), Field(min_length=1)
     ] = Field((None,), description="token poolings (the encoder's own if not given)")
     fuse: tuple[FusedPart, ...] = Field(
         (), description="encoders fused with it, into one candidate"
@@ -80,7 +80,7 @@ class TextCandidate(_Candidate):
     """A text encoder with the poolings and layers to assess."""
 
     pooling: Annotated[
-        tuple[TextPooling | None, ...], BeforeValidator(_listed), Field(min_length=1)
+        tuple[TextPooling | None, ...], BeforeValidator(_as_list), Field(min_length=1)
     ] = Field((None,), description="poolings (the encoder's own if not given)")
     prompt: str | None = Field(None, description="put before every text (the encoder's own)")
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
@@ -161,7 +161,7 @@ class MeasureSection(Section):
     svcca_dim: int | None = Field(
         10, gt=0, description="principal components in SVCCA (null: 99 % of the variance)"
     )
-    knn: Annotated[tuple[_Votes, ...], BeforeValidator(_numbers), Field(min_length=1)] = Field(
+    knn: Annotated[tuple[_Votes, ...], BeforeValidator(_as_numbers), Field(min_length=1)] = Field(
         (10, 20, 100, 200), description="neighbours that vote; the first ranks"
     )
     temperature: float = Field(

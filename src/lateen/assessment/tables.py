@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lateen.assessment.leaderboard import (
-    METRICS,
-    OF_VISION,
+from lateen.assessment.correlations import (
     OVER,
-    PAIRWISE,
-    Results,
-    baselines,
-    estimate,
-    known,
-    level,
-    reason,
-    tied,
+    correlation_text,
+    has_interval,
+    missing_reason,
+    sail_gap,
     with_interval,
+)
+from lateen.assessment.leaderboard import Results, baseline_labels, interval_level, tied_rows
+from lateen.assessment.measure import (
+    MEASURES,
+    Measure,
+    PairMeasure,
+    TextMeasure,
+    VisionMeasure,
+    higher_is_better,
+    measure_name,
+    measures,
 )
 from lateen.report import Column, TableData
 from lateen.report.text import plain
@@ -53,20 +58,20 @@ def leaderboard_table(
         width: in characters; in fewer than 100 the cheap metrics are left out.
     """
     rows = results["rows"]
-    aside = baselines(results)
-    columns = _leaderboard_columns(rows)
-    whole = len(columns)
-    if width < _NARROW:
-        columns = [c for c in columns if c[0] not in (*PAIRWISE, *OF_VISION)]
+    baselines = baseline_labels(results)
+    columns = _leaderboard_columns(results)
+    narrow = width < _NARROW and any(key in MEASURES for key, _ in columns)
+    if narrow:
+        columns = [(key, column) for key, column in columns if key not in MEASURES]
     shown = rows[:limit]
     hidden = len(rows) - len(shown)
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
-    if len(columns) < whole:
+    if narrow:
         more.append(f"Metrics beside probing: in leaderboard.csv, or in {_NARROW} characters.")
     return TableData(
         "Leaderboard",
         [column for _, column in columns],
-        [[_cell(row, key, aside) for key, _ in columns] for row in shown],
+        [[_leaderboard_cell(row, key, baselines) for key, _ in columns] for row in shown],
         " ".join([*more, *_leaderboard_notes(results)]),
     )
 
@@ -75,12 +80,12 @@ def correlations_table(results: Results) -> TableData:
     """How well each cheap metric predicts alignment probing, or why that cannot be said."""
     rows: list[list[Any]] = []
     for one in results["correlations"]:
-        names = [METRICS.get(one[side], one[side]) for side in ("x", "y")]
+        names = [measure_name(one[side]) for side in ("x", "y")]
         name = names[0] if one["y"] == "probe" else " and ".join(names)
         both = [with_interval(one[way], one[f"{way}_interval"]) for way in _COEFFICIENTS]
         rows.append([name, OVER.get(one["over"], one["over"]), one["n"], *both, one["reason"]])
-    notes = [f"In brackets: {level(results)} intervals." if rows else "None was taken."]
-    notes += ["Baselines are not counted."] if baselines(results) else []
+    notes = [f"In brackets: {interval_level(results)} intervals." if rows else "None was taken."]
+    notes += ["Baselines are not counted."] if baseline_labels(results) else []
     columns = [Column("metric"), Column("over"), Column("n", 0)]
     columns += [Column(name, 2, whole=True) for name in ("Pearson", "Spearman")]
     if any(row[-1] for row in rows):
@@ -96,35 +101,55 @@ def correlations_table(results: Results) -> TableData:
 def encoder_tables(results: Results) -> list[TableData]:
     """Every vision and every text candidate with what was measured of it alone."""
     vision, text = results["vision"], results["text"]
-    depths = sorted({k for one in vision for k in one["knn"] or {}}, key=int)
-    accuracies = [[(one["knn"] or {}).get(k) for k in depths] for one in vision]
-    probes = [(one["linear_probe"] or {}).get("accuracy") for one in vision]
-    measured = any(value is not None for value in probes)
-    columns = [Column(f"kNN, k = {k} (%)", 1) for k in depths]
-    columns += [Column("linear probe (%)", 1)] if measured else []
-    tail = Column("mean R@10 (%)", 1)
-    head = [Column("vision"), Column("pooling"), Column("dim", 0)]
-    rows = [
-        [_named(one), one["pooling"], one["dim"], *knn, *([probe] if measured else []),
-         one["mean_probe"]]
-        for one, knn, probe in zip(vision, accuracies, probes, strict=True)
-    ]  # fmt: skip
-    score = [Column("given score", 1)] if any(one["score"] is not None for one in text) else []
-    texts = [
-        [one["label"], one["pooling"], one["dim"], *([one["score"]] if score else []),
-         one["mean_probe"]]
-        for one in text
-    ]  # fmt: skip
+    note = "Mean R@10: over all pairs with it."
     return [
-        TableData("Vision", [*head, *columns, tail], rows,
-                  "Mean R@10: over all pairs with it."),
-        TableData("Text", [Column("text"), *head[1:], *score, tail], texts),
-    ]  # fmt: skip
+        _encoder_table("Vision", vision, map(_encoder_name, vision), _vision_accuracies, note),
+        _encoder_table("Text", text, (one["label"] for one in text), _text_values),
+    ]
+
+
+def _encoder_table(
+    title: str,
+    encoders: Sequence[Mapping[str, Any]],
+    names: Iterable[str],
+    values: Callable[[Mapping[str, Any]], dict[str, float]],
+    note: str = "",
+) -> TableData:
+    """The encoders of one side; a column of values that all lack is not there."""
+    measured = [values(encoder) for encoder in encoders]
+    headings = list(dict.fromkeys(heading for each in measured for heading in each))
+    columns = [Column(title.lower()), Column("pooling"), Column("dim", 0)]
+    columns += [Column(heading, 1) for heading in headings]
+    rows = [
+        [name, encoder["pooling"], encoder["dim"], *map(each.get, headings), encoder["mean_probe"]]
+        for encoder, name, each in zip(encoders, names, measured, strict=True)
+    ]
+    return TableData(title, [*columns, Column("mean R@10 (%)", 1)], rows, note)
+
+
+def _vision_accuracies(encoder: Mapping[str, Any]) -> dict[str, float]:
+    """Those of a vision encoder, of fewer neighbours first, by heading."""
+    accuracies = {}
+    for measure in measures(VisionMeasure):
+        by_k = measure.by_k(encoder.get(measure.key))
+        for k in sorted(by_k, key=lambda k: k or 0):
+            setting = "" if k is None else f", k = {k}"
+            accuracies[f"{_one_line(measure)}{setting} (%)"] = by_k[k]
+    return accuracies
+
+
+def _text_values(encoder: Mapping[str, Any]) -> dict[str, float]:
+    values = {_one_line(row): encoder.get(row.key) for row in measures(TextMeasure)}
+    return {heading: value for heading, value in values.items() if value is not None}
+
+
+def _one_line(measure: Measure) -> str:
+    return (measure.heading or measure.name).replace("\n", " ")
 
 
 def leaderboard_csv(results: Results) -> str:
     """Every number of every row, as CSV with a heading: nested values as ``probe.R@10``."""
-    rows = [_flat(row) for row in results["rows"]]
+    rows = [_flattened(row) for row in results["rows"]]
     heads = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, heads, restval="", lineterminator="\n")
@@ -140,70 +165,73 @@ def findings(results: Results) -> list[str]:
     return [sentence for sentence in [*sentences, _against_the_paper(results)] if sentence]
 
 
-def _leaderboard_columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Column]]:
-    def measured(key: str) -> bool:
-        return any(row[key] is not None for row in rows)
-
+def _leaderboard_columns(results: Results) -> list[tuple[str, Column]]:
     columns = [
-        ("rank", Column("rank", 0, whole=True), True),
-        ("mark", Column("", whole=True), any(row["ties_with_best"] for row in rows)),
-        ("vision", Column("vision"), True),
-        ("text", Column("text"), True),
-        ("R@10", Column("R@10", 1, whole=True), True),
-        ("interval", Column("interval", 1, whole=True), True),
-        ("R@1", Column("R@1", 1, whole=True), True),
-        ("cka", Column("CKA", 2, whole=True), measured("cka")),
-        ("mutual_knn", Column("mutual\nkNN", 2, whole=True), measured("mutual_knn")),
-        ("knn", Column("kNN", 1, whole=True), measured("knn")),
-        ("linear_probe", Column("linear\nprobe", 1, whole=True), measured("linear_probe")),
+        ("rank", Column("rank", 0, whole=True)),
+        ("mark", Column("", whole=True)),
+        ("vision", Column("vision")),
+        ("text", Column("text")),
+        ("R@10", Column("R@10", 1, whole=True)),
+        ("interval", Column("interval", 1, whole=True)),
+        ("R@1", Column("R@1", 1, whole=True)),
     ]
-    return [(key, column) for key, column, shown in columns if shown]
+    columns += [
+        (measure.key, Column(measure.heading, measure.decimals, whole=True))
+        for measure in measures(PairMeasure, VisionMeasure)
+        if measure.heading is not None and measure.shown_in(results)
+    ]
+    marked = any(row["ties_with_best"] for row in results["rows"])
+    return [(key, column) for key, column in columns if marked or key != "mark"]
 
 
-def _cell(row: Mapping[str, Any], key: str, aside: set[str]) -> Any:
+def _leaderboard_cell(row: Mapping[str, Any], key: str, baselines: set[str]) -> Any:
     probe = row["probe"]
     match key:
         case "mark":
             return _BEST if row["rank"] == 1 else _TIED if row["ties_with_best"] else ""
         case "vision" | "text":
             label = row[f"{key}_label"]
-            return f"{label} (baseline)" if label in aside else label
+            return f"{label} (baseline)" if label in baselines else label
         case "R@1" | "R@10":
             return probe[key]
         case "interval":
             return "–".join(f"{bound:.1f}" for bound in probe["interval"])
-    return row[key]
+    return row.get(key)
 
 
 def _leaderboard_notes(results: Results) -> list[str]:
-    held = results["conditions"]
+    conditions, level = results["conditions"], interval_level(results)
     notes = [
-        f"R@10 and R@1: alignment probing, mean of both directions in percent, over "
-        f"{held['images']:,} images and {held['captions']:,} captions; {level(results)} interval."
+        "R@10 and R@1: alignment probing, mean of both directions in percent, over "
+        f"{conditions['images']:,} images and {conditions['captions']:,} captions; "
+        f"{level} interval."
     ]
-    if tied(results):
+    if tied_rows(results):
         notes.insert(
             0,
-            f"{_BEST} best; {_TIED} tied with it: the paired {level(results)} interval of the "
+            f"{_BEST} best; {_TIED} tied with it: the paired {level} interval of the "
             "difference includes 0.",
         )
-    if any(row["knn"] is not None or row["linear_probe"] is not None for row in results["rows"]):
-        notes.append("kNN and linear probe: accuracy of the vision encoder in percent.")
+    accuracies = measures(VisionMeasure)
+    if any(measure.shown_in(results) for measure in accuracies):
+        names = [_one_line(measure) for measure in accuracies if measure.heading is not None]
+        of = "accuracy of the vision encoder in percent"
+        notes.append(f"{_first_few(names, len(names))}: {of}.")
     return notes
 
 
-def _named(candidate: Mapping[str, Any]) -> str:
-    return f"{candidate['label']}{' (baseline)' if candidate['baseline'] else ''}"
+def _encoder_name(encoder: Mapping[str, Any]) -> str:
+    return f"{encoder['label']}{' (baseline)' if encoder['baseline'] else ''}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flattened(value, f"{prefix}{key}.")
         elif isinstance(value, list | tuple):
             ends = dict(zip(("low", "high"), value, strict=True))
-            flat |= _flat(ends, f"{prefix}{key}.")
+            flat |= _flattened(ends, f"{prefix}{key}.")
         else:
             flat[prefix + key] = plain(value) if isinstance(value, str) else value
     return flat
@@ -212,10 +240,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _best_pair(results: Results) -> str:
     best, others = results["rows"][0], len(results["rows"]) - 1
     low, high = best["probe"]["interval"]
-    ties = len(tied(results))
+    ties, level = len(tied_rows(results)), interval_level(results)
     first = (
         f"{plain(best['vision_label'])} with {plain(best['text_label'])} aligns best: mean R@10 "
-        f"{best['probe']['R@10']:.1f} % ({level(results)} interval {low:.1f} to {high:.1f})."
+        f"{best['probe']['R@10']:.1f} % ({level} interval {low:.1f} to {high:.1f})."
     )
     if not others:
         return first.replace("aligns best", "is the only pair")
@@ -230,29 +258,34 @@ def _best_pair(results: Results) -> str:
 
 
 def _best_predictor(results: Results, over: str) -> str:
-    mine = [c for c in results["correlations"] if (c["y"], c["over"]) == ("probe", over)]
-    mine = [c for c in mine if c["n"]]
-    if not mine:
+    correlations = [c for c in results["correlations"] if (c["y"], c["over"]) == ("probe", over)]
+    correlations = [c for c in correlations if c["n"]]
+    if not correlations:
         return ""
-    ranked = sorted(filter(known, mine), key=lambda c: -abs(c["pearson"]))
-    if not ranked:
-        return f"Over {OVER[over]}, no metric can be said to predict probing: {reason(mine[0])}."
-    top, *rest = ranked
-    name = METRICS.get(top["x"], top["x"])
+    strongest = sorted(filter(has_interval, correlations), key=lambda c: -abs(c["pearson"]))
+    if not strongest:
+        reason = missing_reason(correlations[0])
+        return f"Over {OVER[over]}, no metric can be said to predict probing: {reason}."
+    top, *rest = strongest
+    name = measure_name(top["x"])
     low, high = top["pearson_interval"]
     if low <= 0 <= high:
         return (
             f"Over {OVER[over]}, nothing clearly predicts probing: the strongest correlation, "
-            f"that of {name}, is {estimate(top)}, and its interval includes 0."
+            f"that of {name}, is {correlation_text(top)}, and its interval includes 0."
         )
-    inversely = " (inversely)" if top["pearson"] < 0 else ""
-    said = f"Over {OVER[over]}, {name} predicts probing{' best' if rest else ''}{inversely}: "
-    close = [f"{METRICS.get(c['x'], c['x'])} ({estimate(c)})" for c in rest if _close(top, c)]
+    inversely = " (inversely)" if (top["pearson"] > 0) != higher_is_better(top["x"]) else ""
+    first = f"Over {OVER[over]}, {name} predicts probing{' best' if rest else ''}{inversely}: "
+    close = [
+        f"{measure_name(c['x'])} ({correlation_text(c)})"
+        for c in rest
+        if _intervals_overlap(top, c)
+    ]
     if not close:
-        return f"{said}{estimate(top)}."
+        return f"{first}{correlation_text(top)}."
     return (
-        f"{said}{estimate(top)}. That order is unclear: its interval overlaps strongly with "
-        f"{_listed(close)}."
+        f"{first}{correlation_text(top)}. That order is unclear: its interval overlaps strongly "
+        f"with {_first_few(close)}."
     )
 
 
@@ -260,22 +293,21 @@ def _against_the_paper(results: Results) -> str:
     """Whether kNN beats the linear probe as a predictor of probing (METHODS §1.5)."""
     there = "r = {} against {} there, without intervals".format(*_PUBLISHED)
     question = f"Does kNN predict probing better than a linear probe, as in the paper ({there})?"
-    gaps = [g for g in results["gaps"] if (g["better"], g["than"]) == ("knn", "linear_probe")]
-    if not gaps and not results["conditions"]["labelled_images"]:
+    gap = sail_gap(results)
+    if gap is None and not results["conditions"]["labelled_images"]:
         return f"{question} Not measured: that needs labelled images."
-    if not gaps:
+    if gap is None:
         return f"{question} Not measured: no vision encoder has both accuracies."
-    gap = gaps[0]
     unclear = f"That cannot be told from {gap['n']} point{'' if gap['n'] == 1 else 's'}"
     if gap["difference"] is None or gap["interval"] is None:
-        return f"{question} {unclear}: {reason(gap)}."
+        return f"{question} {unclear}: {missing_reason(gap)}."
     low, high = gap["interval"]
     answer = "Yes" if low > 0 else "No" if high < 0 else unclear
     difference = with_interval(gap["difference"], gap["interval"], sign="+")
     return f"{question} {answer}: the difference of r is {difference}, n = {gap['n']}."
 
 
-def _listed(items: Sequence[str], most: int = 2) -> str:
+def _first_few(items: Sequence[str], most: int = 2) -> str:
     """``a, b and 3 others``."""
     more = len(items) - most
     named = list(items[:most])
@@ -284,13 +316,13 @@ def _listed(items: Sequence[str], most: int = 2) -> str:
     return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
 
 
-def _close(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _intervals_overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether the strength of either lies in the interval of the other."""
-    strengths = [(abs(c["pearson"]), _strengths(c)) for c in (one, other)]
+    strengths = [(abs(c["pearson"]), _strength_interval(c)) for c in (one, other)]
     (a, (a_low, a_high)), (b, (b_low, b_high)) = strengths
     return bool(b_low <= a <= b_high or a_low <= b <= a_high)
 
 
-def _strengths(correlation: Mapping[str, Any]) -> tuple[float, float]:
+def _strength_interval(correlation: Mapping[str, Any]) -> tuple[float, float]:
     low, high = correlation["pearson_interval"]
     return (low, high) if correlation["pearson"] >= 0 else (-high, -low)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,7 +27,22 @@ FeaturesOf = Literal["encoder", "embedding", "both"]
 FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
 FOLDS = 5  # of a linear probe without a part to learn from
 _TRAIN = ("train", "training")
-LabelledRows = tuple[Features, Tensor]  # features [n, d] and the class of each row [n]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Rows of features that have a label.
+
+    Attributes:
+        features: ``[n, d]``.
+        labels: ``[n]`` index of each row's class.
+    """
+
+    features: Features
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 def one_source(task: str, images: str | Path | None, data: str | Path | None) -> str | Path:
@@ -41,7 +57,7 @@ def one_source(task: str, images: str | Path | None, data: str | Path | None) ->
     return images if images is not None else data  # type: ignore[return-value]
 
 
-def labelled_features(
+def labelled_rows(
     model: AlignedModel, labelled: LabelledImages, cache: Path | None
 ) -> tuple[Store, list[int], Tensor]:
     """The vision encoder's features, which rows have a label, and those rows' classes ``[n]``.
@@ -85,8 +101,16 @@ def described(labelled: LabelledImages, store: Store, rows: Sequence[int]) -> di
 
 
 @dataclass(frozen=True)
-class JudgedPart:
-    """Labelled images of one part, with their features by what they are of."""
+class LabelledPart:
+    """Labelled images of one part, to judge or to learn from, with a model's features of them.
+
+    Attributes:
+        labelled: the images.
+        store: the vision encoder's features of them.
+        rows: those of the store that have a label.
+        target: ``[n]`` index of each row's class.
+        features: ``[n, d]``, by what they are of: ``encoder``, ``embedding``.
+    """
 
     labelled: LabelledImages
     store: Store
@@ -94,20 +118,21 @@ class JudgedPart:
     target: Tensor
     features: Mapping[str, Features]
 
+    def of(self, kind: str) -> LabelledFeatures:
+        """The features of one kind, with the classes."""
+        return LabelledFeatures(self.features[kind], self.target)
+
 
 @dataclass(frozen=True)
 class Probed:
     """What a probe learns from and what it is judged on; without ``train`` both are ``test``."""
 
-    train: JudgedPart | None
-    test: JudgedPart
+    train: LabelledPart | None
+    test: LabelledPart
 
-    def rows(self, kind: str) -> tuple[LabelledRows, LabelledRows | None]:
+    def of(self, kind: str) -> tuple[LabelledFeatures, LabelledFeatures | None]:
         """What is judged and what is learned from, by features of one kind."""
-        judged = self.test.features[kind], self.test.target
-        if self.train is None:
-            return judged, None
-        return judged, (self.train.features[kind], self.train.target)
+        return self.test.of(kind), self.train.of(kind) if self.train is not None else None
 
     @property
     def protocol(self) -> str | None:
@@ -167,13 +192,13 @@ def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImage
 
 def _part(
     model: AlignedModel, labelled: LabelledImages, wanted: Sequence[str], cache: Path | None
-) -> JudgedPart:
-    store, rows, target = labelled_features(model, labelled, cache)
+) -> LabelledPart:
+    store, rows, target = labelled_rows(model, labelled, cache)
     makers: dict[str, Callable[[], Features]] = {
         "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
         "embedding": lambda: project_rows(model.project_image, store, rows),
     }
-    return JudgedPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
+    return LabelledPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
 
 
 def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
@@ -194,7 +219,10 @@ def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
 
 
 def knn_scores(
-    judged: LabelledRows, learned: LabelledRows | None, ks: Sequence[int], temperature: float
+    judged: LabelledFeatures,
+    learned: LabelledFeatures | None,
+    ks: Sequence[int],
+    temperature: float,
 ) -> dict[str, float]:
     """Accuracy in percent by number of neighbours, as text.
 
@@ -204,12 +232,17 @@ def knn_scores(
         ks: numbers of neighbours.
         temperature: of the votes.
     """
-    parts = judged if learned is None else (*learned, *judged)
-    scores = knn_accuracy(*parts, ks=tuple(ks), temperature=temperature)
+    vote = partial(knn_accuracy, ks=tuple(ks), temperature=temperature)
+    if learned is None:
+        scores = vote(judged.features, judged.labels)
+    else:
+        scores = vote(learned.features, learned.labels, judged.features, judged.labels)
     return {str(k): accuracy for k, accuracy in scores.items()}
 
 
-def probe_scores(judged: LabelledRows, learned: LabelledRows | None, seed: int) -> LinearProbe:
+def probe_scores(
+    judged: LabelledFeatures, learned: LabelledFeatures | None, seed: int
+) -> LinearProbe:
     """Logistic regression on features.
 
     Args:
@@ -217,10 +250,12 @@ def probe_scores(judged: LabelledRows, learned: LabelledRows | None, seed: int) 
         learned: rows that are learned from; without them, each fold of ``judged`` by the others.
         seed: of the folds and of what chooses the strength.
     """
-    whole = judged[0][0 : len(judged[0])], judged[1]
+    features = judged.features[0 : len(judged)]
     if learned is None:
-        return linear_probe_folds(*whole, folds=FOLDS, seed=seed)
-    return linear_probe(learned[0][0 : len(learned[0])], learned[1], *whole, seed=seed)
+        return linear_probe_folds(features, judged.labels, folds=FOLDS, seed=seed)
+    return linear_probe(
+        learned.features[0 : len(learned)], learned.labels, features, judged.labels, seed=seed
+    )
 
 
 def check_classes(found: Probed, *, least: int) -> None:

@@ -49,10 +49,10 @@ def save_tower(
         The trained encoder, loaded from there.
     """
     tower = cast(TextTower, heads.text)
-    place = folder / "text_encoder"
-    save_trained_encoder(tower.network, original, place)
+    path = folder / "text_encoder"
+    save_trained_encoder(tower.network, original, path)
     heads.text = tower.head
-    encoder = load_encoder(str(place), "text", **section.options())
+    encoder = load_encoder(str(path), "text", **section.options())
     encoder.info = replace(encoder.info, id=original.info.id)
     return encoder
 

@@ -80,7 +80,7 @@ def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[s
     values: dict[str, dict[str, Any]] = {"head": {}, "train": {}}
     named = [("head.name", head)] if head is not None else []
     for key, value in [*named, *settings.items()]:
-        section, name = _place(key)
+        section, name = _section_and_name(key)
         if name in values[section]:
             raise UsageError(
                 f"{section}.{name} is given twice, as {values[section][name]!r} and {value!r}",
@@ -90,17 +90,17 @@ def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[s
     return values
 
 
-def _place(key: str) -> tuple[str, str]:
+def _section_and_name(key: str) -> tuple[str, str]:
     """The section and the name of a key that has its section before it or not."""
-    given, _, name = key.rpartition(".")
+    prefix, _, name = key.rpartition(".")
     for section, fields in _SECTIONS.items():
-        if name in fields and given in ("", section):
+        if name in fields and prefix in ("", section):
             return section, name
     plain = {name: section for section, fields in _SECTIONS.items() for name in fields}
     near = nearest(name, plain)
     hint = f"Did you mean '{plain[near]}.{near}'? " if near else ""
     raise RecipeError(
-        f"unknown recipe key {key if given else f'train.{key}'!r}",
+        f"unknown recipe key {key if prefix else f'train.{key}'!r}",
         f"{hint}The keys here are those of head ({', '.join(_SECTIONS['head'])}) and train "
         f"({', '.join(_SECTIONS['train'])}).",
     )

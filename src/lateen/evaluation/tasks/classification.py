@@ -13,7 +13,7 @@ from torch import Tensor
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.labelled import described, labelled_conditions, labelled_features, one_source
+from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
 from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import make_folder
@@ -91,7 +91,7 @@ def evaluate_classification(
             "them",
             "Give --set, or --classes with a class name a line in the order of the numbers.",
         )
-    store, rows, target = labelled_features(model, labelled, cache)
+    store, rows, target = labelled_rows(model, labelled, cache)
     image = project_rows(model.project_image, store, rows)
     text = embed_classes(model, labelled.names, prompts, verbatim=verbatim)
     result = {

@@ -78,7 +78,7 @@ def evaluate_knn(
     usable = usable_ks(ks, voters)
 
     def accuracy(kind: str) -> dict[str, float]:
-        return knn_scores(*found.rows(kind), usable, temperature)
+        return knn_scores(*found.of(kind), usable, temperature)
 
     return {
         **probed_result(model, found, accuracy),

@@ -71,7 +71,7 @@ def evaluate_linear_probe(
     check_classes(found, least=2 if found.train is not None else FOLDS)
 
     def accuracy(kind: str) -> dict[str, Any]:
-        probe = probe_scores(*found.rows(kind), seed)
+        probe = probe_scores(*found.of(kind), seed)
         validation = {f"{c:g}": value for c, value in probe.validation.items()}
         return {"accuracy": probe.accuracy, "c": probe.c, "validation": validation}
 

@@ -239,7 +239,7 @@ def _memory(encoding: int, training: Training) -> dict[str, int]:
     return {
         "encoding": encoding,
         "training": _peak(),
-        "features_held": training.held,
+        "features_held": training.features_held,
         "parameters": training.parameters,
         "gradients": training.parameters,
         "optimizer": training.optimizer,

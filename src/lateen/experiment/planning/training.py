@@ -38,7 +38,7 @@ class Training:
     Attributes:
         costs: its items, with those of measuring retrieval at the end.
         steps: of the whole training.
-        held: bytes of features held in memory.
+        features_held: bytes of features held in memory.
         parameters: bytes of the heads' weights, and of a text encoder that is trained.
         optimizer: bytes of the optimiser's states.
         model: bytes of the weights that are saved.
@@ -47,7 +47,7 @@ class Training:
 
     costs: list[Cost]
     steps: int
-    held: int
+    features_held: int
     parameters: int
     optimizer: int
     model: int
