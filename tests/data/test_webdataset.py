@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import tarfile
 from collections.abc import Iterable
@@ -88,14 +89,78 @@ def test_names_may_have_folders_upper_case_and_several_dots(tmp_path: Path) -> N
     assert skips(dataset) == []
 
 
-def test_an_id_in_two_shards_is_skipped_naming_both(shards: Path) -> None:
-    write_tar(shards / "s-002.tar", sample("01", 90))
+def test_the_same_image_under_one_name_in_two_shards_is_skipped_naming_both(shards: Path) -> None:
+    write_tar(shards / "s-002.tar", sample("01", 10))
     dataset = WebDataset(shards)
     (skip,) = skips(dataset)
     assert (skip.id, skip.sample) == ("01", False)
     assert skip.reason == f"the id was already used at {shards / 's-000.tar'}"
     assert skip.source == str(shards / "s-002.tar")
     assert [sample.id for sample in samples(dataset)] == ["00", "01", "10", "11"]
+
+
+def test_shards_that_count_anew_have_their_name_in_every_id(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for shard in range(3):  # the third repeats the first but for its last sample
+        keys = [sample(f"{key:02}", 10 * (shard % 2) + key) for key in range(2)]
+        more = sample("02", 90) if shard == 2 else []
+        write_tar(tmp_path / f"{shard:05}.tar", [*itertools.chain(*keys), *more])
+    dataset = WebDataset(tmp_path)
+    ids = ["00000/00", "00000/01", "00001/00", "00001/01", "00002/02"]
+    assert [sample.id for sample in samples(dataset)] == ids
+    assert [skip.id for skip in skips(dataset)] == ["00000/00", "00000/01"]
+    assert "2 samples have the name of another one in an earlier shard" in caplog.text
+
+
+def test_the_files_of_a_sample_may_stand_apart(tmp_path: Path) -> None:
+    members = [*sample("a", 1), *sample("b", 2), *sample("c", 3)]
+    apart = sorted(members, key=lambda member: member[0].rpartition(".")[2])
+    dataset = WebDataset(write_tar(tmp_path / "apart.tar", apart))
+    together = WebDataset(write_tar(tmp_path / "together.tar", members))
+    assert [s.captions for s in samples(dataset)] == [s.captions for s in samples(together)]
+    assert [s.id for s in samples(dataset)] == ["a", "b", "c"]
+    assert not skips(dataset)
+
+
+def test_a_shard_of_files_apart_that_ends_early_says_so_of_what_is_lost(tmp_path: Path) -> None:
+    files = [(f"{key}.jpg", jpeg((i, 0, 0))) for i, key in enumerate("abc")]
+    files += [(f"{key}.txt", b"text") for key in "abc"]
+    path = write_tar(tmp_path / "s.tar", files)
+    with tarfile.open(path) as tar:
+        last = tar.getmember("c.txt").offset
+    path.write_bytes(path.read_bytes()[:last])  # between two files
+    dataset = WebDataset(path)
+    assert [sample.id for sample in samples(dataset)] == ["a", "b"]
+    assert [(skip.id, skip.reason) for skip in skips(dataset)] == [
+        ("c", "the shard ends early, within this sample")
+    ]
+
+
+def texts_of(folder: Path, *texts: str, captions: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    files = [
+        member for i, text in enumerate(texts)
+        for member in ((f"{i}.jpg", jpeg((i, 0, 0))), (f"{i}.txt", text.encode()))
+    ]  # fmt: skip
+    dataset = WebDataset(write_tar(folder / "t.tar", files), captions=captions)
+    return [texts for sample in samples(dataset) for texts in sample.captions.values()]
+
+
+def test_lines_of_texts_are_captions_where_all_texts_have_several(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert texts_of(tmp_path, "a\nb\n", "c\r\nd") == [("a", "b"), ("c", "d")]
+    assert texts_of(tmp_path, "a\nb", "c\nd", captions=("txt",)) == [("a\nb",), ("c\nd",)]
+    assert not caplog.text
+    assert texts_of(tmp_path, "a\nb", "c") == [("a\nb",), ("c",)]
+    assert "1 of 2 .txt files have several lines" in caplog.text
+    assert texts_of(tmp_path, "a\nb", "c", captions=("lines",)) == [("a", "b"), ("c",)]
+
+
+def test_a_sample_without_a_text_file_is_not_called_empty(tmp_path: Path) -> None:
+    files = [*sample("a", 1), ("b.jpg", jpeg()), ("b.cls", b"1")]
+    (skip,) = skips(WebDataset(write_tar(tmp_path / "s.tar", files), captions=["caption"]))
+    assert (skip.id, skip.reason) == ("b", "it has no caption, only: cls, jpg")
 
 
 def test_faults_within_samples_are_recorded(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lateen.data.captions import CaptionDataset, is_missing, row_key
 from lateen.data.rows import EmbeddedImages, Row, Rows, open_rows
 from lateen.data.samples import PEEK, ImageFiles, Skip, find_image_files, is_unicode, sample_id
 from lateen.errors import DataError, choices
+from lateen.progress import log
 
 _IMAGE_NAMES = (
     "image", "image_path", "image_file", "image_filename", "image_file_name", "image_filepath",
@@ -18,13 +19,24 @@ _IMAGE_NAMES = (
     "img", "img_path", "img_file", "img_name", "jpg", "png", "photo", "picture",
 )  # fmt: skip
 _ID_NAMES = ("id", "image_id", "img_id", "key", "uid")
-_CAPTION = re.compile(
-    r"(caption|text|short|long(?!itude))\w*"
-    r"|(\w+_)?(captions?|text|raw|title|sentences?|comment|description)"
+# Columns of captions by name, the surest first; only the first kind that a table has is taken.
+_CAPTION_NAMES = (
+    # Called a caption, with a number or what kind it is: raw_caption, caption_2, shortSV_captions.
+    re.compile(
+        r"(?!(num|number|n|has|is|max|min)_)(\w+_)?(captions?|sentences?)(_?\d+)?"
+        r"|captions?_(raw|long|short|alt|original|clean|dense|detailed|brief)"
+        r"|texts?(_?\d+)?|raw|texts?_(raw|long|short)|(short|long(?!itude))(_\w+)?"
+    ),
+    # What is a caption in some sets, and something else in others.
+    re.compile(r"\w+_(text|raw)"),
+    re.compile(r"(\w+_)?(description|alt|prompt)"),
+    re.compile(r"(\w+_)?(comment|title)"),
 )
 # A column that describes captions is not one: caption_id, text_url, short_count.
 _NOT_CAPTION_ENDS = ("_id", "_ids", "id", "_index", "_number", "_count", "_url", "_path", "_file",
-                     "_length", "_score", "_embedding")  # fmt: skip
+                     "_length", "_score", "_embedding", "_model", "_source", "_language", "_lang",
+                     "_type", "_date", "_hash", "_width", "_height", "_side", "_edge")  # fmt: skip
+_MAYBE_CAPTION = re.compile(r"(caption|text|short|long(?!itude))\w*")
 
 
 def find_image_column(names: Sequence[str], given: str | None) -> str | None:
@@ -43,9 +55,31 @@ def find_id_column(names: Sequence[str]) -> str | None:
     return _first(names, _ID_NAMES)
 
 
-def guess_caption_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """The columns whose names say that they hold captions, in the order of ``names``."""
-    return tuple(name for name in names if _names_captions(name))
+def guess_caption_columns(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """The columns that are surely captions by their names, in the order of ``names``.
+
+    Which ones, and which others might be, is said in the log.
+
+    Args:
+        names: every column.
+        what: the data, for the log.
+    """
+    usable = {name: _word(name) for name in names if not _word(name).endswith(_NOT_CAPTION_ENDS)}
+    kinds = [[n for n, word in usable.items() if k.fullmatch(word)] for k in _CAPTION_NAMES]
+    guessed = next(filter(None, kinds), [])
+    others = [
+        name for name in names
+        if name not in guessed
+        and (any(name in kind for kind in kinds) or _MAYBE_CAPTION.fullmatch(_word(name)))
+    ]  # fmt: skip
+    if guessed and others:
+        log.warning(
+            "captions of %s: %s (also there: %s; choose with --captions)",
+            what, ", ".join(guessed), ", ".join(others),
+        )  # fmt: skip
+    elif guessed:
+        log.info("captions of %s: %s", what, ", ".join(guessed))
+    return tuple(guessed)
 
 
 def find_caption_columns(
@@ -64,7 +98,7 @@ def find_caption_columns(
     """
     if given:
         return tuple(_check(names, name, "--data.captions") for name in given)
-    guessed = tuple(name for name in guess_caption_columns(names) if name != image)
+    guessed = guess_caption_columns([name for name in names if name != image], what)
     if not guessed and list(names) != [image]:
         raise DataError(
             f"{what} has no column that is called like captions; its columns are "
@@ -84,11 +118,6 @@ def _check(names: Sequence[str], given: str, option: str) -> str:
 def _first(names: Sequence[str], common: Sequence[str]) -> str | None:
     by_word = {_word(name): name for name in reversed(names)}
     return next((by_word[word] for word in common if word in by_word), None)
-
-
-def _names_captions(name: str) -> bool:
-    word = _word(name)
-    return _CAPTION.fullmatch(word) is not None and not word.endswith(_NOT_CAPTION_ENDS)
 
 
 def _word(name: str) -> str:

@@ -1,8 +1,9 @@
-"""WebDataset: tar shards in which the files of a sample share a name and follow each other."""
+"""WebDataset: tar shards in which the files of a sample share a name."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,14 +14,18 @@ from typing import Any, NamedTuple
 
 from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
+from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
+from lateen.progress import log
 
-_IMAGE_TYPES = ("jpg", "jpeg", "png", "webp")
+_IMAGE_TYPES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXT_TYPES = ("txt", "json", "cls")
 _BLOCK = 512
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+# The share of .txt files with several lines from which on each line is taken for a caption.
+_LINES_ARE_CAPTIONS = 0.95
 # As in the webdataset library: the type is all behind the first dot of the last path component.
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
@@ -70,10 +75,11 @@ def find_shards(source: Path | str) -> list[Path]:
 
 
 def read_groups(shard: Path) -> list[Group]:
-    """The samples of a shard, in order. Only headers and texts are read.
+    """The samples of a shard, in the order of their first files. Only headers and texts are read.
 
-    A sample that is cut because the shard ends early is a fault; if the cut lies between two
-    samples, a group without key says so at the end.
+    The files of a sample may stand anywhere in the shard; a second file of a type begins another
+    sample of that name. A sample that is cut because the shard ends early is a fault; if the cut
+    lies between two samples, a group without key says so at the end.
     """
     try:
         tar = tarfile.open(shard, "r:")  # noqa: SIM115 - closed below
@@ -82,12 +88,15 @@ def read_groups(shard: Path) -> list[Group]:
     size = shard.stat().st_size
     with tar:
         files = list(_files(tar))
+        samples = _by_sample(files)
         groups = [
-            _group(key, shard, tar, [file for file in same if file.stop <= size])
-            for key, same in groupby(files, key=lambda file: file.key)
+            _group(same[0].key, shard, tar, [file for file in same if file.stop <= size])
+            for same in samples
         ]
         if not _ends_well(tar, shard):
-            _mark_cut(groups, cut_file=bool(files) and files[-1].stop > size, shard=shard)
+            cut = next((i for i, same in enumerate(samples) if same[-1].stop > size), None)
+            in_order = sum(1 for _ in groupby(files, key=lambda file: file.key)) == len(samples)
+            _mark_cut(groups, cut, shard, in_order=in_order)
     return groups
 
 
@@ -112,6 +121,18 @@ def _files(tar: tarfile.TarFile) -> Iterator[_File]:
         return
 
 
+def _by_sample(files: Sequence[_File]) -> list[list[_File]]:
+    samples: list[list[_File]] = []
+    latest: dict[str, list[_File]] = {}
+    for file in files:
+        same = latest.get(file.key)
+        if same is None or any(other.type == file.type for other in same):
+            same = latest[file.key] = []
+            samples.append(same)
+        same.append(file)
+    return samples
+
+
 def _group(key: str, shard: Path, tar: tarfile.TarFile, files: list[_File]) -> Group:
     group = Group(key, shard, types=sorted(file.type for file in files))
     for file in files:
@@ -133,11 +154,26 @@ def _ends_well(tar: tarfile.TarFile, shard: Path) -> bool:
         return file.read(_BLOCK) == bytes(_BLOCK)
 
 
-def _mark_cut(groups: list[Group], *, cut_file: bool, shard: Path) -> None:
+def _mark_cut(groups: list[Group], cut: int | None, shard: Path, *, in_order: bool) -> None:
+    """Say of the samples that lack something, or at the end, that the shard ends early.
+
+    Args:
+        groups: all samples.
+        cut: which of them has a file that is cut.
+        shard: the shard.
+        in_order: whether the files of each sample follow each other.
+    """
     alike = len(groups) > 1 and groups[-1].types == groups[-2].types
-    if groups and (cut_file or not alike):
-        groups[-1].fault = "the shard ends early, within this sample"
+    if in_order:
+        lacking = groups[-1:] if groups and (cut is not None or not alike) else []
     else:
+        lacking = [
+            group for index, group in enumerate(groups)
+            if index == cut or set(groups[0].types) - set(group.types)
+        ]  # fmt: skip
+    for group in lacking:
+        group.fault = "the shard ends early, within this sample"
+    if not lacking:
         groups.append(Group("", shard, "the shard ends early: what should follow is lost"))
 
 
@@ -154,10 +190,15 @@ def _expand(pattern: str) -> list[str]:
 class WebDataset(CaptionDataset):
     """Samples in tar shards; the id is the name that a sample's files share, without type.
 
-    Images are ``.jpg``, ``.jpeg``, ``.png`` or ``.webp``. Caption columns are ``caption`` for
-    ``.txt`` files, and the fields of ``.json`` files that hold a text or a list of texts and are
-    called like captions. Shards are read once for their index; images stay where they are. Of a
-    shard that ends early the whole samples are used and the one that is cut is skipped.
+    Where shards use the same names for different images, the shard's name stands before it.
+
+    Images are of all types that folders have. Caption columns are ``caption`` for ``.txt`` files,
+    and the fields of ``.json`` files that hold a text or a list of texts and are called like
+    captions. Where nearly every ``.txt`` file has several lines, each line is a caption; the
+    columns ``txt`` (the file is one caption) and ``lines`` (each line is one) decide it.
+
+    Shards are read once for their index; images stay where they are. Of a shard that ends early the
+    whole samples are used and the one that is cut is skipped.
 
     Args:
         source: a .tar file, a folder of them, or a pattern such as ``shards-{000..003}.tar``.
@@ -173,10 +214,20 @@ class WebDataset(CaptionDataset):
     def __init__(self, source: Path | str, *, captions: Sequence[str] = ()) -> None:
         shards = find_shards(source)
         groups = [group for shard in shards for group in read_groups(shard)]
-        texts = [_texts(group, captions) for group in groups]
-        columns = captions or sorted({name for cells in texts for name in cells})
+        _tell_apart(groups, str(source))
+        texts = [_all_texts(group) for group in groups]
+        known = {name for fields in texts for name in fields}
+        if absent := [name for name in captions if name not in known]:
+            raise DataError(
+                f"{source} has no captions {absent[0]!r}", choices(absent[0], sorted(known))
+            )
+        columns = tuple(captions) or guess_caption_columns(sorted(known), str(source))
         super().__init__(str(source), columns, _ShardImages(shards), merge=False)
-        for group, cells in zip(groups, texts, strict=True):
+        _split_lines(texts, columns, str(source))
+        for group, fields in zip(groups, texts, strict=True):
+            cells = {name: fields.get(name, []) for name in columns}
+            if columns and not any(name in fields for name in columns):
+                group.fault = group.fault or f"it has no caption, only: {', '.join(group.types)}"
             if group.key:
                 self.add(group.key, group.image, cells, str(group.shard), group.fault)
             else:
@@ -186,12 +237,6 @@ class WebDataset(CaptionDataset):
             if "cls" in group.texts:  # of samples of one id the first counts
                 label = group.texts["cls"].decode("utf-8", "replace").strip()
                 self.label_files.setdefault(group.key, (label, group.shard))
-        absent = [name for name in captions if not any(name in cells for cells in texts)]
-        if absent:
-            known = {name for group in groups for name in _all_texts(group)}
-            raise DataError(
-                f"{source} has no captions {absent[0]!r}", choices(absent[0], sorted(known))
-            )
 
 
 class _ShardImages:
@@ -210,11 +255,54 @@ class _ShardImages:
         return file_hashes(self._shards)
 
 
-def _texts(group: Group, captions: Sequence[str]) -> dict[str, Any]:
-    """A sample's captions by column: those asked for, else those that are called like captions."""
-    texts = _all_texts(group)
-    names = captions or guess_caption_columns(list(texts))
-    return {name: texts[name] for name in names if name in texts}
+def _tell_apart(groups: Sequence[Group], source: str) -> None:
+    """Put the shard's name before the keys, where shards use one key for different images."""
+    first: dict[str, Group] = {}
+    own_shard: list[Path] = []  # of each group; of a copy, that of the first
+    clashes = 0
+    for group in groups:
+        other = first.setdefault(group.key, group)
+        apart = group.key != "" and other.shard != group.shard and not _same_image(other, group)
+        clashes += apart
+        own_shard.append(group.shard if apart else other.shard)
+    if not clashes:
+        return
+    root = os.path.commonpath([group.shard.parent for group in groups])
+    for group, shard in zip(groups, own_shard, strict=True):
+        if group.key:
+            group.key = sample_id(f"{shard.relative_to(root).with_suffix('')}/{group.key}")
+    log.warning(
+        "%s: %d samples have the name of another one in an earlier shard; all ids are the shard's "
+        "name and theirs, such as %s", source, clashes, groups[0].key,
+    )  # fmt: skip
+
+
+def _same_image(one: Group, other: Group) -> bool:
+    if one.image is None or other.image is None:
+        return one.image is other.image and one.texts == other.texts
+    try:
+        return one.image.size == other.image.size and one.image.read() == other.image.read()
+    except OSError:
+        return False
+
+
+def _split_lines(texts: Sequence[dict[str, Any]], columns: Sequence[str], source: str) -> None:
+    """Make each line of ``.txt`` files a caption, where nearly every file has several."""
+    files = [fields for fields in texts if "lines" in fields]
+    several = sum(len(fields["lines"]) > 1 for fields in files)
+    if "caption" not in columns or not several:
+        return
+    if several >= _LINES_ARE_CAPTIONS * len(files):
+        for fields in files:
+            fields["caption"] = fields["lines"]
+        log.info(
+            "%s: each line of a .txt file is a caption (--captions txt: each file is one)", source
+        )
+    else:
+        log.warning(
+            "%s: %d of %d .txt files have several lines, and each file is read as one caption "
+            "(--captions lines: each line is one)", source, several, len(files),
+        )  # fmt: skip
 
 
 def _all_texts(group: Group) -> dict[str, Any]:
@@ -229,7 +317,9 @@ def _all_texts(group: Group) -> dict[str, Any]:
     texts = {name: value for name, value in fields.items() if _is_text(value)}
     if "txt" in group.texts:
         # What is not UTF-8 becomes half characters, which are told apart from captions later.
-        texts["caption"] = group.texts["txt"].decode("utf-8", "surrogateescape")
+        text = group.texts["txt"].decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+        lines = [line for line in text.splitlines() if line.strip()]
+        texts.update(caption=text, txt=text, lines=lines)
     return texts
 
 

@@ -395,14 +395,14 @@ def test_the_column_of_labels(tmp_path: Path) -> None:
 # -- what a new user's data are like ----------------------------------------------------------
 
 
-def test_of_samples_of_one_name_the_first_counts_with_its_label(tmp_path: Path) -> None:
+def test_samples_of_one_name_in_two_shards_each_have_their_label(tmp_path: Path) -> None:
     """Shards that each number their samples from 0: the second's are other pictures."""
     shard(tmp_path / "0.tar", [("red", 0), ("green", 1)])
     shard(tmp_path / "1.tar", [("blue", 2)])
     (tmp_path / "classnames.txt").write_text("red\ngreen\nblue\n")
     found = open_labelled(tmp_path)
-    assert list(named(found).values()) == ["red", "green"]
-    assert (found.duplicates, found.unlabelled) == (1, 0)
+    assert list(named(found).values()) == ["red", "green", "blue"]
+    assert (found.duplicates, found.unlabelled) == (0, 0)
 
 
 def test_unlabelled_samples_are_counted_beside_labels_without_image(tmp_path: Path) -> None:
