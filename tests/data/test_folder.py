@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from builders import is_fixed, jpeg, samples, skips, write_images
 
-from lateen.data.folder import ImageFolder
+from lateen.data.folder import ImageFolder, split_folders
 from lateen.data.images import decode_image
 from lateen.data.samples import FileImage
 from lateen.errors import DataError
@@ -94,9 +94,9 @@ def test_the_fingerprint_follows_content_and_names_not_the_place(tmp_path: Path)
 def test_a_folder_without_images_is_an_error_that_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no images in .* \(it is empty\)"):
         ImageFolder(tmp_path)
-    for name in ("a.heic", "b.heic", "README"):
+    for name in ("a.cr2", "b.cr2", "README"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(DataError, match=r"2 \.heic") as caught:
+    with pytest.raises(DataError, match=r"but 2 \.cr2, 1 without suffix") as caught:
         ImageFolder(tmp_path)
     assert ".jpg" in caught.value.remedy
 
@@ -104,3 +104,60 @@ def test_a_folder_without_images_is_an_error_that_says_what_is_there(tmp_path: P
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         ImageFolder(tmp_path / "absent")
+
+
+def test_folders_of_systems_and_thumbnails_are_no_data_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path, [
+        "a/1.jpg", "a/@eaDir/1.jpg/THUMB_M.jpg", "@eaDir/x.jpg", "__MACOSX/a/1.jpg",
+        "Thumbnails/1.jpg", ".thumbnails/1.jpg", "$RECYCLE.BIN/2.jpg",
+    ])  # fmt: skip
+    (tmp_path / "Thumbs.db").write_text("x")
+    assert ids(tmp_path) == ["a/1.jpg"]
+    assert ImageFolder(tmp_path).classes == ("a",)
+    assert "2 @eaDir/" in caplog.text and "1 Thumbs.db" in caplog.text
+
+
+def test_images_with_rare_endings_and_without_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jfif", "b.jpe", "c", "d.JPG"):
+        (tmp_path / name).write_bytes(jpeg())
+    for name in ("note.txt", "LICENSE", "raw.cr2", "raw2.cr2"):
+        (tmp_path / name).write_bytes(b"II*\0 raw" if name[0] == "r" else b"x")
+    (tmp_path / "e.heic").write_bytes(b"x")
+    assert ids(tmp_path) == ["a.jfif", "b.jpe", "c", "d.JPG", "e.heic"]
+    assert "left out, as they are no images: 2 .cr2, " in caplog.text
+    assert "1 .txt" in caplog.text and "1 without suffix" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (["train/a", "test/a"], ("test", "train")),
+        (["Train/a", "Test/a"], ("Test", "Train")),
+        (["seg_train/a", "seg_test/a", "seg_pred"], ("seg_test", "seg_train")),
+        (["train_images/a", "val_images/a"], ("train_images", "val_images")),
+        (["train/x", "car/y"], ()),
+        (["train_station/a", "bus_station/a"], ()),
+        (["test/a"], ("test",)),
+        (["left/a", "right/a"], ()),
+        ([], ()),
+    ],
+)
+def test_folders_that_are_splits(
+    folders: list[str], splits: tuple[str, ...], tmp_path: Path
+) -> None:
+    for folder in [*folders, ".git/train"]:
+        (tmp_path / folder).mkdir(parents=True)
+    assert split_folders(tmp_path) == splits
+
+
+def test_classes_that_look_like_splits_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert split_folders(tmp_path) == ()
+    assert "have the same subfolders (cat, dog), as splits have" in caplog.text

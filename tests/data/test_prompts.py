@@ -10,6 +10,7 @@ from lateen.data.prompts import (
     class_name,
     class_prompts,
     read_templates,
+    without_numbers,
 )
 from lateen.errors import DataError, UsageError
 
@@ -86,3 +87,17 @@ def test_prompts_of_every_kind_of_picture_have_a_place_for_the_name(kind: str) -
 def test_a_name_in_braces_is_the_place_of_the_class(place: str, tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(f'["a photo of a {place}."]')
     assert read_templates(tmp_path / "t.json") == ("a photo of a {}.",)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["n02085620-Chihuahua", "n02085782-Japanese_spaniel"], ["Chihuahua", "Japanese_spaniel"]),
+        (["1_cat", "2_dog"], ["cat", "dog"]),
+        (["737-800", "747-400"], ["737-800", "747-400"]),
+        (["001.cat", "dog"], ["001.cat", "dog"]),
+        (["1.cat", "1.dog"], ["1.cat", "1.dog"]),
+    ],
+)
+def test_numbers_before_all_names_are_no_part_of_them(labels: list[str], names: list[str]) -> None:
+    assert without_numbers(labels) == names

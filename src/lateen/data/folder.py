@@ -10,16 +10,60 @@ from itertools import chain
 from pathlib import Path
 
 from lateen.data.fingerprint import combine, file_hashes
-from lateen.data.images import IMAGE_SUFFIXES
-from lateen.data.samples import FileImage, Sample, Skip, is_unicode, sample_id
+from lateen.data.images import IMAGE_SUFFIXES, is_image_file
+from lateen.data.samples import FileImage, Sample, Skip, is_unicode, sample_id, split_word
 from lateen.errors import DataError
+from lateen.progress import log
+
+SYSTEM_FOLDERS = frozenset(
+    {"@eadir", "@__thumb", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot",
+     "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbnails", "thumbs",
+     "__pycache__", "thumbs.db", "desktop.ini"}
+)  # fmt: skip
+"""What systems and viewers put beside photographs, which is never data; in lower case."""
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or of a system or viewer, by its name."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def visible_folders(folder: Path) -> list[str]:
+    """The names of the subfolders that may hold data, sorted."""
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_system(p.name))
+
+
+def split_folders(root: Path) -> tuple[str, ...]:
+    """The subfolders of a folder that are splits rather than classes, by their names.
+
+    Names in any case, such as ``Train`` and ``seg_test``. A warning says where subfolders look like
+    splits and are not called so, and which are left out beside splits.
+    """
+    folders = visible_folders(root)
+    inside = {name: set(visible_folders(root / name)) for name in folders}
+    parts = tuple(name for name in folders if split_word(name))
+    plain = all(split_word(name) and name.isalpha() for name in parts)
+    alike = len(parts) > 1 and len(set.intersection(*(inside[name] for name in parts))) > 0
+    others = [name for name in folders if name not in parts]
+    if parts and (alike or (plain and not others)):
+        if others:
+            log.warning("%s: left out beside %s: %s", root, ", ".join(parts), ", ".join(others))
+        return parts
+    if len(folders) > 1 and len(common := set.intersection(*inside.values())) > 1:
+        log.warning(
+            "%s: its folders (%s) are taken for the classes, and have the same subfolders (%s), as "
+            "splits have; to judge one of them, give its path",
+            root, ", ".join(folders[:4]), ", ".join(sorted(common)[:4]),
+        )  # fmt: skip
+    return ()
 
 
 class ImageFolder:
     """All images below a folder, sorted by id, which is the path relative to the folder.
 
-    The label is the first folder of that path, where there is one. Hidden files and folders are
-    left out, links are followed.
+    The label is the first folder of that path, where there is one. Files without an ending are
+    images if they begin like one. Hidden files and folders and those of systems and thumbnails
+    (:data:`SYSTEM_FOLDERS`) are left out, links are followed; what is left out is told of.
 
     Args:
         root: the folder.
@@ -34,8 +78,12 @@ class ImageFolder:
         self._root = Path(root)
         others: Counter[str] = Counter()
         ids = {path: _id_of(path) for path in _walk(self._root, "", frozenset(), others)}
+        kinds = ", ".join(
+            f"{count} {kind or 'without suffix'}" for kind, count in others.most_common()
+        )
+        if ids and kinds:
+            log.warning("%s: left out, as they are no images: %s", root, kinds)
         if not ids:
-            kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in others.items())
             raise DataError(
                 f"there are no images in {root} ({f'but {kinds}' if kinds else 'it is empty'})",
                 f"Images are the files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
@@ -96,7 +144,7 @@ def _walk(
         root: the folder that paths are relative to.
         inside: the subfolder of it to look in.
         above: device and inode of the folders on the way there, to notice links in a circle.
-        others: receives how many other files there are, by suffix.
+        others: receives how many other files there are by suffix, and folders by name.
     """
     folder = root / inside
     try:
@@ -117,9 +165,11 @@ def _walk(
             continue
         path = f"{inside}/{entry.name}" if inside else entry.name
         suffix = f".{entry.name.rpartition('.')[2].lower()}" if "." in entry.name else ""
-        if _is_folder(entry):
+        if is_system(entry.name):
+            others[f"{entry.name}/" if _is_folder(entry) else entry.name] += 1
+        elif _is_folder(entry):
             yield from _walk(root, path, above | {folder_id}, others)
-        elif suffix in IMAGE_SUFFIXES:
+        elif suffix in IMAGE_SUFFIXES or (not suffix and is_image_file(entry.path)):
             yield path
         else:
             others[suffix] += 1

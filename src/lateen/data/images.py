@@ -13,13 +13,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
@@ -39,9 +40,13 @@ _INLINE = 4  # bytes of a value that fit into its directory entry
 _SINGLE = {256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332, 531}
 _PIXEL_TAGS = _SINGLE | {258, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 532}
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""File endings of the formats that :func:`decode_image` reads, lower case, with the dot."""
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"}
+)  # fmt: skip
+"""File endings of images, lower case, with the dot.
+
+:func:`decode_image` reads all of these formats, HEIC with the package pillow-heif.
+"""
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,6 +58,9 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _TIFF = (b"II*\0", b"MM\0*")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_FTYP_BRANDS = (*_HEIC_BRANDS, b"avif", b"avis")
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", *_TIFF)
 # Whatever Pillow's parsers let through when the bytes are not what their header promises.
 _FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, AttributeError,
@@ -195,7 +203,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
-def _open(data: bytes) -> ImageFile:
+def _open(data: bytes) -> Image.Image:
     """The image with its header read and its pixels not yet decoded."""
     if data[:2] == b"\xff\xd8":
         return _Jpeg(io.BytesIO(data))
@@ -212,10 +220,34 @@ def _open(data: bytes) -> ImageFile:
         return BmpImageFile(io.BytesIO(data))
     if data[:1] == b"P" and data[1:2] in b"123456":
         return PpmImageFile(io.BytesIO(data))
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return AvifImageFile(io.BytesIO(data))
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        return _open_heic(data)
     raise ImageError(_unknown_format(data))
 
 
-def _orientation(image: ImageFile, data: bytes) -> int:
+def _open_heic(data: bytes) -> Image.Image:
+    try:
+        from pillow_heif import open_heif
+    except ImportError as error:
+        raise ImageError("HEIC needs pillow-heif (pip install 'lateen[heic]')") from error
+    heif = open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+    _check_size(heif.size)
+    return heif.to_pillow()  # upright already
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether a file without an ending begins as an image does."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - speed
+            start = file.read(16)
+    except OSError:
+        return False
+    return start.startswith(_STARTS) or (start[4:8] == b"ftyp" and start[8:12] in _FTYP_BRANDS)
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
     """EXIF orientation, 1 to 8. To be called after loading: PNG may put EXIF behind the pixels."""
     if data[:4] in _TIFF:
         return tiff_orientation(data)
@@ -228,8 +260,8 @@ def _unknown_format(data: bytes) -> str:
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "not an image but a web page or XML (a download that failed?)"
     if data[4:8] == b"ftyp":
-        return "HEIC, AVIF and video files are not supported"
-    return "not an image of a known format (JPEG, PNG, WebP, TIFF, GIF, BMP, PPM)"
+        return "not an image but a video"
+    return "not an image of a known format (JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF, BMP, PPM)"
 
 
 def _check_size(size: tuple[int, ...]) -> None:

@@ -58,6 +58,8 @@ DOMAIN_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "distance": ("the nearest object is {}.", "a picture with an object {}."),
 }  # fmt: skip
 """Sentences for pictures of one kind; for all others there are :data:`TEMPLATES`."""
+# A class's number or WordNet id before its name, as CUB-200, Caltech-256 and Stanford Dogs have it.
+_NUMBERED = re.compile(r"(?P<number>[0-9]+|n[0-9]{8})[.\-_ ]+(?P<name>[^\W\d_].*)")
 _NAMED_PLACE = re.compile(r"\{\w+\}")
 _ARTICLE = re.compile(r"\b([Aa]) \{\}")
 
@@ -74,6 +76,20 @@ def class_name(folder: str) -> str:
     'garbage truck'
     """
     return " ".join(folder.replace("_", " ").split())
+
+
+def without_numbers(labels: Sequence[str]) -> list[str]:
+    """Labels without the number or WordNet id before each, if all have one and none is lost by it.
+
+    >>> without_numbers(["001.Black_footed_Albatross", "002.Laysan_Albatross"])
+    ['Black_footed_Albatross', 'Laysan_Albatross']
+    >>> without_numbers(["2-door", "4-door"])
+    ['2-door', '4-door']
+    """
+    found = [_NUMBERED.fullmatch(label) for label in labels]
+    numbers = {match["number"] for match in found if match is not None}
+    names = [match["name"] for match in found if match is not None]
+    return names if len(numbers) == len(set(names)) == len(labels) else list(labels)
 
 
 def class_prompts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -311,6 +312,22 @@ def require_image(name: str, faults: Iterable[tuple[str, str]], remedy: str) -> 
         )
 
 
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+
+
+def split_word(name: str) -> str:
+    """Which split a name is of: ``train``, ``validation`` or ``test``; empty for any other name.
+
+    >>> split_word("seg_train"), split_word("Val"), split_word("train_and_test")
+    ('train', 'validation', '')
+    """
+    words = [word for word in re.split(r"[\W_]+", name.lower()) if word in _SPLIT_WORDS]
+    return _SPLIT_WORDS[words[0]] if len(words) == 1 else ""
+
+
 def choose_split(
     parts: Sequence[str], split: str | None, source: str | Path, preferred: Sequence[str] = ()
 ) -> str:
@@ -318,16 +335,20 @@ def choose_split(
 
     Args:
         parts: all splits.
-        split: the one that is asked for.
+        split: the one that is asked for, by its name or the split that the name is of.
         source: what has them, for errors.
         preferred: names, the best first.
 
     Raises:
         UsageError: there is no such split, or none could be chosen.
     """
+    of_word = {split_word(name): name for name in reversed(parts)}
+    of_word.pop("", None)
     if split is None:
-        first = next((name for name in preferred if name in parts), None)
-        split = parts[0] if len(parts) == 1 else first
+        named = (name if name in parts else of_word.get(split_word(name)) for name in preferred)
+        split = parts[0] if len(parts) == 1 else next(filter(None, named), None)
+    elif split not in parts and split.lower() in _SPLIT_WORDS:
+        split = of_word.get(split_word(split), split)
     if split is None:
         raise UsageError(f"{source} has several splits", choices("", parts))
     if split not in parts:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
+from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import cached_features, conditions
 from lateen.features import Store, StoreRows
@@ -26,7 +27,6 @@ from lateen.report.chance import top_k
 FeaturesOf = Literal["encoder", "embedding", "both"]
 FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
 FOLDS = 5  # of a linear probe without a part to learn from
-_TRAIN = ("train", "training")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Probed:
 
 def train_split(splits: Sequence[str], judged: str | None) -> str | None:
     """The split to learn from, where another is judged; ``None`` if there is none."""
-    return next((name for name in _TRAIN if name in splits and name != judged), None)
+    return next((name for name in splits if split_word(name) == "train" and name != judged), None)
 
 
 def open_probed(

@@ -458,3 +458,31 @@ def test_parquet_that_datasets_did_not_write(tmp_path: Path, form: str) -> None:
     found = open_labelled(path)
     assert same(found)
     assert found.dataset.fingerprint == open_labelled(path).dataset.fingerprint
+
+
+def test_splits_in_any_case_and_within_a_folder_of_the_archive(tmp_path: Path) -> None:
+    for part, count in (("Train", 3), ("Test", 2)):
+        class_folder(tmp_path / "set" / "set" / part, ["red", "blue"], count)
+    found = open_labelled(tmp_path / "set")
+    assert (found.split, found.splits, len(found.labels)) == ("Test", ("Test", "Train"), 4)
+    assert len(open_labelled(tmp_path / "set", split="train").labels) == 6
+
+
+def test_classes_are_told_with_their_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lateen")
+    class_folder(tmp_path, ["red", "blue"], 2)
+    (tmp_path / "red" / "1.png").unlink()
+    open_labelled(tmp_path)
+    assert "3 images in 2 of 2 classes: blue (2), red (1)" in caplog.text
+
+
+def test_numbers_before_class_names_are_taken_away_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("001.Black_footed_Albatross", "002.Laysan_Albatross"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(picture("red"))
+    assert open_labelled(tmp_path).names == ("Black footed Albatross", "Laysan Albatross")
+    assert "'Black footed Albatross' for '001.Black_footed_Albatross'" in caplog.text

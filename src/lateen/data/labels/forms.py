@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data.captions import CaptionDataset
-from lateen.data.folder import ImageFolder
+from lateen.data.folder import ImageFolder, split_folders, visible_folders
 from lateen.data.hub import (
     HubImages,
     HubRows,
@@ -18,13 +18,21 @@ from lateen.data.hub import (
     load_splits,
     unreachable,
 )
-from lateen.data.samples import Dataset, Sample, choose_split, is_unicode, refuse_split, sample_id
+from lateen.data.images import IMAGE_SUFFIXES
+from lateen.data.samples import (
+    Dataset,
+    Sample,
+    choose_split,
+    is_unicode,
+    refuse_split,
+    sample_id,
+    split_word,
+)
 from lateen.data.tables import find_image_column
 from lateen.data.webdataset import WebDataset, find_shards
 from lateen.errors import DataError, choices
 from lateen.progress import log
 
-_SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _CLASS_NAMES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 _LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "target", "variant")
 _ACCEPTED = (
@@ -97,13 +105,12 @@ def find_labelled(
 
 
 def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> LabelledData:
-    inside = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."))
-    parts = inside if inside and set(inside) <= _SPLIT_NAMES else ()
-    if parts:
+    root = _inner(root)
+    if parts := split_folders(root):
         split = choose_split(parts, split, root, preferred)
     else:
         refuse_split(root, split)
-    folder = root / split if split else root
+    folder = _inner(root / split) if split else root
     dataset = ImageFolder(folder)
     labels = dataset.labels
     unlabelled, duplicates = _count(dataset, labels)
@@ -111,6 +118,22 @@ def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> Labelled
         dataset, labels, dataset.classes, split, parts, unlabelled=unlabelled,
         duplicates=duplicates, empty=_empty(folder, dataset.classes),
     )  # fmt: skip
+
+
+def _inner(folder: Path) -> Path:
+    """The folder that class folders are in, where archives put it into others of one folder each.
+
+    >>> _inner(Path("seg_train"))  # doctest: +SKIP
+    PosixPath('seg_train/seg_train')
+    """
+    while len(inside := visible_folders(folder)) == 1:
+        below = folder / inside[0]
+        pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+        if pictures or split_word(inside[0]) or not visible_folders(below):
+            break
+        log.info("%s: its only folder is %s, so that is looked into", folder, below.name)
+        folder = below
+    return folder
 
 
 def _count(dataset: Dataset, labels: Mapping[str, str]) -> tuple[int, int]:
@@ -125,7 +148,7 @@ def _count(dataset: Dataset, labels: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _empty(folder: Path, classes: Sequence[str]) -> tuple[str, ...]:
-    names = {p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."}
+    names = set(visible_folders(folder))
     empty = sorted({sample_id(name) for name in names if is_unicode(name)} - set(classes))
     if empty:
         log.warning("%d class folders have no image: %s", len(empty), ", ".join(empty[:5]))

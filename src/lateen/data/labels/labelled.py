@@ -6,6 +6,7 @@ What the classes are called is told by a file, by a file beside the data, or by 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,12 +21,14 @@ from lateen.data.labels.names import (
     read_class_names,
 )
 from lateen.data.labels.sets import SETS, SPLITS, ClassificationSet, find_set
-from lateen.data.prompts import TEMPLATES, class_name, read_templates
+from lateen.data.prompts import TEMPLATES, class_name, read_templates, without_numbers
 from lateen.data.samples import Dataset
 from lateen.data.text import read_list
 from lateen.errors import DataError
 from lateen.files import content_key
+from lateen.progress import log
 
+_MOST_TOLD = 10
 _NUMBER = re.compile(r"[0-9]+")
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _GIVE = "Give the set that the data are of, or --classes with a line for every class."
@@ -117,9 +120,16 @@ def open_labelled(
             f"{source} has one class, {names[0]!r}, and one alone is always right",
             "Give images of two or more, or --classes with all that an image may be taken for.",
         )
+    labels = {sample: indices[label] for sample, label in data.labels.items()}
+    counts = Counter(labels.values()).most_common()
+    log.info(
+        "%s: %d images in %d of %d classes: %s%s", data.dataset.name, len(labels), len(counts),
+        len(names), ", ".join(f"{names[index]} ({count})" for index, count in counts[:_MOST_TOLD]),
+        ", …" if len(counts) > _MOST_TOLD else "",
+    )  # fmt: skip
     templates, verbatim = _prompts(data, spec)
     return LabelledImages(
-        data.dataset, {sample: indices[label] for sample, label in data.labels.items()}, names,
+        data.dataset, labels, names,
         named_by, templates, verbatim, spec, data.split, data.splits, data.unlabelled,
         data.duplicates, data.empty,
     )  # fmt: skip
@@ -246,4 +256,10 @@ def _from_table(
 
 def _own(labels: Sequence[str]) -> Naming:
     indices = {label: index for index, label in enumerate(labels)}
-    return Naming(tuple(map(class_name, labels)), indices, "the labels of the data")
+    cleaned = without_numbers(labels)
+    if cleaned != list(labels):
+        log.warning(
+            "classes are named without the numbers before them, such as %r for %r (--classes "
+            "with a name a line says otherwise)", class_name(cleaned[0]), labels[0],
+        )  # fmt: skip
+    return Naming(tuple(map(class_name, cleaned)), indices, "the labels of the data")
