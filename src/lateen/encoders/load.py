@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +12,9 @@ import torch
 from lateen.data.fingerprint import file_hashes
 from lateen.device import resolve_device, resolve_precision, weights_dtype
 from lateen.encoders.base import Encoder, EncoderInfo, Modality, ViewedEncoder
-from lateen.encoders.faults import TRACE, explained, guard, loading
+from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
+from lateen.encoders.own import from_factory, is_factory
 from lateen.encoders.resolve import resolve
 from lateen.encoders.sentence import (
     MODULES,
@@ -41,51 +40,11 @@ from lateen.encoders.weights import (
     warn_of_unused_code,
     weights_hash,
 )
-from lateen.errors import EncoderError, UsageError, choices
+from lateen.errors import EncoderError, choices
 from lateen.files import read_json
 from lateen.progress import log
 
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
-
-
-def is_factory(name: str) -> bool:
-    """Whether ``name`` is written as ``package.module:function``, and is no folder."""
-    return bool(_FACTORY.fullmatch(name)) and not Path(name).exists()
-
-
-def from_factory(name: str, options: Mapping[str, Any]) -> Encoder:
-    """The encoder that the function ``name`` returns; what fails inside it is said to be its own.
-
-    Args:
-        name: ``package.module:function``; it is called without arguments.
-        options: what the user asked for, ``None`` where nothing.
-
-    Raises:
-        UsageError: an option was given, which no factory would see.
-        EncoderError: there is no such function, it failed, or it returned something else.
-    """
-    given = [option for option, value in options.items() if value is not None]
-    if given:
-        raise UsageError(
-            f"{name} is your own encoder and takes no options ({', '.join(given)})",
-            "Set them in its factory.",
-        )
-    module, _, function = name.partition(":")
-    remedy = "It must be package.module:function, importable from here."
-    with explained(f"cannot find the encoder factory {name!r}", remedy, kind=True):
-        factory = getattr(importlib.import_module(module), function)
-    with explained(f"the encoder factory {name} failed", TRACE, kind=True):
-        encoder = factory()
-    if not isinstance(encoder, Encoder) or not isinstance(encoder.info, EncoderInfo):
-        raise EncoderError(
-            f"{name} returned a {type(encoder).__name__}, which is not an encoder",
-            "It needs `info`, `prepare` and `encode`: see lateen.encoders.base.Encoder.",
-        )
-    guard(encoder, name)
-    if not encoder.info.load:
-        encoder.info = replace(encoder.info, load={"name": name})
-    return encoder
 
 
 @dataclass(frozen=True)
