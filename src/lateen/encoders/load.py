@@ -373,7 +373,9 @@ def _config(request: _Request) -> Any:
 def _config_file(folder: Path) -> dict[str, Any]:
     """The config.json of a folder; empty if it has none of its own."""
     file = folder / "config.json"
-    config: dict[str, Any] = read_json(file) if file.is_file() else {}
+    config = read_json(file) if file.is_file() else {}
+    if not isinstance(config, dict):
+        raise EncoderError(f"{file} is not the configuration of a model", "Download it again.")
     return config
 
 

@@ -96,7 +96,8 @@ def _guarded(
             given = call(items, *rest, **options)
         if problem := wrong(given, len(items)):
             raise EncoderError(
-                f"{where}: it gave {problem}", "What each method gives is said by lateen.encoders.base.Encoder."
+                f"{where}: it gave {problem}",
+                "What each method gives is said by lateen.encoders.base.Encoder.",
             )
         return given
 
