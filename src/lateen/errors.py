@@ -21,7 +21,11 @@ Each error is one sentence on what is wrong and one on what to do about it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# torch says it in words alone, on a CPU and on a GPU.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
 
 
 class LateenError(Exception):
@@ -109,3 +113,14 @@ def choices(word: str, valid: Iterable[str]) -> str:
     listed = f"Choose one of: {', '.join(names)}." if names else "There is nothing to choose from."
     near = nearest(word, names)
     return listed if near is None else f"Did you mean {near!r}? {listed}"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message that says something; else what kind of error it is."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, the machine's or an accelerator's."""
+    return isinstance(error, MemoryError) or bool(_OUT_OF_MEMORY.search(str(error)))

@@ -67,12 +67,15 @@ def test_your_own_encoder_refuses_options_it_would_not_see(
         load_encoder("my_package:brightness", "image", **options)  # type: ignore[arg-type]
 
 
-def test_an_error_inside_your_own_factory_is_shown_as_it_is(
+def test_an_error_inside_your_own_factory_is_told_as_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "my_package", sys.modules[__name__])
-    with pytest.raises(AttributeError, match="mine to fix"):
+    with pytest.raises(
+        EncoderError, match="factory my_package:broken failed: AttributeError: mine to fix"
+    ) as caught:
         load_encoder("my_package:broken")
+    assert isinstance(caught.value.__cause__, AttributeError)
     with pytest.raises(EncoderError, match=r"cannot find .*No module named 'no_such_package'"):
         load_encoder("no_such_package:broken")
 

@@ -6,7 +6,7 @@ import torch
 
 from lateen.encoders import load_encoder
 from lateen.encoders.resolve import Resolved
-from lateen.encoders.specs import EncoderSpec
+from lateen.encoders.specs import EncoderSpec, TextNeeds
 from lateen.errors import EncoderError
 
 TEXTS = ["a dog", "the big red cat runs on the beach", "a", "grass"]
@@ -166,8 +166,8 @@ def own_code(sentence_folder: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderS
         json.dumps({**settings, "eos_token": "[SEP]"})
     )
     spec = EncoderSpec(
-        "theirs/own", "text", trust_remote_code=True, max_tokens=8, append_eos=True,
-        padding_side="left",
+        "theirs/own", "text", trust_remote_code=True, max_tokens=8,
+        needs=TextNeeds(append_eos=True, padding_side="left"),
     )  # fmt: skip
     monkeypatch.setattr(
         "lateen.encoders.load.resolve",

@@ -168,7 +168,7 @@ def test_nothing_to_encode_and_wrong_columns_are_explained(album: Path) -> None:
     with pytest.raises(EncoderError, match="pooling must be given"):
         from transformers import ViTConfig
 
-        ViTConfig().save_pretrained(album / "vit")
+        ViTConfig(hidden_size=24).save_pretrained(album / "vit")
         encode(album / "images", str(album / "vit"), album / "s", modality="image")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
-from lateen.encoders.load import is_factory
+from lateen.encoders.own import is_factory
 from lateen.errors import RecipeError
 from lateen.experiment.stages import fused_store, view_stores
 from lateen.features import Store

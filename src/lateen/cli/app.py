@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 
 import cyclopts
@@ -13,7 +12,7 @@ import lateen
 from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
-from lateen.errors import LateenError
+from lateen.errors import LateenError, is_out_of_memory
 from lateen.files import is_disk_full
 
 _FLAGS = {
@@ -21,9 +20,6 @@ _FLAGS = {
     "--verbose": "say what is done, also where standard error is not a terminal",
 }
 
-
-# torch says it in words alone, on a CPU and on a GPU.
-_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
 _MEMORY = (
     "there is not enough memory. Take smaller pieces (train.batch, train.micro_batch, "
     "--batch-size) or a smaller model (head.dim, head.width); `lateen plan` predicts what a "
@@ -93,7 +89,7 @@ def _call(words: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        if is_out_of_memory(error):
             return _fail(_MEMORY, 1)
         summary = f"{type(error).__name__}: {error}".splitlines()[0]
         return _fail(f"unexpected {summary}. Run it again with --debug and report the trace.", 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +12,25 @@ import torch
 from lateen.data.fingerprint import file_hashes
 from lateen.device import resolve_device, resolve_precision, weights_dtype
 from lateen.encoders.base import Encoder, EncoderInfo, Modality, ViewedEncoder
+from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
+from lateen.encoders.own import from_factory, is_factory
 from lateen.encoders.resolve import resolve
-from lateen.encoders.sentence import MODULES, SentenceEncoder, read_layout
-from lateen.encoders.specs import EncoderSpec
-from lateen.encoders.text import POOLINGS, TextEncoder
+from lateen.encoders.sentence import (
+    MODULES,
+    SentenceEncoder,
+    SentenceLayout,
+    pooling_of,
+    read_layout,
+)
+from lateen.encoders.specs import (
+    EncoderSpec,
+    TextNeeds,
+    family_of,
+    find_copy,
+    model_type_of,
+)
+from lateen.encoders.text import POOLINGS, TextEncoder, unmet
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor
 from lateen.encoders.weights import (
     load_pretrained,
@@ -28,51 +40,11 @@ from lateen.encoders.weights import (
     warn_of_unused_code,
     weights_hash,
 )
-from lateen.errors import EncoderError, UsageError, choices
+from lateen.errors import EncoderError, choices
+from lateen.files import read_json
+from lateen.progress import log
 
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
-
-
-def is_factory(name: str) -> bool:
-    """Whether ``name`` is written as ``package.module:function``, and is no folder."""
-    return bool(_FACTORY.fullmatch(name)) and not Path(name).exists()
-
-
-def from_factory(name: str, options: Mapping[str, Any]) -> Encoder:
-    """The encoder that the function ``name`` returns; errors inside it are its own.
-
-    Args:
-        name: ``package.module:function``; it is called without arguments.
-        options: what the user asked for, ``None`` where nothing.
-
-    Raises:
-        UsageError: an option was given, which no factory would see.
-        EncoderError: there is no such function, or it returned something else.
-    """
-    given = [option for option, value in options.items() if value is not None]
-    if given:
-        raise UsageError(
-            f"{name} is your own encoder and takes no options ({', '.join(given)})",
-            "Set them in its factory.",
-        )
-    module, _, function = name.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise EncoderError(
-            f"cannot find the encoder factory {name!r} ({error})",
-            "It must be package.module:function, importable from here.",
-        ) from error
-    encoder = factory()
-    if not isinstance(encoder, Encoder):
-        raise EncoderError(
-            f"{name} returned a {type(encoder).__name__}, which is not an encoder",
-            "It needs `info`, `prepare` and `encode`: see lateen.encoders.base.Encoder.",
-        )
-    if not encoder.info.load:
-        encoder.info = replace(encoder.info, load={"name": name})
-    return encoder
 
 
 @dataclass(frozen=True)
@@ -192,8 +164,9 @@ def load_towers(
     if not is_factory(name):
         request = _request(name, None, options, resolve_device(device), remote=False)
         if not (request.folder / MODULES).is_file() and _has_towers(_config(request)):
-            model, trained = request.pretrained(request.folder)
-            return _image_tower(request, model, trained), _text_tower(request, model, trained)
+            with loading(request.folder):
+                model, trained = request.pretrained(request.folder)
+                return _image_tower(request, model, trained), _text_tower(request, model, trained)
     # Not two towers: loading each by itself says what is wrong.
     image = load_encoder(name, "image", pooling="projection", device=device, revision=revision)
     text = load_encoder(name, "text", pooling="projection", device=device, revision=revision)
@@ -208,9 +181,10 @@ def _from_files(
     remote: bool,
 ) -> Encoder:
     request = _request(name, modality, options, device, remote=remote)
-    if (request.folder / MODULES).is_file():
-        return _load_sentence(request)
-    return _load_plain(request)
+    with loading(request.folder):
+        if (request.folder / MODULES).is_file():
+            return _load_sentence(request)
+        return _load_plain(request)
 
 
 def _request(
@@ -223,7 +197,7 @@ def _request(
 ) -> _Request:
     """Find the encoder's files and settle what its name alone decides."""
     found = resolve(name, options["revision"])
-    spec = found.spec or EncoderSpec(name, None)
+    spec = found.spec or find_copy(_config_file(found.folder)) or EncoderSpec(name, None)
     again = {
         **options, "name": str(found.folder) if found.origin == "local folder" else name,
         "revision": found.revision, "trust_remote_code": remote or None,
@@ -237,7 +211,8 @@ def _request(
         warn_of_unused_code(name, found.folder)
     return _Request(
         name, found.folder, found.revision, spec, modality or spec.modality,
-        options["pooling"] or spec.pooling, options["layer"], options["prompt"],
+        options["pooling"] or spec.pooling, options["layer"],
+        options["prompt"] if options["prompt"] is not None else spec.prompt,
         options["max_tokens"] or spec.max_tokens,
         resolve_precision(options["precision"] or "auto", device), device, remote,
         bool(options["untrained"]),
@@ -248,17 +223,23 @@ def _request(
 def _load_sentence(request: _Request) -> Encoder:
     layout = read_layout(request.folder)
     pooling = request.pooling or layout.pooling
-    if pooling is None or request.spec.trust_remote_code:
-        return _load_library(request)
-    model, trained = request.pretrained(layout.transformer)
     own = request.pooling is None and request.layer is None
+    prompted = request.prompt if request.prompt is not None else layout.prompt
+    # Only the library leaves a prompt out of the pooling.
+    apart = own and bool(prompted) and not layout.pools_prompt
+    if pooling is None or apart or request.spec.trust_remote_code:
+        return _load_library(request, layout)
+    if request.pooling is None:
+        _tell_pooling(request, pooling, "as its own pooling module (modules.json) says")
+    request = replace(request, prompt=prompted)
+    model, trained = request.pretrained(layout.transformer)
     return _text(
         request, model, layout.transformer, pooling, trained,
         max_tokens=request.max_tokens or layout.max_tokens, normalize=layout.normalize and own,
     )  # fmt: skip
 
 
-def _load_library(request: _Request) -> Encoder:
+def _load_library(request: _Request, layout: SentenceLayout) -> Encoder:
     """A model that runs inside sentence-transformers, as it is."""
     if request.untrained:
         raise EncoderError(
@@ -270,10 +251,13 @@ def _load_library(request: _Request) -> Encoder:
             f"{request.name} has a pooling of its own, which no pooling or layer can replace",
             "Leave pooling and layer out.",
         )
+    needs = request.spec.needs or TextNeeds()
     processing = {
         "prompt": request.prompt, "max_tokens": request.max_tokens,
-        "append_eos": request.spec.append_eos, "padding_side": request.spec.padding_side,
+        "append_eos": needs.append_eos, "padding_side": needs.padding_side,
     }  # fmt: skip
+    if request.prompt is not None and (layout.prompt or not layout.pools_prompt):
+        processing["prompted_by"] = "library"  # lateen's own way took it for a part of the text
     info = request.info("text", "own", weights_hash(request.folder, nested=True), processing)
     return SentenceEncoder(request.folder, info, request.device, trust_remote_code=request.remote)
 
@@ -286,15 +270,35 @@ def _load_plain(request: _Request) -> Encoder:
     # A masked autoencoder must see every patch when it encodes.
     options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
-    if vision and request.pooling is None and _is_convolutional(config):
-        request = replace(request, pooling="pooler")  # which has no rival, unlike a ViT's
-    _need_pooling(request, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS))
+    pooling = request.pooling or _known_pooling(request, config, vision=vision)
+    _need_pooling(
+        request, pooling, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS)
+    )
     model, trained = request.pretrained(folder, **options)
     if vision:
-        return _vision(request, model, folder, str(request.pooling), trained)
-    return _text(
-        request, model, folder, str(request.pooling), trained, max_tokens=request.max_tokens
-    )
+        return _vision(request, model, folder, str(pooling), trained)
+    return _text(request, model, folder, str(pooling), trained, max_tokens=request.max_tokens)
+
+
+def _known_pooling(request: _Request, config: Any, *, vision: bool) -> str | None:
+    """What the files say of the pooling where the name says nothing; the log says why."""
+    module = request.folder / "1_Pooling" / "config.json"
+    known: tuple[str | None, str] | None
+    if not vision and module.is_file():
+        known = pooling_of(read_json(module)), "as its 1_Pooling/config.json says"
+    elif vision and _is_convolutional(config):
+        known = "pooler", "as a convolutional network has no other"
+    else:
+        size = (getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None))
+        known = family_of(config.model_type).default(config.model_type, size)
+    if known is None or known[0] is None:
+        return None
+    _tell_pooling(request, *known)
+    return known[0]
+
+
+def _tell_pooling(request: _Request, pooling: str | None, why: str) -> None:
+    log.info("encoder %s: pooling %s, %s", request.name, pooling, why)
 
 
 def _has_towers(config: Any) -> bool:
@@ -307,9 +311,11 @@ def _load_tower(request: _Request) -> Encoder:
         raise EncoderError(
             f"{request.name} encodes images and texts", "Say which: modality image or text."
         )
+    image = request.modality == "image"
+    if request.pooling is None:
+        _tell_pooling(request, "pooler", "as each tower of a model with two has its own")
     model, trained = request.pretrained(request.folder)
-    tower = _image_tower if request.modality == "image" else _text_tower
-    return tower(request, model, trained)
+    return (_image_tower if image else _text_tower)(request, model, trained)
 
 
 def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
@@ -333,11 +339,9 @@ def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
 
     model.to(request.device)
     length = getattr(model.config.text_config, "max_position_embeddings", None)
-    # SigLIP's towers were trained on texts padded to their full length, without a mask.
-    fixed = length if model.config.model_type in ("siglip", "siglip2") else None
     return _text(
         request, model.text_model, request.folder, request.pooling or "pooler", trained,
-        project=project, max_tokens=request.max_tokens or length, pad_to=fixed,
+        project=project, max_tokens=request.max_tokens or length,
     )  # fmt: skip
 
 
@@ -357,14 +361,22 @@ def _projected(output: Any) -> torch.Tensor:
 def _config(request: _Request) -> Any:
     from transformers import AutoConfig
 
-    try:
+    family = family_of(model_type_of(_config_file(request.folder)))
+    if family.unread and (family.modality == "image" or request.modality != "text"):
+        problem, instead = family.unread
+        raise EncoderError(f"{request.name} {problem}", instead)
+    remedy = "A class outside transformers needs trust_remote_code."
+    with explained(f"transformers does not know the model in {request.folder}", remedy):
         return AutoConfig.from_pretrained(request.folder, trust_remote_code=request.remote)
-    except (OSError, ValueError, KeyError) as error:
-        raise EncoderError(
-            f"transformers does not know the model in {request.folder}: "
-            f"{str(error).strip().splitlines()[0]}",
-            "A class outside transformers needs trust_remote_code.",
-        ) from error
+
+
+def _config_file(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder; empty if it has none of its own."""
+    file = folder / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    if not isinstance(config, dict):
+        raise EncoderError(f"{file} is not the configuration of a model", "Download it again.")
+    return config
 
 
 def _is_convolutional(config: Any) -> bool:
@@ -372,14 +384,14 @@ def _is_convolutional(config: Any) -> bool:
     return not any(hasattr(config, name) for name in ("num_attention_heads", "num_heads"))
 
 
-def _need_pooling(request: _Request, valid: list[str]) -> None:
-    if request.pooling is None:
+def _need_pooling(request: _Request, pooling: str | None, valid: list[str]) -> None:
+    if pooling is None:
         raise EncoderError(
             f"{request.name} is not in lateen's table, so its pooling must be given",
             f"Pass --pooling (run: --vision.pooling, --text.pooling): {', '.join(valid)}.",
         )
-    if request.pooling not in [*valid, "projection"]:
-        raise EncoderError(f"unknown pooling {request.pooling!r}", choices(request.pooling, valid))
+    if pooling not in [*valid, "projection"]:
+        raise EncoderError(f"unknown pooling {pooling!r}", choices(pooling, valid))
 
 
 def _vision(
@@ -410,7 +422,6 @@ def _text(
     *,
     max_tokens: int | None,
     normalize: bool = False,
-    pad_to: int | None = None,
     project: Any = None,
 ) -> TextEncoder:
     from transformers import AutoTokenizer
@@ -418,11 +429,14 @@ def _text(
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=request.remote)
     tokenizer.padding_side = "right"
-    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, _positions(model))
+    needs = request.spec.needs or family_of(model.config.model_type).needs
+    positions = _positions(model)
+    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, positions)
     files = sorted(p for p in folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
     processing = {
         "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
-        "pad_to": pad_to, "tokenizer": file_hashes(files),
+        "pad_to": positions if needs.full_length else None, "tokenizer": file_hashes(files),
+        **unmet(needs, tokenizer),
     }  # fmt: skip
     info = request.info("text", pooling, request.weights(folder, model), processing)
     return TextEncoder(

@@ -16,7 +16,7 @@ from lateen.encoders.base import Encoder, PatchEncoder
 from lateen.encoders.fused import FusedEncoder, FusedInput
 from lateen.encoders.vision import VisionEncoder
 from lateen.encoders.weights import quiet_transformers
-from lateen.errors import EncoderError, UsageError, choices
+from lateen.errors import EncoderError, UsageError, choices, reason
 from lateen.progress import log
 
 _OWN_SIZE = 224  # of an encoder that does not say
@@ -94,7 +94,7 @@ class WindowEncoder:
             try:
                 patches = self._patches([Image.new("RGB", (edge, edge))]).shape[1]
             except _MISFITS as error:
-                problem = (str(error).strip() or type(error).__name__).splitlines()[0]
+                problem = reason(error)
                 continue
             grid = math.isqrt(patches)
             if grid * grid == patches:

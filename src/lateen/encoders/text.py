@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,25 @@ from torch import nn
 
 from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, view_info
-from lateen.encoders.weights import probing
+from lateen.encoders.faults import probing
+from lateen.encoders.specs import TextNeeds
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
 PADDING = -1  # what stands after the last token of a row
+# Settings of a text encoder that decide its token ids.
+_TOKENISING = ("max_tokens", "prompt", "tokenizer", "lower", "append_eos")
+
+
+def unmet(needs: TextNeeds, tokenizer: Any) -> dict[str, bool]:
+    """Which of ``needs`` a tokenizer does not see to by itself, as settings of an encoder."""
+    upper, lower = tokenizer([string.ascii_uppercase, string.ascii_lowercase])["input_ids"]
+    end = tokenizer.eos_token_id
+    missing = {
+        "lower": needs.lower and upper != lower,
+        "append_eos": needs.append_eos and end is not None and lower[-1:] != [end],
+    }
+    return {name: True for name, wanted in missing.items() if wanted}
 
 
 class TextNetwork(nn.Module):
@@ -112,7 +127,8 @@ class TextEncoder:
         tokenizer: its tokenizer.
         info: its description; ``dim`` may be 0, it is filled in here. ``preprocessing`` holds
             ``max_tokens``, ``prompt``, ``normalize`` and ``pad_to`` (a fixed length, for towers
-            trained with one).
+            trained with one), and where the tokenizer does not see to it, ``lower`` (texts are
+            put in lower case) and ``append_eos``.
         device: where the forward pass runs.
         pooler_trained: whether the checkpoint had pooler weights.
         project: for ``projection`` pooling: tokens and mask to the embedding of a dual tower.
@@ -161,10 +177,13 @@ class TextEncoder:
         """Texts to token ids, the prompt before each, cut at ``max_tokens``."""
         prompt = self._settings.get("prompt") or ""
         texts = [prompt + text for text in items] if prompt else list(items)
+        if self._settings.get("lower"):
+            texts = [text.lower() for text in texts]
+        end = [self._tokenizer.eos_token_id] if self._settings.get("append_eos") else []
         tokens: list[list[int]] = self._tokenizer(
-            texts, truncation=True, max_length=self._settings["max_tokens"]
+            texts, truncation=True, max_length=self._settings["max_tokens"] - len(end)
         )["input_ids"]
-        return tokens
+        return [row + end for row in tokens] if end else tokens
 
     def encode(self, prepared: Sequence[list[int]]) -> torch.Tensor:
         """Pooled features ``[n, dim]``, float32."""
@@ -225,7 +244,7 @@ class TokenEncoder:
 
     def __init__(self, encoder: TextEncoder) -> None:
         known = encoder.info.preprocessing
-        processing = {key: known[key] for key in ("max_tokens", "prompt", "tokenizer")}
+        processing = {key: known[key] for key in _TOKENISING if key in known}
         self.info = replace(
             encoder.info, dim=known["max_tokens"], pooling="tokens", layer=None, weights="none",
             precision="float32", preprocessing=processing,

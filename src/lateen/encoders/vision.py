@@ -14,7 +14,8 @@ from PIL.Image import Image
 
 from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, view_info
-from lateen.encoders.weights import probing, quiet_transformers
+from lateen.encoders.faults import explained, probing
+from lateen.encoders.weights import quiet_transformers
 from lateen.errors import EncoderError
 
 # Settings of a processor that can change pixel values.
@@ -280,16 +281,14 @@ def load_processor(folder: Path, *, trust_remote_code: bool) -> Any:
     """
     from transformers import AutoImageProcessor
 
-    with quiet_transformers():
-        try:
-            return AutoImageProcessor.from_pretrained(
-                folder, backend="pil", trust_remote_code=trust_remote_code
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise EncoderError(
-                f"{folder} has no usable image preprocessing (preprocessor_config.json)",
-                "Add the model's own preprocessor_config.json to the folder.",
-            ) from error
+    reading = explained(
+        f"{folder} has no usable image preprocessing (preprocessor_config.json)",
+        "Add the model's own preprocessor_config.json to the folder.",
+    )
+    with quiet_transformers(), reading:
+        return AutoImageProcessor.from_pretrained(
+            folder, backend="pil", trust_remote_code=trust_remote_code
+        )
 
 
 def describe_processing(processor: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lateen.data.fingerprint import file_hashes
+from lateen.encoders.faults import explained, loading
 from lateen.errors import EncoderError
 from lateen.files import content_key, read_json
 from lateen.progress import log
@@ -20,25 +21,6 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 # Fields of a config.json that say where a model came from, not what it computes.
 _PROVENANCE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures")
-_PROBE_ERRORS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
-
-
-@contextlib.contextmanager
-def probing(name: str) -> Iterator[None]:
-    """Around an encoder's first forward pass: its failure says that the encoder does not fit.
-
-    Raises:
-        EncoderError: the model failed; the first line of its own error.
-    """
-    try:
-        yield
-    except _PROBE_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EncoderError(
-            f"{name} loads, but fails on a first input: {reason}",
-            "Check that the folder's files belong together; a model of another kind needs an "
-            "encoder of your own (package.module:function).",
-        ) from error
 
 
 def weights_hash(folder: Path, *, nested: bool = False) -> str:
@@ -95,18 +77,11 @@ def load_pretrained(
     """
     from transformers import AutoModel
 
-    with quiet_transformers():
-        try:
-            model, report = AutoModel.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=trust_remote_code,
-                output_loading_info=True, **options,
-            )  # fmt: skip
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise EncoderError(
-                f"cannot load the encoder in {folder}: {str(error).strip().splitlines()[0]}",
-                "Check that the folder is whole; a class outside transformers needs "
-                "trust_remote_code.",
-            ) from error
+    with quiet_transformers(), loading(folder):
+        model, report = AutoModel.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code,
+            output_loading_info=True, **options,
+        )  # fmt: skip
     missing = set(report["missing_keys"])
     if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
         model = model.get_encoder()
@@ -135,18 +110,14 @@ def load_untrained(
     """
     from transformers import AutoConfig, AutoModel
 
-    with quiet_transformers(), torch.random.fork_rng():
+    making = explained(
+        f"cannot make an untrained model of {folder}",
+        "Only models of transformers' own can be had untrained.",
+    )
+    with quiet_transformers(), torch.random.fork_rng(), making:
         torch.manual_seed(1)
-        try:
-            config = AutoConfig.from_pretrained(
-                folder, trust_remote_code=trust_remote_code, **options
-            )
-            model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            raise EncoderError(
-                f"cannot make an untrained model of {folder}: {str(error).strip().splitlines()[0]}",
-                "Only models of transformers' own can be had untrained.",
-            ) from error
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
+        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
     if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
         model = model.get_encoder()
     without_cache(model)

@@ -19,7 +19,7 @@ from lateen.encoders import (
     trainable,
 )
 from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
-from lateen.encoders.load import is_factory
+from lateen.encoders.own import is_factory
 from lateen.errors import DataError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.features import Pairs, Store, encode_views, fuse, pair

@@ -12,7 +12,7 @@ import torch
 
 from lateen.data.samples import sample_id
 from lateen.data.text import read_list
-from lateen.errors import StoreError, UsageError
+from lateen.errors import StoreError, UsageError, reason
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter
@@ -179,7 +179,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray[Any, Any], None]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise StoreError(
-            f"{path} is not a plain NumPy array ({str(error).splitlines()[0]})",
+            f"{path} is not a plain NumPy array ({reason(error)})",
             "Save it with numpy.save as a float array.",
         ) from error
     if array.dtype.kind != "f":
