@@ -113,7 +113,7 @@ def test_rows_that_cannot_be_used_are_recorded_with_their_line(two: Path) -> Non
         "b.jpg\n"
         "gone.jpg,g1\n"
         "gone.jpg,g2\n"
-        'a.jpg,"one" two\n'
+        'a.jpg,"one" two, three\n'
         "http://x.org/c.jpg,c\n"
         "a.jpg,fine\n"
     )
@@ -133,12 +133,58 @@ def test_rows_that_cannot_be_used_are_recorded_with_their_line(two: Path) -> Non
 
 def test_a_quote_that_is_never_closed_is_an_error_not_a_giant_caption(two: Path) -> None:
     path = two / "t.csv"
-    path.write_text('image,caption\na.jpg,a\nb.jpg,"b\n' + "a.jpg,more\n" * 20)
-    with pytest.raises(DataError, match=r"t\.csv:3 is never closed"):
-        Table(path)
-    path.write_text('image,caption\na.jpg,a\nb.jpg,"b\n' + "a.jpg,more\n" * 20_000)
-    with pytest.raises(DataError, match=r"t\.csv:3 is never closed"):
-        Table(path)
+    for more in (20, 20_000):
+        path.write_text('image,caption\na.jpg,a\nb.jpg,"b, c\n' + "and more\n" * more)
+        with pytest.raises(DataError, match=r"t\.csv:3 is never closed"):
+            Table(path)
+
+
+@pytest.mark.parametrize("more", [20, 20_000])
+def test_a_mark_that_would_swallow_all_other_rows_is_text(two: Path, more: int) -> None:
+    path = two / "t.csv"
+    path.write_text('image,caption\na.jpg,a\nb.jpg,"b\n' + "a.jpg,more\n" * more)
+    found = captions(Table(path))
+    assert found["b.jpg"] == {"caption": ('"b',)}
+    assert len(found["a.jpg"]["caption"]) == more + 1
+
+
+SPEECH = ['"Stop, he said', 'she said "no"', 'it ends with "', '"Stop"', "plain"]
+
+
+@pytest.mark.parametrize("name", ["t.tsv", "t.csv", "t.txt.csv"])
+def test_speech_in_captions_loses_no_row(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    between = "," if name == "t.csv" else "\t"
+    texts = [text.replace(",", ";") for text in SPEECH] if between == "," else SPEECH
+    write_images(tmp_path, [f"{i}.jpg" for i in range(5)])
+    lines = [f"{i}.jpg{between}{text}\n" for i, text in enumerate(texts)]
+    (tmp_path / name).write_text("".join([f"image{between}caption\n", *lines]))
+    table = Table(tmp_path / name)
+    found = [each["caption"][0] for each in captions(table).values()]
+    # CSV's own quotes around a whole cell go, where the file is not plainly one without quotes.
+    assert found == [t if between == "\t" else t.replace('"Stop"', "Stop") for t in texts]
+    assert not skips(table)
+    assert f"{name}: the quotation marks of " in caplog.text and "in line 2)" in caplog.text
+    assert caplog.text.count("quotation marks") == 1
+
+
+def test_captions_of_several_lines_in_quotes_stay_whole(
+    two: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = 'A dog,\nrunning, on grass\nand "barking", loudly'
+    rows = [["image", "caption"], ["a.jpg", text], ["b.jpg", 'a "cat"']]
+    table = Table(write_csv(two / "t.csv", rows))
+    assert captions(table) == {"a.jpg": {"caption": (text,)}, "b.jpg": {"caption": ('a "cat"',)}}
+    assert not caplog.text
+
+
+def test_a_row_whose_mark_swallows_others_and_is_none_itself_is_skipped_alone(two: Path) -> None:
+    path = two / "t.csv"
+    path.write_text('image,caption\na.jpg,"one, two\nb.jpg,b\na.jpg,x"\n')
+    table = Table(path)
+    assert captions(table) == {"b.jpg": {"caption": ("b",)}, "a.jpg": {"caption": ('x"',)}}
+    assert [(source, sample) for source, _, sample in reasons(table)] == [("t.csv:2", False)]
 
 
 def test_other_encodings_are_an_error_that_names_the_line(two: Path) -> None:

@@ -12,7 +12,7 @@ from toys import ColourEncoder, WordEncoder
 from lateen.encoders import EncoderInfo, FusedEncoder, load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
-from lateen.model import AlignedModel
+from lateen.model import AlignedModel, encoder_pair
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
 
@@ -285,3 +285,23 @@ def test_the_parts_of_a_fused_encoder_travel_with_the_model(
     shutil.rmtree(tmp_path / "a")
     second = AlignedModel.from_pretrained(tmp_path / "b")
     torch.testing.assert_close(second.encode_image(IMAGE), expected)
+
+
+def test_heads_trained_without_a_prompt_get_none_whatever_the_encoder_has_now(
+    model: AlignedModel, originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model.encode_text("a dog")
+    model.save_pretrained(tmp_path / "a")
+    asked = []
+    load = encoder_pair.load_encoder
+
+    def prompted(name: str, *args: Any, **options: Any) -> Any:
+        if options["modality"] == "text":
+            asked.append(options.get("prompt"))
+            options.setdefault("prompt", "query: ")
+        return load(name, *args, **options)
+
+    monkeypatch.setattr(encoder_pair, "load_encoder", prompted)
+    again = AlignedModel.from_pretrained(tmp_path / "a")
+    assert torch.equal(again.encode_text("a dog"), before)
+    assert asked == [""]

@@ -9,22 +9,27 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from lateen.data.captions import Images
 from lateen.data.fingerprint import file_hashes
+from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import ImageSource, MemoryImage
 from lateen.data.text import read_json, read_utf8
 from lateen.errors import DataError
+from lateen.progress import log
 
 # pyarrow is imported where Parquet is read: it takes 0.2 s.
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 _DELIMITERS = ",;|\t"
+_PLAIN_ROWS = 1000  # that are looked at to learn what rows begin with
 _TEXT_ROWS = 4096
 _IMAGE_ROWS = 64
 
@@ -146,13 +151,16 @@ def _open_csv(path: Path) -> TextRows:
     text = read_utf8(path)
     header = text.split("\n", 1)[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
+    lines = io.StringIO(text, newline="").readlines()
+    reader = _csv_reader(lines, delimiter)
+    columns = _csv_header(path, reader)
+    body = _CsvBody(path, lines, reader.line_num, delimiter, columns)
+    return TextRows([path], columns, body.rows)
 
-    def lines() -> Any:
-        # strict: otherwise a stray quote changes the meaning of a line without a word
-        return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
 
-    columns = _csv_header(path, lines())
-    return TextRows([path], columns, lambda: _csv_rows(path, columns, lines()))
+def _csv_reader(lines: Iterable[str], delimiter: str) -> Any:
+    # strict: otherwise a stray quote changes the meaning of a line without a word
+    return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
 def _csv_header(path: Path, lines: Iterator[list[str]]) -> list[str]:
@@ -171,28 +179,146 @@ def _csv_header(path: Path, lines: Iterator[list[str]]) -> list[str]:
     return names
 
 
-def _csv_rows(path: Path, columns: Sequence[str], lines: Any) -> Iterator[Row]:
-    """Every row but blank lines; one that does not have the header's cells is a fault."""
-    next(lines)
-    while True:
-        source = f"{path}:{lines.line_num + 1}"
-        try:
-            cells = next(lines)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error) or "field limit" in str(error):
+class _CsvBody:
+    """The rows of a CSV file, in which people's quotation marks may look like CSV's quotes.
+
+    A cell in quotes may run over several lines. Where it swallows lines that are rows of their own,
+    or its quotes are no valid CSV, its marks are text: the line is divided at each delimiter, and
+    reading goes on with the next line. A file with tabs whose lines all have the header's cells,
+    and marks that are no quotes, is one without quotes.
+
+    Args:
+        path: of the file.
+        lines: with their ends.
+        begin: how many of them the header takes.
+        delimiter: between cells.
+        columns: the header's cells.
+    """
+
+    def __init__(
+        self, path: Path, lines: list[str], begin: int, delimiter: str, columns: Sequence[str]
+    ) -> None:
+        self._path = path
+        self._lines = lines
+        self._begin = begin
+        self._delimiter = delimiter
+        self._columns = columns
+        self._told = False
+
+    def rows(self) -> Iterator[Row]:
+        """Every row but blank lines; one that does not have the header's cells is a fault.
+
+        Raises:
+            DataError: a quote is never closed, and its line is no row without it.
+        """
+        stray: list[int] = []
+        if self._has_no_quotes:
+            for at in range(self._begin, len(self._lines)):
+                yield from self._row(self._split(at), at)
+                stray += [at] if '"' in self._lines[at] else []
+        else:
+            begin: int | None = self._begin
+            while begin is not None:
+                begin = yield from self._rows_from(begin, stray)
+        if stray and not self._told:
+            self._told = True
+            log.warning(
+                "%s: the quotation marks of %d lines are no quotes of CSV and read as text (the "
+                "first in line %d)", self._path, len(stray), stray[0] + 1,
+            )  # fmt: skip
+
+    def _rows_from(self, begin: int, stray: list[int]) -> Generator[Row, None, int | None]:
+        """The rows from a line on, up to the first whose marks are no quotes.
+
+        Returns:
+            The line to go on from; ``None`` at the end.
+        """
+        lines = (self._lines[at] for at in range(begin, len(self._lines)))
+        reader = _csv_reader(lines, self._delimiter)
+        while True:
+            at, fault = begin + int(reader.line_num), ""
+            cells: list[str] | None = []
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                fault = str(error)
+            if cells is None:
+                return None
+            if not fault and not self._swallows_rows(at, begin + reader.line_num):
+                yield from self._row(cells, at)
+                continue
+            plain = [_without_quotes(cell) for cell in self._split(at)]
+            if len(plain) == len(self._columns):
+                stray.append(at)
+                yield from self._row(plain, at)
+            elif "unexpected end" in fault or "field limit" in fault:
                 raise DataError(
-                    f"a quote that is opened at {source} is never closed",
+                    f"a quote that is opened at {self._path}:{at + 1} is never closed",
                     "Correct the quotes there.",
-                ) from error
-            yield Row({}, source, f"the row is not valid CSV ({error})")
-            continue
-        if len(cells) == len(columns):
-            yield Row(dict(zip(columns, cells, strict=True)), source)
-        elif cells:
-            fault = f"the row has {len(cells)} cells where the header has {len(columns)}"
-            yield Row(dict(zip(columns, cells, strict=False)), source, fault)
+                )
+            else:
+                fault = fault or "its quotation mark swallows the rows below"
+                yield Row({}, f"{self._path}:{at + 1}", f"the row is not valid CSV ({fault})")
+            return at + 1
+
+    def _row(self, cells: Sequence[str], at: int) -> Iterator[Row]:
+        source = f"{self._path}:{at + 1}"
+        if len(cells) == len(self._columns):
+            yield Row(dict(zip(self._columns, cells, strict=True)), source)
+        elif any(cells):
+            fault = f"the row has {len(cells)} cells where the header has {len(self._columns)}"
+            yield Row(dict(zip(self._columns, cells, strict=False)), source, fault)
+
+    def _split(self, at: int) -> list[str]:
+        """A line's cells without regard to quotes."""
+        return self._lines[at].rstrip("\r\n").split(self._delimiter)
+
+    def _swallows_rows(self, begin: int, end: int) -> bool:
+        """Whether one of the further lines of a cell that runs over several is a row by itself."""
+        return any(self._is_row(self._split(at)) for at in range(begin + 1, end))
+
+    def _is_row(self, cells: Sequence[str]) -> bool:
+        """Whether cells look like a row: as many, and where commas divide them, with a name."""
+        if len(cells) != len(self._columns):
+            return False
+        names = any(Path(cell.strip().lower()).suffix in IMAGE_SUFFIXES for cell in cells)
+        return self._delimiter == "\t" or names or _shape(cells[0]) in self._shapes
+
+    @cached_property
+    def _shapes(self) -> set[str]:
+        """What the first cells of plain rows look like, where they have a number in them."""
+        rows = [self._split(at) for at in range(self._begin, len(self._lines))[:_PLAIN_ROWS]]
+        shapes = {_shape(cells[0]) for cells in rows if len(cells) == len(self._columns)}
+        return {shape for shape in shapes if "0" in shape}
+
+    @cached_property
+    def _has_no_quotes(self) -> bool:
+        if self._delimiter != "\t":
+            return False
+        lines = [line for line in self._lines[self._begin :] if line.strip()]
+        tabs = len(self._columns) - 1
+        return all(line.count("\t") == tabs for line in lines) and any(
+            _has_stray_quote(line, self._delimiter) for line in lines if '"' in line
+        )
+
+
+def _shape(cell: str) -> str:
+    """What a name looks like: ``IMG_0012.jpg`` as ``a_0.a``."""
+    return re.sub(r"[0-9]+", "0", re.sub(r"[^\W\d_]+", "a", cell.strip()))
+
+
+def _has_stray_quote(line: str, delimiter: str) -> bool:
+    try:
+        list(_csv_reader([line], delimiter))
+    except csv.Error:
+        return True
+    return False
+
+
+def _without_quotes(cell: str) -> str:
+    """A cell as text, without the pair of quotes around all of it."""
+    inner = cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
+    return inner.replace('""', '"')
 
 
 def _open_json(*paths: Path) -> TextRows:

@@ -135,6 +135,10 @@ class EncoderPair:
             )
         loads = [_relocated(part, name) for name, part in zip(names, parts, strict=True)]
         arguments = {**load, "parts": loads} if "parts" in load else loads[0]
+        preprocessing = recorded.get("preprocessing") or {}
+        if preprocessing.get("prompt", "") is None:
+            # Whatever prompt the encoder has by now: these heads were trained without one.
+            arguments = {"prompt": "", **arguments}
         return load_encoder(modality=modality_of(side), **arguments)
 
     def _check(self, side: Side, encoder: Encoder) -> None:
@@ -147,7 +151,7 @@ class EncoderPair:
         info = encoder.info.as_dict()
         # Of imported features little more than the dim is known.
         for field in (name for name in _CHECKED if name in recorded):
-            before, now = recorded[field], info[field]
+            before, now = (_without_empty_prompt(each[field]) for each in (recorded, info))
             if canonical_json(before) != canonical_json(now):
                 raise ModelError(
                     f"the {side} encoder {encoder.info.id} is not the one this model was trained "
@@ -175,6 +179,13 @@ class EncoderPair:
         elif embedded := self._embedded(side):
             return embedded
         return [_source_folder(side, part) for part in _part_loads(load)]
+
+
+def _without_empty_prompt(value: Any) -> Any:
+    """Of a description's value, an empty prompt as what it is: none."""
+    if isinstance(value, dict) and value.get("prompt") == "":
+        return {**value, "prompt": None}
+    return value
 
 
 def describe_encoder(
