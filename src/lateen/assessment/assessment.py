@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,11 +258,11 @@ def _count_duplicates(material: AssessmentData) -> dict[str, int]:
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""
     judged, train = (
-        [_row_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
+        [list(StoreRows(line[0].image, line[0].image_rows).digests()) for line in grid]
         for grid in (material.judged, material.train)
     )
     columns = [pairs.texts[0] for pairs in material.judged[0]]
-    texts = [_row_digests(StoreRows(column.store, column.rows)) for column in columns]
+    texts = [list(StoreRows(column.store, column.rows).digests()) for column in columns]
     trained = min(
         sum(row in known for row in rows)
         for rows, known in zip(judged, map(set, train), strict=True)
@@ -282,12 +281,6 @@ def _count_duplicates(material: AssessmentData) -> dict[str, int]:
 
 def _count_repeated(rows: Sequence[bytes]) -> int:
     return len(rows) - len(set(rows))
-
-
-def _row_digests(rows: StoreRows) -> list[bytes]:
-    """A short hash of each row: equal for equal features."""
-    chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
-    return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]
 
 
 def _write_outputs(results: Mapping[str, Any], folder: Path) -> None:

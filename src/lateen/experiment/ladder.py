@@ -32,6 +32,7 @@ from lateen.config import Section, first_fault, parse_value, read_yaml
 from lateen.errors import RecipeError, choices, nearest
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
+from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe, keys
 from lateen.experiment.stages import (
     chosen_captions,
@@ -305,6 +306,7 @@ class _Data:
         plan = base.model_copy(update={"data": data})
         splits = encode_splits(plan, *load_encoders(plan), folder)
         chosen_on = hold_out(plan, splits)
+        warn_of_splits(splits)
         judged_on = headline(splits, chosen_on)
         return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
 

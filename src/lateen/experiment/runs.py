@@ -12,6 +12,7 @@ from typing import Any
 from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
+from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
     chosen_captions,
@@ -89,6 +90,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         stores = [store for pairs in splits.values() for store in pairs.stores]
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
         chosen_on = hold_out(plan, splits)
+        warnings = warn_of_splits(splits)
         train_pairs = chosen_captions(splits.pop("train"), plan.data)
         with clock("train"):
             trained = _train(plan, train_pairs, splits[chosen_on], tower, folder)
@@ -101,6 +103,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         model.save_pretrained(folder / "model")
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
+        results["warnings"] = warnings
         write_json(folder / RESULTS, results)
         plan.save(folder / "recipe.yaml")
     leading = headline(splits, chosen_on)
