@@ -24,8 +24,16 @@ from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSect
 from lateen.assessment.spaces import CaptionMeans, Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
+from lateen.experiment.stages import STORE_MARKS
 from lateen.features import Store, StoreRows
-from lateen.files import content_key, folder_lock, library_versions, write_json, write_text
+from lateen.files import (
+    content_key,
+    folder_lock,
+    library_versions,
+    refuse_foreign,
+    write_json,
+    write_text,
+)
 from lateen.progress import bar, log
 from lateen.report.text import plain
 from lateen.training.ranks import refuse_several
@@ -59,7 +67,7 @@ def assess(
     """
     refuse_several("assess")
     plan = AssessmentRecipe.of(recipe)
-    folder = Path(out)
+    folder = _own_folder(out)
     with folder_lock(folder):
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
@@ -109,7 +117,7 @@ def assess_stores(
         {"vision": [{"encoder": "stores"}], "text": [{"encoder": "stores"}],
          "probe": dict(probe or {}), "measure": dict(measure or {})}
     )  # fmt: skip
-    folder = Path(out)
+    folder = _own_folder(out)
     opened = [
         [store if isinstance(store, Store) else Store.open(store) for store in stores]
         for stores in (images, texts)
@@ -123,6 +131,13 @@ def assess_stores(
         results = {"task": "assessment", "sweep": "grid", **results}
         _write_outputs(results, folder)
     return results
+
+
+def _own_folder(out: str | Path) -> Path:
+    """The folder of an assessment, unless it holds something else."""
+    marks = (ASSESSMENT, LEADERBOARD, *STORE_MARKS, "results/*-*.json")
+    refuse_foreign(Path(out), "the folder of an assessment", marks, ("*.yaml", "*.yml"))
+    return Path(out)
 
 
 def _measure_all(

@@ -35,6 +35,7 @@ from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe, keys
 from lateen.experiment.stages import (
+    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
@@ -44,7 +45,7 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, read_json, write_json
+from lateen.files import content_key, folder_lock, read_json, refuse_foreign, write_json
 from lateen.progress import log
 from lateen.training.loop import CHECKPOINT, train
 
@@ -258,6 +259,9 @@ def ablate(
             "Leave text.train out of the base.",
         )
     recipes = checked.recipes()
+    refuse_foreign(
+        folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
+    )
     with folder_lock(folder):
         data = _Data.encode(base, list(recipes.values()), folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}

@@ -15,7 +15,7 @@ from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
 from lateen.features.pipeline import default_batch, encode_items, fingerprint, items_of
 from lateen.features.store import Store
-from lateen.features.writer import StoreWriter
+from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
 
 # What a killed run may lose: about ten seconds of either on two CPU cores.
@@ -155,6 +155,8 @@ def encode_views(
     missing = [index for index, store in enumerate(stores) if store is None]
     if not missing:
         return [store for store in stores if store is not None]
+    for index in missing:
+        refuse_no_store(outs[index])
 
     batch = batch_size or default_batch(modality == "image")
     conditions = {"batch": batch, "device": str(resolve_device(device))}
