@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,42 @@ def jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def refuse_foreign(
+    folder: Path,
+    what: str,
+    marks: Sequence[str],
+    beside: Sequence[str] = (),
+    *,
+    error: type[LateenError] = LateenError,
+) -> None:
+    """Refuse to write into a folder of other things; every command asks here before it writes.
+
+    A folder that an earlier call made is accepted, whatever has been put there since; so is one
+    that is empty, or holds hidden files and what a killed call may have left.
+
+    Args:
+        folder: to write to; it need not be there.
+        what: a folder of the command is, with its article: ``a feature store``.
+        marks: patterns, relative to the folder, of files that only an earlier call can have made.
+        beside: names, or patterns of them, that may be in a folder that has no mark yet.
+        error: what to raise.
+
+    Raises:
+        LateenError: it holds something else, which is named.
+    """
+    if not folder.is_dir():
+        return
+    own = [*(mark.partition("/")[0] for mark in marks), *beside]
+    foreign = sorted(
+        path.name for path in folder.iterdir()
+        if not path.name.startswith(".") and not any(fnmatch(path.name, name) for name in own)
+    )  # fmt: skip
+    if foreign and not any(True for mark in marks for _ in folder.glob(mark)):
+        raise error(
+            f"{folder} is not empty and not {what} (it holds {foreign[0]})", "Choose another --out."
+        )
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock goes with the process, also when it is killed.
@@ -136,7 +173,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -30,7 +30,8 @@ def trained(album: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         capsys, "run", album / "recipe.yaml", "--data.root", album, *TOYS, *SMALL,
         "--out", album / "run",
     )  # fmt: skip
-    assert (code, err) == (0, "")
+    few = "6 held-out images (holdout): differences of less than 41 points say nothing"
+    assert (code, err) == (0, f"· {few}\n")
     assert "report.html" in out
     return album
 
@@ -104,6 +105,22 @@ def test_encode_import_train(album: Path, capsys: pytest.CaptureFixture[str]) ->
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert (album / "clip" / "model" / "config.json").is_file()
+
+
+def test_encode_captions_whose_images_are_elsewhere(
+    album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "images").rename(album / "elsewhere")
+    words = ["encode", album / "train.jsonl", "--encoder", "toys:word_encoder"]
+    code, _, err = call(capsys, *words, "--out", album / "t")
+    assert code == 1
+    assert "--texts-only" in err
+    code, _, err = call(capsys, *words, "--texts-only", "--out", album / "t")
+    assert (code, err) == (0, "")
+    assert len(lateen.Store.open(album / "t")) == 48
+    words[3] = "toys:colour_encoder"
+    code, _, err = call(capsys, *words, "--texts-only", "--out", album / "i")
+    assert (code, "not texts" in err) == (1, True)
 
 
 def test_fuse_two_stores(album: Path, capsys: pytest.CaptureFixture[str]) -> None:

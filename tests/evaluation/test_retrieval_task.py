@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark_toys import PaletteEncoder, colour_model
+from PIL import Image
 from toys import WordEncoder
 
 from lateen import evaluate
@@ -77,6 +78,6 @@ def test_copies_among_the_images_are_counted_and_told(
         Image.new("RGB", (16, 16), colour).save(tmp_path / f"{name}.png")
     rows = ["image,caption", *(f"{name}.png,text {name}" for name in "abcd")]
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    result = evaluate_retrieval(dense_toys.model(), captions=tmp_path / "t.csv")
+    result = evaluate(colour_model(), "retrieval", captions=tmp_path / "t.csv")
     assert (result["images"], result["copies"]) == (4, 2)
     assert "2 of 4 images have the very features of another" in caplog.text

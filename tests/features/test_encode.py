@@ -1,5 +1,7 @@
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,3 +270,62 @@ def test_fused_encoders_need_the_size_of_the_largest_part(vit_folder: Path) -> N
     side = encoder.info.preprocessing["size"]["height"]
     assert pipeline.resized_side(FusedEncoder([encoder, encoder])) == side
     assert pipeline.resized_side(FusedEncoder([encoder, ColourEncoder()])) is None
+
+
+@pytest.mark.parametrize("form", ["csv", "coco", "karpathy"])
+def test_captions_whose_images_are_elsewhere(tmp_path: Path, form: str) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / name, "red")
+    source = tmp_path / ("c.csv" if form == "csv" else "c.json")
+    names = ["a.png", "b.png", "c.png"]
+    captions = ["red", " ", "blue"]
+    content = {
+        "coco": {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+            "annotations": [{"image_id": i, "caption": c} for i, c in enumerate(captions)],
+        },
+        "karpathy": {
+            "images": [
+                {"filename": name, "split": "val", "sentences": [{"raw": c}]}
+                for name, c in zip(names, captions, strict=True)
+            ]
+        },
+    }
+    rows = [f"{name},{caption}\n" for name, caption in zip(names, captions, strict=True)]
+    table = "image,caption\n" + "".join(rows) + "a.png,green\n"
+    source.write_text(table if form == "csv" else json.dumps(content[form]))
+    whole = encode(source, WordEncoder(), tmp_path / "whole")
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="not one of the"):
+        encode(source, WordEncoder(), tmp_path / "none")
+    alone = encode(source, WordEncoder(), tmp_path / "alone", texts_only=True)
+    assert alone.ids[0] == "a.png" and set(alone.ids) == {"a.png", "c.png"}
+    assert digest(alone.path) == digest(whole.path)
+
+
+def test_texts_only_of_an_encoder_given_by_name(album: Path, bert_folder: Path) -> None:
+    bert = str(bert_folder)
+    whole = encode(album / "train.jsonl", bert, album / "whole", pooling="mean")
+    shutil.rmtree(album / "images")
+    alone = encode(album / "train.jsonl", bert, album / "alone", pooling="mean", texts_only=True)
+    assert digest(alone.path) == digest(whole.path)
+
+
+def test_texts_only_of_what_has_no_captions_or_encodes_images(
+    album: Path, vit_folder: Path
+) -> None:
+    with pytest.raises(UsageError, match="the encoder is one of images"):
+        encode(album / "train.jsonl", ColourEncoder(), album / "s", texts_only=True)
+    with pytest.raises(EncoderError, match="not texts"):
+        encode(album / "train.jsonl", "toys:colour_encoder", album / "s", texts_only=True)
+    with pytest.raises(EncoderError):
+        encode(album / "train.jsonl", str(vit_folder), album / "s", texts_only=True)
+    with pytest.raises(UsageError, match="--images"):
+        encode(
+            album / "train.jsonl", WordEncoder(), album / "s", texts_only=True,
+            images=album / "images",
+        )  # fmt: skip
+    with pytest.raises(DataError, match="has no captions"):
+        encode(album / "images", WordEncoder(), album / "s", texts_only=True)
+    assert not (album / "s").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +24,16 @@ from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSect
 from lateen.assessment.spaces import CaptionMeans, Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
+from lateen.experiment.stages import STORE_MARKS
 from lateen.features import Store, StoreRows
-from lateen.files import content_key, folder_lock, library_versions, write_json, write_text
+from lateen.files import (
+    content_key,
+    folder_lock,
+    library_versions,
+    refuse_foreign,
+    write_json,
+    write_text,
+)
 from lateen.progress import bar, log
 from lateen.report.text import plain
 from lateen.training.ranks import refuse_several
@@ -60,7 +67,7 @@ def assess(
     """
     refuse_several("assess")
     plan = AssessmentRecipe.of(recipe)
-    folder = Path(out)
+    folder = _own_folder(out)
     with folder_lock(folder):
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
@@ -110,7 +117,7 @@ def assess_stores(
         {"vision": [{"encoder": "stores"}], "text": [{"encoder": "stores"}],
          "probe": dict(probe or {}), "measure": dict(measure or {})}
     )  # fmt: skip
-    folder = Path(out)
+    folder = _own_folder(out)
     opened = [
         [store if isinstance(store, Store) else Store.open(store) for store in stores]
         for stores in (images, texts)
@@ -124,6 +131,13 @@ def assess_stores(
         results = {"task": "assessment", "sweep": "grid", **results}
         _write_outputs(results, folder)
     return results
+
+
+def _own_folder(out: str | Path) -> Path:
+    """The folder of an assessment, unless it holds something else."""
+    marks = (ASSESSMENT, LEADERBOARD, *STORE_MARKS, "results/*-*.json")
+    refuse_foreign(Path(out), "the folder of an assessment", marks, ("*.yaml", "*.yml"))
+    return Path(out)
 
 
 def _measure_all(
@@ -259,11 +273,11 @@ def _count_duplicates(material: AssessmentData) -> dict[str, int]:
     apart. And judged images whose features one to train on has (``trained``): they are not new.
     The encoder that tells the most apart counts."""
     judged, train = (
-        [_row_digests(StoreRows(line[0].image, line[0].image_rows)) for line in grid]
+        [list(StoreRows(line[0].image, line[0].image_rows).digests()) for line in grid]
         for grid in (material.judged, material.train)
     )
     columns = [pairs.texts[0] for pairs in material.judged[0]]
-    texts = [_row_digests(StoreRows(column.store, column.rows)) for column in columns]
+    texts = [list(StoreRows(column.store, column.rows).digests()) for column in columns]
     trained = min(
         sum(row in known for row in rows)
         for rows, known in zip(judged, map(set, train), strict=True)
@@ -282,12 +296,6 @@ def _count_duplicates(material: AssessmentData) -> dict[str, int]:
 
 def _count_repeated(rows: Sequence[bytes]) -> int:
     return len(rows) - len(set(rows))
-
-
-def _row_digests(rows: StoreRows) -> list[bytes]:
-    """A short hash of each row: equal for equal features."""
-    chunks = (rows[start : start + 8192] for start in range(0, len(rows), 8192))
-    return [blake2b(row.numpy(), digest_size=16).digest() for chunk in chunks for row in chunk]
 
 
 def _write_outputs(results: Mapping[str, Any], folder: Path) -> None:

@@ -32,6 +32,10 @@ def encode_command(
     images: Annotated[Path | None, Parameter(help="folder of the images in a caption file")] = None,
     image_column: Annotated[str | None, Parameter(help="image column (guessed)")] = None,
     split: Annotated[str | None, Parameter(help="split of a dataset that has splits")] = None,
+    texts_only: Annotated[
+        bool, Parameter(help="captions whose image files are not here, as where image features are "
+                        "there already: no image is looked for")
+    ] = False,
     prompt: Annotated[str | None, Parameter(help="put before every text")] = None,
     max_tokens: Annotated[int | None, Parameter(help="cut longer texts (encoder's own)")] = None,
     dtype: Annotated[Literal["float16", "float32"], Parameter(help="on disk")] = "float16",
@@ -67,10 +71,10 @@ def encode_command(
 
     store = encode(
         source, encoder, out, modality=modality, column=column, images=images,
-        image_column=image_column, split=split, dtype=dtype, batch_size=batch_size,
-        shard_items=shard_items, overwrite=overwrite, pooling=pooling, layer=layer, prompt=prompt,
-        max_tokens=max_tokens, precision=precision, device=device, revision=revision,
-        trust_remote_code=trust_remote_code,
+        image_column=image_column, split=split, texts_only=texts_only, dtype=dtype,
+        batch_size=batch_size, shard_items=shard_items, overwrite=overwrite, pooling=pooling,
+        layer=layer, prompt=prompt, max_tokens=max_tokens, precision=precision, device=device,
+        revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     summary(store, json)
 

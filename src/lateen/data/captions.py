@@ -235,7 +235,8 @@ class CaptionDataset:
         require_image(
             self.name,
             ((entry.id, entry.fault and entry.fault + where) for entry in self._by_id.values()),
-            "Give the folder they are relative to with --images (--data.images for a recipe).",
+            "Give the folder they are relative to with --images (--data.images for a recipe); "
+            "`lateen encode --texts-only` takes captions without their images.",
         )
 
     def _usable(self) -> Iterator[_SampleRows]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lateen.data.captions import CaptionDataset
-from lateen.data.samples import PEEK, Skip, find_image_files, refuse_split, sample_id
+from lateen.data.samples import PEEK, ImageFiles, Skip, find_image_files, refuse_split, sample_id
 from lateen.data.text import read_json
 from lateen.errors import DataError, UsageError, choices
 
@@ -41,8 +41,9 @@ class CocoCaptions(CaptionDataset):
     """
 
     def __init__(
-        self, path: Path | str, *, images: Path | str | None = None, split: str | None = None
-    ) -> None:
+        self, path: Path | str, *, images: Path | str | ImageFiles | None = None,
+        split: str | None = None,
+    ) -> None:  # fmt: skip
         content = _read(Path(path))
         try:
             entries, skips = _parse(content, split, str(path))

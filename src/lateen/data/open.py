@@ -9,7 +9,7 @@ from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset, is_hub_name, is_saved_dataset
 from lateen.data.rows import TABLE_SUFFIXES
-from lateen.data.samples import Dataset, refuse_split
+from lateen.data.samples import Dataset, ImageFiles, refuse_split
 from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError, nearest
@@ -24,7 +24,7 @@ _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 def open_dataset(
     source: str | Path,
     *,
-    images: str | Path | None = None,
+    images: str | Path | ImageFiles | None = None,
     image_column: str | None = None,
     captions: Sequence[str] = (),
     split: str | None = None,
@@ -41,7 +41,8 @@ def open_dataset(
 
     Args:
         source: a path, a pattern of shards, or a hub name.
-        images: the folder that the images' names in a table or JSON file are relative to.
+        images: the folder that the images' names in a table or JSON file are relative to, or
+            :class:`~lateen.data.samples.AbsentImages`.
         image_column: the image column of a table or hub dataset.
         captions: the caption columns of a table, shards or hub dataset.
         split: the split of Karpathy's JSON or a hub dataset.

@@ -269,8 +269,31 @@ class ImageFiles:
         return file_hashes(self.folder / path for path in paths if path is not None)
 
 
+class AbsentImages(ImageFiles):
+    """Image files that nobody will read: every name is taken for one, and no sample has an image.
+
+    For captions whose images are elsewhere: ids and captions are those that come with the images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def find(self, name: str) -> str | None:
+        """The name itself."""
+        return name
+
+    def sources(self, paths: Iterable[str | None]) -> Iterator[FileImage | None]:
+        """No image for each path."""
+        return (None for _ in paths)
+
+    def hashes(self, paths: Iterable[str | None]) -> list[str]:
+        """Of no file."""
+        del paths
+        return []
+
+
 def find_image_files(
-    given: Path | str | None,
+    given: Path | str | ImageFiles | None,
     folders: Iterable[Path],
     names: Iterable[str],
     suffixes: Sequence[str] = ("",),
@@ -278,13 +301,13 @@ def find_image_files(
     """The folder that images lie in: the one given, else the first that has most of the images.
 
     Args:
-        given: the user's choice, if any.
+        given: the user's choice, if any, or the files themselves, which are returned.
         folders: where the images usually are, the likeliest first.
         names: of some images; :data:`PEEK` are enough.
         suffixes: endings that the names may lack.
     """
     if given is not None:
-        return ImageFiles(Path(given), suffixes)
+        return given if isinstance(given, ImageFiles) else ImageFiles(Path(given), suffixes)
     some = list(names)
     usual = list(dict.fromkeys(folders))
     present = [folder for folder in usual if folder.exists()]

@@ -148,7 +148,7 @@ class Table(CaptionDataset):
         self,
         path: Path | str,
         *,
-        images: Path | str | None = None,
+        images: Path | str | ImageFiles | None = None,
         image_column: str | None = None,
         captions: Sequence[str] = (),
     ) -> None:

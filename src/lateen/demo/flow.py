@@ -11,6 +11,7 @@ from lateen.evaluation import evaluate_classification
 from lateen.experiment import RunResult, run
 from lateen.experiment.page import add_examples, add_training, best_matches
 from lateen.experiment.recipe import Recipe
+from lateen.files import refuse_foreign
 from lateen.metrics.retrieval import mean_recall
 from lateen.progress import log
 from lateen.report import Headline, Page, TableData, classification_table, retrieval_table
@@ -45,6 +46,9 @@ def run_demo(out: Path, *, quick: bool = False) -> tuple[Path, list[TableData]]:
     Returns:
         The page's path, and the result tables.
     """
+    refuse_foreign(
+        out, "the folder of a demo", ("world/world.json", "world/.lock", "run/results.json")
+    )
     log.info("drawing the world into %s", out / "world")
     sizes = {"train": 400, "test": 100} if quick else {"train": 4000, "test": 500}
     world = generate_world(out / "world", **sizes)

@@ -32,8 +32,10 @@ from lateen.config import Section, first_fault, parse_value, read_yaml
 from lateen.errors import RecipeError, choices, nearest
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
+from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe, keys
 from lateen.experiment.stages import (
+    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
@@ -43,7 +45,7 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, read_json, write_json
+from lateen.files import content_key, folder_lock, read_json, refuse_foreign, write_json
 from lateen.progress import log
 from lateen.training.loop import CHECKPOINT, train
 
@@ -257,6 +259,9 @@ def ablate(
             "Leave text.train out of the base.",
         )
     recipes = checked.recipes()
+    refuse_foreign(
+        folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
+    )
     with folder_lock(folder):
         data = _Data.encode(base, list(recipes.values()), folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
@@ -305,6 +310,7 @@ class _Data:
         plan = base.model_copy(update={"data": data})
         splits = encode_splits(plan, *load_encoders(plan), folder)
         chosen_on = hold_out(plan, splits)
+        warn_of_splits(splits)
         judged_on = headline(splits, chosen_on)
         return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
 

@@ -114,6 +114,8 @@ def add_results(page: Page, results: dict[str, Any]) -> None:
     page.section("Results")
     for table in result_tables(results):
         page.table(table)
+    for warning in results.get("warnings", ()):
+        page.text(f"Beware: {warning}.")
     classes = results.get("classification")
     if classes:
         page.figure(

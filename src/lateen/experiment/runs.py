@@ -12,8 +12,10 @@ from typing import Any
 from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
+from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
+    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
@@ -27,7 +29,7 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, write_json
+from lateen.files import content_key, folder_lock, refuse_foreign, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
 from lateen.training.heads import FROZEN
@@ -37,6 +39,8 @@ from lateen.training.loop import train as train_heads
 from lateen.training.ranks import refuse_several
 
 RESULTS = "results.json"
+# What a killed run has, and the recipe that a user may have put there.
+_BESIDE = ("model", "train", "*.yaml", "*.yml")
 
 
 @dataclass
@@ -79,6 +83,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
     refuse_several("run")
     plan = with_absolute_paths(Recipe.of(recipe))
     folder = Path(out)
+    refuse_foreign(folder, "the folder of a run", (RESULTS, *STORE_MARKS), _BESIDE)
     clock = _Clock()
     with folder_lock(folder):
         vision, text = load_encoders(plan)
@@ -89,6 +94,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         stores = [store for pairs in splits.values() for store in pairs.stores]
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
         chosen_on = hold_out(plan, splits)
+        warnings = warn_of_splits(splits)
         train_pairs = chosen_captions(splits.pop("train"), plan.data)
         with clock("train"):
             trained = _train(plan, train_pairs, splits[chosen_on], tower, folder)
@@ -101,6 +107,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         model.save_pretrained(folder / "model")
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
+        results["warnings"] = warnings
         write_json(folder / RESULTS, results)
         plan.save(folder / "recipe.yaml")
     leading = headline(splits, chosen_on)

@@ -32,6 +32,10 @@ from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
 from lateen.training.lit import TextTower
 
+STORE_MARKS = ("stores/*/manifest.json", "stores/*/plan.json")
+"""What only a command that encodes into ``stores`` leaves, for
+:func:`lateen.files.refuse_foreign`."""
+
 EncoderSection = VisionSection | FusedPart | TextSection | FusedText
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store
-from lateen.files import library_versions
+from lateen.files import library_versions, refuse_foreign
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection, TrainSection
-from lateen.training.loop import TrainResult
+from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
 
@@ -53,6 +53,7 @@ def train(
         UsageError: a key that is given twice, a ``holdout`` outside (0, 1), or a preset that trains
             the text encoder itself.
         DataError: too few images to hold any out.
+        LateenError: ``out`` holds something else.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
     recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
@@ -61,6 +62,8 @@ def train(
             f"preset {preset!r} trains the text encoder, which needs captions, not their features",
             "Use `lateen run` (lateen.run) with this preset.",
         )
+    if out is not None:
+        refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
-from lateen.data.samples import no_captions
+from lateen.data.samples import AbsentImages, no_captions
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, Modality, load_encoder
 from lateen.errors import DataError, StoreError, UsageError, choices
@@ -22,12 +22,12 @@ from lateen.features.pipeline import (
     resized_side,
 )
 from lateen.features.store import Store
-from lateen.features.writer import StoreWriter
+from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
 from lateen.progress import log
 
+_MOST_TOLD = 5  # reasons
 # What a killed run may lose: about ten seconds of either on two CPU cores.
-_MOST_TOLD = 5
 SHARD_ITEMS = {"image": 2048, "text": 8192}
 
 
@@ -42,6 +42,7 @@ def encode(
     image_column: str | None = None,
     captions: Sequence[str] = (),
     split: str | None = None,
+    texts_only: bool = False,
     dtype: Literal["float16", "float32"] = "float16",
     batch_size: int | None = None,
     shard_items: int | None = None,
@@ -67,6 +68,8 @@ def encode(
         image_column: the caption file's image column (guessed by default).
         captions: the caption file's caption columns (guessed by default).
         split: of a dataset that has splits.
+        texts_only: encode the captions of a table or JSON file whose image files are not there:
+            none is looked for, and the store is the one that the captions with their images give.
         dtype: of the features on disk.
         batch_size: images, or thousands of text tokens (4), per forward pass; 16 images on a CPU
             (what stays in its cache), 256 on a GPU.
@@ -80,18 +83,23 @@ def encode(
     Raises:
         DataError: nothing to encode in the source, or no such caption column.
         EncoderError: the encoder cannot be loaded.
+        UsageError: ``texts_only`` with an encoder of images, or with a folder of images.
         StoreError: ``out`` holds something else.
         BusyError: another process writes to ``out``.
     """
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
-    dataset, ready = source, encoder
+    dataset, ready, side = source, encoder, modality
+    if texts_only:
+        _check_texts_only(side if isinstance(ready, str) else ready.info.modality, images)
+        side = "text"
     if isinstance(dataset, str | Path):
         dataset = open_dataset(
-            dataset, images=images, image_column=image_column, split=split,
+            dataset, images=AbsentImages() if texts_only else images,
+            image_column=image_column, split=split,
             captions=captions or ((column,) if column else ()),
         )  # fmt: skip
     if isinstance(ready, str):
-        ready = load_encoder(ready, modality, **encoder_options)
+        ready = load_encoder(ready, side, **encoder_options)
     return encode_views(
         dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
         shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
@@ -156,6 +164,8 @@ def encode_views(
     missing = [index for index, store in enumerate(stores) if store is None]
     if not missing:
         return [store for store in stores if store is not None]
+    for index in missing:
+        refuse_no_store(outs[index])
 
     batch = batch_size or default_batch(modality == "image")
     conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
@@ -202,6 +212,24 @@ def _check_positive(**counts: int | None) -> None:
     for option, value in counts.items():
         if value is not None and value < 1:
             raise UsageError(f"{option} is {value}", "It must be at least 1.")
+
+
+def _check_texts_only(modality: Modality | None, images: str | Path | None) -> None:
+    """Refuse what contradicts encoding the captions alone.
+
+    Raises:
+        UsageError: an encoder of images, or a folder of images.
+    """
+    if modality == "image":
+        raise UsageError(
+            "texts-only encodes captions, and the encoder is one of images",
+            "Give a text encoder, or leave --texts-only out.",
+        )
+    if images is not None:
+        raise UsageError(
+            f"texts-only looks for no image, so not in {images}",
+            "Leave --images or --texts-only out.",
+        )
 
 
 def _finished(folder: Path, description: Description) -> Store | None:

@@ -13,7 +13,7 @@ from lateen.errors import PairingError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.pairs import only_in_one, unique_rows
 from lateen.features.store import Store
-from lateen.features.writer import StoreWriter
+from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import canonical_json, content_key, folder_lock
 from lateen.progress import bar
 
@@ -56,6 +56,7 @@ def fuse(
         raise UsageError(f"{folder} is one of the stores to fuse", "Choose another --out.")
     rows = _join(parts)
     description = _describe(parts, checked, dtype)
+    refuse_no_store(folder)
     with folder_lock(folder):
         writer = StoreWriter(folder, description, overwrite=overwrite)
         if not writer.finished:

@@ -15,7 +15,7 @@ from lateen.data.text import read_list
 from lateen.errors import StoreError, UsageError, reason
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.store import Store
-from lateen.features.writer import StoreWriter
+from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import content_key, file_sha256, folder_lock
 from lateen.progress import bar
 
@@ -87,6 +87,7 @@ def import_features(
         column=(column or "caption") if modality == "text" else None, dtype=dtype,
         shard_items=SHARD_ROWS,
     )  # fmt: skip
+    refuse_no_store(folder)
     with folder_lock(folder):
         writer = StoreWriter(folder, description, overwrite=overwrite)
         if not writer.finished:

@@ -11,7 +11,7 @@ import torch
 from lateen.errors import StoreError
 from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, Description, Manifest, Shard
 from lateen.features.shard import ShardContent, describe_shard, read_shard, shard_name, write_shard
-from lateen.files import jsonl, library_versions, read_json, write_json, write_text
+from lateen.files import jsonl, library_versions, read_json, refuse_foreign, write_json, write_text
 
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
 
@@ -68,12 +68,7 @@ class StoreWriter:
                 return
             (folder / MANIFEST).unlink()  # damaged since: whole shards stay, the rest is redone
         elif not (folder / PLAN).is_file():
-            foreign = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
-            if foreign:
-                raise StoreError(
-                    f"{folder} is not empty and not a feature store (it holds {foreign[0]})",
-                    "Choose another --out.",
-                )
+            refuse_no_store(folder)
         elif read_json(folder / PLAN)["conditions"] != self._conditions:
             clear_store(folder)
         plan = {"description": self.description.as_dict(), "conditions": self._conditions}
@@ -166,6 +161,15 @@ class StoreWriter:
         write_json(self.folder / MANIFEST, manifest.as_dict())
         (self.folder / PLAN).unlink(missing_ok=True)
         self.finished = True
+
+
+def refuse_no_store(folder: Path) -> None:
+    """Refuse to make a store in a folder of other things.
+
+    Raises:
+        StoreError: it holds some, and no store, finished or half-written.
+    """
+    refuse_foreign(folder, "a feature store", (MANIFEST, PLAN), error=StoreError)
 
 
 def _find_description(folder: Path) -> Description | None:
