@@ -153,3 +153,25 @@ def test_broken_json_and_images_elsewhere_are_errors(here: Path) -> None:
         CocoCaptions(here / "c.json")
     with pytest.raises(DataError, match="not one of the 2 images"):
         CocoCaptions(write(here / "c.json", coco()), images=here)
+
+
+def test_a_number_and_its_text_are_the_same_id(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg", "b.jpg"])
+    content = {
+        "images": [{"id": 0, "file_name": "a.jpg"}, {"id": "1", "file_name": "b.jpg"}],
+        "annotations": [{"image_id": "0", "caption": "a"}, {"image_id": 1, "caption": "b"}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    found = samples(CocoCaptions(tmp_path / "c.json"))
+    assert [sample.captions["caption"] for sample in found] == [("a",), ("b",)]
+
+
+def test_annotations_of_which_none_is_of_an_image_are_an_error(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.jpg"])
+    content = {
+        "images": [{"id": 7, "file_name": "a.jpg"}],
+        "annotations": [{"image_id": "a.jpg", "caption": "a"}],
+    }
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"the image_id 'a\.jpg', and the first image the id 7"):
+        CocoCaptions(tmp_path / "c.json")

@@ -11,7 +11,15 @@ from PIL import Image
 
 from lateen.data import FileImage, MemoryImage
 from lateen.data.labels.names import read_mask_classes
-from lateen.data.masks import IGNORED, LAYOUTS, decode_mask, open_masks
+from lateen.data.masks import (
+    IGNORED,
+    LAYOUTS,
+    MaskedImages,
+    PixelCounts,
+    decode_mask,
+    open_masks,
+    settle_binary,
+)
 from lateen.errors import DataError, ImageError, UsageError
 
 VALUES = np.array([[0, 1, 2], [3, 20, 255]], np.uint8)
@@ -293,3 +301,50 @@ def test_a_listing_in_another_encoding(tmp_path: Path) -> None:
     listing.write_bytes("caf\xe9".encode("latin-1"))
     with pytest.raises(DataError, match=r"line 1 of .*val.txt is not UTF-8"):
         open_masks(data=tmp_path)
+
+
+def binary(tmp_path: Path, *values: int) -> MaskedImages:
+    for index, value in enumerate(values):
+        image(tmp_path / "i" / f"{index}.jpg")
+        mask(
+            tmp_path / "m" / f"{index}.png", np.array([[0, value, value], [0, 0, value]], np.uint8)
+        )
+    return open_masks(images=tmp_path / "i", masks=tmp_path / "m", classes=classes(tmp_path))
+
+
+def test_masks_of_0_and_255_with_two_classes_have_two_readings(tmp_path: Path) -> None:
+    masked = binary(tmp_path, 255, 0, 255)
+    with pytest.raises(DataError, match=r"255 may be ignored, and then 'sky'.*may be 'road'"):
+        settle_binary(masked, IGNORED)
+    second = settle_binary(masked, 254)
+    assert second.labels(next(iter(second))).tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert second.counted(next(iter(second)), 254).ignored == 0
+
+
+@pytest.mark.parametrize("values", [(255, 1), (0, 1), (0, 0)])
+def test_masks_with_other_values_are_left_as_they_are(tmp_path: Path, values: list[int]) -> None:
+    masked = binary(tmp_path, *values)
+    assert settle_binary(masked, IGNORED) is masked
+
+
+def test_many_ignored_pixels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    masked = binary(tmp_path, 255, 1)
+    counts = PixelCounts()
+    for pair in masked:
+        counts.add(masked.counted(pair, IGNORED))
+    assert counts.as_dict() == {
+        "ignored_pixels": 3, "ignored_share": 25.0, "unknown_indices": {},
+    }  # fmt: skip
+    counts.warn(2, IGNORED)
+    assert not caplog.text
+    PixelCounts(pixels=100, ignored=34).warn(2, IGNORED)
+    assert "34.0 % of the pixels are ignored (index 255)" in caplog.text
+
+
+def test_a_photograph_beside_its_mask_is_not_taken_for_it(tmp_path: Path) -> None:
+    image(tmp_path / "i" / "0.jpg")
+    image(tmp_path / "m" / "0.jpg")
+    mask(tmp_path / "m" / "0.png")
+    masked = open_masks(images=tmp_path / "i", masks=tmp_path / "m", classes=classes(tmp_path))
+    assert [Path(pair.mask.name).name for pair in masked] == ["0.png"]
+    assert [(skip.id, "no PNG" in skip.reason) for skip in masked.skips] == [("0.jpg", True)]

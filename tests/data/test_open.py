@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lateen.data import open_dataset
 from lateen.data.coco import CocoCaptions
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset
-from lateen.data.samples import Dataset, Sample
+from lateen.data.samples import Dataset, Sample, no_captions
 from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError, UsageError
@@ -128,3 +129,27 @@ def test_an_empty_folder_is_an_error(here: Path) -> None:
 def test_a_split_where_there_are_none_is_an_error(here: Path, name: str) -> None:
     with pytest.raises(UsageError, match="has no splits"):
         open_dataset(here / name, split="test", images=here / "photos")
+
+
+def test_a_path_may_have_a_number_sign_in_it(tmp_path: Path) -> None:
+    write_images(tmp_path / "shoot #2", ["a.jpg"])
+    assert len(open_dataset(tmp_path / "shoot #2")) == 1
+    with pytest.raises(DataError, match=r"there is no .*/photos #1/c\.csv"):
+        open_dataset(tmp_path / "photos #1" / "c.csv")
+
+
+def test_why_there_are_no_captions(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", ["a.jpg"])
+    (tmp_path / "t.csv").write_text("image\nphotos/a.jpg\n")
+    coco = {"images": [{"id": 1, "file_name": "photos/a.jpg"}], "annotations": []}
+    (tmp_path / "c.json").write_text(json.dumps(coco))
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(tmp_path / "photos" / "a.jpg", "a.jpg")
+    for name, why in {
+        "photos": "a folder of images",
+        "t.csv": "its only column is 'image'",
+        "c.json": "its annotations are empty",
+        "s.tar": r"no \.txt files.*types: jpg",
+    }.items():
+        with pytest.raises(DataError, match=f"{name} has no captions: .*{why}"):
+            raise DataError(no_captions(open_dataset(tmp_path / name)))

@@ -102,6 +102,7 @@ class CaptionDataset:
     def __init__(self, name: str, columns: Sequence[str], images: Images, *, merge: bool) -> None:
         self.name = name
         self.columns = tuple(columns)
+        self.why_no_captions = ""  # set by a reader that knows
         self._images = images
         self._merge = merge
         self._items: list[_SampleRows | Skip] = []

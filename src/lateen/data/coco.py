@@ -55,6 +55,7 @@ class CocoCaptions(CaptionDataset):
         files = find_image_files(images, _usual_folders(Path(path)), names)
         columns = ("caption",) if any(entry.captions for entry in entries) else ()
         super().__init__(str(path), columns, files, merge=False)
+        self.why_no_captions = "its annotations are empty, as those of test images are"
         for entry in entries:
             self.add_file(files, entry.sample, {"caption": entry.captions}, entry.source)
         for skip in skips:
@@ -113,18 +114,26 @@ def _coco(content: Mapping[str, Any], path: str) -> tuple[list[_Image], list[Ski
         raise DataError(
             f"the annotations in {path} are not captions", "Give the captions_*.json file."
         )
-    captions: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+    # A number and its text are the same id, as scripts write one here and the other there.
+    captions: dict[str, list[Any]] = {str(image["id"]): [] for image in content["images"]}
     skips = []
     for index, annotation in enumerate(annotations):
         image = annotation.get("image_id")
-        if image in captions:
-            captions[image].append(annotation.get("caption"))
+        if str(image) in captions:
+            captions[str(image)].append(annotation.get("caption"))
         else:
             reason = f"there is no image with the id {image!r}"
             source = f"{path}:annotations[{index}]"
             skips.append(Skip(str(image), reason, source, sample=False))
     images = [
-        _Image(sample_id(image["file_name"]), captions[image["id"]], f"{path}:images[{index}]")
+        _Image(sample_id(image["file_name"]), captions[str(image["id"])], f"{path}:images[{index}]")
         for index, image in enumerate(content["images"])
     ]
+    if annotations and len(skips) == len(annotations):
+        raise DataError(
+            f"not one of the {len(annotations)} annotations in {path} is of an image in it: the "
+            f"first has the image_id {annotations[0].get('image_id')!r}, and the first image the "
+            f"id {content['images'][0]['id']!r}",
+            "Give the file whose images and annotations belong together.",
+        )
     return images, skips

@@ -72,6 +72,8 @@ class ImageFolder:
         DataError: it cannot be listed or has no image.
     """
 
+    why_no_captions = "it is a folder of images, without a table, JSON or text files to read"
+
     def __init__(self, root: Path | str) -> None:
         self.name = str(root)
         self.columns: tuple[str, ...] = ()

@@ -173,6 +173,7 @@ class HubDataset(CaptionDataset):
         columns = find_caption_columns(rows.columns, captions, image, str(source))
         images = HubImages(rows, image)
         super().__init__(str(source), columns, images, merge=image is None)
+        self.why_no_captions = f"its only column is {image!r}"
         key = find_id_column(rows.columns) or ("path" if "path" in rows.columns else None)
         add_by_id(self, rows, key, None if image is None else images)
         if not self._items:

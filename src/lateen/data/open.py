@@ -50,8 +50,10 @@ def open_dataset(
         DataError: there is nothing there, it is of no known kind, or it cannot be read.
         UsageError: a split is asked for where there are none, or one that is not there.
     """
-    if split is None and "#" in str(source) and not Path(source).exists():
-        source, _, split = str(source).rpartition("#")
+    whole, mark, behind = str(source).rpartition("#")
+    if split is None and mark and not Path(source).exists():
+        # A path may have a # in it: then what stands before the last one is not there either.
+        source, split = (whole, behind) if _is_there(whole) else (source, None)
     path = Path(source)
     if path.is_dir() and is_saved_dataset(path):
         return HubDataset(source, split=split, image_column=image_column, captions=captions)
@@ -67,6 +69,10 @@ def open_dataset(
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         return Table(source, images=images, image_column=image_column, captions=captions)
     raise _nothing_known(path)
+
+
+def _is_there(source: str) -> bool:
+    return Path(source).exists() or is_hub_name(source)
 
 
 def _means_hub(source: str) -> bool:

@@ -168,6 +168,12 @@ class Dataset(Protocol):
         """The samples, and in between, in order, what the reader had to leave out."""
 
 
+def no_captions(dataset: Dataset) -> str:
+    """That a dataset has no captions, and why, where its reader knows."""
+    why = getattr(dataset, "why_no_captions", "")
+    return f"{dataset.name} has no captions{f': {why}' if why else ''}"
+
+
 class ListDataset:
     """Samples that are known already, as a :class:`Dataset`.
 

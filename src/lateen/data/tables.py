@@ -171,6 +171,7 @@ class Table(CaptionDataset):
                 str(path), columns, embedded or ImageFiles(folder), merge=embedded is None
             )
             add_by_id(self, rows, find_id_column(rows.columns), embedded)
+        self.why_no_captions = f"its only column is {image!r}"
         if not self._items:
             raise DataError(f"{path} has no rows", "Give a table with at least one row.")
 

@@ -223,6 +223,11 @@ class WebDataset(CaptionDataset):
             )
         columns = tuple(captions) or guess_caption_columns(sorted(known), str(source))
         super().__init__(str(source), columns, _ShardImages(shards), merge=False)
+        types = sorted({each for group in groups for each in group.types})
+        self.why_no_captions = (
+            f"its shards have no .txt files, and no field in .json called like captions (types: "
+            f"{', '.join(types) or 'none'}; fields of text: {', '.join(sorted(known)) or 'none'})"
+        )
         _split_lines(texts, columns, str(source))
         for group, fields in zip(groups, texts, strict=True):
             cells = {name: fields.get(name, []) for name in columns}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lateen.data import Dataset, ListDataset, Skip, open_dataset
+from lateen.data.samples import no_captions
 from lateen.encoders import (
     SIDES,
     Encoder,
@@ -188,7 +189,7 @@ def split_columns(data: DataSection, dataset: Dataset) -> tuple[str, ...]:
     """
     columns = caption_columns(data) or tuple(dataset.columns)
     if not columns:
-        raise DataError(f"{dataset.name} has no captions", "Name a caption file in data.")
+        raise DataError(no_captions(dataset), "Name a caption file in data.")
     return columns
 
 
@@ -203,7 +204,9 @@ def located(root: Path, source: str) -> tuple[Path | str, str | None]:
 
     It is what lies below the root, a path; else what looks like one is a datasets name, as text.
     """
-    name, _, split = source.partition("#")
+    name, mark, split = source.rpartition("#")
+    if not mark or (root / source).exists():  # a path may have a # in it
+        name, split = source, ""
     path = root / name
     hub = not path.exists() and name.count("/") == 1 and not Path(name).suffix
     return name if hub else path, split or None

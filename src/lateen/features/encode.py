@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
+from lateen.data.samples import no_captions
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, Modality, load_encoder
 from lateen.errors import DataError, StoreError, UsageError, choices
@@ -194,7 +195,7 @@ def _choose_column(dataset: Dataset, column: str | None) -> str:
             )
         return column
     if not columns:
-        raise DataError(f"{dataset.name} has no captions", "Give a caption file.")
+        raise DataError(no_captions(dataset), "Give a caption file.")
     if len(columns) > 1:
         raise UsageError(
             f"{dataset.name} has several caption columns: {', '.join(columns)}",

@@ -7,9 +7,10 @@ from lateen.data.masks.masks import (
     CountedLabels,
     MaskedImage,
     MaskedImages,
+    PixelCounts,
     check_same_shape,
     decode_mask,
-    warn_of_unknown,
+    settle_binary,
 )
 
 __all__ = [
@@ -19,9 +20,10 @@ __all__ = [
     "MaskLayout",
     "MaskedImage",
     "MaskedImages",
+    "PixelCounts",
     "check_same_shape",
     "decode_mask",
     "open_masks",
     "read_mask_classes",
-    "warn_of_unknown",
+    "settle_binary",
 ]

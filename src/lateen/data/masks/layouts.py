@@ -122,7 +122,7 @@ def _plain(
             "Give --images, --masks and --classes (a text file, one name a line).",
         )
     pictures, left_out = by_stem(Path(images))
-    indices, more = by_stem(Path(masks))
+    indices, more = by_stem(Path(masks), masks=True)
     names = read_mask_classes(classes)
     return MaskedImages(str(images), pictures, indices, names, skips=[*left_out, *more])
 
@@ -200,7 +200,7 @@ def _joined(
     images: Path, masks: Path, suffix: str, relabel: Callable[[Indices], Indices] | None
 ) -> _ValidationPart:
     pictures, left_out = by_stem(images)
-    indices, more = by_stem(masks, suffix)
+    indices, more = by_stem(masks, suffix, masks=True)
     return _ValidationPart(pictures, indices, relabel, [*left_out, *more])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lateen.data.fingerprint import combine, file_hashes
 from lateen.data.folder import ImageFolder
 from lateen.data.images import without_animation
 from lateen.data.samples import ImageSource, Skip
-from lateen.errors import ImageError
+from lateen.errors import DataError, ImageError
 from lateen.progress import log
 
 IGNORED = 255
@@ -128,6 +129,17 @@ class MaskedImages:
         ]
         self.skips = (*skips, *alone)
 
+    @property
+    def relabelled(self) -> bool:
+        """Whether the masks' indices are changed to those of the classes."""
+        return self._relabel is not None
+
+    def relabel(self, change: Callable[[Indices], Indices]) -> MaskedImages:
+        """The same images, with the masks' indices changed to those of the classes."""
+        changed = copy.copy(self)
+        changed._relabel = change
+        return changed
+
     def __len__(self) -> int:
         return len(self._pairs)
 
@@ -171,13 +183,81 @@ class MaskedImages:
         return combine([*self.classes, "", *(pair.id for pair in self), "", *file_hashes(files)])
 
 
-def warn_of_unknown(unknown: Counter[int], classes: int) -> None:
-    """Say how many pixels have an index beyond the classes, if any has."""
-    if unknown:
-        log.warning(
-            "%d pixels have indices beyond the %d classes (%s) and are not counted",
-            unknown.total(), classes, ", ".join(map(str, sorted(unknown)[:8])),
-        )  # fmt: skip
+@dataclass
+class PixelCounts:
+    """The pixels of all masks of a set that are of no class.
+
+    Attributes:
+        pixels: how many there are in all.
+        ignored: how many are ignored.
+        unknown: how many have an index beyond the classes, by the index in the mask's file.
+    """
+
+    pixels: int = 0
+    ignored: int = 0
+    unknown: Counter[int] = field(default_factory=Counter)
+
+    def add(self, mask: CountedLabels) -> None:
+        """Count those of one more mask."""
+        self.pixels += mask.labels.size
+        self.ignored += mask.ignored
+        self.unknown.update(mask.unknown)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What results say of them; the share of ignored pixels is in percent."""
+        return {
+            "ignored_pixels": self.ignored,
+            "ignored_share": round(100 * self.ignored / max(1, self.pixels), 1),
+            "unknown_indices": {str(index): n for index, n in sorted(self.unknown.items())},
+        }
+
+    def warn(self, classes: int, ignore: int) -> None:
+        """Say what would surprise: many ignored pixels, and indices beyond the classes."""
+        if 3 * self.ignored > self.pixels:
+            log.warning(
+                "%.1f %% of the pixels are ignored (index %d); --ignore gives another index",
+                100 * self.ignored / self.pixels, ignore,
+            )  # fmt: skip
+        if self.unknown:
+            log.warning(
+                "%d pixels have indices beyond the %d classes (%s) and are not counted",
+                self.unknown.total(), classes, ", ".join(map(str, sorted(self.unknown)[:8])),
+            )  # fmt: skip
+
+
+def settle_binary(masked: MaskedImages, ignore: int) -> MaskedImages:
+    """The images with masks of 0 and 255 and two classes read as they are meant.
+
+    Where 255 is not the index that is ignored, it is the second class.
+
+    Raises:
+        DataError: 255 may be either, as most tools write the second of two classes so.
+    """
+    if len(masked.classes) != 2 or masked.relabelled or not _only_0_and_255(masked):
+        return masked
+    second = masked.classes[1]
+    if ignore == IGNORED:
+        raise DataError(
+            f"the masks of {masked.name} have the values 0 and 255 alone: 255 may be ignored, and "
+            f"then {masked.classes[0]!r} is the only class, or it may be {second!r}",
+            f"If it is {second!r}, give another --ignore, such as 254, or write 1 into the masks.",
+        )
+    log.warning("the masks of %s have the values 0 and 255: 255 is %r", masked.name, second)
+    return masked.relabel(lambda values: np.where(values == IGNORED, 1, values))
+
+
+def _only_0_and_255(masked: MaskedImages) -> bool:
+    """Whether no mask has any other value, and one has 255. Most masks end this at the first."""
+    seen = False
+    for pair in masked:
+        try:
+            values = decode_mask(pair.mask)
+        except ImageError:
+            continue
+        if not np.isin(values, (0, IGNORED)).all():
+            return False
+        seen = seen or bool((values == IGNORED).any())
+    return seen
 
 
 def check_same_shape(image: Image.Image, labels: Indices) -> None:
@@ -195,8 +275,15 @@ def check_same_shape(image: Image.Image, labels: Indices) -> None:
         )
 
 
-def by_stem(folder: Path, suffix: str = "") -> tuple[dict[str, ImageSource], list[Skip]]:
+def by_stem(
+    folder: Path, suffix: str = "", *, masks: bool = False
+) -> tuple[dict[str, ImageSource], list[Skip]]:
     """The pictures below a folder by their relative path without ``suffix`` and file ending.
+
+    Args:
+        folder: where they are.
+        suffix: what their names end in before the ending; others are left out.
+        masks: take PNG files alone, beside which the photographs may lie.
 
     Raises:
         DataError: the folder cannot be listed or has no picture.
@@ -207,11 +294,14 @@ def by_stem(folder: Path, suffix: str = "") -> tuple[dict[str, ImageSource], lis
         if isinstance(sample, Skip):
             skips.append(sample)
             continue
-        stem = sample.id.rpartition(".")[0]
+        stem, _, ending = sample.id.rpartition(".")
         if not stem.endswith(suffix) or sample.image is None:
             continue
         key = stem.removesuffix(suffix)
-        if key in pictures:
+        if masks and ending.lower() != "png":
+            reason = "it is no PNG, the only format of masks that is sure to keep indices"
+            skips.append(Skip(sample.id, reason, sample.image.name))
+        elif key in pictures:
             reason = f"the same name without its ending as {pictures[key].name}"
             skips.append(Skip(sample.id, reason, sample.image.name))
         else:

@@ -7,7 +7,6 @@ for all of its classes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lateen.data import Skip, decode_image
-from lateen.data.masks import IGNORED, MaskedImages, check_same_shape, open_masks, warn_of_unknown
+from lateen.data.masks import (
+    IGNORED,
+    MaskedImages,
+    PixelCounts,
+    check_same_shape,
+    open_masks,
+    settle_binary,
+)
 from lateen.encoders import Encoder, ViewedEncoder
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
 from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
 from lateen.evaluation.task import Result, Task
-from lateen.evaluation.tasks.segmentation import resize_short_side
+from lateen.evaluation.tasks.segmentation import ignored_share, resize_short_side
 from lateen.metrics.classification import multilabel
 from lateen.model import AlignedModel
 from lateen.progress import bar
@@ -89,12 +95,14 @@ def evaluate_patch_probe(
     """
     if not 0 < holdout < 1:
         raise UsageError(f"a share of {holdout} cannot be held out", "Give one between 0 and 1.")
-    dataset = open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes)
+    dataset = settle_binary(
+        open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes), ignore
+    )
     encoder = WindowEncoder(probed := _with_patches(model.vision_encoder), window)
     left_out = _LeftOut(list(dataset.skips))
     rows = list(_labelled_patches(dataset, encoder, ignore, left_out))
     skips = left_out.skips
-    warn_of_unknown(left_out.unknown, len(dataset.classes))
+    left_out.pixels.warn(len(dataset.classes), ignore)
     if len(rows) < 2:
         first = f" (the first left out: {skips[0].id}: {skips[0].reason})" if skips else ""
         raise DataError(
@@ -114,8 +122,7 @@ def evaluate_patch_probe(
         "images": len(rows),
         "images_tested": tested,
         "classes": len(dataset.classes),
-        "ignored_pixels": left_out.ignored,
-        "unknown_indices": {str(index): n for index, n in sorted(left_out.unknown.items())},
+        **left_out.pixels.as_dict(),
         "skipped": len(skips),
         "skips": [skip.as_dict() for skip in skips[:_TOLD]],
         "set": dataset.name,
@@ -134,8 +141,7 @@ class _LeftOut:
     """Images and pixels that are not counted."""
 
     skips: list[Skip]
-    ignored: int = 0
-    unknown: Counter[int] = field(default_factory=Counter)
+    pixels: PixelCounts = field(default_factory=PixelCounts)
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,7 @@ def _labelled_patches(
             except (ImageError, ValueError) as error:
                 left_out.skips.append(Skip(pair.id, str(error), pair.image.name))
                 continue
-            left_out.ignored += truth.ignored
-            left_out.unknown.update(truth.unknown)
+            left_out.pixels.add(truth)
             there = patch_labels(truth.labels, encoder.grid, len(dataset.classes))
             if not bool(there.any()):
                 left_out.skips.append(Skip(pair.id, _NOTHING, pair.mask.name))
@@ -316,7 +321,7 @@ def patch_probe_tables(result: Result) -> Iterator[TableData]:
          Column("rows judged", 0)],
         rows,
         f"{result['images_tested']:,} of {result['images']:,} images held out, "
-        f"{result['classes']:,} classes.{left_out(result)}",
+        f"{result['classes']:,} classes.{ignored_share(result)}{left_out(result)}",
         reference=(1, 3),
     )  # fmt: skip
     if len(result["local"]["per_class"]) <= MOST_CLASSES:

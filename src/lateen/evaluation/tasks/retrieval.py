@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lateen.data import open_dataset
+from lateen.data.samples import no_captions
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import cached_features, conditions
 from lateen.evaluation.tables import left_out, noted, titled
@@ -70,7 +71,7 @@ def evaluate_retrieval(
     )  # fmt: skip
     columns = [column] if column else dataset.columns[:1]
     if not columns:
-        raise DataError(f"{dataset.name} has no captions", "Give --captions.")
+        raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
     image = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +22,10 @@ from lateen.data.masks import (
     IGNORED,
     MaskedImage,
     MaskedImages,
+    PixelCounts,
     check_same_shape,
     open_masks,
-    warn_of_unknown,
+    settle_binary,
 )
 from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
 from lateen.encoders.patches import Attention, WindowEncoder
@@ -211,7 +211,9 @@ def evaluate_segmentation(
     """
     _check_sizes(short_side, window, stride)
     prompts = as_templates(templates)
-    dataset = open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes)
+    dataset = settle_binary(
+        open_masks(images=images, masks=masks, data=data, layout=layout, classes=classes), ignore
+    )
     encoder = WindowEncoder(model.vision_encoder, window, attention=attention, residual=residual)
     segmenter = Segmenter(
         model, encoder, *_embed_classes(model, dataset.classes, prompts, background),
@@ -232,8 +234,7 @@ def evaluate_segmentation(
         "images": run.images,
         "classes": len(names),
         "pixels": int(run.confusion.sum()),
-        "ignored_pixels": run.ignored,
-        "unknown_indices": {str(index): n for index, n in sorted(run.unknown.items())},
+        **run.pixels.as_dict(),
         "skipped": len(run.skips),
         "skips": [skip.as_dict() for skip in run.skips[:_TOLD]],
         "pictures": run.pictures,
@@ -305,8 +306,7 @@ class _Run:
     out: Path | None
     shown: frozenset[int]
     images: int = 0
-    ignored: int = 0
-    unknown: Counter[int] = field(default_factory=Counter)
+    pixels: PixelCounts = field(default_factory=PixelCounts)
     skips: list[Skip] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     confusion: Tensor = field(init=False)
@@ -328,7 +328,8 @@ class _Run:
                 self.images += 1
                 if index in self.shown:
                     self._show(pair, image, predicted, truth)
-        warn_of_unknown(self.unknown, count)
+        self.pixels.warn(count, self.ignore)
+        self._check_classes()
         if self.images == 0:
             first = self.skips[0]
             raise DataError(
@@ -337,14 +338,29 @@ class _Run:
                 "Check the images and masks.",
             )
 
+    def _check_classes(self) -> None:
+        """See that the masks have two classes or more.
+
+        Raises:
+            DataError: one is left, as where the index of the other is ignored.
+        """
+        names, pixels = self.dataset.classes, self.confusion.sum(1).tolist()
+        there = [name for name, count in zip(names, pixels, strict=True) if count]
+        if len(there) == 1:
+            raise DataError(
+                f"of {len(names)} classes only {there[0]!r} is in the masks of "
+                f"{self.dataset.name}, and one alone is always right ({self.pixels.ignored:,} of "
+                f"{self.pixels.pixels:,} pixels are ignored, index {self.ignore})",
+                "Check the indices in the masks, the order of --classes, and --ignore.",
+            )
+
     def _read(self, pair: MaskedImage, short_side: int) -> tuple[Image, Tensor]:
         """The image, resized, and the class of each pixel of its mask, -1 where there is none."""
         photograph = decode_image(pair.image)
         truth = self.dataset.counted(pair, self.ignore)
         image = resize_short_side(photograph, short_side)
         check_same_shape(photograph, truth.labels)
-        self.ignored += truth.ignored
-        self.unknown.update(truth.unknown)
+        self.pixels.add(truth)
         return image, torch.from_numpy(truth.labels)
 
     def _show(self, pair: MaskedImage, image: Image, predicted: Tensor, truth: Tensor) -> None:
@@ -416,6 +432,12 @@ def _check_sizes(short_side: int, window: int, stride: int) -> None:
         )
 
 
+def ignored_share(result: Result) -> str:
+    """What share of the masks' pixels is ignored, in words; results of before do not say."""
+    share = result.get("ignored_share")
+    return f" {share:.1f} % of pixels ignored." if share else ""
+
+
 def segmentation_tables(result: Result) -> Iterator[TableData]:
     """mIoU and pixel accuracy beside chance and the best constant; by class where those are few."""
     constant = result["best_constant"]
@@ -431,7 +453,8 @@ def segmentation_tables(result: Result) -> Iterator[TableData]:
         f"{result['images']:,} images, {result['classes']:,} classes, short side "
         f"{result['short_side']}, window {result['window']}, stride {result['stride']}, "
         f"{result['attention']} attention"
-        f"{'' if result['residual'] else ' without residual'}.{left_out(result)}",
+        f"{'' if result['residual'] else ' without residual'}.{ignored_share(result)}"
+        f"{left_out(result)}",
         reference=(1, 2),
     )
     if len(result["per_class"]) <= MOST_CLASSES:
