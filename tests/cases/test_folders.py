@@ -154,17 +154,30 @@ def vit_model(vit_folder: Path, bert_folder: Path, tmp_path: Path) -> Path:
     )
 
 
-def test_a_photograph_of_a_phone_is_no_bomb(
-    vit_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = tmp_path / "photos"
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two small pictures and one of 108 megapixels; the limit of pixels is put back."""
+    monkeypatch.setattr("lateen.data.images._limit", [])
     for index, colour in enumerate(("red", "blue")):
-        photo(photos / f"{index}.png", colour)
-    plain_png(photos / "phone.png", 12_000, 9_000)
-    hits, skipped, err = searched(capsys, vit_model, photos)
+        photo(tmp_path / "photos" / f"{index}.png", colour)
+    return plain_png(tmp_path / "photos" / "phone.png", 12_000, 9_000).parent
+
+
+def test_a_photograph_of_a_phone_is_no_bomb(
+    vit_model: Path, phone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hits, skipped, err = searched(capsys, vit_model, phone)
     assert (sorted(hits), skipped, err) == (["0.png", "1.png", "phone.png"], [], "")
-    hits, skipped, _ = searched(capsys, vit_model, photos, "--max-pixels", 100_000_000)
+
+
+def test_what_has_too_many_pixels_is_told_with_the_limit_that_can_be_raised(
+    vit_model: Path, phone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hits, skipped, _ = searched(capsys, vit_model, phone, "--max-pixels", 100_000_000)
     assert sorted(hits) == ["0.png", "1.png"]
     [skip] = skipped
     assert skip["id"] == "phone.png"
-    assert "max-pixels" in skip["reason"]
+    assert "12000 × 9000 pixels, more than the limit of 100,000,000" in skip["reason"]
+    assert "--max-pixels" in skip["reason"]
+    hits, skipped, _ = searched(capsys, vit_model, phone, "--max-pixels=110000000")
+    assert (sorted(hits), skipped) == (["0.png", "1.png", "phone.png"], [])
