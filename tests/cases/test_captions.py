@@ -227,7 +227,7 @@ def test_metadata_beside_captions_are_not_learned_from(
     } - {None}
     assert texts == {"caption"}
     assert "00000.tar: caption (also there: " in err
-    assert "title" in err  # what may be one is told, with the option that takes it
+    assert "title; choose with --data.captions)" in err
     chosen = ("--data.captions", "caption,title")
     code, _, err = call(capsys, *words, *chosen, "--out", tmp_path / "chosen")
     assert (code, err) == (0, "")
