@@ -28,6 +28,23 @@ def trained(album: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return album
 
 
+def test_images_of_more_pixels_than_the_user_allows_are_skipped_with_the_remedy(
+    album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lateen.data.images._limit", [])
+    (tmp_path / "p").mkdir()
+    for name, size in {"small": (20, 20), "large": (40, 40)}.items():
+        Image.new("RGB", size, "red").save(tmp_path / "p" / f"{name}.png")
+    encode = ["encode", tmp_path / "p", "--encoder", "toys:colour_encoder", "--out"]
+    assert call(capsys, *encode, tmp_path / "all")[0] == 0
+    assert not (tmp_path / "all" / "skipped.jsonl").read_text()
+    assert call(capsys, *encode, tmp_path / "some", "--max-pixels", "500")[0] == 0
+    skip = json.loads((tmp_path / "some" / "skipped.jsonl").read_text())
+    assert skip["id"] == "large.png" and "raise the limit with --max-pixels" in skip["reason"]
+    code, _, err = call(capsys, *encode, tmp_path / "none", "--max-pixels=many")
+    assert (code, err[:30]) == (2, "error: --max-pixels is 'many'.")
+
+
 def test_run_evaluate_search_inspect(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = trained / "run" / "model"
     code, out, _ = call(

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ from PIL import Image
 from toys import ColourEncoder, WordEncoder, photo
 
 from lateen.data import Sample, open_dataset
-from lateen.encoders import load_encoder
+from lateen.encoders import FusedEncoder, load_encoder
 from lateen.errors import DataError, EncoderError, StoreError, UsageError
-from lateen.features import Description, StoreWriter, encode, pair, token_batches
+from lateen.features import Description, StoreWriter, encode, pair, pipeline, token_batches
 from lateen.features.pipeline import encode_items, items_of
 
 
@@ -238,3 +239,32 @@ def test_texts_are_told_of_by_batch_too(album: Path) -> None:
     encode_items(items, 48, [WordEncoder()], [writer], 1, 2, on_batch=told.append)
     assert len(told) == 1  # 48 short captions are less than 1,024 tokens
     assert sum(told) == 48
+
+
+def test_large_jpegs_are_decoded_for_the_size_of_the_encoder(
+    tmp_path: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(str(vit_folder), pooling="cls")
+    asked = []
+    decode = pipeline.decode_image
+
+    def record(source: Any, *, short_side: int | None = None) -> Any:
+        image = decode(source, short_side=short_side)
+        asked.append((short_side, image.size))
+        return image
+
+    monkeypatch.setattr(pipeline, "decode_image", record)
+    (tmp_path / "p").mkdir()
+    Image.new("RGB", (512, 512), "red").save(tmp_path / "p" / "a.jpg")
+    store = encode(tmp_path / "p", encoder, tmp_path / "s")
+    side = encoder.info.preprocessing["size"]["height"]
+    assert side * 4 <= 512
+    assert asked[0][0] == side and 2 * side <= asked[0][1][0] < 512
+    assert store.manifest.notes == {"images decoded at a part of their size": 1}
+
+
+def test_fused_encoders_need_the_size_of_the_largest_part(vit_folder: Path) -> None:
+    encoder = load_encoder(str(vit_folder), pooling="cls")
+    side = encoder.info.preprocessing["size"]["height"]
+    assert pipeline.resized_side(FusedEncoder([encoder, encoder])) == side
+    assert pipeline.resized_side(FusedEncoder([encoder, ColourEncoder()])) is None

@@ -29,8 +29,9 @@ app = cyclopts.App(
     name="lateen",
     help="Turn frozen, pretrained vision and language encoders into a CLIP.",
     help_epilogue=(
-        "Every command takes --help, --verbose (say what is done also in a pipe) and --debug (show "
-        "the trace of an error). Exit codes: 0 ok, 1 failed, 2 bad usage."
+        "Every command takes --help, --verbose (say what is done also in a pipe), --debug (show "
+        "the trace of an error) and --max-pixels N (read no image of more; 500,000,000). "
+        "Exit codes: 0 ok, 1 failed, 2 bad usage."
     ),
     version=f"lateen {lateen.__version__}",
     default_parameter=cyclopts.Parameter(negative=""),
@@ -56,14 +57,32 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the words after ``lateen``; those of this process if not given.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    words, pixels = _without_value(words, "--max-pixels")
     debug, verbose = (flag in words for flag in _FLAGS)
     words = [word for word in words if word not in _FLAGS]
     _log_to_stderr(verbose or debug)
     if "" in words:
         sys.exit(_fail("an argument is empty. Is a shell variable unset?", 2))
+    if pixels is not None:
+        if not pixels.isdecimal() or int(pixels) < 1:
+            sys.exit(_fail(f"--max-pixels is {pixels!r}. Give a number of pixels, 1 or more.", 2))
+        from lateen.data.images import limit_pixels
+
+        limit_pixels(int(pixels))
     if "" not in sys.path:  # as `python -m` has it: --encoder my_file:factory is found here
         sys.path.insert(0, "")
     sys.exit(_call(words, debug))
+
+
+def _without_value(words: list[str], flag: str) -> tuple[list[str], str | None]:
+    """The words without ``flag VALUE`` or ``flag=VALUE``, and the value; ``None`` for no flag."""
+    for position, word in enumerate(words):
+        if word == flag:
+            value = words[position + 1] if position + 1 < len(words) else ""
+            return [*words[:position], *words[position + 2 :]], value
+        if word.startswith(f"{flag}="):
+            return [*words[:position], *words[position + 1 :]], word.removeprefix(f"{flag}=")
+    return words, None
 
 
 def _call(words: list[str], debug: bool) -> int:

@@ -11,7 +11,9 @@ in them is treated as absent.
 from __future__ import annotations
 
 import io
+import math
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +49,16 @@ IMAGE_SUFFIXES = frozenset(
 
 :func:`decode_image` reads all of these formats, HEIC with the package pillow-heif.
 """
+
+MAX_PIXELS = 500_000_000
+"""The most pixels of an image that is read: more than any phone or scanner gives."""
+LARGE_PIXELS = 89_000_000
+"""Above this many, images are decoded one at a time, and made smaller at once."""
+REDUCED = "reduced_from"
+"""Where ``Image.info`` has the size of an image that was decoded at a part of it."""
+_PILLOWS_LIMIT = Image.MAX_IMAGE_PIXELS
+_one_large = threading.Lock()
+_limit: list[int] = []  # what the user has set
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -159,16 +171,40 @@ class _Jpeg(JpegImageFile):
         return Image.Exif()
 
 
-def decode_image(source: ImageSource) -> Image.Image:
+def limit_pixels(count: int) -> None:
+    """Refuse images of more pixels than this, in the whole process."""
+    _limit[:] = [count]
+
+
+def most_pixels() -> int | None:
+    """The limit: that of :func:`limit_pixels`, else Pillow's where that is set, else MAX_PIXELS."""
+    if _limit:
+        return _limit[0]
+    own = Image.MAX_IMAGE_PIXELS
+    return MAX_PIXELS if own == _PILLOWS_LIMIT else own
+
+
+def decode_image(
+    source: ImageSource, *, short_side: int | None = None, whole: bool = False
+) -> Image.Image:
     """The first frame of an image as RGB, upright, on white where it is transparent.
 
     EXIF orientation is applied; grey of 16 bits is scaled to 8; CMYK, YCbCr, LAB, palettes and
     bilevel images are converted. Safe to call from several threads.
 
+    Images of more than :data:`LARGE_PIXELS` pixels are made smaller by a whole factor.
+
+    Args:
+        source: where the bytes are.
+        short_side: pixels that the shorter side will be resized to. A JPEG that has four times as
+            many or more is decoded at a half, a quarter or an eighth of its size, never below
+            twice the target (libjpeg's scaled DCT), which saves most of the time.
+        whole: give large images at their full size.
+
     Raises:
         ImageError: the image is missing, empty, truncated, damaged, of an unknown format, without
-            pixels, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``. The message is a short
-            reason without the image's name.
+            pixels, or has more pixels than :func:`most_pixels`. The message is a short reason
+            without the image's name.
     """
     try:
         data = source.read()
@@ -180,13 +216,31 @@ def decode_image(source: ImageSource) -> Image.Image:
         raise ImageError("the file is empty")
     try:
         image = _open(data)
-        _check_size(image.size)
-        image.load()
-        rgb = _to_rgb(image)
+        _check_size(size := image.size)
+        if short_side is not None and isinstance(image, _Jpeg):
+            image.draft(None, (2 * short_side, 2 * short_side))
+        rgb = _load(image, whole=whole)
+        if rgb.size != size:
+            rgb.info[REDUCED] = size
     except _FAULTS as error:
         raise ImageError(_reason(error)) from error
     method = _TRANSPOSE.get(_orientation(image, data))
     return rgb if method is None else rgb.transpose(method)
+
+
+def _load(image: Image.Image, *, whole: bool) -> Image.Image:
+    """The pixels as RGB; of a large image, at a size that a few threads can hold."""
+    pixels = image.width * image.height
+    if pixels <= LARGE_PIXELS:
+        image.load()
+        return _to_rgb(image)
+    with _one_large:
+        image.load()
+        if not whole and image.mode in ("P", "1"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        if not whole and not image.mode.startswith("I"):
+            image = image.reduce(math.ceil(math.sqrt(4 * pixels / LARGE_PIXELS)))
+        return _to_rgb(image)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -268,11 +322,11 @@ def _check_size(size: tuple[int, ...]) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"the image has no pixels ({width} × {height})")
-    limit = Image.MAX_IMAGE_PIXELS
+    limit = most_pixels()
     if limit is not None and width * height > limit:
         raise ImageError(
             f"the image claims {width} × {height} pixels, more than the limit of {limit:,} "
-            "(a decompression bomb?)"
+            "(a decompression bomb?); scale it down, or raise the limit with --max-pixels"
         )
 
 

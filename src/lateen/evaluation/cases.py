@@ -233,7 +233,7 @@ class CroppedImage:
         A box without anything of the image is an ``OSError``, as is an image that is damaged.
         """
         try:
-            whole = decode_image(self.image)
+            whole = decode_image(self.image, whole=True)  # the box counts its pixels
         except ImageError as error:
             raise OSError(error.message) from error
         left, top, right, bottom = self.box

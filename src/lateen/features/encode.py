@@ -13,7 +13,13 @@ from lateen.device import resolve_device
 from lateen.encoders import Encoder, Modality, load_encoder
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
-from lateen.features.pipeline import default_batch, encode_items, fingerprint, items_of
+from lateen.features.pipeline import (
+    default_batch,
+    encode_items,
+    fingerprint,
+    items_of,
+    resized_side,
+)
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter
 from lateen.files import folder_lock
@@ -149,7 +155,10 @@ def encode_views(
         return [store for store in stores if store is not None]
 
     batch = batch_size or default_batch(modality == "image")
-    conditions = {"batch": batch, "device": str(resolve_device(device))}
+    conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
+    if modality == "image" and (side := resized_side(views[0])):
+        # Large JPEGs are decoded at a part of their size, never below twice the encoder's.
+        conditions["jpeg_decoded_from"] = 2 * side
     with contextlib.ExitStack() as locks:
         # Every process takes its locks in the same order, so that none waits for another for ever.
         for index in sorted(missing, key=lambda index: str(outs[index])):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,8 +21,9 @@ import torch
 
 from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
+from lateen.data.images import REDUCED
 from lateen.data.samples import FileImage, TarImage
-from lateen.encoders import Encoder, ViewedEncoder
+from lateen.encoders import Encoder, FusedEncoder, ViewedEncoder
 from lateen.errors import DataError, ImageError
 from lateen.features.writer import StoreWriter
 from lateen.progress import bar, log
@@ -50,6 +51,7 @@ class _Unit:
         prepared: what the encoder takes.
         sources: where each prepared item is from.
         skips: items that were left out.
+        reduced: how many images were decoded at a part of their size.
     """
 
     items: int
@@ -58,6 +60,7 @@ class _Unit:
     prepared: list[Any] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
+    reduced: int = 0
 
 
 _Cut = tuple[list[Item | Skip], bool]  # the items of a unit, and whether it ends its shard
@@ -80,6 +83,7 @@ class _OpenShard:
         self._skips: list[dict[str, Any]] = []
         self._items = 0
         self._texts_at_limit = 0
+        self._reduced = 0
 
     def add(self, unit: _Unit, features: torch.Tensor, max_tokens: int | None) -> None:
         """Take the features of a unit. Rows that are not finite become skips."""
@@ -91,12 +95,16 @@ class _OpenShard:
         self._ids += [sample for sample, _, good in rows if good]
         self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
         self._items += unit.items
+        self._reduced += unit.reduced
         self._texts_at_limit += sum(_reaches(max_tokens, tokens) for tokens in unit.prepared)
 
     def write(self) -> None:
         """Write the shard, and begin the next."""
-        count = self._texts_at_limit
-        notes = {"texts at the token limit": count} if count else {}
+        counts = {
+            "texts at the token limit": self._texts_at_limit,
+            "images decoded at a part of their size": self._reduced,
+        }
+        notes = {what: count for what, count in counts.items() if count}
         features = torch.cat(self._features)
         self.writer.write(features, self._ids, self._skips, self._items, notes)
         self._begin()
@@ -228,13 +236,15 @@ def _ahead(
 def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
     items, ends_shard = cut
     unit = _Unit(len(items), ends_shard)
+    side = resized_side(encoder)
     for item in items:
         if isinstance(item, Skip):
             unit.skips.append(item)
             continue
         assert not isinstance(item.content, str)
         try:
-            unit.prepared += encoder.prepare([decode_image(item.content)])
+            image = decode_image(item.content, short_side=side)
+            unit.prepared += encoder.prepare([image])
         except ImageError as error:
             unit.skips.append(Skip(item.id, error.message, item.source))
         except _PREPARE_ERRORS as error:
@@ -242,7 +252,20 @@ def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
         else:
             unit.ids.append(item.id)
             unit.sources.append(item.source)
+            unit.reduced += REDUCED in image.info
     return unit
+
+
+def resized_side(encoder: Encoder) -> int | None:
+    """The longest side, in pixels, that images are resized to, where their encoder says so."""
+    if isinstance(encoder, FusedEncoder):
+        sides = [resized_side(part) for part in encoder.parts]
+        return None if None in sides else max(side for side in sides if side is not None)
+    size = encoder.info.preprocessing.get("size")
+    if not isinstance(size, Mapping) or not encoder.info.preprocessing.get("do_resize", True):
+        return None
+    edges = [size[name] for name in ("shortest_edge", "height", "width") if size.get(name)]
+    return max(edges, default=None)
 
 
 def _prepare_texts(cut: _Cut, encoder: Encoder) -> _Unit:

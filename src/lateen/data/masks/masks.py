@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from lateen.data.fingerprint import combine, file_hashes
 from lateen.data.folder import ImageFolder
-from lateen.data.images import without_animation
+from lateen.data.images import most_pixels, without_animation
 from lateen.data.samples import ImageSource, Skip
 from lateen.errors import DataError, ImageError
 from lateen.progress import log
@@ -55,7 +55,7 @@ def decode_mask(source: ImageSource) -> Indices:
         raise ImageError("the mask is not a PNG, the only format that is sure to keep indices")
     try:
         image = PngImageFile(io.BytesIO(without_animation(data)))
-        if (limit := Image.MAX_IMAGE_PIXELS) and image.width * image.height > limit:
+        if (limit := most_pixels()) and image.width * image.height > limit:
             raise ImageError(f"the mask claims more than {limit:,} pixels")
         if image.mode not in _MODES:
             raise ImageError(f"the mask has colours ({image.mode}) instead of class indices")
