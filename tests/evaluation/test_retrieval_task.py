@@ -68,3 +68,15 @@ def test_folds_of_the_metric_on_embeddings_worked_by_hand() -> None:
     halves = [retrieval(image[i : i + 2], text[i : i + 2], torch.arange(2)) for i in (0, 2)]
     assert whole["text_to_image"]["R@1"] == 75
     assert [half["text_to_image"]["R@1"] for half in halves] == [100, 100]
+
+
+def test_copies_among_the_images_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, colour in {"a": "red", "b": "red", "c": "blue", "d": "red"}.items():
+        Image.new("RGB", (16, 16), colour).save(tmp_path / f"{name}.png")
+    rows = ["image,caption", *(f"{name}.png,text {name}" for name in "abcd")]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    result = evaluate_retrieval(dense_toys.model(), captions=tmp_path / "t.csv")
+    assert (result["images"], result["copies"]) == (4, 2)
+    assert "2 of 4 images have the very features of another" in caplog.text

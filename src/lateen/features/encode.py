@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +24,10 @@ from lateen.features.pipeline import (
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter
 from lateen.files import folder_lock
+from lateen.progress import log
 
 # What a killed run may lose: about ten seconds of either on two CPU cores.
+_MOST_TOLD = 5
 SHARD_ITEMS = {"image": 2048, "text": 8192}
 
 
@@ -177,7 +180,22 @@ def encode_views(
             encode_items(items, count, encoders, list(unfinished.values()), batch, workers)
         for writer in unfinished.values():
             writer.finish(allow_empty=allow_empty)
+    if unfinished:
+        _tell_skips(Store.open(outs[missing[0]]), modality)
     return [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
+
+
+def _tell_skips(store: Store, modality: Modality) -> None:
+    """Say what is left out of a store that was just made, by reason."""
+    # What a reason has in brackets is of the one item.
+    reasons = Counter(str(skip["reason"]).partition(" (")[0] for skip in store.skipped)
+    if reasons:
+        log.warning(
+            "left out of %s: %s (see %s)",
+            "the images" if modality == "image" else f"the captions {store.name!r}",
+            ", ".join(f"{count} × {reason}" for reason, count in reasons.most_common(_MOST_TOLD)),
+            store.path / "skipped.jsonl",
+        )  # fmt: skip
 
 
 def _check_positive(**counts: int | None) -> None:

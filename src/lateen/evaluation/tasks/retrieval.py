@@ -22,11 +22,14 @@ from lateen.files import content_key
 from lateen.metrics import retrieval, rsum
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
+from lateen.progress import log
 from lateen.report.chance import recall_at_k
 from lateen.report.tables import (
     TableData,
     retrieval_table,
 )
+
+_ROWS = 4096  # held at a time
 
 
 def evaluate_retrieval(
@@ -102,6 +105,12 @@ def retrieval_result(
     text = project_rows(model.project_text, column.store, column.rows)
     owner = torch.from_numpy(column.owner)
     skipped = {(s["id"], s["source"]) for s in pairs.image.skipped + column.store.skipped}
+    copies = _copies(pairs)
+    if copies:
+        log.warning(
+            "%d of %d images have the very features of another: copies, most likely. They tie with "
+            "each other, and a tie counts against the model", copies, len(pairs),
+        )  # fmt: skip
     found = retrieval(image, text, owner)
     return {
         "task": "retrieval",
@@ -111,9 +120,19 @@ def retrieval_result(
         "images": len(pairs),
         "captions": len(text),
         "per_image": per_image,
+        "copies": copies,
         "skipped": len(skipped),
         "conditions": conditions(model, _data_key(pairs, column)),
     }
+
+
+def _copies(pairs: Pairs) -> int:
+    """How many images have the very features of an earlier one."""
+    seen: set[bytes] = set()
+    for start in range(0, len(pairs), _ROWS):
+        rows = pairs.image_features(slice(start, start + _ROWS)).numpy()
+        seen.update(hashlib.sha256(row.tobytes()).digest() for row in rows)
+    return len(pairs) - len(seen)
 
 
 def _data_key(pairs: Pairs, column: TextColumn) -> str:
