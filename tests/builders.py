@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import tarfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,16 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]], delimiter: str = ",") -
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar of files of these names and contents, in their order."""
+    with tarfile.open(path, "w", errors="surrogateescape") as tar:
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return path
 
 

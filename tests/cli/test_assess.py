@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import toys
 import yaml
-from test_cli import call
+from commands import call
 
 from lateen.features import encode
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from commands import call
 from PIL import Image
 
 import lateen
@@ -13,14 +14,6 @@ from lateen.cli import main
 
 TOYS = ["--vision.encoder", "toys:colour_encoder", "--text.encoder", "toys:word_encoder"]
 SMALL = ["--train.batch", "8", "--train.epochs", "20", "--head.dim=16", "--data.holdout", "0.25"]
-
-
-def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of ``lateen WORDS``."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(word) for word in words])
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
 
 
 @pytest.fixture

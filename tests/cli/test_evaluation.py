@@ -9,27 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_toys import mmvp_folder, winoground_images, winoground_row, write
+from commands import call, saved_model
 from labelled_toys import class_folder
-from test_cli import call
 
-from lateen.encoders import load_encoder
 from lateen.features import import_features
-from lateen.model import AlignedModel
-from lateen.training.config import HeadSection
-from lateen.training.heads import AlignmentHeads
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A saved model of toys: identity heads."""
-    image = load_encoder("toys:colour_encoder", "image")
-    text = load_encoder("toys:word_encoder", "text")
-    head = HeadSection(name="identity", vision="identity", dim=6, dropout=0.0)
-    made = AlignedModel.build(
-        AlignmentHeads(head, 6, 6), image.info.as_dict(), text.info.as_dict(), head.model_dump()
-    )
-    made.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return saved_model(tmp_path / "model")
 
 
 @pytest.fixture

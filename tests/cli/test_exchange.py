@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import call
+from commands import call
 
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from commands import call
 
 LADDER = """
 base:

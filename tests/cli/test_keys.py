@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from test_cli import call
+from commands import call
 
 import lateen.assessment
 import lateen.encoders

@@ -3,7 +3,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_cli import SMALL, TOYS, call
+from commands import call
+from test_cli import SMALL, TOYS
 
 from lateen.cli.planning import duration, size
 

@@ -1,31 +1,18 @@
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import json
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from builders import is_fixed, jpeg, samples, skips
+from builders import is_fixed, jpeg, samples, skips, write_tar
 
 from lateen.data.images import decode_image
 from lateen.data.samples import TarImage
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError
-
-Files = Iterable[tuple[str, bytes]]
-
-
-def write_tar(path: Path, files: Files) -> Path:
-    with tarfile.open(path, "w", errors="surrogateescape") as tar:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 def sample(key: str, grey: int) -> list[tuple[str, bytes]]:

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 import toys
+from commands import saved_model
 
-from lateen.encoders import load_encoder
 from lateen.evaluation import TASKS, evaluate, tasks
 from lateen.evaluation.task import task_summaries
-from lateen.model import AlignedModel
-from lateen.training.config import HeadSection
-from lateen.training.heads import AlignmentHeads
 
 SPREAD = '''"""How far apart the images lie: mean cosine of neighbours in a folder.
 
@@ -65,14 +62,7 @@ TASK = Task(evaluate_spread, {"mean cosine": "cosine"}, spread_tables)
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    image = load_encoder("toys:colour_encoder", "image")
-    text = load_encoder("toys:word_encoder", "text")
-    head = HeadSection(name="identity", vision="identity", dim=6, dropout=0.0)
-    made = AlignedModel.build(
-        AlignmentHeads(head, 6, 6), image.info.as_dict(), text.info.as_dict(), head.model_dump()
-    )
-    made.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return saved_model(tmp_path / "model")
 
 
 def lateen_with(folder: Path, *words: object) -> str:

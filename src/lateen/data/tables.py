@@ -74,7 +74,7 @@ def guess_caption_columns(names: Sequence[str], what: str) -> tuple[str, ...]:
     ]  # fmt: skip
     if guessed and others:
         log.warning(
-            "captions of %s: %s (also there: %s; choose with --captions)",
+            "captions of %s: %s (also there: %s; choose with --data.captions)",
             what, ", ".join(guessed), ", ".join(others),
         )  # fmt: skip
     elif guessed:

@@ -301,12 +301,13 @@ def _split_lines(texts: Sequence[dict[str, Any]], columns: Sequence[str], source
         for fields in files:
             fields["caption"] = fields["lines"]
         log.info(
-            "%s: each line of a .txt file is a caption (--captions txt: each file is one)", source
+            "%s: each line of a .txt file is a caption (--data.captions txt: each file is one)",
+            source,
         )
     else:
         log.warning(
             "%s: %d of %d .txt files have several lines, and each file is read as one caption "
-            "(--captions lines: each line is one)", source, several, len(files),
+            "(--data.captions lines: each line is one)", source, several, len(files),
         )  # fmt: skip
 
 

@@ -1,0 +1,34 @@
+"""The command line as tests call it, and a model that it can be given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lateen.cli import main
+from lateen.encoders import Encoder, load_encoder
+from lateen.model import AlignedModel
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of ``lateen WORDS``."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+def saved_model(folder: Path, vision: Encoder | None = None, text: Encoder | None = None) -> Path:
+    """The folder of a model with identity heads, of the toys' encoders if none are given."""
+    image = vision or load_encoder("toys:colour_encoder", "image")
+    words = text or load_encoder("toys:word_encoder", "text")
+    dims = image.info.dim, words.info.dim
+    head = HeadSection(name="identity", vision="identity", dim=dims[0], dropout=0.0)
+    made = AlignedModel.build(
+        AlignmentHeads(head, *dims), image.info.as_dict(), words.info.as_dict(), head.model_dump()
+    )
+    made.save_pretrained(folder)
+    return folder
