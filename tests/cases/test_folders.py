@@ -107,10 +107,10 @@ def test_pictures_of_every_ending_are_read_or_recorded(
     made = json.loads(out)
     assert (code, made["rows"], made["skipped"]) == (0, 6, 2)
     left_out = "left out, as they are no images: 2 .mov, 1 .docx, 1 without suffix"
-    assert sorted(err.partition("images: ")[2].strip().split(", ")) == sorted(
-        left_out.partition("images: ")[2].split(", ")
-    )
-    assert err.count("\n") == 1
+    first = err.partition("images: ")[2].splitlines()[0]
+    assert "2 × the image is damaged" in err
+    assert sorted(first.split(", ")) == sorted(left_out.partition("images: ")[2].split(", "))
+    assert err.count("\n") == 2
     skips = [json.loads(s) for s in (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()]
     table = write_csv(
         tmp_path / "photos.csv", [("image",), *((name,) for name in [*read, *unread])]

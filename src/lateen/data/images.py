@@ -10,11 +10,13 @@ in them is treated as absent.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import struct
 import threading
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +58,8 @@ LARGE_PIXELS = 89_000_000
 """Above this many, images are decoded one at a time, and made smaller at once."""
 REDUCED = "reduced_from"
 """Where ``Image.info`` has the size of an image that was decoded at a part of it."""
+_RAISE_LIMIT = "scale it down, or raise the limit with --max-pixels"
+_NEEDS_HEIF = "HEIC needs pillow-heif (pip install 'lateen[heic]')"
 _PILLOWS_LIMIT = Image.MAX_IMAGE_PIXELS
 _one_large = threading.Lock()
 _limit: list[int] = []  # what the user has set
@@ -176,6 +180,23 @@ def limit_pixels(count: int) -> None:
     _limit[:] = [count]
 
 
+def reading_conditions(names: Iterable[str]) -> list[str]:
+    """What decides, beside their bytes, which of some images can be read; empty by default.
+
+    Args:
+        names: of the images.
+    """
+    limit = [f"at most {_limit[0]} pixels"] if _limit else []
+    has_heic = any(name.lower().endswith((".heic", ".heif")) for name in names)
+    reads_heic = has_heic and importlib.util.find_spec("pillow_heif") is not None
+    return [*limit, "HEIC is read"] if reads_heic else limit
+
+
+def may_be_read_later(reason: str) -> bool:
+    """Whether a setting or a package more lets an image be read that was refused for ``reason``."""
+    return _RAISE_LIMIT in reason or _NEEDS_HEIF in reason
+
+
 def most_pixels() -> int | None:
     """The limit: that of :func:`limit_pixels`, else Pillow's where that is set, else MAX_PIXELS."""
     if _limit:
@@ -285,7 +306,7 @@ def _open_heic(data: bytes) -> Image.Image:
     try:
         from pillow_heif import open_heif
     except ImportError as error:
-        raise ImageError("HEIC needs pillow-heif (pip install 'lateen[heic]')") from error
+        raise ImageError(_NEEDS_HEIF) from error
     heif = open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
     _check_size(heif.size)
     return heif.to_pillow()  # upright already
@@ -326,7 +347,7 @@ def _check_size(size: tuple[int, ...]) -> None:
     if limit is not None and width * height > limit:
         raise ImageError(
             f"the image claims {width} × {height} pixels, more than the limit of {limit:,} "
-            "(a decompression bomb?); scale it down, or raise the limit with --max-pixels"
+            f"(a decompression bomb?); {_RAISE_LIMIT}"
         )
 
 

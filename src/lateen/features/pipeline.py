@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
-from lateen.data.images import REDUCED
+from lateen.data.images import REDUCED, reading_conditions
 from lateen.data.samples import FileImage, TarImage
 from lateen.encoders import Encoder, FusedEncoder, ViewedEncoder
 from lateen.errors import DataError, ImageError
@@ -393,6 +394,8 @@ def fingerprint(dataset: Dataset, modality: str, column: str | None) -> tuple[in
         )
     for file_hash in file_hashes(files):
         digest.update(file_hash.encode())
+    for condition in reading_conditions(path.name for path in map(Path, files)):
+        digest.update(condition.encode())
     if whole:
         digest.update(dataset.fingerprint.encode())
     return count, digest.hexdigest()

@@ -18,6 +18,7 @@ import torch
 
 from lateen.data import FileImage, ImageFolder, ListDataset, Sample
 from lateen.data.fingerprint import file_hashes
+from lateen.data.images import may_be_read_later
 from lateen.errors import DataError, StoreError, UsageError
 from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, folder_lock
@@ -181,9 +182,10 @@ def _read_rows(stores: Sequence[Store], rows: np.ndarray[Any, Any]) -> torch.Ten
 
 
 def _unseen(stores: Sequence[Store], hashes: Iterable[str]) -> set[str]:
-    """The content hashes that no part has, neither as a row nor as unreadable."""
+    """The content hashes that no part has, neither as a row nor as unreadable for good."""
     seen = {i for store in stores for i in store.ids}
-    seen |= {skip["id"] for store in stores for skip in store.skipped}
+    skips = (skip for store in stores for skip in store.skipped)
+    seen |= {skip["id"] for skip in skips if not may_be_read_later(skip["reason"])}
     return set(hashes) - seen
 
 
