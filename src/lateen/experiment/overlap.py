@@ -90,7 +90,7 @@ def _same_ids(first: Pairs, second: Pairs) -> dict[str, str]:
     """The ids that two splits share, where their features are of one image."""
     at = {sample: position for position, sample in enumerate(second.ids)}
     both = [(i, at[sample]) for i, sample in enumerate(first.ids) if sample in at]
-    same = {}
+    same: dict[str, str] = {}
     for start in range(0, len(both), _CHUNK):
         here, there = map(list, zip(*both[start : start + _CHUNK], strict=True))
         a = first.image[first.image_rows[here]]
