@@ -63,11 +63,11 @@ def test_a_measure_that_is_added_in_one_place_is_in_everything(
 ) -> None:
     for measure in (DISTANCE, MAJORITY, LENGTH):
         add(monkeypatch, measure)
-    results = assess(plan, tmp_path)
-    rows = json.loads((tmp_path / "leaderboard.json").read_text())
+    results = assess(plan, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert all(0 <= row["distance"] <= 1 for row in rows)
     assert [row["majority"] for row in rows] == pytest.approx([100 / 6] * 9)
-    heads = (tmp_path / "leaderboard.csv").read_text().splitlines()[0].split(",")
+    heads = (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()[0].split(",")
     assert {"distance", "majority"} < set(heads)
     leaderboard, correlations = assessment_tables(results)
     headings = {column.name for column in leaderboard.columns}
@@ -75,12 +75,12 @@ def test_a_measure_that_is_added_in_one_place_is_in_everything(
     assert "kNN, linear probe and majority: accuracy" in leaderboard.note
     shown = {row[0] for row in correlations.cells()}
     assert {"neighbour distance", "majority accuracy", "name length"} < shown
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
     for words in ("neighbour distance", "3 neighbours in common on the 15 test pairs; lower is "
                   "better", "How far the spaces are apart", "majority (%)", "letters",
                   "most frequent class on 60 labelled images of 6 classes"):  # fmt: skip
         assert words in page
-    assert (tmp_path / "scatter-distance.png").is_file()
+    assert (tmp_path / "out" / "scatter-distance.png").is_file()
 
 
 def test_a_measure_added_later_is_taken_and_nothing_is_trained_again(
@@ -90,26 +90,26 @@ def test_a_measure_added_later_is_taken_and_nothing_is_trained_again(
     forbid_training: Callable[[], None],
 ) -> None:
     small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
-    before = assess(small, tmp_path)["rows"]
+    before = assess(small, tmp_path / "out")["rows"]
     forbid_training()
     with monkeypatch.context() as later:
         for measure in (DISTANCE, MAJORITY):
             add(later, measure)
-        row = assess(small, tmp_path)["rows"][0]
+        row = assess(small, tmp_path / "out")["rows"][0]
         assert row["distance"] is not None
         assert row["majority"] is not None
-    assert assess(small, tmp_path)["rows"] == before
+    assert assess(small, tmp_path / "out")["rows"] == before
 
 
 def test_what_was_measured_is_not_measured_again(
     plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
-    before = assess(small, tmp_path)["rows"]
+    before = assess(small, tmp_path / "out")["rows"]
     monkeypatch.setattr(
         "lateen.assessment.measurement._take_each", lambda _: pytest.fail("measured again")
     )
-    assert assess(small, tmp_path)["rows"] == before
+    assert assess(small, tmp_path / "out")["rows"] == before
 
 
 def test_a_measure_that_cannot_be_taken_leaves_its_reason(
@@ -121,10 +121,10 @@ def test_a_measure_that_cannot_be_taken_leaves_its_reason(
     for measure in (DISTANCE, MAJORITY):
         add(monkeypatch, type(measure)(**{**vars(measure), "function": refuse}))
     small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
-    row = assess(small, tmp_path)["rows"][0]
+    row = assess(small, tmp_path / "out")["rows"][0]
     assert row["distance"] is row["majority"] is None
     assert row["notes"] == dict.fromkeys(("majority", "distance"), "the moon is full")
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
     assert "No neighbour distance for 1 of 1 pair: the moon is full." in page
 
 
