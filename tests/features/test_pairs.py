@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lateen.errors import DataError, PairingError
-from lateen.features import Description, Store, StoreWriter, pair
-from lateen.features.pairs import split_position
+from lateen.features import Description, Store, StoreWriter, import_features, pair
+from lateen.features.pairs import near_duplicates, split_position
 
 
 def make(
@@ -172,3 +172,27 @@ def test_ids_that_two_spellings_would_mix_up_are_not_said_to_be_the_same(tmp_pat
     with pytest.raises(PairingError) as caught:
         pair(images, captions)
     assert "of them are the same" not in str(caught.value)
+
+
+def test_near_duplicates_within_a_store_and_between_two(tmp_path: Path) -> None:
+    angles = {"a": 0.0, "b": 0.1, "c": 1.5, "d": 0.1}
+    texts = {"x": 1.45, "y": 0.9}
+    stores = []
+    for name, samples in (("first", angles), ("second", texts)):
+        values = torch.tensor(list(samples.values()))
+        rows = torch.stack([values.cos(), values.sin()], 1)
+        np.save(tmp_path / f"{name}.npy", rows.numpy())
+        stores.append(import_features(
+            tmp_path / f"{name}.npy", tmp_path / name, ids=list(samples), modality="image",
+            encoder="e", dtype="float32",
+        ))  # fmt: skip
+    inside = near_duplicates(stores[0], above=0.99)
+    assert [(near.id, near.other) for near in inside] == [("b", "d"), ("a", "b")]
+    assert [near.cosine for near in inside] == pytest.approx([1, np.cos(0.1)], abs=1e-6)
+    (between,) = near_duplicates(*stores, above=0.99)
+    assert (between.id, between.other) == ("c", "x")
+    other = import_features(
+        tmp_path / "second.npy", tmp_path / "o", ids=list(texts), modality="image", encoder="f"
+    )
+    with pytest.raises(PairingError, match="different encoders"):
+        near_duplicates(stores[0], other)

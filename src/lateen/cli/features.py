@@ -117,6 +117,16 @@ def inspect_command(
     /,
     *,
     verify: Annotated[bool, Parameter(help="read every byte and check its SHA-256")] = False,
+    near: Annotated[
+        Path | None,
+        Parameter(
+            help="list samples that are nearly the same as one in this store of "
+            "the same encoder, such as another split; or in itself"
+        ),
+    ] = None,
+    above: Annotated[
+        float, Parameter(help="cosine from which on samples are nearly the same")
+    ] = 0.95,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
     """Show what a feature store holds and how it was made.
@@ -128,7 +138,20 @@ def inspect_command(
     """
     from lateen.features import Store
 
-    summary(Store.open(store, verify=verify), json, verified=verify)
+    opened = Store.open(store, verify=verify)
+    if near is None:
+        summary(opened, json, verified=verify)
+        return
+    from lateen.features.pairs import near_duplicates
+    from lateen.report.tables import near_table
+
+    other = None if near.resolve() == store.resolve() else Store.open(near)
+    found = near_duplicates(opened, other, above=above)
+    if json:
+        show_json({"path": str(store), "near": str(near), "above": above,
+                   "pairs": [pair._asdict() for pair in found]})  # fmt: skip
+    else:
+        show_table(near_table([pair._asdict() for pair in found], len(opened), above, str(near)))
 
 
 def summary(store: Store, as_json: bool, *, verified: bool = False) -> None:

@@ -194,7 +194,7 @@ def reading_conditions(names: Iterable[str]) -> list[str]:
 
 def may_be_read_later(reason: str) -> bool:
     """Whether a setting or a package more lets an image be read that was refused for ``reason``."""
-    return _RAISE_LIMIT in reason or _NEEDS_HEIF in reason
+    return "more than the limit of" in reason or _NEEDS_HEIF in reason
 
 
 def most_pixels() -> int | None:

@@ -209,6 +209,20 @@ def hits_table(hits: Iterable[Mapping[str, Any]], title: str = "") -> TableData:
     return TableData(title, columns, rows, "" if rows else "No hits.")
 
 
+def near_table(
+    pairs: Sequence[Mapping[str, Any]], count: int, above: float, where: str, limit: int = 40
+) -> TableData:
+    """Samples that are nearly the same: ``[{"id": …, "other": …, "cosine": …}]``, nearest first."""
+    rows = [(pair["cosine"], pair["id"], pair["other"]) for pair in pairs[:limit]]
+    shown = f"The first {limit} of them. " if len(pairs) > limit else ""
+    return TableData(
+        "Nearly the same",
+        [Column("cosine", 4), Column("id"), Column(f"in {where}")],
+        rows,
+        f"{shown}{len(pairs):,} of {count:,} samples have one with a cosine of {above} or more.",
+    )
+
+
 def inspect_table(facts: Mapping[str, Any], title: str = "") -> TableData:
     """Names and values, one pair a line, without a heading row; see :func:`fact`."""
     rows = [(name, fact(value)) for name, value in facts.items()]

@@ -16,7 +16,7 @@ from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import cached_features, conditions
 from lateen.evaluation.tables import left_out, noted, titled
 from lateen.evaluation.task import Result, Task
-from lateen.features import Pairs, pair
+from lateen.features import Pairs, StoreRows, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
 from lateen.metrics import retrieval, rsum
@@ -28,8 +28,6 @@ from lateen.report.tables import (
     TableData,
     retrieval_table,
 )
-
-_ROWS = 4096  # held at a time
 
 
 def evaluate_retrieval(
@@ -128,11 +126,7 @@ def retrieval_result(
 
 def _copies(pairs: Pairs) -> int:
     """How many images have the very features of an earlier one."""
-    seen: set[bytes] = set()
-    for start in range(0, len(pairs), _ROWS):
-        rows = pairs.image_features(slice(start, start + _ROWS)).numpy()
-        seen.update(hashlib.sha256(row.tobytes()).digest() for row in rows)
-    return len(pairs) - len(seen)
+    return len(pairs) - len(set(StoreRows(pairs.image, pairs.image_rows).digests()))
 
 
 def _data_key(pairs: Pairs, column: TextColumn) -> str:
