@@ -196,3 +196,12 @@ def test_captions_within_objects(tmp_path: Path) -> None:
     rows = build(2).remove_columns("caption").add_column("sentences", sentences)
     dataset = HubDataset(save(tmp_path / "d", rows))
     assert [sample.captions["sentences"] for sample in samples(dataset)] == [("a", "b"), ("c",)]
+
+
+def test_copies_among_rows_in_memory_are_looked_for_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for greys, count in (((0, 0), 1), ((0, 1), 2)):
+        rows = build(2, picture=copies(*greys))
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, rows=rows, **__: rows)
+        assert len(samples(HubDataset("owner/name"))) == count

@@ -112,3 +112,12 @@ def test_a_file_that_is_not_parquet_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="is damaged"):
         samples(Table(path))
+
+
+def test_rows_without_an_image_are_not_copies_of_each_other(tmp_path: Path) -> None:
+    images = [jpeg((5, 5, 5)), None, None, jpeg((5, 5, 5))]
+    path = write(
+        tmp_path / "t.parquet", {"image": pa.array(images, pa.binary()), "text": list("abcd")}
+    )
+    found = {sample.id: sample.captions["text"] for sample in samples(Table(path))}
+    assert found == {"0": ("a", "d"), "1": ("b",), "2": ("c",)}

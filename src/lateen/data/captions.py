@@ -267,24 +267,33 @@ def first_copies(images: Images, refs: Sequence[Any]) -> list[int]:
     All of them are read for that, once: what was found stays in the cache folder for as long as the
     files are the same.
     """
-    key = content_key([list(images.hashes(refs)), list(refs)])
-    kept = cache_folder() / "copies" / f"{key}.json"
-    with contextlib.suppress(OSError, LateenError):
-        return list(read_json(kept))
+    files = list(images.hashes(refs))
+    kept = cache_folder() / "copies" / f"{content_key([files, list(refs)])}.json"
+    known_by_files = bool(files) and all(files)  # rows in memory are in no file
+    if known_by_files:
+        with contextlib.suppress(OSError, LateenError):
+            return list(read_json(kept))
     first: dict[bytes, int] = {}
     result = []
     with bar(len(refs), "comparing images", "image") as progress:
         for position, image in enumerate(images.sources(refs)):
-            try:
-                digest = hashlib.sha256(image.read()).digest() if image is not None else b""
-            except OSError:
-                digest = b""
+            digest = _digest(image)
             result.append(first.setdefault(digest, position) if digest else position)
             progress.update()
-    with contextlib.suppress(OSError):
-        make_folder(kept.parent)
-        write_json(kept, result)
+    if known_by_files:
+        with contextlib.suppress(OSError, LateenError):
+            make_folder(kept.parent)
+            write_json(kept, result)
     return result
+
+
+def _digest(image: ImageSource | None) -> bytes:
+    """A hash of the bytes; empty for an image that is not there or cannot be read."""
+    try:
+        data = image.read() if image is not None else b""
+    except OSError:
+        return b""
+    return hashlib.sha256(data).digest() if data else b""
 
 
 def _add_captions(entry: _SampleRows, column: str, cell: Any, source: str) -> None:

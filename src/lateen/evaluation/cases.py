@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lateen.data.captions import caption_fault, is_missing
 from lateen.data.fingerprint import combine, file_hashes
 from lateen.data.hub import HubRows, is_hub_name, is_saved_dataset, load_rows
 from lateen.data.images import decode_image
@@ -26,7 +27,6 @@ from lateen.data.samples import (
     ListDataset,
     Sample,
     Skip,
-    is_unicode,
     refuse_split,
     require_image,
 )
@@ -268,10 +268,10 @@ class ZipImage:
 def unusable_captions(captions: Sequence[object]) -> str:
     """Why one of the captions cannot be used; empty if all can."""
     for caption in captions:
-        if not isinstance(caption, str) or not caption.strip():
+        if not isinstance(caption, str) or is_missing(caption):
             return "a caption is missing"
-        if not is_unicode(caption):
-            return "a caption is not valid Unicode"
+        if fault := caption_fault(caption):
+            return fault.replace("the caption", "a caption")
     return ""
 
 
