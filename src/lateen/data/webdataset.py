@@ -240,7 +240,7 @@ class WebDataset(CaptionDataset):
         self.label_files: dict[str, tuple[str, Path]] = {}
         for group in groups:
             if "cls" in group.texts:  # of samples of one id the first counts
-                label = group.texts["cls"].decode("utf-8", "replace").strip()
+                label = group.texts["cls"].decode("utf-8-sig", "replace").strip()
                 self.label_files.setdefault(group.key, (label, group.shard))
 
 

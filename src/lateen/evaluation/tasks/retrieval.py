@@ -71,6 +71,11 @@ def evaluate_retrieval(
         captions=(column,) if column else (),
     )  # fmt: skip
     columns = [column] if column else dataset.columns[:1]
+    if others := dataset.columns[1:] if not column else ():
+        log.warning(
+            "retrieval is judged on the captions %s (also there: %s; choose with --column)",
+            columns[0], ", ".join(others),
+        )  # fmt: skip
     if not columns:
         raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
     image = cached_features(
@@ -117,6 +122,7 @@ def retrieval_result(
         **({"folds": _over_folds(image, text, owner, folds)} if folds else {}),
         "images": len(pairs),
         "captions": len(text),
+        "column": column.name,
         "per_image": per_image,
         "copies": copies,
         "skipped": len(skipped),
@@ -167,7 +173,9 @@ def retrieval_tables(result: Result) -> Iterator[TableData]:
     table = retrieval_table(result, titled("Retrieval", result))
     total = f" rsum {result['rsum']:.1f} of 600." if "rsum" in result else ""
     first = f" The first {result['per_image']} captions." if result.get("per_image") else ""
-    yield noted(table, first + total + left_out(result))
+    column = f" Captions are the column {result['column']}." if result.get("column") else ""
+    copies = f" {result['copies']:,} images are copies." if result.get("copies") else ""
+    yield noted(table, column + first + total + copies + left_out(result))
     if folds := result.get("folds"):
         counts = {key: max(1, result[key] // folds["count"]) for key in ("images", "captions")}
         table = retrieval_table({**folds, **counts}, f"Mean over {folds['count']} parts")
