@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lateen.errors import DataError, PairingError
+from lateen.errors import DataError, PairingError, UsageError
 from lateen.features import Description, Store, StoreWriter, import_features, pair
 from lateen.features.pairs import near_duplicates, split_position
 
@@ -194,5 +194,7 @@ def test_near_duplicates_within_a_store_and_between_two(tmp_path: Path) -> None:
     other = import_features(
         tmp_path / "second.npy", tmp_path / "o", ids=list(texts), modality="image", encoder="f"
     )
+    with pytest.raises(UsageError, match="above is 95"):
+        near_duplicates(stores[0], above=95)
     with pytest.raises(PairingError, match="different encoders"):
         near_duplicates(stores[0], other)

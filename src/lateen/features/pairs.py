@@ -490,7 +490,10 @@ def near_duplicates(store: Store, other: Store | None = None, *, above: float = 
     Raises:
         PairingError: the stores are of different encoders.
         DataError: there is nothing to compare with.
+        UsageError: no cosine is as high.
     """
+    if not -1 <= above <= 1:
+        raise UsageError(f"above is {above}", "A cosine is from -1 to 1, such as 0.95.")
     if other is not None and other.manifest.description.encoder_key != (
         store.manifest.description.encoder_key
     ):
