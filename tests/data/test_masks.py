@@ -348,3 +348,13 @@ def test_a_photograph_beside_its_mask_is_not_taken_for_it(tmp_path: Path) -> Non
     masked = open_masks(images=tmp_path / "i", masks=tmp_path / "m", classes=classes(tmp_path))
     assert [Path(pair.mask.name).name for pair in masked] == ["0.png"]
     assert [(skip.id, "no PNG" in skip.reason) for skip in masked.skips] == [("0.jpg", True)]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_photographs_and_masks_may_lie_in_one_folder(ending: str, tmp_path: Path) -> None:
+    image(tmp_path / "d" / f"0.{ending}")
+    mask(tmp_path / "d" / "0.png")
+    masked = open_masks(images=tmp_path / "d", masks=tmp_path / "d", classes=classes(tmp_path))
+    (pair,) = masked
+    assert Path(pair.image.name).name == f"0.{ending}"
+    assert Path(pair.mask.name).name == "0.png"

@@ -150,11 +150,12 @@ def test_an_id_that_is_neither_text_nor_a_whole_number(wrong: Any, tmp_path: Pat
         )  # fmt: skip
 
 
-def test_an_id_file_of_windows_and_one_of_json(tmp_path: Path) -> None:
+def test_id_files_of_windows_json_and_numpy(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", VALUES)
     (tmp_path / "w.txt").write_bytes("\ufeff.\\a.jpg\r\nb.jpg\r\nc.jpg\r\nd.jpg\r\n".encode())
     (tmp_path / "j.json").write_text('["a.jpg", "b.jpg", "c.jpg", "d.jpg"]')
-    for name in ("w.txt", "j.json"):
+    np.save(tmp_path / "n.npy", np.array(["a.jpg", "./b.jpg", "c.jpg", "d.jpg"]))
+    for name in ("w.txt", "j.json", "n.npy"):
         store = import_features(
             tmp_path / "f.npy", tmp_path / name[0], ids=tmp_path / name, modality="image",
             encoder="e",

@@ -12,7 +12,7 @@ import lateen
 from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
-from lateen.errors import LateenError, is_out_of_memory
+from lateen.errors import LateenError, is_out_of_memory, reason
 from lateen.files import is_disk_full
 
 _FLAGS = {
@@ -110,7 +110,7 @@ def _call(words: list[str], debug: bool) -> int:
             raise
         if is_out_of_memory(error):
             return _fail(_MEMORY, 1)
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
+        summary = f"{type(error).__name__}: {reason(error)}"
         return _fail(f"unexpected {summary}. Run it again with --debug and report the trace.", 1)
     return 0
 

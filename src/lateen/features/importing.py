@@ -131,12 +131,14 @@ def _shards(
         yield start, np.asarray(array[start : start + SHARD_ROWS], dtype=np.float32)
 
 
-def _given_ids(ids: str | Path | Sequence[Any]) -> Sequence[Any]:
+def _given_ids(ids: str | Path | Sequence[Any]) -> Any:
     if not isinstance(ids, str | Path):
         return ids
     path = Path(ids)
     if not path.is_file():
         raise UsageError(f"there is no id file {path}", "Give a text file, one id per line.")
+    if path.suffix.lower() == ".npy":
+        return _load_npy(path)
     return read_list(path)
 
 
@@ -175,14 +177,19 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:
     return reader(path)
 
 
-def _read_npy(path: Path) -> tuple[np.ndarray[Any, Any], None]:
+def _load_npy(path: Path) -> np.ndarray[Any, Any]:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise StoreError(
             f"{path} is not a plain NumPy array ({reason(error)})",
-            "Save it with numpy.save as a float array.",
+            "Save it with numpy.save, features as floats, ids as texts or whole numbers.",
         ) from error
+    return array
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray[Any, Any], None]:
+    array = _load_npy(path)
     if array.dtype.kind != "f":
         raise StoreError(f"{path} holds {array.dtype}, features are floats", "Convert it.")
     return array, None

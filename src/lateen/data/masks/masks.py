@@ -301,6 +301,11 @@ def by_stem(
         if masks and ending.lower() != "png":
             reason = "it is no PNG, the only format of masks that is sure to keep indices"
             skips.append(Skip(sample.id, reason, sample.image.name))
+        elif key in pictures and not masks and pictures[key].name.lower().endswith(".png"):
+            # In one folder with the masks, the photograph is what is no PNG.
+            reason = f"the same name without its ending as {sample.image.name}"
+            skips.append(Skip(f"{stem}.png", reason, pictures[key].name))
+            pictures[key] = sample.image
         elif key in pictures:
             reason = f"the same name without its ending as {pictures[key].name}"
             skips.append(Skip(sample.id, reason, sample.image.name))
