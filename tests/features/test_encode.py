@@ -329,3 +329,19 @@ def test_texts_only_of_what_has_no_captions_or_encodes_images(
     with pytest.raises(DataError, match="has no captions"):
         encode(album / "images", WordEncoder(), album / "s", texts_only=True)
     assert not (album / "s").exists()
+
+
+def test_a_limit_of_pixels_is_of_images_alone(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys(name: str) -> list[str]:
+        stores = [
+            encode(album / "train.jsonl", WordEncoder(), tmp_path / f"{name}-texts"),
+            encode(album / "images", ColourEncoder(), tmp_path / f"{name}-images"),
+        ]
+        return [store.manifest.description.key for store in stores]
+
+    texts, images = keys("before")
+    monkeypatch.setattr("lateen.data.images._limit", [10_000_000])
+    limited = keys("after")
+    assert limited[0] == texts and limited[1] != images

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -394,8 +393,9 @@ def fingerprint(dataset: Dataset, modality: str, column: str | None) -> tuple[in
         )
     for file_hash in file_hashes(files):
         digest.update(file_hash.encode())
-    for condition in reading_conditions(path.name for path in map(Path, files)):
-        digest.update(condition.encode())
+    if modality == "image":
+        for condition in reading_conditions(map(str, files)):
+            digest.update(condition.encode())
     if whole:
         digest.update(dataset.fingerprint.encode())
     return count, digest.hexdigest()
