@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,15 @@ def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
         main([str(word) for word in words])
     captured = capsys.readouterr()
     return int(stopped.value.code or 0), captured.out, captured.err
+
+
+def evaluated(
+    capsys: pytest.CaptureFixture[str], model: Path, task: str, *words: object
+) -> tuple[dict[str, Any], str]:
+    """The result of ``lateen evaluate``, and what it warned of."""
+    code, out, err = call(capsys, "evaluate", model, "--task", task, *words, "--json")
+    assert code == 0, err
+    return json.loads(out), err
 
 
 def saved_model(folder: Path, vision: Encoder | None = None, text: Encoder | None = None) -> Path:

@@ -12,7 +12,7 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 from builders import samples, write_csv, write_tar
-from commands import call
+from commands import call, evaluated
 from labelled_toys import picture
 from PIL import Image
 from toys import COLOURS, photo
@@ -41,12 +41,8 @@ def folder(root: Path, count: int) -> list[str]:
 def retrieval(
     capsys: pytest.CaptureFixture[str], model: Path, *words: object
 ) -> tuple[dict[str, Any], str]:
-    """The result of ``lateen evaluate``, and what it warned of."""
-    code, out, err = call(
-        capsys, "evaluate", model, "--task", "retrieval", "--captions", *words, "--json"
-    )
-    assert code == 0, err
-    return json.loads(out), err
+    """The result of the task, and what it warned of."""
+    return evaluated(capsys, model, "retrieval", "--captions", *words)
 
 
 def counts(result: dict[str, Any]) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from builders import write_csv
-from commands import call, saved_model
+from commands import call, evaluated, saved_model
 from labelled_toys import class_folder
 from PIL import Image
 from toys import photo
@@ -23,12 +23,8 @@ from lateen.encoders import load_encoder
 def classified(
     capsys: pytest.CaptureFixture[str], model: Path, *words: object
 ) -> tuple[dict[str, Any], str]:
-    """The result of ``lateen evaluate``, and what it warned of."""
-    code, out, err = call(
-        capsys, "evaluate", model, "--task", "classification", "--images", *words, "--json"
-    )
-    assert code == 0, err
-    return json.loads(out), err
+    """The result of the task, and what it warned of."""
+    return evaluated(capsys, model, "classification", "--images", *words)
 
 
 def searched(

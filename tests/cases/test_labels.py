@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from benchmark_toys import write
-from commands import call
+from commands import call, evaluated
 from labelled_toys import benchmark_folder, class_folder
 from PIL import Image
 
@@ -23,15 +21,6 @@ FORMS = {
     ),
     "plain": ("t.txt", "one {} tile.\nit's {}, isn't it?\n"),
 }  # fmt: skip
-
-
-def evaluated(
-    capsys: pytest.CaptureFixture[str], model: Path, task: str, *words: object
-) -> tuple[dict[str, Any], str]:
-    """The result of ``lateen evaluate``, and what it warned of."""
-    code, out, err = call(capsys, "evaluate", model, "--task", task, *words, "--json")
-    assert code == 0, err
-    return json.loads(out), err
 
 
 @pytest.mark.parametrize(("name", "content"), FORMS.values(), ids=FORMS)

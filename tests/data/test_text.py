@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from lateen.data.text import list_in_text, read_lines, read_list
+from lateen.data.text import list_in_text, read_list
 from lateen.errors import DataError
 
 
 def test_marks_and_line_ends_of_other_systems_are_no_part_of_a_line(tmp_path: Path) -> None:
     file = tmp_path / "ids.txt"
     file.write_bytes("\ufeffa.jpg\r\nb c.jpg\rd\u2028e.jpg\r\n\r\n".encode())
-    assert read_lines(file) == ["a.jpg", "b c.jpg", "d\u2028e.jpg"]
+    assert read_list(file) == ["a.jpg", "b c.jpg", "d\u2028e.jpg"]
 
 
 PASTED = """templates = [

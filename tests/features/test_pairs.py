@@ -6,7 +6,8 @@ import torch
 
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.features import Description, Store, StoreWriter, import_features, pair
-from lateen.features.pairs import near_duplicates, split_position
+from lateen.features.pairs import split_position
+from lateen.features.store import near_duplicates
 
 
 def make(

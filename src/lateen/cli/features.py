@@ -142,7 +142,7 @@ def inspect_command(
     if near is None:
         summary(opened, json, verified=verify)
         return
-    from lateen.features.pairs import near_duplicates
+    from lateen.features.store import near_duplicates
     from lateen.report.tables import near_table
 
     other = None if near.resolve() == store.resolve() else Store.open(near)

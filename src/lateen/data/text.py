@@ -62,17 +62,6 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file without their ends; empty lines at the end are left out.
-
-    Only line feeds and carriage returns end a line: U+2028 and its like stand within texts.
-
-    Raises:
-        DataError: it cannot be read, or is not UTF-8.
-    """
-    return _lines(read_utf8(path))
-
-
 def read_list(path: Path) -> list[str]:
     """The texts that a file lists: JSON, lines pasted from Python, or one text a line.
 
@@ -97,6 +86,10 @@ def read_list(path: Path) -> list[str]:
 
 
 def _lines(content: str) -> list[str]:
+    """Lines without their ends; empty ones at the end are left out.
+
+    Only line feeds and carriage returns end a line: U+2028 and its like stand within texts.
+    """
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -140,18 +133,18 @@ def _text(entry: Any) -> str | None:
 def _unquoted(lines: list[str], path: Path) -> list[str]:
     """Lines as they are, or what they say in Python if all of them are Python."""
     inner = [line.strip() for line in lines]
-    inner = [line for line in inner if not _BRACKETS.fullmatch(line)]
-    found = [_PASTED.fullmatch(line) for line in inner if line]
-    if not any(found):
+    matches = {i: _PASTED.fullmatch(i) for i in inner if i and not _BRACKETS.fullmatch(i)}
+    quoted = [line for line, match in matches.items() if match]
+    plain = [line for line, match in matches.items() if not match]
+    if not quoted:
         return lines
-    if not all(found):
-        plain = next(line for line in inner if line and not _PASTED.fullmatch(line))
-        quoted = next(line for line in inner if line and _PASTED.fullmatch(line))
+    if plain:
         raise DataError(
-            f"{path} has the line {quoted} in quotation marks, and {plain!r} without",
+            f"{path} has the line {quoted[0]} in quotation marks, and {plain[0]!r} without",
             "Take the marks away, or write a JSON list.",
         )
-    return [_python_text(match["text"], match["name"]) for match in found if match is not None]
+    found = (matches.get(line) for line in inner)
+    return [_python_text(match["text"], match["name"]) for match in found if match]
 
 
 def _python_text(literal: str, name: str | None) -> str:

@@ -190,9 +190,10 @@ def encode_views(
             encode_items(items, count, encoders, list(unfinished.values()), batch, workers)
         for writer in unfinished.values():
             writer.finish(allow_empty=allow_empty)
+    opened = [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
     if unfinished:
-        _tell_skips(Store.open(outs[missing[0]]), modality)
-    return [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]
+        _tell_skips(opened[missing[0]], modality)
+    return opened
 
 
 def _tell_skips(store: Store, modality: Modality) -> None:

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ import torch
 from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.features.store import Store
 from lateen.files import content_key
-from lateen.metrics.neighbours import top_similar
 
 Array = np.ndarray[Any, Any]
-_CHUNK = 2048  # rows that are compared at a time
 _WHY_UNIQUE = "Ids join images to captions"
 _SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
 
@@ -468,45 +466,3 @@ def _same_captions(base: Pairs, encoders: Sequence[slice], missing: str) -> np.n
                 )
             alike &= same & np.array([sample not in by_one for sample in base.ids])
     return alike
-
-
-class Near(NamedTuple):
-    """Two samples of like features: an id of each store, and the cosine of their features."""
-
-    id: str
-    other: str
-    cosine: float
-
-
-def near_duplicates(store: Store, other: Store | None = None, *, above: float = 0.95) -> list[Near]:
-    """Each sample whose nearest one is as good as the same, the nearest pairs first.
-
-    Args:
-        store: the samples.
-        other: where to look for the nearest, of the same encoder; in ``store`` itself if not given,
-            where a pair is listed once.
-        above: the least cosine.
-
-    Raises:
-        PairingError: the stores are of different encoders.
-        DataError: there is nothing to compare with.
-        UsageError: no cosine is as high.
-    """
-    if not -1 <= above <= 1:
-        raise UsageError(f"above is {above}", "A cosine is from -1 to 1, such as 0.95.")
-    if other is not None and other.manifest.description.encoder_key != (
-        store.manifest.description.encoder_key
-    ):
-        raise PairingError(
-            f"{store.path} and {other.path} are of different encoders, so that their features say "
-            "nothing of each other",
-            "Encode both with the same encoder and settings.",
-        )
-    cosines, rows = top_similar(store, other, 1, _CHUNK)
-    ids = (store if other is None else other).ids
-    nearest = zip(store.ids, rows[:, 0].tolist(), cosines[:, 0].tolist(), strict=True)
-    found = [Near(i, ids[row], cosine) for i, row, cosine in nearest if cosine >= above]
-    if other is None:
-        once = {frozenset((near.id, near.other)): near for near in reversed(found)}
-        found = list(reversed(once.values()))
-    return sorted(found, key=lambda near: -near.cosine)

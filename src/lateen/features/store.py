@@ -6,19 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lateen.errors import StoreError
+from lateen.errors import PairingError, StoreError, UsageError
 from lateen.features.manifest import Manifest
 from lateen.features.shard import ShardContent, read_shard
 from lateen.files import file_sha256
 
 Array = np.ndarray[Any, Any]
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
+_CHUNK = 2048  # rows that are compared at a time
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
 
 
@@ -182,3 +183,47 @@ class StoreRows:
         for start in range(0, len(self), 8192):
             for row in self[start : start + 8192]:
                 yield blake2b(row.numpy(), digest_size=16).digest()
+
+
+class Near(NamedTuple):
+    """Two samples of like features: an id of each store, and the cosine of their features."""
+
+    id: str
+    other: str
+    cosine: float
+
+
+def near_duplicates(store: Store, other: Store | None = None, *, above: float = 0.95) -> list[Near]:
+    """Each sample whose nearest one is as good as the same, the nearest pairs first.
+
+    Args:
+        store: the samples.
+        other: where to look for the nearest, of the same encoder; in ``store`` itself if not given,
+            where a pair is listed once.
+        above: the least cosine.
+
+    Raises:
+        PairingError: the stores are of different encoders.
+        DataError: there is nothing to compare with.
+        UsageError: no cosine is as high.
+    """
+    if not -1 <= above <= 1:
+        raise UsageError(f"above is {above}", "A cosine is from -1 to 1, such as 0.95.")
+    if other is not None and other.manifest.description.encoder_key != (
+        store.manifest.description.encoder_key
+    ):
+        raise PairingError(
+            f"{store.path} and {other.path} are of different encoders, so that their features say "
+            "nothing of each other",
+            "Encode both with the same encoder and settings.",
+        )
+    from lateen.metrics.neighbours import top_similar  # with SciPy, which nothing else here needs
+
+    cosines, rows = top_similar(store, other, 1, _CHUNK)
+    ids = (store if other is None else other).ids
+    nearest = zip(store.ids, rows[:, 0].tolist(), cosines[:, 0].tolist(), strict=True)
+    found = [Near(i, ids[row], cosine) for i, row, cosine in nearest if cosine >= above]
+    if other is None:
+        once = {frozenset((near.id, near.other)): near for near in reversed(found)}
+        found = list(reversed(once.values()))
+    return sorted(found, key=lambda near: -near.cosine)

@@ -121,11 +121,8 @@ def _folder(root: Path, split: str | None, preferred: Sequence[str]) -> Labelled
 
 
 def _inner(folder: Path) -> Path:
-    """The folder that class folders are in, where archives put it into others of one folder each.
-
-    >>> _inner(Path("seg_train"))  # doctest: +SKIP
-    PosixPath('seg_train/seg_train')
-    """
+    """The folder that class folders are in, where archives put it into others of one folder each:
+    ``seg_train/seg_train`` for ``seg_train``."""
     while len(inside := visible_folders(folder)) == 1:
         below = folder / inside[0]
         pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
