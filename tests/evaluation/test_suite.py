@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmark_toys import (
     BlindEncoder,
+    check_intervals,
     colour_model,
     mmvp_folder,
     picture,
@@ -104,6 +105,8 @@ def test_what_is_there_is_run_what_fails_is_told_what_is_missing_is_named(
          "mmvp-vlm"), "done",
     )  # fmt: skip
     assert results["eurosat"]["score"] == 75
+    for result in results.values():
+        check_intervals(result)
     assert results["eurosat"]["conditions"]["model"] == summary["model_key"]
     for name in ("coco-retrieval", "flickr30k-retrieval"):
         assert (results[name]["images"], results[name]["captions"]) == (3, 15)  # test, first five

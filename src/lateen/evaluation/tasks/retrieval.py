@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,12 +15,14 @@ from lateen.data import open_dataset
 from lateen.data.samples import no_captions
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Pairs, StoreRows, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
-from lateen.metrics import retrieval, rsum
+from lateen.metrics import cross_ranks, mean_recall, retrieval, retrieval_of_ranks, rsum
+from lateen.metrics.resampling import Median, Tally
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -28,6 +31,8 @@ from lateen.report.tables import (
     TableData,
     retrieval_table,
 )
+
+_CUTOFFS = (1, 5, 10)
 
 
 def evaluate_retrieval(
@@ -114,11 +119,15 @@ def retrieval_result(
             "%d of %d images have the very features of another: copies, most likely. They tie with "
             "each other, and a tie counts against the model", copies, len(pairs),
         )  # fmt: skip
-    found = retrieval(image, text, owner)
+    by_text, by_image = cross_ranks(image, text, owner)
+    result = retrieval_of_ranks(by_text, by_image)
+    ranks = {"owner": owner, "text_ranks": by_text, "image_ranks": by_image}
     return {
         "task": "retrieval",
-        **found,
-        "rsum": rsum(found),
+        **result,
+        "rsum": rsum(result),
+        "mean_recall": {f"R@{k}": mean_recall(result, (k,)) for k in _CUTOFFS},
+        **resampled(retrieval_statistics, ranks, pairs.ids),
         **({"folds": _over_folds(image, text, owner, folds)} if folds else {}),
         "images": len(pairs),
         "captions": len(text),
@@ -128,6 +137,29 @@ def retrieval_result(
         "skipped": len(skipped),
         "conditions": conditions(model, _data_key(pairs, column)),
     }
+
+
+def retrieval_statistics(arrays: Arrays) -> Statistics:
+    """Every number of :func:`retrieval_result` from the ranks of captions and images."""
+    ways = {
+        "text_to_image": (arrays["owner"], arrays["text_ranks"]),
+        "image_to_text": (np.arange(len(arrays["image_ranks"])), arrays["image_ranks"]),
+    }
+    unit = np.concatenate([of for of, _ in ways.values()])
+    way = np.repeat([0, 1], [len(of) for of, _ in ways.values()])
+    ranks = np.concatenate([ranks for _, ranks in ways.values()])
+    found: Statistics = {}
+    for name, (of, values) in ways.items():
+        found |= {f"{name}.R@{k}": Tally(of, values <= k) for k in _CUTOFFS}
+        found[f"{name}.median_rank"] = Median(of, values)
+    found |= {f"mean_recall.R@{k}": Tally(unit, ranks <= k, group=way) for k in _CUTOFFS}
+    found["rsum"] = Tally(
+        np.tile(unit, 3),
+        np.concatenate([ranks <= k for k in _CUTOFFS]),
+        group=np.concatenate([way + 2 * index for index in range(3)]),
+        scale=600,
+    )
+    return found
 
 
 def _copies(pairs: Pairs) -> int:
@@ -190,5 +222,6 @@ TASK = Task(
         for key in ("R@1", "R@5", "R@10", "median_rank")
     }
     | {"rsum": "rsum"},
-    retrieval_tables, overview=("T2I R@1", "I2T R@1"), chance=_chance, order=10,
+    retrieval_tables, statistics=retrieval_statistics, overview=("T2I R@1", "I2T R@1"),
+    chance=_chance, order=10,
 )  # fmt: skip
