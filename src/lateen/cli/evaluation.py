@@ -309,6 +309,10 @@ def compare_command(
     published: Annotated[
         bool, Parameter(help="also published numbers, which are of other models and data")
     ] = False,
+    each_seed: Annotated[
+        bool,
+        Parameter(help="a column for each seed, where runs that differ in it alone are averaged"),
+    ] = False,
     out: Annotated[
         Path | None, Parameter(help="write it to a file instead: .csv, .json or Markdown")
     ] = None,
@@ -316,7 +320,8 @@ def compare_command(
 ) -> None:
     """Hold results of models against each other: a row for each number, a column for each model.
 
-    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. Rows whose data,
+    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. A star marks what is
+    best beyond chance: both models are held against each other image by image. Rows whose data,
     prompts or options are not the same for all models are marked, and have no best.
     """
     if not results:
@@ -328,7 +333,7 @@ def compare_command(
     from lateen.evaluation import comparison
     from lateen.files import write_text
 
-    found = comparison.compare(results, labels)
+    found = comparison.compare(results, labels, each_seed=each_seed)
     kind = "json" if json else format
     if out is not None:
         by_name = {".csv": "csv", ".json": "json"}.get(out.suffix.lower(), "markdown")

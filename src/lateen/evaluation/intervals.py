@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,15 +26,14 @@ from lateen.metrics.resampling import (
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Any]
 Statistics = dict[str, Statistic]
+_FromArrays = Callable[[Arrays], Statistics]
 LEVEL = 0.95
 _RESAMPLES = 1000
 _FEWEST_RESAMPLES = 200
 _DRAWS = 50_000_000  # of single images, in all draws together
 
 
-def resampled(
-    statistics: Callable[[Arrays], Statistics], arrays: Arrays, units: Iterable[str]
-) -> dict[str, Any]:
+def resampled(statistics: _FromArrays, arrays: Arrays, units: Iterable[str]) -> dict[str, Any]:
     """What a result says of how sure its numbers are.
 
     The images, or examples, are drawn anew with replacement, with all that belongs to them; what
@@ -52,7 +51,8 @@ def resampled(
     ids = list(units)
     whole = {name: _smallest(np.asarray(values)) for name, values in arrays.items()}
     by_path = statistics(whole)
-    drawn = drawn_scores(by_path, len(ids), resamples=resamples(len(ids)))
+    key = hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
+    drawn = _drawn(by_path, len(ids), key)
     intervals = {
         path: list(interval_of(statistic, drawn[path], len(ids), LEVEL))
         for path, statistic in by_path.items()
@@ -61,7 +61,7 @@ def resampled(
         "n": len(ids),
         "intervals": intervals,
         "per_query": {
-            "units": hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest(),
+            "units": key,
             "arrays": {name: _packed(values) for name, values in whole.items()},
         },
     }
@@ -97,28 +97,46 @@ def unpacked(result: Mapping[str, Any]) -> dict[str, Array] | None:
         ) from error
 
 
-def averaged_draws(results: Sequence[Mapping[str, Any]], statistics: Any, path: str) -> Array:
-    """Draws of a number's mean over several results, as of models that differ in their seed.
+class Redrawn(NamedTuple):
+    """A number in every draw of images, or examples, and what each of them contributes to it.
 
-    Each draw takes anew which of the results count, and which images.
+    Attributes:
+        scores: ``[draws]``.
+        by_unit: ``[units]``.
+    """
+
+    scores: Array
+    by_unit: Array
+
+
+def redrawn(result: Mapping[str, Any], statistics: _FromArrays) -> dict[str, Redrawn] | None:
+    """Every number of a result in the draws of :func:`resampled`: those of two results on the same
+    images are of the same images, those of other images have nothing to do with them.
 
     Args:
-        results: with ``per_query``, of the same units.
+        result: of a task.
         statistics: the task's own.
-        path: key path of the number.
+
+    Returns:
+        By key path; ``None`` where the result has not kept what the numbers are made of.
+
+    Raises:
+        DataError: it is damaged.
     """
-    units = int(results[0]["n"])
-    count = resamples(units)
-    drawn = np.stack([
-        drawn_scores({path: statistics(unpacked(each))[path]}, units, resamples=count)[path]
-        for each in results
-    ])  # fmt: skip
-    if len(drawn) == 1:
-        single: Array = drawn[0]
-        return single
-    weights = np.random.default_rng(1).multinomial(len(drawn), [1 / len(drawn)] * len(drawn), count)
-    means: Array = (weights.T * drawn).sum(0) / len(drawn)
-    return means
+    if (arrays := unpacked(result)) is None:
+        return None
+    by_path, units = statistics(arrays), int(result["n"])
+    scores = _drawn(by_path, units, units_key(result))
+    return {path: Redrawn(scores[path], each.by_unit(units)) for path, each in by_path.items()}
+
+
+def units_key(result: Mapping[str, Any]) -> str:
+    """What a result's images or examples are, as a hash of their ids; empty if not known."""
+    return str((result.get("per_query") or {}).get("units", ""))
+
+
+def _drawn(statistics: Statistics, units: int, key: str) -> dict[str, Array]:
+    return drawn_scores(statistics, units, resamples=resamples(units), seed=int(key[:8], 16))
 
 
 def interval(result: Mapping[str, Any], path: str) -> Interval | None:

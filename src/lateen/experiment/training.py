@@ -10,7 +10,7 @@ from typing import Any
 from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store
-from lateen.files import library_versions, refuse_foreign
+from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
@@ -142,6 +142,7 @@ def build_model(
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
         "data": pairs.key,
         "seed": settings.seed,
+        "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
         "steps": result.steps,
         "kept_step": result.best_step,
         **{f"{name} version": version for name, version in library_versions().items()},

@@ -172,6 +172,10 @@ class Statistic(Protocol):
         """
         ...
 
+    def by_unit(self, units: int) -> Array:
+        """What each unit contributes ``[units]``: where it is the same, two models are equal."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Tally:
@@ -196,12 +200,16 @@ class Tally:
 
     def drawn(self, counts: Array) -> Array:
         """The score of every draw ``[m]``."""
-        hits, tries = (self._by_unit(values, counts.shape[1]) for values in self._columns)
+        hits, tries = (self._sums(values, counts.shape[1]) for values in self._columns)
         with np.errstate(invalid="ignore"):
             shares = (hits @ counts.T) / (tries @ counts.T)
         # Of a group that a draw has nothing of, nothing is known.
         score: Array = self.scale * np.nanmean(shares, axis=0)
         return score
+
+    def by_unit(self, units: int) -> Array:
+        """Each unit's hits ``[units]``."""
+        return np.bincount(self.unit, self._columns[0], units)
 
     def limits(self, units: int, level: float) -> Interval | None:
         """The exact binomial limits of a score of nothing or of all, which no draw changes."""
@@ -217,7 +225,7 @@ class Tally:
         hits = np.asarray(self.hits, np.float64)
         return hits, np.ones_like(hits) if self.tries is None else np.asarray(self.tries, float)
 
-    def _by_unit(self, values: Array, units: int) -> Any:
+    def _sums(self, values: Array, units: int) -> Any:
         """Sums ``[groups, units]``, sparse."""
         from scipy.sparse import coo_array
 
@@ -250,6 +258,10 @@ class Median:
             low, high = ((upto < middle).sum(axis=1) for middle in (total / 2, total / 2 + 0.5))
             parts.append((ranked[low] + ranked[high]) / 2)
         return np.concatenate(parts)
+
+    def by_unit(self, units: int) -> Array:
+        """The sum of each unit's values ``[units]``."""
+        return np.bincount(self.unit, np.asarray(self.values, np.float64), units)
 
 
 def drawn_scores(
