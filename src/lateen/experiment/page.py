@@ -133,7 +133,9 @@ def result_tables(results: dict[str, Any]) -> list[TableData]:
     if "retrieval" in results:
         retrieval = results["retrieval"]
         note = "; these images also chose the training step" if retrieval["chose_step"] else ""
-        tables.append(retrieval_table(retrieval, title=f"Retrieval on {retrieval['split']}{note}"))
+        column = f", {retrieval['column']}" if retrieval.get("column") else ""
+        title = f"Retrieval on {retrieval['split']}{column}{note}"
+        tables.append(retrieval_table(retrieval, title=title))
     if "classification" in results:
         title = "Zero-shot classification"
         tables.append(classification_table(results["classification"], title=title))
