@@ -16,6 +16,7 @@ from lateen.experiment import run
 from lateen.experiment.planning import prediction, rates, training
 from lateen.experiment.planning.rates import Cost, Rate, count_items, imagined_store, text_rate
 from lateen.features import Store
+from lateen.features.ids import Ids
 from lateen.training import loop
 
 
@@ -203,7 +204,7 @@ def test_an_imagined_store_joins_like_a_real_one(album: Path) -> None:
     assert text[:].shape == (48, len(COLOURS))
     with pytest.raises(IndexError):
         image[24]
-    image.ids = [f"other {name}" for name in image.ids]
+    image.ids = Ids.of(f"other {name}" for name in image.ids)
     with pytest.raises(PairingError, match="do not describe the same samples"):
         lateen.pair(image, text)
 

@@ -14,7 +14,6 @@ from lateen.evaluation.features import conditions
 from lateen.evaluation.tasks.classification import classification_facts
 from lateen.evaluation.tasks.retrieval import retrieval_result
 from lateen.features import Store, pair
-from lateen.features.pairs import rows_by_id
 from lateen.files import content_key
 from lateen.metrics import class_embeddings, class_ranks, classification_of_ranks
 from lateen.model import AlignedConfig, AlignedModel
@@ -98,7 +97,9 @@ def _as_they_are(image: Store, text: Store) -> AlignedModel:
 
 
 def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, Any]:
-    named = rows_by_id(text)
+    named: dict[str, list[int]] = {}
+    for row, name in enumerate(text.ids):
+        named.setdefault(name, []).append(row)
     names = list(named)
     index_of = {name: index for index, name in enumerate(names)}
     unknown = sorted(set(labels.values()) - set(index_of))

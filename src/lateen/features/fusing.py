@@ -11,7 +11,7 @@ import numpy as np
 from lateen.encoders.fused import fuse_features, fused_info, fusing_weights
 from lateen.errors import PairingError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
-from lateen.features.pairs import only_in_one, unique_rows
+from lateen.features.pairs import only_in_one, unique_ids
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import canonical_json, content_key, folder_lock
@@ -94,22 +94,25 @@ def _join(parts: Sequence[Store]) -> list[np.ndarray[Any, Any]]:
         for other in others:
             _check_captions(first, other)
         return [np.arange(len(first))] * len(parts)
-    row_of = [unique_rows(part, "Parts are joined by id") for part in parts]
+    finders = [unique_ids(part, "Parts are joined by id") for part in parts]
     skipped = {skip["id"] for part in parts for skip in part.skipped}
-    for other, other_rows in zip(others, row_of[1:], strict=True):
-        differences = only_in_one(first, row_of[0], other, other_rows, skipped)
+    for other, finder in zip(others, finders[1:], strict=True):
+        differences = only_in_one(
+            first, finder.lacking(first.ids), other, finders[0].lacking(other.ids), skipped
+        )
         if differences:
             raise PairingError(
                 f"the stores do not describe the same images: {differences}",
                 "Encode all parts from one dataset.",
             )
-    common = [i for i in first.ids if all(i in rows for rows in row_of)]
-    if not common:
+    rows = [finder.find(first.ids) for finder in finders]
+    common = np.logical_and.reduce([there >= 0 for there in rows])
+    if not common.any():
         raise PairingError(
             f"no image is in all of the {len(parts)} stores: each was skipped by one of them",
             f"See {first.path / 'skipped.jsonl'}.",
         )
-    return [np.array([rows[i] for i in common], dtype=np.int64) for rows in row_of]
+    return [there[common].astype(np.int64) for there in rows]
 
 
 def _check_captions(first: Store, other: Store) -> None:
@@ -151,7 +154,7 @@ def _write(
         for start in range(writer.done, len(rows[0]), size):
             block = [part_rows[start : start + size] for part_rows in rows]
             features = [part[part_rows] for part, part_rows in zip(parts, block, strict=True)]
-            ids = [parts[0].ids[row] for row in block[0]]
+            ids = parts[0].ids.take(block[0])
             skipped = list(skips.values()) if start == 0 else []
             writer.write(fuse_features(features, weights), ids, skipped, len(ids))
             progress.update(len(ids))

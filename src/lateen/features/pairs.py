@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lateen.errors import DataError, PairingError, UsageError, choices
+from lateen.features.ids import IdIndex, Ids
 from lateen.features.store import Store
 from lateen.files import content_key
 
@@ -22,8 +23,8 @@ _WHY_UNIQUE = "Ids join images to captions"
 _SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
 
 
-def unique_rows(store: Store, why: str) -> dict[str, int]:
-    """The row of every id.
+def unique_ids(store: Store, why: str) -> IdIndex:
+    """Finds the row of every id.
 
     Args:
         store: with a row per sample.
@@ -32,47 +33,39 @@ def unique_rows(store: Store, why: str) -> dict[str, int]:
     Raises:
         PairingError: an id stands twice.
     """
-    row_of: dict[str, int] = {}
-    for row, sample in enumerate(store.ids):
-        if sample in row_of:
-            raise PairingError(
-                f"{store.path} has the id {sample!r} twice (rows {row_of[sample]} and {row})",
-                f"{why}; give every image its own.",
-            )
-        row_of[sample] = row
-    return row_of
-
-
-def rows_by_id(store: Store) -> dict[str, list[int]]:
-    """All rows of every id, in order."""
-    groups: dict[str, list[int]] = {}
-    for row, sample in enumerate(store.ids):
-        groups.setdefault(sample, []).append(row)
-    return groups
+    index = IdIndex(Ids.of(store.ids))
+    repeats = index.repeats()
+    if repeats.size:
+        [first] = index.find(Ids.of(store.ids).take(repeats[:1]))
+        raise PairingError(
+            f"{store.path} has the id {store.ids[first]!r} twice (rows {first} and {repeats[0]})",
+            f"{why}; give every image its own.",
+        )
+    return index
 
 
 def only_in_one(
-    first: Store, here: Collection[str], second: Store, there: Collection[str], skipped: set[str]
+    first: Store, alone: Array, second: Store, other_alone: Array, skipped: set[str]
 ) -> str:
     """How two stores' ids differ, in words; empty if they do not.
 
     Args:
         first: a store.
-        here: its ids, each once.
+        alone: its rows whose ids the second store lacks.
         second: another one.
-        there: its ids.
+        other_alone: its rows whose ids the first store lacks.
         skipped: ids that may be missing.
     """
-    alone = [
+    differing = [
         (store, ids)
-        for store, own, others in ((first, here, there), (second, there, here))
-        if (ids := [i for i in own if i not in others and i not in skipped])
+        for store, rows in ((first, alone), (second, other_alone))
+        if (ids := [i for i in dict.fromkeys(store.ids.take(rows)) if i not in skipped])
     ]
     told = "; ".join(
         f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
-        for store, ids in alone
+        for store, ids in differing
     )
-    return f"{told}{_spelled_alike(*(ids for _, ids in alone))}" if len(alone) == 2 else told
+    return f"{told}{_spelled_alike(*(i for _, i in differing))}" if len(differing) == 2 else told
 
 
 # How people write one id in two ways: the way in words, and what is left without it.
@@ -146,17 +139,18 @@ class TextColumn:
     def take(self, samples: Array) -> TextColumn:
         """The captions of these samples only, in this order."""
         counts = self.counts[samples]
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        rows = self.rows[np.repeat(self.offsets[samples], counts) + inside]
-        return replace(self, offsets=offsets, rows=rows)
+        offsets = _ends(counts)
+        at = np.repeat(self.offsets[samples] - offsets[:-1], counts)
+        at += np.arange(offsets[-1])
+        return replace(self, offsets=offsets, rows=self.rows[at])
 
     def first(self, count: int) -> TextColumn:
         """Each sample's first ``count`` captions, or all where it has fewer."""
         counts = self.counts
         inside = np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], counts)
-        offsets = np.concatenate([[0], np.cumsum(np.minimum(counts, count))])
-        return replace(self, offsets=offsets, rows=self.rows[inside < count])
+        return replace(
+            self, offsets=_ends(np.minimum(counts, count)), rows=self.rows[inside < count]
+        )
 
     def nth(self, position: int) -> TextColumn:
         """One caption of each sample: that at ``position``, from 0, among those in the store.
@@ -181,14 +175,14 @@ class Pairs:
     """Samples that have an image and at least one caption in every column.
 
     Attributes:
-        ids: ``n`` sample ids, in the image store's order.
+        ids: ``n`` sample ids, in the image store's order, as a sequence of strings.
         image: the image store.
         image_rows: ``[n]`` rows of it.
         texts: one entry per caption column.
         dropped: how many ids were left out of the join.
     """
 
-    ids: list[str]
+    ids: Ids
     image: Store
     image_rows: Array
     texts: tuple[TextColumn, ...]
@@ -254,7 +248,7 @@ class Pairs:
     def take(self, samples: Array) -> Pairs:
         """These samples only, in this order."""
         return Pairs(
-            [self.ids[i] for i in samples], self.image, self.image_rows[samples],
+            self.ids.take(samples), self.image, self.image_rows[samples],
             tuple(column.take(samples) for column in self.texts), self.dropped,
         )  # fmt: skip
 
@@ -267,19 +261,20 @@ class Pairs:
         """
         if not 0 < share < 1:
             raise ValueError(f"share must be in (0, 1), not {share}")
-        digests = [hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids]
-        order = sorted(range(len(self)), key=lambda i: digests[i])
+        digests = (hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids)
+        numbers = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(self))
+        order = np.argsort(numbers, kind="stable")
         count = min(max(1, round(share * len(self))), len(self) - 1)
-        held_out = np.array(sorted(order[:count]), dtype=np.int64)
-        rest = np.array(sorted(order[count:]), dtype=np.int64)
-        return self.take(rest), self.take(held_out)
+        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
 
     @property
     def key(self) -> str:
         """Content key of the joined features: it changes when any row, id, order or choice does."""
-        ids = hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
+        ids = hashlib.sha256()
+        for row, sample in enumerate(self.ids):
+            ids.update(("\n" * (row > 0) + sample).encode())
         chosen = [(column.store.manifest.content, column.position) for column in self.texts]
-        return content_key([ids, self.image.manifest.content, chosen])
+        return content_key([ids.hexdigest(), self.image.manifest.content, chosen])
 
 
 def split_position(name: str) -> tuple[str, int | None]:
@@ -311,24 +306,45 @@ def pair(
     image = images if isinstance(images, Store) else Store.open(images)
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
-    row_of = unique_rows(image, _WHY_UNIQUE)
-    groups = [rows_by_id(column) for column in columns]
+    index = unique_ids(image, _WHY_UNIQUE)
+    # Of every caption the row of its image, -1 where there is none.
+    owners = [index.find(column.ids) for column in columns]
+    del index
+    captioned = [_rows_named(owner, len(image)) for owner in owners]
     if missing == "error":
-        for column, group in zip(columns, groups, strict=True):
-            _check_same_ids(image, row_of, column, group)
-    common = [i for i in image.ids if all(i in group for group in groups)]
-    if not common:
+        for column, owner, has_caption in zip(columns, owners, captioned, strict=True):
+            _check_same_ids(image, np.flatnonzero(~has_caption), column, np.flatnonzero(owner < 0))
+    common = np.flatnonzero(np.logical_and.reduce(captioned))
+    if not common.size:
+        spelled = _spelled_alike(list(image.ids), list(dict.fromkeys(columns[0].ids)))
         raise PairingError(
             f"{image.path} and {columns[0].path} share no id: for example {image.ids[0]!r} "
-            f"against {columns[0].ids[0]!r}{_spelled_alike(row_of, groups[0])}",
+            f"against {columns[0].ids[0]!r}{spelled}",
             "Encode both from the same dataset, so that they carry the same ids.",
         )
-    everything = set(row_of).union(*groups)
+    strangers = [
+        column.ids.take(np.flatnonzero(owner < 0))
+        for column, owner in zip(columns, owners, strict=True)
+    ]
     return Pairs(
-        common, image, np.array([row_of[i] for i in common], dtype=np.int64),
-        tuple(_column(c, g, common) for c, g in zip(columns, groups, strict=True)),
-        dropped=len(everything) - len(common),
+        image.ids.take(common), image, common,
+        tuple(_column(c, owner, common, len(image))
+              for c, owner in zip(columns, owners, strict=True)),
+        dropped=len(image) + _count_different(strangers) - len(common),
     )  # fmt: skip
+
+
+def _rows_named(rows: Array, count: int) -> Array:
+    """Which of ``count`` rows are among ``rows``, where those below 0 are none."""
+    named = np.zeros(count, bool)
+    named[rows[rows >= 0]] = True
+    return named
+
+
+def _count_different(parts: Sequence[Ids]) -> int:
+    """How many different ids there are in all parts together."""
+    ids = Ids.joined(parts)
+    return len(ids) - len(IdIndex(ids).repeats())
 
 
 def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
@@ -342,11 +358,9 @@ def _check_modalities(image: Store, columns: Sequence[Store]) -> None:
             )
 
 
-def _check_same_ids(
-    image: Store, row_of: dict[str, int], column: Store, group: dict[str, list[int]]
-) -> None:
+def _check_same_ids(image: Store, alone: Array, column: Store, column_alone: Array) -> None:
     skipped = {skip["id"] for store in (image, column) for skip in store.skipped}
-    differences = only_in_one(image, row_of, column, group, skipped)
+    differences = only_in_one(image, alone, column, column_alone, skipped)
     if differences:
         raise PairingError(
             f"the stores do not describe the same samples: {differences}",
@@ -354,10 +368,29 @@ def _check_same_ids(
         )
 
 
-def _column(store: Store, group: dict[str, list[int]], ids: list[str]) -> TextColumn:
-    counts = [len(group[i]) for i in ids]
-    rows = np.array([row for i in ids for row in group[i]], dtype=np.int64)
-    return TextColumn(store, np.concatenate([[0], np.cumsum(counts)]), rows)
+def _column(store: Store, owner: Array, images: Array, count: int) -> TextColumn:
+    """The captions of these images, each image's in their order.
+
+    Args:
+        store: the captions.
+        owner: ``[captions]`` the row of each one's image, −1 where it has none.
+        images: ``[n]`` rows of the images wanted, ascending.
+        count: rows of the image store.
+    """
+    if len(images) < count:
+        wanted = np.append(_rows_named(images, count), False)  # the last one for the −1
+        owner = np.where(wanted[owner], owner, -1)
+    counts = np.bincount(owner[owner >= 0], minlength=count)[images]
+    rows = np.argsort(owner, kind="stable")  # those of no image first
+    unused = len(rows) - int(counts.sum())
+    return TextColumn(store, _ends(counts), rows[unused:].copy() if unused else rows)
+
+
+def _ends(counts: Array) -> Array:
+    """Where each of several groups begins, and the last ends, ``[n + 1]``."""
+    ends = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=ends[1:])
+    return ends
 
 
 def pair_grid(
@@ -384,41 +417,39 @@ def pair_grid(
     """
     columns = [store for stores in texts for store in stores]
     base = pair(images[0], *columns, missing=missing)
-    row_of = _image_rows(images, base, missing)
+    finders = _image_finders(images, base, missing)
     ends = np.cumsum([0, *(len(stores) for stores in texts)])
     alike = _same_captions(base, [slice(*span) for span in itertools.pairwise(ends)], missing)
-    common = [
-        i for i, sample in enumerate(base.ids)
-        if alike[i] and all(sample in rows for rows in row_of)
-    ]  # fmt: skip
-    if not common:
+    rows = [finder.find(base.ids) for finder in finders]
+    common = np.flatnonzero(np.logical_and.reduce([alike, *(there >= 0 for there in rows)]))
+    if not common.size:
         raise PairingError(
             f"no image is in all of the {len(images)} image stores and has the same captions in "
             "all text stores",
             "Encode all from one dataset, so that they carry the same ids.",
         )
-    shared = base.take(np.array(common, dtype=np.int64))
-    dropped = len(set().union(*row_of, *(store.ids for store in columns))) - len(common)
+    shared = base.take(common)
+    strangers = [store.ids.take(finders[0].lacking(store.ids)) for store in [*images[1:], *columns]]
+    dropped = len(images[0]) + _count_different(strangers) - len(common)
     return [
         [
             replace(
-                shared, image=store, dropped=dropped,
-                image_rows=np.array([rows[i] for i in shared.ids], dtype=np.int64),
+                shared, image=store, dropped=dropped, image_rows=there[common].astype(np.int64),
                 texts=shared.texts[start:stop],
             )
             for start, stop in itertools.pairwise(ends)
         ]
-        for store, rows in zip(images, row_of, strict=True)
+        for store, there in zip(images, rows, strict=True)
     ]  # fmt: skip
 
 
-def _image_rows(images: Sequence[Store], base: Pairs, missing: str) -> list[dict[str, int]]:
-    """The row of every id in each image store.
+def _image_finders(images: Sequence[Store], base: Pairs, missing: str) -> list[IdIndex]:
+    """What finds the row of every id in each image store.
 
     Raises:
         PairingError: a text store, an id that stands twice, or ids that differ.
     """
-    row_of = [unique_rows(images[0], _WHY_UNIQUE)]
+    finders = [unique_ids(images[0], _WHY_UNIQUE)]
     skipped = {skip["id"] for store in base.stores for skip in store.skipped}
     for other in images[1:]:
         if other.modality != "image":
@@ -426,16 +457,19 @@ def _image_rows(images: Sequence[Store], base: Pairs, missing: str) -> list[dict
                 f"{other.path} holds {other.modality} features where image features belong",
                 "Give image stores on one side and text stores on the other.",
             )
-        row_of.append(unique_rows(other, _WHY_UNIQUE))
+        finders.append(unique_ids(other, _WHY_UNIQUE))
         skips = skipped | {skip["id"] for skip in other.skipped}
-        differences = only_in_one(images[0], row_of[0], other, row_of[-1], skips)
+        differences = only_in_one(
+            images[0], finders[-1].lacking(images[0].ids), other, finders[0].lacking(other.ids),
+            skips,
+        )  # fmt: skip
         if differences and missing == "error":
             raise PairingError(
                 f"the stores do not describe the same images: {differences}",
                 "Encode all from one dataset, or keep the common ids: missing='drop' "
                 "(--missing drop).",
             )
-    return row_of
+    return finders
 
 
 def _same_captions(base: Pairs, encoders: Sequence[slice], missing: str) -> np.ndarray[Any, Any]:
@@ -464,5 +498,7 @@ def _same_captions(base: Pairs, encoders: Sequence[slice], missing: str) -> np.n
                     "Encode the same captions with all, or leave such images out: missing='drop' "
                     "(--missing drop).",
                 )
-            alike &= same & np.array([sample not in by_one for sample in base.ids])
+            alike &= same
+            if by_one:
+                alike &= np.fromiter((i not in by_one for i in base.ids), bool, len(base))
     return alike

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lateen.errors import StoreError
+from lateen.features.ids import Ids
 from lateen.features.manifest import Shard
 from lateen.files import atomic_path, file_sha256
 
@@ -129,7 +130,7 @@ class ShardContent:
         notes: counts worth telling, such as texts that were cut.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     skipped: list[dict[str, Any]]
     features: Features
     start: int
@@ -200,6 +201,7 @@ def read_shard(path: Path) -> ShardContent:
         raise StoreError(f"{path} is truncated: {size} of {offset + end} bytes", _AGAIN)
     if len(content["ids"]) != shape[0]:
         raise StoreError(f"{path} has {shape[0]} rows but {len(content['ids'])} ids", _AGAIN)
+    content["ids"] = Ids.of(content["ids"])
     features = ShardFeatures(path, dtype, shape, offset + begin)
     return ShardContent(features=features, **content)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import PairingError, StoreError, UsageError
+from lateen.features.ids import Ids
 from lateen.features.manifest import Manifest
 from lateen.features.shard import ShardContent, read_shard
 from lateen.files import file_sha256
@@ -39,7 +40,8 @@ class Store:
     Attributes:
         path: the folder.
         manifest: what it says of itself.
-        ids: the sample id of every row; in a text store an id stands once per caption.
+        ids: the sample id of every row, as a sequence of strings; in a text store an id stands once
+            per caption.
         skipped: what was left out when the store was made: ``id``, ``reason``, ``source``,
             ``sample`` and ``column``.
     """
@@ -47,7 +49,7 @@ class Store:
     def __init__(self, path: Path, manifest: Manifest, shards: Sequence[ShardContent]) -> None:
         self.path = path
         self.manifest = manifest
-        self.ids: list[str] = [i for shard in shards for i in shard.ids]
+        self.ids = Ids.joined([Ids.of(shard.ids) for shard in shards])
         self.skipped: list[dict[str, Any]] = [skip for shard in shards for skip in shard.skipped]
         self._features = [shard.features for shard in shards]
         self._ends = np.cumsum([len(shard.ids) for shard in shards])

@@ -216,7 +216,7 @@ def _data_key(pairs: Pairs, columns: Sequence[TextColumn]) -> str:
     )  # fmt: skip
     fingerprint, name, counts = first
     images = pairs.image.manifest.description.fingerprint
-    return content_key([pairs.ids, [images, fingerprint], name, counts, *others])
+    return content_key([list(pairs.ids), [images, fingerprint], name, counts, *others])
 
 
 def _over_folds(image: Tensor, text: Tensor, owner: Tensor, folds: int) -> dict[str, Any]:
