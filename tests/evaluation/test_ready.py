@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from labelled_toys import class_folder
 from lateen.data import open_dataset
 from lateen.errors import DataError, PairingError
 from lateen.evaluation import evaluate_embeddings
+from lateen.evaluation.from_embeddings import ReadEmbeddings
 from lateen.features import Store, encode, import_features
 from lateen.metrics import retrieval
 
@@ -105,3 +107,44 @@ def test_imported_embeddings_are_told_apart_by_who_made_them(tmp_path: Path) -> 
     images = [store(tmp_path / name, rows, ids, "image", name) for name in ("clip", "siglip")]
     one, two = (evaluate_embeddings(image, text)["conditions"]["model"] for image in images)
     assert one != two
+
+
+def test_embeddings_are_read_in_parts_and_never_held_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(600, 5))
+    ids = [f"{i}.jpg" for i in range(600)]
+    owner = generator.permutation(np.repeat(np.arange(600), 2))
+    image = store(tmp_path / "i", rows, ids, "image")
+    text = store(tmp_path / "t", rows[owner] + 0.5, [ids[i] for i in owner], "text")
+    labels = tmp_path / "l.csv"
+    labels.write_text(
+        "id,label\n" + "".join(f"{i},{ids[n // 50 * 50]}\n" for n, i in enumerate(ids))
+    )
+    classes = store(tmp_path / "c", rows[:12], ids[:600:50], "text")
+    most: list[int] = []
+    read = ReadEmbeddings.__getitem__
+
+    def counted(self: ReadEmbeddings, part: slice) -> torch.Tensor:
+        embeddings = read(self, part)
+        most.append(len(embeddings))
+        return embeddings
+
+    monkeypatch.setattr(ReadEmbeddings, "__getitem__", counted)
+    # The package has functions of the modules' names.
+    ranks, accuracy = (sys.modules[f"lateen.metrics.{n}"] for n in ("retrieval", "classification"))
+    monkeypatch.setattr(ranks, "_READ", 1)
+    monkeypatch.setattr(ranks, "_CHECKED", 100)
+    monkeypatch.setattr(accuracy, "_CHUNK", 100)
+    image_rows, text_rows = F.normalize(image[:], dim=1), F.normalize(text[:], dim=1)
+    expected = retrieval(image_rows, text_rows, torch.from_numpy(owner))
+    result = evaluate_embeddings(image, text)
+    assert {way: result[way] for way in expected} == expected
+    assert max(most) == 256  # a tile
+    most.clear()
+    result = evaluate_embeddings(image, classes, labels=labels)
+    nearest = (image_rows @ F.normalize(classes[:], dim=1).T).argmax(1)
+    right = (nearest == torch.arange(600) // 50).double().mean().item()
+    assert result["top1"] == pytest.approx(100 * right)
+    assert max(most) == 100

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -133,6 +135,48 @@ def test_one_pass_gives_the_ranks_of_one_pass_for_each_direction(tile: int) -> N
         captions[i, : len(mine)] = mine
     assert torch.equal(by_text, retrieval_ranks(text, image, owner[:, None]))
     assert torch.equal(by_image, retrieval_ranks(image, text, captions))
+
+
+class Read:
+    """Rows that are read a few at a time, as from a disk; it knows how many at most."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows, self.most = rows, 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        rows = self.rows[part].clone()
+        self.most = max(self.most, len(rows))
+        return rows
+
+
+@pytest.mark.parametrize("tile", [1, 7, 32])
+def test_embeddings_that_are_read_as_they_are_needed_rank_like_those_in_memory(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["lateen.metrics.retrieval"]  # the package has a function of that name
+    monkeypatch.setattr(module, "_READ", 4)
+    monkeypatch.setattr(module, "_CHECKED", 50)
+    generator = torch.Generator().manual_seed(1)
+    owner = torch.cat([torch.arange(150), torch.randint(0, 150, (250,), generator=generator)])
+    owner = owner.sort().values
+    image = F.normalize(torch.randn(150, 16, generator=generator), dim=-1)
+    image[100:] = image[:50]
+    text = F.normalize(image[owner] + torch.randn(400, 16, generator=generator), dim=-1)
+    captions = torch.full((150, int(torch.bincount(owner).max())), -1)
+    for i in range(150):
+        own = (owner == i).nonzero()[:, 0]
+        captions[i, : len(own)] = own
+    stored = Read(image), Read(text)
+    by_text, by_image = cross_ranks(*stored, owner, tile=tile)
+    assert torch.equal(by_text, retrieval_ranks(text, image, owner[:, None]))
+    assert torch.equal(by_image, retrieval_ranks(image, text, captions))
+    assert max(side.most for side in stored) <= max(50, 4 * tile)
+    image[120, 3] = torch.nan
+    with pytest.raises(LateenError, match=r"1 of 150 embeddings hold NaN or infinity.* row 120"):
+        cross_ranks(Read(image), Read(text), owner)
 
 
 def test_collapsed_embeddings_score_nothing_across_tiles() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lateen.errors import DataError, PairingError
 from lateen.evaluation.features import conditions
@@ -56,7 +60,31 @@ def evaluate_embeddings(
     if labels is not None:
         return _classify(image, text, read_labels(Path(labels)))
     pairs = pair(image, text, missing=missing)
-    return retrieval_result(_as_they_are(image, text), pairs, per_image=per_image, folds=folds)
+    return retrieval_result(
+        _as_they_are(image, text), pairs, per_image=per_image, folds=folds, embed=ReadEmbeddings
+    )
+
+
+@dataclass(frozen=True)
+class ReadEmbeddings:
+    """Rows of a store as embeddings, read when they are needed: they may be more than memory holds.
+
+    Attributes:
+        project: of rows as they are stored, makes embeddings.
+        store: where they are.
+        rows: ``[n]`` their numbers.
+    """
+
+    project: Callable[[Tensor], Tensor]
+    store: Store
+    rows: np.ndarray[Any, Any]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @torch.no_grad()
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.project(self.store[self.rows[part]])
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -65,25 +93,24 @@ def read_labels(path: Path) -> dict[str, str]:
     Raises:
         DataError: it cannot be read, has no such columns or no row, or two labels for one id.
     """
+    labels: dict[str, str] = {}
+    empty = True
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+            for row in csv.DictReader(file):
+                if not {"id", "label"} <= set(row):
+                    break
+                empty = False
+                sample, label = row["id"], row["label"]
+                if sample and label and labels.setdefault(sample, label) != label:
+                    raise DataError(
+                        f"{path} says of {sample!r} that it is {labels[sample]!r} and {label!r}",
+                        "Give each image one label.",
+                    )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the labels in {path}: {error}", "Give a CSV file.") from error
-    if not rows or not {"id", "label"} <= set(rows[0]):
+    if empty:
         raise DataError(f"{path} has no columns id and label", "Write a header line: id,label.")
-    labels: dict[str, str] = {}
-    for row in rows:
-        if (
-            row["id"]
-            and row["label"]
-            and labels.setdefault(row["id"], row["label"]) != row["label"]
-        ):
-            raise DataError(
-                f"{path} says of {row['id']!r} that it is {labels[row['id']]!r} and "
-                f"{row['label']!r}",
-                "Give each image one label.",
-            )
     return labels
 
 
@@ -109,22 +136,24 @@ def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, An
             f"{', '.join(map(repr, names[:3]))}, …",
             "Give each text the name of its class as its id.",
         )
-    rows = [row for row, sample in enumerate(image.ids) if sample in labels]
-    if not rows:
+    rows = np.fromiter((r for r, sample in enumerate(image.ids) if sample in labels), np.int64)
+    if not rows.size:
         raise DataError(
             f"none of the {len(image)} images in {image.path} has a label: their ids look like "
             f"{image.ids[0]!r}",
             "Give labels by the ids of the images.",
         )
-    prompts = F.normalize(text[:], dim=-1)
-    classes = [class_embeddings(prompts[rows][None])[0] for rows in named.values()]
-    target = torch.tensor([index_of[labels[image.ids[row]]] for row in rows])
+    classes = [
+        class_embeddings(F.normalize(text[prompts], dim=-1)[None])[0] for prompts in named.values()
+    ]
+    target = torch.tensor([index_of[labels[sample]] for sample in image.ids.take(rows)])
     fingerprints = [store.manifest.description.fingerprint for store in (image, text)]
     data = content_key([*fingerprints, sorted(labels.items())])
-    ranks = class_ranks(F.normalize(image[rows], dim=-1), torch.stack(classes), target)
+    embeddings = ReadEmbeddings(F.normalize, image, rows)
+    ranks = class_ranks(embeddings, torch.stack(classes), target)
     return {
         "task": "classification", **classification_of_ranks(ranks, target, names),
-        **classification_facts(ranks, target, [image.ids[row] for row in rows]),
+        **classification_facts(ranks, target, image.ids.take(rows)),
         "images": len(rows), "classes": len(names),
         "unlabelled": len(image) - len(rows), "skipped": len(image.skipped),
         "conditions": conditions(_as_they_are(image, text), data),

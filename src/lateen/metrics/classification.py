@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import DataError, LateenError
+from lateen.metrics.features import Features
 
 _CHUNK = 8192  # images whose scores against all classes are held at a time
 
@@ -47,7 +48,7 @@ def class_scores(image: Tensor, classes: Tensor) -> Tensor:
 
 
 def classification(
-    image: Tensor, classes: Tensor, labels: Tensor, names: Sequence[str]
+    image: Features, classes: Tensor, labels: Tensor, names: Sequence[str]
 ) -> dict[str, Any]:
     """Top-1, top-5, per-class and mean per-class accuracy in percent.
 
@@ -56,7 +57,8 @@ def classification(
     five classes, top-5 is over all of them and so is 100 or undefined by ties.
 
     Args:
-        image: L2-normalised image embeddings ``[n, dim]``.
+        image: L2-normalised image embeddings ``[n, dim]``: a tensor, or rows that are read from
+            disk.
         classes: L2-normalised class embeddings ``[c, dim]``.
         labels: index of each image's class ``[n]``.
         names: the ``c`` class names.
@@ -68,7 +70,7 @@ def classification(
     return classification_of_ranks(class_ranks(image, classes, labels), labels, names)
 
 
-def class_ranks(image: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
+def class_ranks(image: Features, classes: Tensor, labels: Tensor) -> Tensor:
     """Rank of every image's own class among all, from 1 ``[n]``; ties count against it.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,12 @@ from torch import Tensor
 
 from lateen.device import matmul
 from lateen.errors import DataError, LateenError
+from lateen.metrics.features import Features
 
 _WAYS = ("text_to_image", "image_to_text")
 _CUTOFFS = (1, 5, 10)
+_READ = 16  # tiles of embeddings that are read at a time
+_CHECKED = 8192  # rows
 
 
 # {"text_to_image": {"R@1", "R@5", "R@10", "median_rank"}, "image_to_text": {the same}}
@@ -61,15 +64,16 @@ def _ranks(queries: Tensor, targets: Tensor, positives: Tensor, chunk: int) -> T
 
 
 def cross_ranks(
-    image: Tensor, text: Tensor, owner: Tensor, *, tile: int = 256
+    image: Features, text: Features, owner: Tensor, *, tile: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Ranks of both directions, from one pass over the score matrix.
 
     As in :func:`retrieval_ranks`, wrong ones with the same score as the right one stand before it.
 
     Args:
-        image: ``[n, d]`` embeddings, L2-normalised.
-        text: ``[m, d]`` embeddings, L2-normalised.
+        image: ``[n, d]`` embeddings, L2-normalised: a tensor, or rows that are read from disk.
+        text: ``[m, d]`` embeddings, L2-normalised. They are read as they are needed where ``owner``
+            is in ascending order, else held in memory.
         owner: ``[m]`` the image, from 0 to n − 1, that each text describes.
         tile: texts compared at a time, with four times as many images; memory is O(tile²) beside
             the embeddings.
@@ -83,59 +87,89 @@ def cross_ranks(
         LateenError: an embedding holds NaN or infinity.
     """
     owner = owner.cpu().long()
-    _captions_by_image(owner, len(image), len(text))
+    _check_owner(owner, len(image), len(text))
     _check_finite(image)
     _check_finite(text)
+    device = image[:1].device
     # In bfloat16, whatever an ambient autocast wants, unequal scores would round to ties.
-    with torch.autocast(image.device.type, enabled=False):
+    with torch.autocast(device.type, enabled=False):
+        if bool((owner[1:] >= owner[:-1]).all()):
+            return _cross_ranks(image, text, owner.to(device), tile)
         order = owner.argsort(stable=True)
-        sorted_ranks, by_image = _cross_ranks(
-            image.float(), text.float()[order.to(text.device)], owner[order].to(image.device), tile
-        )
+        ordered = text[:][order.to(device)]
+        sorted_ranks, by_image = _cross_ranks(image, ordered, owner[order].to(device), tile)
     by_text = torch.empty_like(sorted_ranks)
     by_text[order] = sorted_ranks
     return by_text, by_image
 
 
-def _cross_ranks(image: Tensor, text: Tensor, own: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+def _cross_ranks(image: Features, text: Features, own: Tensor, tile: int) -> tuple[Tensor, Tensor]:
     """Ranks of texts that are sorted by their image ``own``, and of the images."""
-    rows = [slice(i, min(i + tile, len(text))) for i in range(0, len(text), tile)]
-    columns = [slice(i, min(i + 4 * tile, len(image))) for i in range(0, len(image), 4 * tile)]
+    images = own.cpu()
 
-    def scores(row: slice, column: slice) -> Tensor:
-        return matmul(text[row], image[column].T)
+    def has_right(row: slice, column: slice) -> bool:
+        first, last = int(images[row.start]), int(images[row.stop - 1])
+        return bool(column.start <= last and first < column.stop)
 
     # The right scores come out of the very products they are compared in: others could round
     # differently. Sorted texts have their images in a tile or two.
-    right = torch.empty(len(text), device=text.device)
-    for row in rows:
-        first, last = int(own[row][0]), int(own[row][-1])
-        for column in columns:
-            if column.start <= last and first < column.stop:
-                inside = ((own[row] >= column.start) & (own[row] < column.stop)).nonzero()[:, 0]
-                found = scores(row, column)[inside, own[row][inside] - column.start]
-                right[row.start + inside] = found
-    best = torch.full((len(image),), -torch.inf, device=image.device)
+    right = torch.empty(len(text), device=own.device)
+    for row, column, scores in _score_tiles(text, image, tile, has_right):
+        inside = ((own[row] >= column.start) & (own[row] < column.stop)).nonzero()[:, 0]
+        right[row.start + inside] = scores[inside, own[row][inside] - column.start]
+    best = torch.full((len(image),), -torch.inf, device=own.device)
     best.scatter_reduce_(0, own, right, "amax")
-    by_text = torch.zeros(len(text), dtype=torch.int64, device=text.device)
-    by_image = torch.zeros(len(image), dtype=torch.int64, device=image.device)
-    for row in rows:
-        for column in columns:
-            tile_scores = scores(row, column)
-            by_text[row] += (tile_scores >= right[row, None]).sum(1, dtype=torch.int32)
-            by_image[column] += (tile_scores >= best[column]).sum(0, dtype=torch.int32)
+    by_text = torch.zeros(len(text), dtype=torch.int64, device=own.device)
+    by_image = torch.zeros(len(image), dtype=torch.int64, device=own.device)
+    for row, column, scores in _score_tiles(text, image, tile):
+        by_text[row] += (scores >= right[row, None]).sum(1, dtype=torch.int32)
+        by_image[column] += (scores >= best[column]).sum(0, dtype=torch.int32)
     own_at_least = torch.bincount(own, weights=(right >= best[own]).double(), minlength=len(image))
     return by_text.cpu(), (by_image - own_at_least.long() + 1).cpu()
 
 
-def retrieval(image: Tensor, text: Tensor, owner: Tensor, *, chunk: int = 256) -> Retrieval:
+def _score_tiles(
+    text: Features,
+    image: Features,
+    tile: int,
+    needed: Callable[[slice, slice], bool] = lambda *_: True,
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Scores of texts with images, by tiles: rows, columns and scores of each.
+
+    Embeddings are read many tiles at a time, so that those of a store are read a few times only.
+
+    Args:
+        text: ``[m, d]`` the rows.
+        image: ``[n, d]`` the columns.
+        tile: rows; columns are four times as many.
+        needed: whether the scores of these rows and columns are wanted.
+    """
+    for rows in _slices(0, len(text), _READ * tile):
+        texts = text[rows].float()
+        for columns in _slices(0, len(image), _READ * tile):
+            if not needed(rows, columns):
+                continue
+            images = image[columns].float()
+            for row in _slices(rows.start, rows.stop, tile):
+                part = texts[row.start - rows.start : row.stop - rows.start]
+                for column in _slices(columns.start, columns.stop, 4 * tile):
+                    if needed(row, column):
+                        other = images[column.start - columns.start : column.stop - columns.start]
+                        yield row, column, matmul(part, other.T)
+
+
+def _slices(start: int, stop: int, size: int) -> list[slice]:
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def retrieval(image: Features, text: Features, owner: Tensor, *, chunk: int = 256) -> Retrieval:
     """R@1, R@5, R@10 and median rank of text→image and image→text retrieval.
 
     Text→image: the rank of the caption's own image among all images. Image→text: the rank of the
     image's best caption among all captions.
 
     Args:
-        image: ``[n, d]`` embeddings, L2-normalised.
+        image: ``[n, d]`` embeddings, L2-normalised, as :func:`cross_ranks` takes them.
         text: ``[m, d]`` embeddings, L2-normalised.
         owner: ``[m]`` the image, from 0 to n − 1, that each text describes.
         chunk: texts compared at a time.
@@ -171,8 +205,8 @@ def rsum(result: Mapping[str, Any]) -> float:
     return 6 * mean_recall(result)
 
 
-def _captions_by_image(owner: Tensor, images: int, texts: int) -> Tensor:
-    """Indices of every image's texts, ``[images, most texts of one image]``, padded with −1."""
+def _check_owner(owner: Tensor, images: int, texts: int) -> None:
+    """See that every text has an image and every image a text."""
     if owner.shape != (texts,) or texts == 0 or owner.min() < 0 or owner.max() >= images:
         raise DataError(
             f"owner of shape {list(owner.shape)} does not say for each of {texts} texts which of "
@@ -183,11 +217,6 @@ def _captions_by_image(owner: Tensor, images: int, texts: int) -> Tensor:
     if (counts == 0).any():
         lonely = int((counts == 0).nonzero()[0])
         raise DataError(f"image {lonely} has no text to be retrieved", "Leave such images out.")
-    order = owner.argsort(stable=True)
-    first = counts.cumsum(0) - counts
-    table = torch.full((images, int(counts.max())), -1)
-    table[owner[order], torch.arange(texts) - first[owner[order]]] = order
-    return table
 
 
 def _recall(ranks: Tensor) -> dict[str, float]:
@@ -195,8 +224,14 @@ def _recall(ranks: Tensor) -> dict[str, float]:
     return {**within, "median_rank": float(np.median(ranks.numpy()))}
 
 
-def _check_finite(embeddings: Tensor) -> None:
-    bad = ~embeddings.isfinite().all(1)
+def _check_finite(embeddings: Features) -> None:
+    bad = torch.cat(
+        [
+            ~embeddings[part].isfinite().all(1).cpu()
+            for part in _slices(0, len(embeddings), _CHECKED)
+        ]
+        or [torch.zeros(0, dtype=torch.bool)]
+    )
     if bad.any():
         raise LateenError(
             f"{int(bad.sum())} of {len(embeddings)} embeddings hold NaN or infinity, the first in "

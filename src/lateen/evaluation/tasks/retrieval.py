@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,7 @@ from lateen.features import Pairs, StoreRows, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
 from lateen.metrics import cross_ranks, mean_recall, retrieval, retrieval_of_ranks, rsum
+from lateen.metrics.features import Features
 from lateen.metrics.resampling import Median, Tally
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
@@ -132,7 +133,7 @@ def _chosen_columns(dataset: Dataset, column: str | None, columns: Columns) -> t
 
 def retrieval_result(
     model: AlignedModel, pairs: Pairs, *, per_image: int | None = None, folds: int | None = None,
-    union: bool = False,
+    union: bool = False, embed: Callable[..., Features] = project_rows,
 ) -> dict[str, Any]:  # fmt: skip
     """Retrieval on pairs of features that the model's encoders made (first caption column).
 
@@ -142,14 +143,16 @@ def retrieval_result(
         per_image: only each image's first captions, so many.
         folds: also the mean over this many parts of the images.
         union: the captions of all columns together, instead of the first column's.
+        embed: how embeddings are made of rows of a store, as :func:`project_rows` makes them.
 
     Raises:
         DataError: fewer images than folds.
     """
     texts = pairs.texts if union else pairs.texts[:1]
     columns = [each if per_image is None else each.first(per_image) for each in texts]
-    image = project_rows(model.project_image, pairs.image, pairs.image_rows)
-    text = torch.cat([project_rows(model.project_text, each.store, each.rows) for each in columns])
+    image = embed(model.project_image, pairs.image, pairs.image_rows)
+    by_column = [embed(model.project_text, each.store, each.rows) for each in columns]
+    text = by_column[0] if len(columns) == 1 else torch.cat([each[:] for each in by_column])
     owner = torch.cat([torch.from_numpy(each.owner) for each in columns])
     stores = [pairs.image, *(each.store for each in columns)]
     skipped = {(s["id"], s["source"]) for store in stores for s in store.skipped}
@@ -219,14 +222,17 @@ def _data_key(pairs: Pairs, columns: Sequence[TextColumn]) -> str:
     return content_key([list(pairs.ids), [images, fingerprint], name, counts, *others])
 
 
-def _over_folds(image: Tensor, text: Tensor, owner: Tensor, folds: int) -> dict[str, Any]:
+def _over_folds(image: Features, text: Features, owner: Tensor, folds: int) -> dict[str, Any]:
     """Every number's mean over ``folds`` parts of the images, in their order."""
     if len(image) < folds:
         raise DataError(f"{len(image)} images cannot make {folds} folds", "Ask for fewer.")
     parts = []
     for images in torch.arange(len(image)).tensor_split(folds):
-        mine = (owner >= images[0]) & (owner <= images[-1])
-        parts.append(retrieval(image[images], text[mine], owner[mine] - images[0]))
+        first, last = int(images[0]), int(images[-1]) + 1
+        own = (owner >= first) & (owner < last)
+        at = own.nonzero()[:, 0]  # neighbours, but where there are several columns
+        span = slice(int(at[0]), int(at[-1]) + 1)
+        parts.append(retrieval(image[first:last], text[span][own[span]], owner[own] - first))
     ways = {
         way: {key: sum(part[way][key] for part in parts) / folds for key in parts[0][way]}
         for way in parts[0]
