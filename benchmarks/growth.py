@@ -3,12 +3,13 @@
     python benchmarks/growth.py
     python benchmarks/growth.py --sizes 10000 1000000 --stages open pair
 
-Features are random, 64 values a row, with one caption to an image and ids as COCO's; the stages are
-import (of both sides, from .npy files), open (both stores), pair (opening them, too), train (one
-epoch, batch 2,048), evaluate (retrieval of ready embeddings) and assess (one pair of encoders, a
-fifth held out). Each is measured in a process of its own, after a run on 256 rows that loads what
-it needs. Memory is the peak of the whole process, and how far that lies above what the process had
-before, by row; rows of import, open and pair are those of both stores, of the others the images.
+Features are random, 64 values a row, with one caption to an image and ids like COCO's. The stages
+are import (both sides, from .npy files), open (both stores), pair (opening them, too), train (an
+epoch of the default recipe), evaluate (retrieval of ready embeddings) and assess (one encoder of
+each kind, a fifth held out). Each is measured in a process of its own, after a run on 256 rows that
+loads what it needs. Memory is the peak of the whole process, and how far that lies above what the
+process had before, by row: rows of import, open and pair are those of both stores, of the others
+the images.
 
 evaluate compares all with all and assess all that are held out: they are left out where the size
 before says that they would take too long.
@@ -74,7 +75,7 @@ def train_heads(folder: Path) -> object:
     from lateen.features import pair
     from lateen.training.loop import train
 
-    recipe = Recipe.build({"train": {"epochs": 1, "batch": 2048}})
+    recipe = Recipe.build({"train": {"epochs": 1}})
     return train(
         pair(folder / "image", folder / "text"), head=recipe.head, settings=recipe.train,
         out=folder / "train",

@@ -112,12 +112,12 @@ class Ids(Sequence[str]):
         return f"[{', '.join(map(repr, self[:10]))}{more}]"
 
     def take(self, rows: Sequence[int] | Array) -> Ids:
-        """The ids of these rows ``[k]``, from 0, in this order."""
+        """The ids of these rows ``[k]``, in this order."""
         index = np.asarray(rows, dtype=np.int64)
         if len(index) == len(self) and np.array_equal(index, np.arange(len(self))):
             return self
-        starts = self._offsets[index]
-        offsets = _offsets(self._offsets[index + 1] - starts)
+        starts = self._offsets[:-1][index]
+        offsets = _offsets(self._offsets[1:][index] - starts)
         text = np.zeros(int(offsets[-1]) + _WORD, np.uint8)
         for first, last in _spans(offsets, _COPY):
             begin, end = offsets[first], offsets[last]
@@ -206,17 +206,17 @@ class IdIndex:
         at = np.empty(len(ids), np.int64)
         at[order] = np.searchsorted(self._hashes, hashes[order])  # in order: thrice as fast
         rows = np.full(len(ids), -1, self._rows.dtype)
-        open_ = np.arange(len(ids))
+        sought = np.arange(len(ids))
         while True:
-            open_ = open_[at[open_] < len(self._hashes)]
-            open_ = open_[self._hashes[at[open_]] == hashes[open_]]
-            if not open_.size:
+            sought = sought[at[sought] < len(self._hashes)]
+            sought = sought[self._hashes[at[sought]] == hashes[sought]]
+            if not sought.size:
                 return rows
-            candidates = self._rows[at[open_]]
-            same = self._ids.same(candidates, ids, open_)
-            rows[open_[same]] = candidates[same]
-            open_ = open_[~same]  # another id of that hash: the next one may be it
-            at[open_] += 1
+            candidates = self._rows[at[sought]]
+            same = self._ids.same(candidates, ids, sought)
+            rows[sought[same]] = candidates[same]
+            sought = sought[~same]  # another id of that hash: the next one may be it
+            at[sought] += 1
 
     def repeats(self) -> Array:
         """The rows, in order, whose id an earlier row has too."""

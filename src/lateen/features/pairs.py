@@ -33,10 +33,10 @@ def unique_ids(store: Store, why: str) -> IdIndex:
     Raises:
         PairingError: an id stands twice.
     """
-    index = IdIndex(Ids.of(store.ids))
+    index = IdIndex(store.ids)
     repeats = index.repeats()
     if repeats.size:
-        [first] = index.find(Ids.of(store.ids).take(repeats[:1]))
+        [first] = index.find(store.ids.take(repeats[:1]))
         raise PairingError(
             f"{store.path} has the id {store.ids[first]!r} twice (rows {first} and {repeats[0]})",
             f"{why}; give every image its own.",
