@@ -380,10 +380,10 @@ def _column(store: Store, owner: Array, images: Array, count: int) -> TextColumn
     if len(images) < count:
         wanted = np.append(_rows_named(images, count), False)  # the last one for the −1
         owner = np.where(wanted[owner], owner, -1)
-    counts = np.bincount(owner[owner >= 0], minlength=count)[images]
     rows = np.argsort(owner, kind="stable")  # those of no image first
-    unused = len(rows) - int(counts.sum())
-    return TextColumn(store, _ends(counts), rows[unused:].copy() if unused else rows)
+    offsets = np.searchsorted(owner[rows], np.append(images, count).astype(owner.dtype))
+    unused = offsets[0]
+    return TextColumn(store, offsets - unused, rows[unused:].copy() if unused else rows)
 
 
 def _ends(counts: Array) -> Array:
