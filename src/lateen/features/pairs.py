@@ -148,9 +148,8 @@ class TextColumn:
         """Each sample's first ``count`` captions, or all where it has fewer."""
         counts = self.counts
         inside = np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], counts)
-        return replace(
-            self, offsets=_ends(np.minimum(counts, count)), rows=self.rows[inside < count]
-        )
+        ends = _ends(np.minimum(counts, count))
+        return replace(self, offsets=ends, rows=self.rows[inside < count])
 
     def nth(self, position: int) -> TextColumn:
         """One caption of each sample: that at ``position``, from 0, among those in the store.
@@ -322,14 +321,11 @@ def pair(
             f"against {columns[0].ids[0]!r}{spelled}",
             "Encode both from the same dataset, so that they carry the same ids.",
         )
-    strangers = [
-        column.ids.take(np.flatnonzero(owner < 0))
-        for column, owner in zip(columns, owners, strict=True)
-    ]
+    joined = list(zip(columns, owners, strict=True))
+    strangers = [column.ids.take(np.flatnonzero(owner < 0)) for column, owner in joined]
     return Pairs(
         image.ids.take(common), image, common,
-        tuple(_column(c, owner, common, len(image))
-              for c, owner in zip(columns, owners, strict=True)),
+        tuple(_column(column, owner, common, len(image)) for column, owner in joined),
         dropped=len(image) + _count_different(strangers) - len(common),
     )  # fmt: skip
 
