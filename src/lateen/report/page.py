@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _WIDEST = 1600  # pixels: the text column on a screen with two pixels to the point
 _TILE = 288
 _QUALITY = 82
+_SMALLEST = 0.68  # of a plot's own size
 
 
 class Headline(NamedTuple):
@@ -88,13 +89,12 @@ class Page:
             caption: below it.
             alt: what it shows, for those who cannot see it; the caption if not given.
         """
-        from PIL import Image
+        return self._add("figure", self._drawn(figure, caption, alt))
 
-        if isinstance(figure, Image.Image):
-            kind, markup = "picture", _img(_shrunk(figure), alt or caption)
-        else:
-            kind, markup = "plot", _inline(svg(figure), f"f{len(self._blocks)}-", alt or caption)
-        return self._add("figure", {"kind": kind, "markup": markup, "caption": caption})
+    def panels(self, figures: Iterable[tuple[Figure | Image, str]]) -> Self:
+        """Figures with their captions, side by side where the window has room for two."""
+        parts = [self._drawn(figure, text, part=i) for i, (figure, text) in enumerate(figures)]
+        return self._add("panels", parts)
 
     def gallery(self, row: SheetRow) -> Self:
         """A query above its hits, in as many columns as the window has room for."""
@@ -116,6 +116,18 @@ class Page:
         """Write the page to ``path``, whole or not at all."""
         write_text(path, self.html())
 
+    def _drawn(
+        self, figure: Figure | Image, caption: str, alt: str = "", part: int = 0
+    ) -> dict[str, Any]:
+        from PIL import Image
+
+        if isinstance(figure, Image.Image):
+            kind, markup = "picture", _img(_shrunk(figure), alt or caption)
+        else:
+            prefix = f"f{len(self._blocks)}-{part}-"
+            kind, markup = "plot", _inline(svg(figure), prefix, alt or caption)
+        return {"kind": kind, "markup": markup, "caption": caption}
+
     def _add(self, kind: str, block: Any) -> Self:
         self._blocks.append((kind, block))
         return self
@@ -127,7 +139,7 @@ def _hit(hit: SheetHit) -> dict[str, Any]:
         picture = _img(thumbnail(hit.image, _TILE), hit.label)
     except ImageError:
         picture = None
-    return {"picture": picture, "score": Markup(score), "label": hit.label}
+    return {"picture": picture, "score": Markup(score), "label": hit.label, "right": hit.right}
 
 
 def _img(image: Image, alt: str) -> Markup:
@@ -160,6 +172,9 @@ def _inline(document: str, prefix: str, label: str) -> Markup:
         }
     for name in ("height", "version"):
         root.attrib.pop(name, None)
+    # Narrower, it scrolls, for its type would be too small; 0.68 of 5.4 inches is a phone's width.
+    least = _SMALLEST * float(root.attrib["width"].removesuffix("pt")) / 72
+    root.attrib["style"] = f"min-width: {least:.2f}in"
     root.attrib = {"role": "img", "aria-label": label, **root.attrib}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
