@@ -25,7 +25,14 @@ from lateen.assessment.measure import (
     measure_name,
     measures,
 )
-from lateen.assessment.tables import correlations_table, encoder_tables, findings, leaderboard_table
+from lateen.assessment.tables import (
+    NARROW,
+    correlations_table,
+    encoder_tables,
+    few_encoders,
+    findings,
+    leaderboard_table,
+)
 from lateen.report import (
     Headline,
     LayerScore,
@@ -44,7 +51,6 @@ if TYPE_CHECKING:
 
 
 HEAT_MAP, LAYERS = "heat-map.png", "layers.png"
-_MOST_GROUPS = 6
 _SIDES = ("vision", "text")
 _ASIDE = "baseline, not counted"
 _SCORE = "mean R@10 (%)"
@@ -124,39 +130,39 @@ def _plotted_correlation(results: Results, measure: Measure) -> Mapping[str, Any
 def _vision_points(results: Results, key: str) -> list[Point]:
     """One for each vision candidate; y is its mean over all texts that are no baseline."""
     vision, baselines = results["vision"], baseline_labels(results)
-    encoders = Counter(one["encoder"] for one in vision)
-    by_encoder = max(encoders.values()) > 1 and 1 < len(encoders) <= _MOST_GROUPS
     points = []
     for one in vision:
         rows = [r for r in results["rows"] if r["vision_label"] == one["label"]]
         probes = [r["probe"]["R@10"] for r in rows if r["text_label"] not in baselines]
         if probes and rows[0].get(key) is not None:
-            group = one["encoder"] if by_encoder else "encoder"
             fitted = not one["baseline"]
+            counted = one.get("counted")
             points.append(
                 Point(
                     one["label"], rows[0][key], fmean(probes),
-                    group if fitted else _ASIDE, fitted,
+                    one["encoder"] if fitted else _ASIDE, fitted,
+                    (counted["interval"][0], counted["interval"][1]) if counted else None,
                 )
             )  # fmt: skip
     return points
 
 
 def _pair_points(results: Results, key: str) -> list[Point]:
-    """Labelled by the side with more candidates, grouped by the other where that has few."""
+    """Of the colour of their vision encoder; of the text encoder where there is one of vision."""
     baselines = baseline_labels(results)
-    counts = {side: len(results[side]) for side in _SIDES}
-    many, few = _SIDES if counts["vision"] >= counts["text"] else _SIDES[::-1]
+    several = [side for side in _SIDES if len(results[side]) > 1]
+    coloured = "vision" if len({row["vision"] for row in results["rows"]}) > 1 else "text"
     points = []
     for row in results["rows"]:
         if row.get(key) is not None:
             sides = [row[f"{side}_label"] for side in _SIDES]
-            label, group = row[f"{many}_label"], row[f"{few}_label"]
-            if counts[few] > _MOST_GROUPS:
-                label, group = " × ".join(shortened(side, 16) for side in sides), ""
+            named = [row[f"{side}_label"] for side in several or _SIDES]
+            label = named[0] if len(named) == 1 else " × ".join(shortened(n, 16) for n in named)
             fitted = not baselines & set(sides)
+            low, high = row["probe"]["interval"]
             at = (row[key], row["probe"]["R@10"])
-            points.append(Point(label, *at, group if fitted else _ASIDE, fitted))
+            group = row[coloured] if fitted else _ASIDE
+            points.append(Point(label, *at, group, fitted, (low, high)))
     return points
 
 
@@ -200,16 +206,21 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     page = Page("Which encoders align?", _subtitle(results))
     page.headline(_headlines(results)).text(_how_measured(results))
     page.section("Findings").text("\n\n".join(findings(results)))
-    page.section("The best pairs").table(leaderboard_table(results, _FIRST))
+    more = len(results["rows"]) > _FIRST
+    page.section("The best pairs")
+    page.table(leaderboard_table(results, _FIRST, NARROW if more else None))
     if HEAT_MAP in figures:
         page.figure(figures[HEAT_MAP], "Rows and columns by their means, the highest first.")
     _add_predictors(page, results, figures)
     if LAYERS in figures:
-        page.section("Layers").figure(figures[LAYERS], _layers_caption(results))
+        page.section("Layers").text(_layers_caption(results)).panels(
+            (layer_profile({title: lines}, ylabel=_SCORE), "")
+            for title, lines in _layer_panels(results).items()
+        )
     page.section("Encoders")
     for table in encoder_tables(results):
         page.table(table)
-    if len(results["rows"]) > _FIRST:
+    if more:
         page.section("Every pair").table(leaderboard_table(results))
     page.section("What each number is").facts(measure_definitions(results))
     page.section("Conditions").facts(_conditions(results))
@@ -268,7 +279,7 @@ def _how_measured(results: Results) -> str:
     return (
         "Each vision candidate was paired with each text candidate, and nothing in either was "
         f"trained. For every pair, linear heads were trained on {conditions['train_images']:,} "
-        "images with their captions; how well these find the other side, as the mean of text → "
+        f"images with their captions{_seeds_text(results)}; how well these find the other side, as the mean of text → "
         f"image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
         f"alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
         "compare the two feature spaces, a sample's captions averaged, or judge the vision encoder "
@@ -280,11 +291,26 @@ def _how_measured(results: Results) -> str:
     )
 
 
+def _seeds_text(results: Results) -> str:
+    seeds = results["conditions"]["probe"].get("seeds")
+    return f", {len(seeds)} times with other seeds" if seeds else ""
+
+
 def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure]) -> None:
-    page.section("What predicts alignment").table(correlations_table(results))
-    for measure, scatter in _plotted_measures():
-        if figure := figures.get(scatter_name(measure.key)):
-            page.figure(figure, f"{scatter.caption} A label is left out where it has no room.")
+    page.section("What predicts alignment").text(few_encoders(results))
+    table = correlations_table(results)
+    if table.rows:
+        page.table(table)
+    page.panels(
+        (figures[name], scatter.caption)
+        for measure, scatter in _plotted_measures()
+        if (name := scatter_name(measure.key)) in figures
+    )
+    if figures:
+        page.text(
+            f"Bars are {interval_level(results)} intervals of R@10 over test images. The highest "
+            "point and those farthest from the line are named."
+        )
 
 
 def _conditions(results: Results) -> dict[str, Any]:
@@ -302,6 +328,7 @@ def _conditions(results: Results) -> dict[str, Any]:
         "probing: preset": conditions["probe"].get("preset"),
         "probing: head": _settings_text(conditions["probe"]["head"]),
         "probing: training": _settings_text(conditions["probe"]["train"]),
+        "probing: seeds": ", ".join(map(str, conditions["probe"].get("seeds", ()))) or None,
         "data": str(conditions["data"] or "–")[:16],
         "labels": str(conditions["labels"] or "–")[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),

@@ -148,7 +148,7 @@ def heat_map(
             figure.colorbar(mesh, label=label, shrink=0.6).outline.set_visible(False)
         axes.invert_yaxis()
         _name_cells(axes, rows, columns, *((9, 38) if numbered else (5, 60)))
-        axes.set_title(label)
+        figure.suptitle(label, x=0.01, ha="left", size=10.5)
         return laid_out(figure)
 
 
