@@ -44,6 +44,7 @@ from lateen.report import (
     scatter_plot,
 )
 from lateen.report.chance import recall_at_k
+from lateen.report.page import made_with
 from lateen.report.plots import shortened
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     if more:
         page.section("Every pair").table(leaderboard_table(results))
     page.section("What each number is").facts(measure_definitions(results))
-    page.section("Conditions").facts(_conditions(results))
+    page.section("Conditions").facts(_conditions(results) | made_with())
     page.section("Remarks").text("\n\n".join(_remarks(results)))
     page.save(folder / PAGE)
     return folder / PAGE

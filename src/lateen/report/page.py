@@ -6,7 +6,10 @@ import base64
 import importlib.resources
 import io
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
@@ -65,6 +68,10 @@ class Page:
     def section(self, heading: str) -> Self:
         """Start a section."""
         return self._add("section", heading)
+
+    def subsection(self, heading: str) -> Self:
+        """Start a part of a section."""
+        return self._add("subsection", heading)
 
     def text(self, prose: str) -> Self:
         """Paragraphs, parted by blank lines."""
@@ -131,6 +138,24 @@ class Page:
     def _add(self, kind: str, block: Any) -> Self:
         self._blocks.append((kind, block))
         return self
+
+
+def interval_note(result: Mapping[str, Any], key_path: str, otherwise: str = "") -> str:
+    """What stands below a number: its 95 % interval, where a result has one, else ``otherwise``."""
+    interval = (result.get("intervals") or {}).get(key_path)
+    return f"{interval[0]:.1f} to {interval[1]:.1f} (95 %)" if interval else otherwise
+
+
+def made_with() -> dict[str, str]:
+    """When and by what command this page is written; a home folder in it is ``~``.
+
+    Without a command where Python called the function.
+    """
+    facts = {"written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
+    program, *words = sys.argv
+    if Path(program).stem == "lateen" or Path(program).parts[-2:] == ("lateen", "__main__.py"):
+        facts["command"] = shlex.join(["lateen", *words]).replace(str(Path.home()), "~")
+    return facts
 
 
 def _hit(hit: SheetHit) -> dict[str, Any]:

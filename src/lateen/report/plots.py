@@ -245,15 +245,17 @@ def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write figures for a paper into ``folder``: each as SVG and as PDF, without a background.
 
     Args:
-        figures: by the name of their files, without its suffix.
+        figures: by the name of their files; a suffix ``.png`` of it does not count.
         folder: is made if it is not there.
 
     Returns:
         The files.
     """
-    paths = [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".pdf")]
-    for path in paths:
-        save_plot(figures[path.stem], path)
+    paths = []
+    for name, figure in figures.items():
+        for suffix in (".svg", ".pdf"):
+            paths.append(folder / (name.removesuffix(".png") + suffix))
+            save_plot(figure, paths[-1])
     return paths
 
 
