@@ -280,8 +280,8 @@ def _how_measured(results: Results) -> str:
     return (
         "Each vision candidate was paired with each text candidate, and nothing in either was "
         f"trained. For every pair, linear heads were trained on {conditions['train_images']:,} "
-        f"images with their captions{_seeds_text(results)}; how well these find the other side, as the mean of text → "
-        f"image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
+        f"images with their captions{_seeds_text(results)}; how well these find the other side, as "
+        f"the mean of text → image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
         f"alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
         "compare the two feature spaces, a sample's captions averaged, or judge the vision encoder "
         "alone, and are of use as far as they predict probing.\n\n"

@@ -23,7 +23,7 @@ from lateen.errors import LateenError, UsageError, choices, nearest
 from lateen.evaluation.task import TASKS, Task, task_summaries
 
 _MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
-_OUT = Annotated[Path | None, Parameter(help="folder for the whole result and for pictures")]
+_OUT = Annotated[Path | None, Parameter(help="folder for the whole result, a page and pictures")]
 _JSON = Annotated[bool, Parameter(help="print JSON")]
 _COMMON = "Of every task"  # the group of options that all tasks share
 # Roles and literals of docstrings, and what refers to a document that users do not have.
@@ -346,7 +346,9 @@ def compare_command(
     found = comparison.compare(results, labels, each_seed=each_seed)
     kind = "json" if json else format
     if out is not None:
-        by_name = {".csv": "csv", ".json": "json", ".tex": "latex"}.get(out.suffix.lower(), "markdown")
+        by_name = {".csv": "csv", ".json": "json", ".tex": "latex"}.get(
+            out.suffix.lower(), "markdown"
+        )
         write_text(out, found.text(by_name if kind in (None, "table") else kind, published))
         say(f"table  {out}")
     elif kind in (None, "table"):

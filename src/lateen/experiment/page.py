@@ -149,9 +149,7 @@ def _add_captions(page: Page, result: RunResult) -> None:
             rank = int(ranks[at])
             if rank > 1:
                 score = (texts[at] @ embeddings[at]).item()
-                own = SheetHit(
-                    images[pairs.ids[at]], f"rank {rank:,}: {pairs.ids[at]}", score, right=True
-                )
+                own = SheetHit(images[pairs.ids[at]], f"rank {rank:,}", score, right=True)
             row = [own, *hits[1:]] if rank == 1 else [*hits[:-1], own]
             caption = result.samples[pairs.ids[at]].captions[column.name][0]
             page.gallery(SheetRow(caption, row))

@@ -126,7 +126,7 @@ def bar_chart(
         lengths = [value for _, value in bars if value is not None]
         drawn = axes.barh(places, lengths, height=0.66, color=BLUE)
         numbers = [f"{value:.1f}" for value in lengths]
-        axes.bar_label(drawn, numbers, padding=4, color=INK)
+        written = axes.bar_label(drawn, numbers, padding=4, color=INK)
         names = [shortened(name) for name, _ in bars]
         axes.set_yticks(range(len(bars)), names, family=["DejaVu Sans", *families(names)])
         axes.set_ylim(len(bars) - 0.5, -0.5)
@@ -138,6 +138,8 @@ def bar_chart(
         axes.spines["bottom"].set_visible(False)
         if chance is not None:
             axes.axvline(chance, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
+            for number in written:  # over the line
+                number.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})
             name = f"chance {chance:.1f}"
             axes.text(chance, -0.6, name, color=ORANGE, ha="left", va="bottom", size=9)
         return laid_out(figure)

@@ -1,0 +1,105 @@
+"""The page of one task's result, and what pages of results have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lateen.evaluation.tables import result_tables, subject_and_split
+from lateen.evaluation.task import TASKS, Result
+from lateen.report.confusion import confusion_plot
+from lateen.report.page import Headline, Page, interval_note, made_with
+
+_PLOTS = {
+    "confusion.png": "What each class is taken for.",
+    "similarity.png": "Cosine of the two images of a pair that CLIP takes for alike.",
+    "per-class.png": "IoU of each class.",
+}
+_MOST_PICTURES = 16
+_MOST_HEADLINES = 6
+
+
+def write_task_page(result: Result, folder: Path) -> Path:
+    """Write ``<task>.html``: headline numbers, tables, pictures and conditions of one result.
+
+    Args:
+        result: what :func:`lateen.evaluation.evaluate` gives.
+        folder: where the pictures are that the task drew.
+
+    Returns:
+        The page's path.
+    """
+    model, task = result["model"], str(result["task"])
+    page = Page(f"{model['vision']} × {model['text']}", f"{task}: {subject_and_split(result)}")
+    page.headline(list(_headlines(result))[:_MOST_HEADLINES])
+    page.section("Results")
+    for table in result_tables(result):
+        page.table(table)
+    for warning in result.get("warnings", ()):
+        page.text(f"Beware: {warning}.")
+    confusion = result.get("confusion")
+    if confusion:
+        # Drawn again, with text that can be searched and the colours of the page.
+        pairs = result.get("most_confused", ())
+        plot = confusion_plot(confusion["names"], confusion["counts"], pairs)
+        page.figure(plot, _PLOTS["confusion.png"])
+    add_pictures(page, folder, result, _MOST_PICTURES, drawn={"confusion.png"} if confusion else ())
+    page.section("Conditions").facts(_facts(result) | made_with())
+    path = folder / f"{task}.html"
+    page.save(path)
+    return path
+
+
+def add_pictures(
+    page: Page, folder: Path, result: Result, most: int, drawn: Collection[str] = ()
+) -> None:
+    """The plots that a task left in ``folder``, and at most so many of its other pictures.
+
+    Only those that the result names: of other images, or of another model, some may lie there
+    still.
+    """
+    from PIL import Image
+
+    paths = [path for path in _pictures(folder, result) if path.name not in drawn]
+    others = [path for path in paths if path.name not in _PLOTS]
+    for path in [*(path for path in paths if path.name in _PLOTS), *others[:most]]:
+        with Image.open(path) as picture:
+            page.figure(picture, _PLOTS.get(path.name, ""), alt=path.stem)
+    if len(others) > most:
+        page.text(f"{len(others) - most:,} more pictures are in `{folder}`.")
+
+
+def _pictures(folder: Path, result: Result) -> Iterator[Path]:
+    """The files, whether the result names them from its folder or from where it was made."""
+    named = result.get("pictures") or ()
+    for name in sorted(map(str, named.values() if isinstance(named, Mapping) else named)):
+        places = (folder / name, folder / Path(name).name)
+        yield from [path for path in places if path.is_file()][:1]
+
+
+def _headlines(result: Result) -> Iterator[Headline]:
+    task = TASKS[result["task"]]
+    for label, value, chance in task.main_numbers(result):
+        notes = [interval_note(result, task.headline[label])]
+        notes += [] if chance is None else [f"chance {chance:.1f} %"]
+        yield Headline(f"{value:.1f} %", label, "; ".join(filter(None, notes)))
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    model, conditions = result["model"], result["conditions"]
+    templates = result.get("templates") or ()
+    options = ", ".join(f"{key} {value}" for key, value in result.get("options", {}).items())
+    facts = {
+        "model": model["place"],
+        "vision encoder": model["vision"],
+        "text encoder": model["text"],
+        "head": model["head"],
+        "options": options or None,
+        "prompts": f"{len(templates)}, such as {templates[0]!r}" if templates else None,
+        "seed": None if result.get("seed") is None else str(result["seed"]),
+        "data key": str(conditions.get("data", "–"))[:16],
+        "model key": str(conditions.get("model", "–"))[:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in conditions.get("versions", {}).items()),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
