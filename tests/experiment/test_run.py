@@ -1,9 +1,12 @@
+import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toys import COLOURS, photo
 
 import lateen
@@ -51,6 +54,32 @@ def test_one_call_from_images_to_a_model_that_works(album: Path, classes: Path) 
     assert "holdout" in page
     assert "a blue picture" in page or "a red picture" in page or "picture" in page
     assert model.config.training["pairs"] == 18
+
+
+def test_the_page_shows_captions_that_find_their_image_and_captions_that_do_not(
+    album: Path,
+) -> None:
+    result = run(recipe(album), album / "run")
+    page = write_run_page(result).read_text()
+    # Six images of a colour each, so that every caption finds its own: no failure to be shown.
+    assert "Found first" in page
+    assert "Not found" not in page
+    ranks = "its own image first for 6, and not among the first 6 for 0"
+    assert ranks in page
+    assert page.count('<li class="right">') == 3
+    for said in ("device", "cpu, ", "written", "95 %"):
+        assert said in page
+    # A model that knows nothing, and two images a caption is shown: some are not among them.
+    lost = copy.deepcopy(result)
+    noise = torch.Generator().manual_seed(3)
+    for parameter in lost.model.heads.parameters():
+        torch.nn.init.normal_(parameter.data, generator=noise)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lateen.experiment.page._SHOWN", 2)
+        page = write_run_page(lost).read_text()
+    assert "Not found" in page
+    assert re.search(r"rank [3-6]<", page)
+    assert page.count('<li class="right">') == page.count("✓")
 
 
 def test_a_second_run_skips_everything_and_gives_the_same(album: Path) -> None:

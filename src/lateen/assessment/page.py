@@ -281,8 +281,8 @@ def _how_measured(results: Results) -> str:
         "Each vision candidate was paired with each text candidate, and nothing in either was "
         f"trained. For every pair, linear heads were trained on {conditions['train_images']:,} "
         f"images with their captions{_seeds_text(results)}; how well these find the other side, as "
-        f"the mean of text → image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
-        f"alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
+        f"the mean of text → image and image → text R@10 on {images:,} images and {captions:,} "
+        f"captions, is its alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
         "compare the two feature spaces, a sample's captions averaged, or judge the vision encoder "
         "alone, and are of use as far as they predict probing.\n\n"
         f"Intervals are {interval_level(results)} intervals. Those of R@10 say how much it would "
@@ -316,6 +316,8 @@ def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure])
 
 def _conditions(results: Results) -> dict[str, Any]:
     conditions = results["conditions"]
+    several = conditions["probe"].get("seeds")
+    seeds = {"seed": " and ".join(map(str, several))} if several else {}
     facts = {
         "sweep": results["sweep"],
         "split": conditions["split"],
@@ -328,8 +330,7 @@ def _conditions(results: Results) -> dict[str, Any]:
         "measures": _settings_text(conditions.get("measure", {})),
         "probing: preset": conditions["probe"].get("preset"),
         "probing: head": _settings_text(conditions["probe"]["head"]),
-        "probing: training": _settings_text(conditions["probe"]["train"]),
-        "probing: seeds": ", ".join(map(str, conditions["probe"].get("seeds", ()))) or None,
+        "probing: training": _settings_text(conditions["probe"]["train"] | seeds),
         "data": str(conditions["data"] or "–")[:16],
         "labels": str(conditions["labels"] or "–")[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),

@@ -82,8 +82,10 @@ def _headlines(result: Result) -> Iterator[Headline]:
     task = TASKS[result["task"]]
     for label, value, chance in task.main_numbers(result):
         notes = [interval_note(result, task.headline[label])]
-        notes += [] if chance is None else [f"chance {chance:.1f} %"]
-        yield Headline(f"{value:.1f} %", label, "; ".join(filter(None, notes)))
+        notes += [] if chance is None else [f"chance {chance:.1f}"]
+        # Most are percent, but a task may lead with a cosine or a rank.
+        shown = f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
+        yield Headline(shown, label, "; ".join(filter(None, notes)))
 
 
 def _facts(result: Result) -> dict[str, Any]:
