@@ -220,7 +220,7 @@ def test_latex_is_a_booktabs_table_with_title_and_note_as_its_caption():
 def test_latex_escapes_what_is_not_text(text, escaped):
     assert rf"    {escaped} & 22.4 \\" in latex(text)
     caption = escaped.removeprefix("{}")
-    assert rf"  \caption{{{caption}. {caption}}}" in latex("a", note=text + ".", title=text)
+    assert rf"  \caption{{{caption}. {caption}.}}" in latex("a", note=text + ".", title=text)
     head = TableData("", [Column(text)], [["a"]]).latex().splitlines()
     assert rf"    {escaped} \\" in head
 
@@ -231,6 +231,8 @@ def test_latex_escapes_what_is_not_text(text, escaped):
         ("22.4 ★", r"\textbf{22.4}"),
         ("22.4 [19.8, 25.1] ★", r"\textbf{22.4} [19.8, 25.1]"),
         ("22.4 ± 0.4 ★", r"\textbf{22.4} $\pm$ 0.4"),
+        ("★ 1,022.4 (19.8–25.1)", r"\textbf{1,022.4} (19.8--25.1)"),
+        ("Ada (1815) ★", r"\textbf{Ada (1815)}"),
         ("★ -3.5", r"\textbf{$-$3.5}"),
         ("Ada Lovelace ★", r"\textbf{Ada Lovelace}"),
         ("22.4 [-1.0, 2.0]", "22.4 [$-$1.0, 2.0]"),

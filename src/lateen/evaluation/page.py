@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +38,27 @@ def write_task_page(result: Result, folder: Path) -> Path:
         page.table(table)
     for warning in result.get("warnings", ()):
         page.text(f"Beware: {warning}.")
-    confusion = result.get("confusion")
-    if confusion:
-        # Drawn again, with text that can be searched and the colours of the page.
-        pairs = result.get("most_confused", ())
-        plot = confusion_plot(confusion["names"], confusion["counts"], pairs)
-        page.figure(plot, _PLOTS["confusion.png"])
-    add_pictures(page, folder, result, _MOST_PICTURES, drawn={"confusion.png"} if confusion else ())
+    add_pictures(page, folder, result, _MOST_PICTURES)
     page.section("Conditions").facts(_facts(result) | made_with())
     path = folder / f"{task}.html"
     page.save(path)
     return path
 
 
-def add_pictures(
-    page: Page, folder: Path, result: Result, most: int, drawn: Collection[str] = ()
-) -> None:
-    """The plots that a task left in ``folder``, and at most so many of its other pictures.
+def add_pictures(page: Page, folder: Path, result: Result, most: int) -> None:
+    """The plots of a result, and at most so many of the other pictures that its task drew.
 
-    Only those that the result names: of other images, or of another model, some may lie there
-    still.
+    Only those that the result names: of other images, or of another model, some may lie in
+    ``folder`` still. A confusion matrix is drawn again, in the page's type and colours.
     """
     from PIL import Image
 
-    paths = [path for path in _pictures(folder, result) if path.name not in drawn]
+    paths = list(_pictures(folder, result))
+    if confusion := result.get("confusion"):
+        pairs = result.get("most_confused", ())
+        plot = confusion_plot(confusion["names"], confusion["counts"], pairs)
+        page.figure(plot, _PLOTS["confusion.png"])
+        paths = [path for path in paths if path.name != "confusion.png"]
     others = [path for path in paths if path.name not in _PLOTS]
     for path in [*(path for path in paths if path.name in _PLOTS), *others[:most]]:
         with Image.open(path) as picture:

@@ -290,17 +290,18 @@ def _markdown(text: str) -> str:
 
 
 def _latex_cell(text: str) -> str:
-    if STAR in text:
-        value, _, rest = " ".join(text.replace(STAR, " ").split()).partition(" ")
-        if rest and rest[0] not in "[±":
-            value, rest = f"{value} {rest}", ""
-        return f"\\textbf{{{_latex_number(value)}}} {_latex_number(rest)}".rstrip()
-    return _latex_number(text)
+    if STAR not in text:
+        return _latex_number(text)
+    bare = " ".join(text.replace(STAR, " ").split())
+    number = re.match(r"[-+−]?[\d.,]+(?= [\[(±])", bare)  # with an interval or deviation behind it
+    end = number.end() if number else len(bare)
+    return f"\\textbf{{{_latex_number(bare[:end])}}}{_latex_number(bare[end:], ' ')}"
 
 
-def _latex_number(text: str) -> str:
+def _latex_number(text: str, before: str = "") -> str:
     """Escaped; a hyphen before a digit is a minus sign."""
-    return escape_latex(re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text))
+    escaped = escape_latex(re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text))
+    return before + escaped if escaped else ""
 
 
 def _latex_row(cells: Iterable[str]) -> str:
