@@ -298,17 +298,19 @@ def _seeds_text(results: Results) -> str:
 
 
 def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure]) -> None:
-    page.section("What predicts alignment").text(few_encoders(results))
+    page.section("What predicts alignment")
+    if few := few_encoders(results):
+        page.text(few)
     table = correlations_table(results)
-    if table.rows:
+    if table.rows or not few:
         page.table(table)
-    page.panels(
+    plots = [
         (figures[name], scatter.caption)
         for measure, scatter in _plotted_measures()
         if (name := scatter_name(measure.key)) in figures
-    )
-    if figures:
-        page.text(
+    ]
+    if plots:
+        page.panels(plots).text(
             f"Bars are {interval_level(results)} intervals of R@10 over test images. The highest "
             "point and those farthest from the line are named."
         )
