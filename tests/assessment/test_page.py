@@ -206,7 +206,8 @@ def test_the_page_needs_no_network(document):
     assert set(re.findall(r'(?:src|href)="(.)', document)) <= {"#"}
 
 
-def test_the_same_results_give_the_same_page(tmp_path):
+def test_the_same_results_give_the_same_page_but_for_its_date(tmp_path, monkeypatch):
+    monkeypatch.setattr("lateen.assessment.page.made_with", lambda: {"written": "now"})
     small = results([candidate(name) for name in "abcd"], [candidate("t")])
     pages = [write_assessment_page(small, tmp_path / name).read_bytes() for name in "ab"]
     assert pages[0] == pages[1]

@@ -199,6 +199,8 @@ def test_several_seeds_are_shown_as_mean_and_deviation():
     table = leaderboard_table(found)
     assert "50.0 ± 1.3" in table.cells()[0]
     assert "over 2 training seeds" in table.note
+    wide = max(map(len, on_terminal(leaderboard_table(found, width=100), 200).splitlines()[:4]))
+    assert wide <= 100
     assert r"50.0 $\pm$ 1.3" in table.latex()
 
 

@@ -66,7 +66,12 @@ def leaderboard_table(
     rows = results["rows"]
     baselines = baseline_labels(results)
     everything = _leaderboard_columns(results)
-    columns = [(key, column) for key, column in everything if _has_room(key, width)]
+    seeds = any("sd" in row["probe"] for row in rows)  # then numbers are twice as wide
+    columns = [
+        (key, column)
+        for key, column in everything
+        if _has_room(key, width) and not (seeds and key == "R@1" and (width or _WIDE) < _WIDE)
+    ]
     shown = rows[:limit]
     hidden = len(rows) - len(shown)
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
