@@ -31,8 +31,10 @@ def write_task_page(result: Result, folder: Path) -> Path:
         The page's path.
     """
     model, task = result["model"], str(result["task"])
-    page = Page(f"{model['vision']} × {model['text']}", f"{task}: {subject_and_split(result)}")
-    page.headline(list(_headlines(result))[:_MOST_HEADLINES])
+    about = ": ".join(filter(None, (task, subject_and_split(result))))
+    page = Page(f"{model['vision']} × {model['text']}", about)
+    if numbers := list(_headlines(result))[:_MOST_HEADLINES]:
+        page.headline(numbers)
     page.section("Results")
     for table in result_tables(result):
         page.table(table)

@@ -29,8 +29,7 @@ from lateen.report import (
     training_curve,
 )
 from lateen.report.chance import recall_at_k
-from lateen.report.page import made_with
-from lateen.report.tables import interval_cell
+from lateen.report.page import interval_note, made_with
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,8 +239,8 @@ def _retrieval_headlines(retrieval: dict[str, Any]) -> list[Headline]:
 
 def _between(result: Mapping[str, Any], path: str) -> str:
     """The interval of a number, as the end of a note."""
-    limits = (result.get("intervals") or {}).get(path)
-    return f"; 95 % interval {interval_cell(limits)}" if limits else ""
+    note = interval_note(result, path)
+    return f"; {note}" if note else ""
 
 
 def _facts(result: RunResult) -> dict[str, Any]:

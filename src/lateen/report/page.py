@@ -21,7 +21,7 @@ from lateen.files import write_text
 from lateen.report.palette import THEME
 from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
-from lateen.report.tables import TableData, fact
+from lateen.report.tables import TableData, fact, interval_cell
 from lateen.report.text import escape, escape_lines, render
 from lateen.report.thumbnail import thumbnail
 
@@ -140,10 +140,10 @@ class Page:
         return self
 
 
-def interval_note(result: Mapping[str, Any], key_path: str, otherwise: str = "") -> str:
-    """What stands below a number: its 95 % interval, where a result has one, else ``otherwise``."""
-    interval = (result.get("intervals") or {}).get(key_path)
-    return f"{interval[0]:.1f} to {interval[1]:.1f} (95 %)" if interval else otherwise
+def interval_note(result: Mapping[str, Any], key_path: str) -> str:
+    """What stands below a number: its 95 % interval, where a result has one."""
+    interval = interval_cell((result.get("intervals") or {}).get(key_path))
+    return f"95 % interval {interval}" if interval else ""
 
 
 def made_with() -> dict[str, str]:
