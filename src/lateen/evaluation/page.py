@@ -10,6 +10,7 @@ from lateen.evaluation.tables import result_tables, subject_and_split
 from lateen.evaluation.task import TASKS, Result
 from lateen.report.confusion import confusion_plot
 from lateen.report.page import Headline, Page, interval_note, made_with
+from lateen.report.plots import bar_chart
 
 _PLOTS = {
     "confusion.png": "What each class is taken for.",
@@ -51,16 +52,21 @@ def add_pictures(page: Page, folder: Path, result: Result, most: int) -> None:
     """The plots of a result, and at most so many of the other pictures that its task drew.
 
     Only those that the result names: of other images, or of another model, some may lie in
-    ``folder`` still. A confusion matrix is drawn again, in the page's type and colours.
+    ``folder`` still. Plots of what the result holds are drawn again, in the page's type and
+    colours.
     """
     from PIL import Image
 
     paths = list(_pictures(folder, result))
+    plots = {}
     if confusion := result.get("confusion"):
         pairs = result.get("most_confused", ())
-        plot = confusion_plot(confusion["names"], confusion["counts"], pairs)
-        page.figure(plot, _PLOTS["confusion.png"])
-        paths = [path for path in paths if path.name != "confusion.png"]
+        plots["confusion.png"] = confusion_plot(confusion["names"], confusion["counts"], pairs)
+    if "per-class.png" in {path.name for path in paths}:
+        plots["per-class.png"] = bar_chart(result["per_class"], label="IoU (%)")
+    for name, plot in plots.items():
+        page.figure(plot, _PLOTS[name])
+    paths = [path for path in paths if path.name not in plots]
     others = [path for path in paths if path.name not in _PLOTS]
     for path in [*(path for path in paths if path.name in _PLOTS), *others[:most]]:
         with Image.open(path) as picture:
