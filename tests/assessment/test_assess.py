@@ -91,6 +91,43 @@ def test_a_further_encoder_costs_that_encoder(
     assert len(trainings) == 9
 
 
+def test_seeds_are_trained_each_and_averaged_and_a_seed_alone_is_as_before(
+    plan: dict[str, Any], tmp_path: Path, trainings: list[int]
+) -> None:
+    small = {**plan, "vision": plan["vision"][1:], "text": plan["text"][1:]}
+    [alone] = assess(small, tmp_path / "out")["rows"]
+    assert "sd" not in alone["probe"]
+    results = assess({**small, "probe": {**plan["probe"], "seeds": [0, 1, 5]}}, tmp_path / "out")
+    assert len(trainings) == 3  # that of seed 0 was there
+    probe = results["rows"][0]["probe"]
+    assert probe["by_seed"]["0"] == {key: alone["probe"][key] for key in ("R@1", "R@5", "R@10")}
+    for key in ("R@1", "R@5", "R@10"):
+        values = [probe["by_seed"][seed][key] for seed in ("0", "1", "5")]
+        assert probe[key] == pytest.approx(sum(values) / 3)
+        assert probe["sd"][key] == pytest.approx(np.std(values, ddof=1))
+        ways = [probe[way][key] for way in ("text_to_image", "image_to_text")]
+        assert probe[key] == pytest.approx(sum(ways) / 2)
+    assert results["conditions"]["probe"]["seeds"] == [0, 1, 5]
+    assert "±" in (tmp_path / "out" / "report.html").read_text()
+    assert assess(small, tmp_path / "out")["rows"] == [alone]
+    for seeds, message in (([1, 1], "same seed twice"), ([-1], "probe.seeds")):
+        with pytest.raises(RecipeError, match=message):
+            assess({**small, "probe": {"seeds": seeds}}, tmp_path / "out")
+    with pytest.raises(RecipeError, match="give one of them"):
+        assess({**small, "probe": {"seeds": [1], "train": {"seed": 2}}}, tmp_path / "out")
+
+
+def test_points_of_encoders_have_the_interval_of_the_pairs_that_count(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    text = [plan["text"][1], {**plan["text"][0], "layer": [None], "baseline": True}]
+    results = assess({**plan, "vision": plan["vision"][1:], "text": text}, tmp_path / "out")
+    [colour] = results["vision"]
+    of_words = next(r for r in results["rows"] if r["text"] == "toys:word_encoder")
+    assert colour["counted"]["R@10"] == of_words["probe"]["R@10"]
+    assert colour["counted"]["interval"] == pytest.approx(of_words["probe"]["interval"])
+
+
 def test_an_anchored_sweep_has_one_candidate_on_a_side(
     plan: dict[str, Any], tmp_path: Path
 ) -> None:

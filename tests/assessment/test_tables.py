@@ -52,11 +52,11 @@ def test_the_leaderboard_has_every_row_in_order_with_its_numbers():
     found = grid()
     table = leaderboard_table(found)
     assert [column.name.replace("\n", " ") for column in table.columns if column.name] == [
-        "rank", "vision", "text", "R@10", "interval", "R@1", "CKA", "mutual kNN", "kNN",
-        "linear probe",
+        "rank", "vision", "text", "R@10", "interval", "R@1", "R@5", "CKA", "unbiased CKA",
+        "mutual kNN", "CKNNA", "SVCCA", "cycle kNN", "kNN", "linear probe",
     ]  # fmt: skip
     assert len(table.rows) == 60
-    first, row = table.cells()[0], found["rows"][0]
+    first, row = leaderboard_table(found, width=100).cells()[0], found["rows"][0]
     low, high = row["probe"]["interval"]
     assert first[0] == "1"
     assert first[-7:] == [
@@ -78,8 +78,8 @@ def test_the_best_and_those_tied_with_it_are_marked_and_the_note_says_how():
 def test_columns_that_say_nothing_are_left_out():
     found = results([candidate("a"), candidate("b")], [candidate("t")], labelled=False)
     for row in found["rows"]:
-        row["mutual_knn"] = None
-    names = [column.name for column in leaderboard_table(tie(found)).columns]
+        row |= dict.fromkeys(("mutual_knn", "cknna", "svcca", "cycle_knn", "cka_unbiased"))
+    names = [column.name for column in leaderboard_table(tie(found), width=100).columns]
     assert names == ["rank", "vision", "text", "R@10", "interval", "R@1", "CKA"]
 
 
@@ -100,7 +100,7 @@ def test_the_terminal_shows_only_so_many_rows_and_says_where_the_others_are():
 
 def test_no_number_is_broken_at_the_width_of_a_pipe():
     found = tie(grid(), 2)
-    shown = on_terminal(leaderboard_table(found, limit=8))
+    shown = on_terminal(leaderboard_table(found, limit=8, width=100))
     for row in found["rows"][:8]:
         low, high = row["probe"]["interval"]
         assert f"{row['probe']['R@10']:.1f}   {low:.1f}–{high:.1f}" in shown
@@ -115,7 +115,7 @@ def test_a_baseline_is_called_one():
 def test_missing_metrics_are_dashes():
     found = grid()
     found["rows"][0]["cka"] = None
-    assert leaderboard_table(found).cells()[0][-4] == "–"
+    assert leaderboard_table(found, width=100).cells()[0][-4] == "–"
 
 
 def test_correlations_have_interval_and_n_or_a_reason():
@@ -153,15 +153,55 @@ def test_the_csv_has_every_row_and_number_as_it_is():
     rows = list(csv.DictReader(io.StringIO(leaderboard_csv(found))))
     assert len(rows) == 60
     for read, row in zip(rows, found["rows"], strict=True):
-        assert float(read["probe.R@10"]) == row["probe"]["R@10"]
-        assert float(read["probe.interval.low"]) == row["probe"]["interval"][0]
-        assert float(read["probe.image_to_text.R@5"]) == row["probe"]["image_to_text"]["R@5"]
-        assert float(read["cka_unbiased"]) == row["cka_unbiased"]
+        for value, exact in (
+            (read["probe.R@10"], row["probe"]["R@10"]),
+            (read["probe.interval.low"], row["probe"]["interval"][0]),
+            (read["probe.image_to_text.R@5"], row["probe"]["image_to_text"]["R@5"]),
+            (read["cka_unbiased"], row["cka_unbiased"]),
+        ):
+            assert float(value) == pytest.approx(exact, rel=1e-5)
+            assert len(value.strip("-0.").replace(".", "")) <= 6
         assert read["vision_label"] == row["vision_label"]
     assert [row["ties_with_best"] for row in rows[:3]] == ["False", "True", "False"]
     assert rows[3]["svcca"] == ""
     assert rows[3]["notes.svcca"] == "too few, rows"
     assert rows[0]["notes.svcca"] == ""
+
+
+def test_the_csv_has_no_float_noise():
+    found = results([candidate("a")], [candidate("t")])
+    found["rows"][0]["knn"] = 0.1 * 413.0
+    assert repr(found["rows"][0]["knn"]) == "41.300000000000004"
+    assert next(csv.DictReader(io.StringIO(leaderboard_csv(found))))["knn"] == "41.3"
+
+
+def test_with_few_encoders_correlations_are_a_sentence_in_place_of_rows():
+    found = results([candidate(name) for name in "abcdef"], [candidate("s"), candidate("t")])
+    few = [correlation("cka", None, over=over, n=2, reason="few") for over in ("text", "pairs")]
+    found["correlations"] = [correlation("knn", 0.9, 0.5, 0.98), *few]
+    assert [row[1] for row in correlations_table(found).cells()] == ["vision encoders"]
+    said = findings(found)
+    assert (
+        "What predicts probing is not said over pairs and text encoders: a correlation needs 5 "
+        "encoders, and there are 6 vision and 2 text encoders."
+    ) in said
+    assert not any("no metric can be said" in sentence for sentence in said)
+    small = results([candidate("a"), candidate("b")], [candidate("t")])
+    small["correlations"] = [correlation("knn", None, n=2, reason="few")]
+    assert len(assessment_tables(small)) == 1
+    assert not any("paper" in sentence for sentence in findings(small))
+
+
+def test_several_seeds_are_shown_as_mean_and_deviation():
+    found = results([candidate("a")], [candidate("t")])
+    found["conditions"]["probe"]["seeds"] = [0, 1]
+    found["rows"][0]["probe"] |= {"R@10": 50.04, "sd": {"R@1": 0.1, "R@5": 0.5, "R@10": 1.26}}
+    table = leaderboard_table(found)
+    assert "50.0 ± 1.3" in table.cells()[0]
+    assert "over 2 training seeds" in table.note
+    wide = max(map(len, on_terminal(leaderboard_table(found, width=100), 200).splitlines()[:4]))
+    assert wide <= 100
+    assert r"50.0 $\pm$ 1.3" in table.latex()
 
 
 def test_the_csv_keeps_hostile_names_in_their_cells():
@@ -286,7 +326,8 @@ def test_in_a_narrow_terminal_the_names_have_the_room_of_the_cheap_metrics():
     assert {"CKA", "kNN"} < {column.name for column in wide.columns}
     heads = [column.name for column in narrow.columns]
     assert heads == ["rank", "vision", "text", "R@10", "interval", "R@1"]
-    assert "Metrics beside probing: in leaderboard.csv" in narrow.note
+    assert "All metrics are in leaderboard.csv." in narrow.note
+    assert "All metrics" not in leaderboard_table(grid(), width=150).note
     assert "Metrics beside probing" not in wide.note
     first = narrow.cells()[0]
     assert all(name in on_terminal(narrow, 80) for name in first[1:3])

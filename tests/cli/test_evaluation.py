@@ -48,6 +48,14 @@ def test_a_result_is_kept_whole_beside_the_pictures(
         assert text in out
     assert (tmp_path / "out" / "confusion.png").is_file()
     saved = json.loads((tmp_path / "out" / "classification.json").read_text())
+    page = (tmp_path / "out" / "classification.html").read_text()
+    for said in ("Zero-shot classification: photos", "What each class is taken for.", "written",
+                 "chance 33.3", "95 % interval", "toys:colour_encoder (mean)", "<svg"):  # fmt: skip
+        assert said in page
+    code, out, _ = call(capsys, *words, "--task", "classification", "--format", "latex")
+    assert (code, out.count(r"\bottomrule")) == (0, out.count(r"\begin{tabular}"))
+    assert r"95 \% interval" in out
+    assert "classification.json" not in out
     code, out, _ = call(capsys, *words, "--task", "classification", "--json")
     assert (code, json.loads(out)) == (0, saved)
     assert saved["model"] == {

@@ -33,6 +33,14 @@ def test_ablate_prints_the_ladder(album: Path, capsys: pytest.CaptureFixture[str
     code, out, _ = call(capsys, *words, "--json")
     results = json.loads(out)
     assert code == 0
+    code, out, _ = call(capsys, *words, "--format", "latex", "--figures", album / "figures")
+    assert (code, out.count(r"\begin{table}"), out.count(r"\toprule")) == (0, 2, 2)
+    assert r"$\pm$" in out
+    assert "report.html" not in out
+    names = {path.name for path in (album / "figures").iterdir()}
+    assert names == {"ladder.svg", "ladder.pdf"}
+    code, _, err = call(capsys, *words, "--format", "latex", "--json")
+    assert (code, err) == (2, "error: --json and --format latex are two forms. Give one of them.\n")
     assert results["seeds"] == [1, 2]
     assert {rung["train"]["epochs"] for rung in results["rungs"]} == {1}
 

@@ -1,16 +1,19 @@
+import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toys import COLOURS, photo
 
 import lateen
 from lateen.encoders import FusedEncoder
 from lateen.errors import DataError, RecipeError, UsageError
 from lateen.evaluation import evaluate
-from lateen.experiment import run, write_run_page
+from lateen.experiment import RunResult, run, write_run_page
 from lateen.experiment.stages import default_holdout
 from lateen.features import Store
 from lateen.indexing.photographs import search
@@ -51,6 +54,42 @@ def test_one_call_from_images_to_a_model_that_works(album: Path, classes: Path) 
     assert "holdout" in page
     assert "a blue picture" in page or "a red picture" in page or "picture" in page
     assert model.config.training["pairs"] == 18
+
+
+def plain_counts(result: RunResult, shown: int) -> tuple[int, int]:
+    """How many first captions have their image first, and not among so many."""
+    pairs, model = result.pairs, result.model
+    captions = [result.samples[i].captions[pairs.texts[0].name][0] for i in pairs.ids]
+    with torch.no_grad():
+        images = model.project_image(pairs.image[:][torch.from_numpy(pairs.image_rows)])
+        cosines = model.encode_text(captions) @ images.T
+    ranks = (cosines >= cosines.diag()[:, None] - 1e-6).sum(1)  # a tie counts against the caption
+    return int((ranks == 1).sum()), int((ranks > shown).sum())
+
+
+def test_the_page_shows_captions_that_find_their_image_and_captions_that_do_not(
+    album: Path,
+) -> None:
+    result = run(recipe(album), album / "run")
+    page = write_run_page(result).read_text()
+    found, missed = plain_counts(result, 6)
+    assert f"its own image first for {found}, and not among the first 6 for {missed}" in page
+    assert page.count('<li class="right">') == min(3, found) + min(3, missed)
+    assert missed == 0
+    for said in ("device", "cpu, ", "written", "95 %"):
+        assert said in page
+    # A model that knows nothing, and two images a caption is shown: some are not among them.
+    lost = copy.deepcopy(result)
+    noise = torch.Generator().manual_seed(3)
+    for parameter in lost.model.heads.parameters():
+        torch.nn.init.normal_(parameter.data, generator=noise)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lateen.experiment.page._SHOWN", 2)
+        page = write_run_page(lost).read_text()
+    assert plain_counts(lost, 2)[1] > 0
+    assert "Not found" in page
+    assert re.search(r"rank [3-6]<", page)
+    assert page.count('<li class="right">') == page.count("✓")
 
 
 def test_a_second_run_skips_everything_and_gives_the_same(album: Path) -> None:

@@ -47,7 +47,7 @@ def test_labels_cover_neither_each_other_nor_points_and_stay_inside(count):
     axes = scatter(cloud(count)).axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
     marks = axes.transData.transform([(p.x, p.y) for p in cloud(count)])
-    assert len(boxes) >= min(count, 15)
+    assert len(boxes) == min(count, 6)
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     assert not any(box.contains(x, y) for box in boxes for x, y in marks)
     frame = axes.get_window_extent()
@@ -60,12 +60,34 @@ def test_points_that_all_lie_in_one_place_leave_labels_out():
     assert 0 < len(axes.texts) < 40
 
 
-def test_up_to_six_groups_have_a_legend_and_more_look_the_same():
-    few = [p._replace(group=f"text {i % 6}") for i, p in enumerate(cloud(12))]
-    assert [t.get_text() for t in scatter(few).legends[0].texts] == [f"text {i}" for i in range(6)]
-    many = [p._replace(group=f"text {i}") for i, p in enumerate(cloud(12))]
-    assert scatter(many).legends == []
+def test_the_highest_point_is_named_and_those_farthest_from_the_line():
+    points = [Point(f"p{i}", i, i) for i in range(20)]
+    points[7] = points[7]._replace(y=0.0)
+    points[12] = points[12]._replace(y=18.5)
+    named = {text.get_text() for text in scatter(points).axes[0].texts}
+    assert {"p19", "p7", "p12"} <= named
+    assert len(named) == 6
+
+
+def test_groups_have_a_colour_and_mark_each_and_beyond_ten_the_smaller_share_one():
+    few = [p._replace(group=f"encoder {i % 10}") for i, p in enumerate(cloud(20))]
+    figure = scatter(few)
+    names = [t.get_text() for t in figure.legends[0].texts]
+    assert names == [f"encoder {i}" for i in range(10)]
+    drawn = [line for line in figure.axes[0].lines if line.get_label() in names]
+    looks = {(line.get_color(), line.get_marker(), line.get_mfc()) for line in drawn}
+    assert len(looks) == 10
+    many = [p._replace(group=f"encoder {i % 12}") for i, p in enumerate(cloud(30))]
+    names = [t.get_text() for t in scatter(many).legends[0].texts]
+    assert len(names) == 10
+    assert "3 others" in names
     assert scatter(cloud(12)).legends == []
+
+
+def test_points_have_their_intervals_as_bars():
+    points = [Point("a", 1, 3, interval=(2, 5)), Point("b", 2, 5), Point("c", 3, 7)]
+    [bars] = scatter(points).axes[0].collections
+    assert [segment.tolist() for segment in bars.get_segments()] == [[[1, 2], [1, 5]]]
 
 
 def test_points_aside_are_drawn_and_named_but_not_fitted():

@@ -44,7 +44,14 @@ def test_many_classes_have_the_table_alone() -> None:
 
 def test_nothing_confused_is_said() -> None:
     [axes] = confusion_plot([str(i) for i in range(70)], np.eye(70), []).axes
-    assert "no image was taken" in axes.get_title(loc="left")
+    assert "no two images" in axes.get_title(loc="left")
+
+
+def test_pairs_of_a_single_image_are_not_in_the_table() -> None:
+    names = [f"class {i}" for i in range(70)]
+    listed = pairs(("class 3", "class 4", 1, 100.0), ("class 5", "class 6", 2, 4.0))
+    [axes] = confusion_plot(names, np.eye(70), listed).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["class 5 → class 6"]
 
 
 def test_it_is_written_as_a_picture(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lateen.report import Headline, Page, SheetHit, SheetRow, bar_chart, hits_table, training_curve
+from lateen.report.page import made_with
 
 EVIL = '"><script>alert(1)</script>'
 VOID = {"meta", "img", "br"}
@@ -58,7 +60,10 @@ def full_page(text: str = "words") -> Page:
         .figure(bar_chart({text: 50.0}), text)
         .figure(training_curve(rows), text, text)
         .figure(PHOTO, text)
+        .panels([(bar_chart({text: 50.0}), text), (PHOTO, text)])
+        .subsection(text)
         .gallery(SheetRow(text, [SheetHit(PHOTO, text, 0.25), SheetHit("absent.jpg", text)]))
+        .gallery(SheetRow(text, [SheetHit(PHOTO, text, 0.25, right=True)]))
         .gallery(SheetRow(text))
         .code(text, text)
     )
@@ -174,3 +179,31 @@ def test_the_same_blocks_give_the_same_page():
 def test_importing_reports_imports_nothing_heavy(heavy):
     code = f"import lateen.report, sys; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_right_image_of_a_gallery_is_marked_and_no_other():
+    hits = [SheetHit(PHOTO, "a", 0.5), SheetHit(PHOTO, "b", 0.4, right=True)]
+    reader = Reader(Page("p").gallery(SheetRow("query", hits)).html())
+    assert [attrs.get("class") for tag, attrs in reader.tags if tag == "li"] == [None, "right"]
+    assert reader.texts.count("✓") == 1
+
+
+def test_a_plot_says_how_narrow_it_may_be():
+    document = Page("p").figure(bar_chart({"a": 50.0})).html()
+    assert "min-width: 3.67in" in document  # 0.68 of 5.4 inches, which is 353 pixels
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/usr/bin/lateen", "run", "a b.yaml"], "lateen run 'a b.yaml'"),
+        (["/x/lateen/__main__.py", "run", "{home}/r.yaml"], "lateen run ~/r.yaml"),
+        (["/usr/bin/pytest", "tests"], None),
+        ([""], None),
+    ],
+)
+def test_a_page_says_when_and_how_it_was_made(argv, command, monkeypatch):
+    monkeypatch.setattr("sys.argv", [word.format(home=Path.home()) for word in argv])
+    facts = made_with()
+    assert facts.get("command") == command
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \S+", facts["written"])

@@ -6,7 +6,15 @@ import pytest
 from PIL import Image
 
 from lateen.errors import UsageError
-from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
+from lateen.report.plots import (
+    bar_chart,
+    ladder_figures,
+    ladder_plot,
+    save_figures,
+    save_plot,
+    svg,
+    training_curve,
+)
 
 
 def metrics(steps: int = 20, first: float = 10.0, last: float = 1.0) -> list[dict]:
@@ -120,9 +128,21 @@ def test_saving_follows_the_suffix(tmp_path):
     assert (tmp_path / "curve.svg").read_text(encoding="utf-8") == svg(figure)
     with Image.open(tmp_path / "curve.png") as image:
         assert image.size == (1840, 620)
-    with pytest.raises(UsageError, match=r"curve\.pdf"):
-        save_plot(figure, tmp_path / "curve.pdf")
+    with pytest.raises(UsageError, match=r"curve\.gif"):
+        save_plot(figure, tmp_path / "curve.gif")
     assert {path.name for path in tmp_path.iterdir()} == {"curve.svg", "curve.png"}
+
+
+def test_figures_of_a_paper_are_svg_and_pdf_and_the_same_again(tmp_path):
+    figures = {"curve": training_curve(metrics()), "v1.0": bar_chart({"a": 1.0})}
+    written = save_figures(figures, tmp_path / "figures")
+    assert [path.name for path in written] == ["curve.svg", "curve.pdf", "v1.0.svg", "v1.0.pdf"]
+    assert written[0].read_text(encoding="utf-8") == svg(figures["curve"])
+    assert written[1].read_bytes().startswith(b"%PDF-")
+    assert b"/Type3" not in written[1].read_bytes()
+    first = [path.read_bytes() for path in written]
+    save_figures(figures, tmp_path / "figures")
+    assert [path.read_bytes() for path in written] == first
 
 
 LADDER = {
@@ -142,6 +162,14 @@ def test_a_ladder_shows_every_seed_and_the_mean_of_each_rung():
     for label in ("linear", "GLU × 8", "R@1 (%)", "measured here", "published, on other data"):
         assert label in written
     assert written.count("text → image") == 1
+
+
+def test_the_panels_of_a_ladder_alone_name_rungs_and_directions_each():
+    figures = ladder_figures(LADDER, {"linear": {}, "GLU × 8": {"image_to_text": 40.0}})
+    assert [len(figure.axes) for figure in figures] == [1, 1]
+    for figure, title in zip(figures, ("measured here", "published, on other data"), strict=True):
+        assert figure.axes[0].get_title(loc="left") == title
+        assert {"linear", "GLU × 8", "image → text"} <= set(labels(svg(figure)))
 
 
 def test_a_ladder_of_one_seed_without_published_numbers_has_one_panel():

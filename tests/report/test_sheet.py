@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
@@ -17,6 +20,17 @@ def row(count: int, title: str = "a dog in the snow") -> SheetRow:
 def tiles(sheet: Image.Image, colour: tuple[int, ...], tile: int = 192) -> int:
     """How many tiles' worth of pixels have exactly this colour."""
     return round(sum(n for n, c in sheet.getcolors(1 << 20) if c == colour) / tile**2)
+
+
+def test_the_right_image_has_a_frame():
+    plain = row(2)
+    marked = SheetRow(plain.title, [plain.hits[0], replace(plain.hits[1], right=True)])
+    before, after = (np.asarray(contact_sheet([r], columns=3)) for r in (plain, marked))
+    different = np.argwhere((before != after).any(axis=2))
+    assert len(different)
+    left = MARGIN + 192 + GAP
+    assert different[:, 1].min() >= left - 5
+    assert different[:, 1].max() <= left + 192 + 5
 
 
 def test_twelve_hits_are_two_lines_of_six():

@@ -13,6 +13,7 @@ from lateen.report.tables import (
     inspect_table,
     per_class_table,
     retrieval_table,
+    rounded,
 )
 
 RETRIEVAL = {
@@ -166,3 +167,96 @@ def test_a_narrow_terminal_cuts_no_number_and_no_name(width):
     Console(file=stream, width=width, force_terminal=False).print(table.rich(), crop=False)
     assert "86.7–100.0   12,345" in stream.getvalue()
     assert "编码器" in stream.getvalue()
+
+
+def latex(cell: str, note: str = "", title: str = "") -> list[str]:
+    """The lines of a table of one cell below ``model``, and of a number beside it."""
+    columns = [Column("model"), Column("R@1 (%)", 1)]
+    return TableData(title, columns, [[cell, "22.4"]], note).latex().splitlines()
+
+
+def test_latex_is_a_booktabs_table_with_title_and_note_as_its_caption():
+    columns = [Column("model"), Column("n", 0), Column("d", 2)]
+    rows = [["a", 1234, -0.5], ["chance", None, 0.25]]
+    table = TableData("Retrieval", columns, rows, "Percent.", reference=(1,))
+    assert (
+        table.latex()
+        == r"""% needs \usepackage{booktabs}
+\begin{table}[tbp]
+  \centering
+  \caption{Retrieval. Percent.}
+  \begin{tabular}{lrr}
+    \toprule
+    model & n & d \\
+    \midrule
+    a & 1,234 & $-$0.50 \\
+    chance & -- & 0.25 \\
+    \bottomrule
+  \end{tabular}
+\end{table}
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a & b", r"a \& b"),
+        ("50 %", r"50 \%"),
+        ("x_1 #2 $y$", r"x\_1 \#2 \$y\$"),
+        ("{a}", r"\{a\}"),
+        ("~ ^", r"\textasciitilde{} \textasciicircum{}"),
+        ("C:\\dir", r"C:\textbackslash{}dir"),
+        ("≥ ≤ → ± × −", r"$\geq$ $\leq$ $\rightarrow$ $\pm$ $\times$ $-$"),
+        ("<a|b>", r"\textless{}a\textbar{}b\textgreater{}"),
+        ('`--out` "x"', r"\textasciigrave{}-{}-out\textasciigrave{} ''x''"),
+        ("a---b", "a-{}-{}-b"),
+        ("B² · naïve Łódź", r"B$^2$ $\cdot$ naïve Łódź"),
+        ("[b]", "{}[b]"),
+        ("*b", "{}*b"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_latex_escapes_what_is_not_text(text, escaped):
+    assert rf"    {escaped} & 22.4 \\" in latex(text)
+    caption = escaped.removeprefix("{}")
+    assert rf"  \caption{{{caption}. {caption}.}}" in latex("a", note=text + ".", title=text)
+    head = TableData("", [Column(text)], [["a"]]).latex().splitlines()
+    assert rf"    {escaped} \\" in head
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("22.4 ★", r"\textbf{22.4}"),
+        ("22.4 [19.8, 25.1] ★", r"\textbf{22.4} [19.8, 25.1]"),
+        ("22.4 ± 0.4 ★", r"\textbf{22.4} $\pm$ 0.4"),
+        ("★ 1,022.4 (19.8–25.1)", r"\textbf{1,022.4} (19.8--25.1)"),
+        ("Ada (1815) ★", r"\textbf{Ada (1815)}"),
+        ("★ -3.5", r"\textbf{$-$3.5}"),
+        ("Ada Lovelace ★", r"\textbf{Ada Lovelace}"),
+        ("22.4 [-1.0, 2.0]", "22.4 [$-$1.0, 2.0]"),
+    ],
+)
+def test_latex_has_the_best_in_bold_in_place_of_its_star(cell, shown):
+    lines = TableData("", [Column("a"), Column("b", 1)], [["x", cell]], "★ is best.").latex()
+    assert rf"    x & {shown} \\" in lines.splitlines()
+    assert r"\caption{Bold is best.}" in lines
+    assert "★" not in lines
+
+
+def test_latex_names_what_pdflatex_cannot_set():
+    assert latex("编码 ½ ẑ")[1] == "% needs XeLaTeX or LuaLaTeX, and a font that has 编码ẑ"
+    assert not any("XeLaTeX" in line for line in latex("é"))
+
+
+def test_latex_without_headings_or_title_has_neither():
+    table = inspect_table({"rows": 3}).latex()
+    assert "midrule" not in table
+    assert "caption" not in table
+
+
+def test_numbers_for_files_have_six_digits():
+    assert [rounded(x) for x in (0.1 * 413.0, 1234567.0, 0.000123456789)] == [
+        41.3, 1234570.0, 0.000123457,
+    ]  # fmt: skip

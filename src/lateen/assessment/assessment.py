@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from lateen.assessment.correlations import correlation_gaps, probing_correlations
 from lateen.assessment.data import AssessmentData, from_recipe, from_stores
 from lateen.assessment.leaderboard import (
     Row,
+    counted_scores,
     encoder_entry,
     leaderboard_row,
     rank_rows,
@@ -165,7 +167,7 @@ def _measure_all(
         )
         for v, t in probes
     ]  # fmt: skip
-    rows = rank_rows(unranked, list(probes.values()), settings)
+    rows, scores = rank_rows(unranked, list(probes.values()), settings)
     vision = [
         encoder_entry(rows, candidate, "vision", values)
         for candidate, (values, _) in zip(material.vision, of_vision, strict=True)
@@ -174,6 +176,9 @@ def _measure_all(
         encoder_entry(rows, c, "text", {row.key: row.function(c) for row in measures(TextMeasure)})
         for c in material.text
     ]
+    baselines = {one["label"] for one in (*vision, *text) if one["baseline"]}
+    for one in (*vision, *text):
+        one["counted"] = counted_scores(rows, scores, one["label"], baselines, settings.level)
     return {
         "rows": rows, "vision": vision, "text": text,
         "correlations": probing_correlations(rows, vision, text, settings),
@@ -230,16 +235,21 @@ def _measure_pairs(
 
 def _probe_pairs(
     material: AssessmentData, probing: ProbeSection, cache: Path
-) -> dict[tuple[int, int], Probe]:
-    recipe = probing.recipe(len(material.train[0][0]))
-    probes = {}
+) -> dict[tuple[int, int], dict[int, Probe]]:
+    """The probes of every pair, by the seed of training."""
+    recipes = probing.recipes(len(material.train[0][0]))
+    probes: dict[tuple[int, int], dict[int, Probe]] = {}
     count = len(material.vision) * len(material.text)
     with bar(count, "probing", "pair") as progress:
         for v, line in enumerate(material.train):
             for t, pairs in enumerate(line):
-                probes[v, t] = probe_pair(pairs, material.judged[v][t], recipe, cache)
+                probes[v, t] = {
+                    recipe.train.seed: probe_pair(pairs, material.judged[v][t], recipe, cache)
+                    for recipe in recipes
+                }
                 labels = plain(material.vision[v].label), plain(material.text[t].label)
-                log.info("%s with %s: R@10 %.1f", *labels, probes[v, t].mean(10))
+                recall = fmean(probe.mean(10) for probe in probes[v, t].values())
+                log.info("%s with %s: R@10 %.1f", *labels, recall)
                 progress.update()
     return probes
 
@@ -251,7 +261,8 @@ def _conditions(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     judged, train = material.judged[0][0], material.train[0][0]
-    recipe = probing.recipe(len(train))
+    recipe = probing.recipes(len(train))[0]
+    seeds = {"seeds": list(probing.seeds)} if len(probing.seeds) > 1 else {}
     labelled = [part for parts in material.labelled[:1] for part in parts if part is not None]
     return {
         "images": len(judged), "captions": int(judged.texts[0].counts.sum()),
@@ -260,7 +271,7 @@ def _conditions(
         "labelled_images": sum(len(part) for part in labelled),
         "classes": len(material.classes), "k": settings.k, "measure": settings.model_dump(),
         "probe": {"preset": recipe.preset, "head": recipe.head.model_dump(mode="json"),
-                  "train": recipe.train.model_dump(mode="json")},
+                  "train": recipe.train.model_dump(mode="json"), **seeds},
         "seed": settings.seed, "data": judged.key,
         "labels": content_key([part.key for part in labelled]) if labelled else None,
         "versions": library_versions(), "skipped": judged.dropped + train.dropped,

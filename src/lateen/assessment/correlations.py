@@ -12,9 +12,16 @@ from lateen.assessment.leaderboard import Results, Row
 from lateen.assessment.measure import Measure, PairMeasure, TextMeasure, VisionMeasure, measures
 from lateen.assessment.probing import CUTOFF
 from lateen.assessment.recipe import MeasureSection
-from lateen.metrics import correlate, correlate_grid, correlation_gap
+from lateen.metrics import (
+    Correlation,
+    CorrelationGap,
+    correlate,
+    correlate_grid,
+    correlation_gap,
+)
 from lateen.report.text import plain
 
+FEWEST = 5  # encoders on a side, from which on a correlation over them says something
 OVER = {"pairs": "pairs", "vision": "vision encoders", "text": "text encoders"}
 _SAIL_CLAIMS = ("knn", "linear_probe")  # that the first predicts probing better
 
@@ -36,13 +43,20 @@ def probing_correlations(
             known = [p for p in points if p.get(key) is not None]
             if known:
                 values = [p[key] for p in known], [p["probe"] for p in known]
-                answer = correlate(*values, level=settings.level)
+                few = _too_few({over: len(known)})
+                answer = (
+                    Correlation(len(known), reason=few)
+                    if few
+                    else correlate(*values, level=settings.level)
+                )
                 results.append({"x": key, "y": "probe", "over": over, **answer.as_dict()})
     for key in _measure_keys(VisionMeasure, PairMeasure):
         pairs = [r for r in counted if r[key] is not None]
         labels = [[r[f"{side}_label"] for r in pairs] for side in ("vision", "text")]
-        if min(len(set(of_side)) for of_side in labels) > 1:
-            answer = correlate_grid(
+        sizes = {side: len(set(s)) for side, s in zip(("vision", "text"), labels, strict=True)}
+        if min(sizes.values()) > 1:
+            few = _too_few(sizes)
+            answer = Correlation(len(pairs), reason=few) if few else correlate_grid(
                 [r[key] for r in pairs], [r["probe"][f"R@{CUTOFF}"] for r in pairs], *labels,
                 level=settings.level, resamples=settings.resamples, seed=settings.seed,
             )  # fmt: skip
@@ -58,12 +72,29 @@ def correlation_gaps(
     known = [p for p in points if all(p.get(key) is not None for key in _SAIL_CLAIMS)]
     if not known:
         return []
-    gap = correlation_gap(
+    few = _too_few({"vision": len(known)})
+    gap = CorrelationGap(len(known), reason=few) if few else correlation_gap(
         *([p[key] for p in known] for key in (*_SAIL_CLAIMS, "probe")),
         level=settings.level, resamples=settings.resamples, seed=settings.seed,
     )  # fmt: skip
     better, than = _SAIL_CLAIMS
     return [{"better": better, "than": than, "over": "vision", **gap.as_dict()}]
+
+
+def _too_few(sizes: Mapping[str, int]) -> str | None:
+    """Why there are too few encoders for a correlation over these sides, if there are."""
+    few = [f"{n} {OVER[side]}" for side, n in sizes.items() if n < FEWEST]
+    return f"{' and '.join(few)} of the {FEWEST} that a correlation needs" if few else None
+
+
+def left_out(results: Results) -> list[str]:
+    """What (a key of :data:`OVER`) correlations are not given over, for too few encoders."""
+    counts = {
+        side: sum(not one["baseline"] for one in results[side]) for side in ("vision", "text")
+    }
+    few = [side for side, count in counts.items() if count < FEWEST]
+    taken = {one["over"] for one in results["correlations"]}
+    return [over for over in OVER if over in taken and (over in few or (few and over == "pairs"))]
 
 
 def sail_gap(results: Results) -> Mapping[str, Any] | None:

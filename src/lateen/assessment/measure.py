@@ -40,7 +40,8 @@ class Measure:
         definition: one line, in which ``{images}``, ``{pairs}``, ``{classes}``, ``{k}`` and
             ``{temperature}`` stand for what it was taken with.
         heading: of its column; without one the leaderboard's table leaves it out.
-        scatter: its plot, of a measure that rows of the leaderboard have.
+        scatter: its plot, of a measure that rows of the leaderboard have. Where there is little
+            room, the leaderboard has only measures with a plot.
         higher_is_better: whether more of it should go with better alignment.
     """
 
@@ -147,6 +148,7 @@ MEASURES: dict[str, Measure] = {
             key="cka_unbiased",
             name="unbiased CKA",
             definition="CKA with the unbiased estimator of HSIC {pairs}; about 0 if unrelated",
+            heading="unbiased\nCKA",
             function=lambda pair: kernel_cka(*pair.kernels, pair.cross, unbiased=True),
         ),
         PairMeasure(
@@ -162,12 +164,14 @@ MEASURES: dict[str, Measure] = {
             name="CKNNA",
             definition="CKA restricted to the {k} nearest neighbours that both spaces share "
             "{pairs}",
+            heading="CKNNA",
             function=lambda pair: cknna(*pair.features, *pair.neighbours),
         ),
         PairMeasure(
             key="svcca",
             name="SVCCA",
             definition="mean canonical correlation of the leading principal components {pairs}",
+            heading="SVCCA",
             function=lambda pair: mean_correlation(*pair.components, pair.cross, len(pair)),
         ),
         PairMeasure(
@@ -175,6 +179,7 @@ MEASURES: dict[str, Measure] = {
             name="cycle kNN",
             definition="share of samples found again by going to the {k} nearest neighbours in one "
             "space and to theirs in the other {pairs}",
+            heading="cycle\nkNN",
             function=lambda pair: cycle_knn(*pair.neighbours),
         ),
         VisionMeasure(

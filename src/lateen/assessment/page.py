@@ -25,7 +25,14 @@ from lateen.assessment.measure import (
     measure_name,
     measures,
 )
-from lateen.assessment.tables import correlations_table, encoder_tables, findings, leaderboard_table
+from lateen.assessment.tables import (
+    NARROW,
+    correlations_table,
+    encoder_tables,
+    few_encoders,
+    findings,
+    leaderboard_table,
+)
 from lateen.report import (
     Headline,
     LayerScore,
@@ -37,6 +44,7 @@ from lateen.report import (
     scatter_plot,
 )
 from lateen.report.chance import recall_at_k
+from lateen.report.page import made_with
 from lateen.report.plots import shortened
 
 if TYPE_CHECKING:
@@ -44,7 +52,6 @@ if TYPE_CHECKING:
 
 
 HEAT_MAP, LAYERS = "heat-map.png", "layers.png"
-_MOST_GROUPS = 6
 _SIDES = ("vision", "text")
 _ASIDE = "baseline, not counted"
 _SCORE = "mean R@10 (%)"
@@ -124,39 +131,39 @@ def _plotted_correlation(results: Results, measure: Measure) -> Mapping[str, Any
 def _vision_points(results: Results, key: str) -> list[Point]:
     """One for each vision candidate; y is its mean over all texts that are no baseline."""
     vision, baselines = results["vision"], baseline_labels(results)
-    encoders = Counter(one["encoder"] for one in vision)
-    by_encoder = max(encoders.values()) > 1 and 1 < len(encoders) <= _MOST_GROUPS
     points = []
     for one in vision:
         rows = [r for r in results["rows"] if r["vision_label"] == one["label"]]
         probes = [r["probe"]["R@10"] for r in rows if r["text_label"] not in baselines]
         if probes and rows[0].get(key) is not None:
-            group = one["encoder"] if by_encoder else "encoder"
             fitted = not one["baseline"]
+            counted = one.get("counted")
             points.append(
                 Point(
                     one["label"], rows[0][key], fmean(probes),
-                    group if fitted else _ASIDE, fitted,
+                    one["encoder"] if fitted else _ASIDE, fitted,
+                    (counted["interval"][0], counted["interval"][1]) if counted else None,
                 )
             )  # fmt: skip
     return points
 
 
 def _pair_points(results: Results, key: str) -> list[Point]:
-    """Labelled by the side with more candidates, grouped by the other where that has few."""
+    """Of the colour of their vision encoder; of the text encoder where there is one of vision."""
     baselines = baseline_labels(results)
-    counts = {side: len(results[side]) for side in _SIDES}
-    many, few = _SIDES if counts["vision"] >= counts["text"] else _SIDES[::-1]
+    several = [side for side in _SIDES if len(results[side]) > 1]
+    coloured = "vision" if len({row["vision"] for row in results["rows"]}) > 1 else "text"
     points = []
     for row in results["rows"]:
         if row.get(key) is not None:
             sides = [row[f"{side}_label"] for side in _SIDES]
-            label, group = row[f"{many}_label"], row[f"{few}_label"]
-            if counts[few] > _MOST_GROUPS:
-                label, group = " × ".join(shortened(side, 16) for side in sides), ""
+            named = [row[f"{side}_label"] for side in several or _SIDES]
+            label = named[0] if len(named) == 1 else " × ".join(shortened(n, 16) for n in named)
             fitted = not baselines & set(sides)
+            low, high = row["probe"]["interval"]
             at = (row[key], row["probe"]["R@10"])
-            points.append(Point(label, *at, group if fitted else _ASIDE, fitted))
+            group = row[coloured] if fitted else _ASIDE
+            points.append(Point(label, *at, group, fitted, (low, high)))
     return points
 
 
@@ -200,19 +207,24 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     page = Page("Which encoders align?", _subtitle(results))
     page.headline(_headlines(results)).text(_how_measured(results))
     page.section("Findings").text("\n\n".join(findings(results)))
-    page.section("The best pairs").table(leaderboard_table(results, _FIRST))
+    more = len(results["rows"]) > _FIRST
+    page.section("The best pairs")
+    page.table(leaderboard_table(results, _FIRST, NARROW if more else None))
     if HEAT_MAP in figures:
         page.figure(figures[HEAT_MAP], "Rows and columns by their means, the highest first.")
     _add_predictors(page, results, figures)
     if LAYERS in figures:
-        page.section("Layers").figure(figures[LAYERS], _layers_caption(results))
+        page.section("Layers").text(_layers_caption(results)).panels(
+            (layer_profile({title: lines}, ylabel=_SCORE), "")
+            for title, lines in _layer_panels(results).items()
+        )
     page.section("Encoders")
     for table in encoder_tables(results):
         page.table(table)
-    if len(results["rows"]) > _FIRST:
+    if more:
         page.section("Every pair").table(leaderboard_table(results))
     page.section("What each number is").facts(measure_definitions(results))
-    page.section("Conditions").facts(_conditions(results))
+    page.section("Conditions").facts(_conditions(results) | made_with())
     page.section("Remarks").text("\n\n".join(_remarks(results)))
     page.save(folder / PAGE)
     return folder / PAGE
@@ -268,11 +280,11 @@ def _how_measured(results: Results) -> str:
     return (
         "Each vision candidate was paired with each text candidate, and nothing in either was "
         f"trained. For every pair, linear heads were trained on {conditions['train_images']:,} "
-        "images with their captions; how well these find the other side, as the mean of text → "
-        f"image and image → text R@10 on {images:,} images and {captions:,} captions, is its "
-        f"alignment probing. Guessing scores {guess:.1f} %. The cheap metrics train no heads: they "
-        "compare the two feature spaces, a sample's captions averaged, or judge the vision encoder "
-        "alone, and are of use as far as they predict probing.\n\n"
+        f"images with their captions{_seeds_text(results)}; how well these find the other side, as "
+        f"the mean of text → image and image → text R@10 on {images:,} images and {captions:,} "
+        f"captions, is its alignment probing. Guessing scores {guess:.1f} %. The cheap metrics "
+        "train no heads: they compare the two feature spaces, a sample's captions averaged, or "
+        "judge the vision encoder alone, and are of use as far as they predict probing.\n\n"
         f"Intervals are {interval_level(results)} intervals. Those of R@10 say how much it would "
         "vary with other test images; another seed of training is not in them. Pairs that share an "
         "encoder are not independent, and few encoders leave any correlation wide open: read its "
@@ -280,15 +292,34 @@ def _how_measured(results: Results) -> str:
     )
 
 
+def _seeds_text(results: Results) -> str:
+    seeds = results["conditions"]["probe"].get("seeds")
+    return f", {len(seeds)} times with other seeds" if seeds else ""
+
+
 def _add_predictors(page: Page, results: Results, figures: Mapping[str, Figure]) -> None:
-    page.section("What predicts alignment").table(correlations_table(results))
-    for measure, scatter in _plotted_measures():
-        if figure := figures.get(scatter_name(measure.key)):
-            page.figure(figure, f"{scatter.caption} A label is left out where it has no room.")
+    page.section("What predicts alignment")
+    if few := few_encoders(results):
+        page.text(few)
+    table = correlations_table(results)
+    if table.rows or not few:
+        page.table(table)
+    plots = [
+        (figures[name], scatter.caption)
+        for measure, scatter in _plotted_measures()
+        if (name := scatter_name(measure.key)) in figures
+    ]
+    if plots:
+        page.panels(plots).text(
+            f"Bars are {interval_level(results)} intervals of R@10 over test images. The highest "
+            "point and those farthest from the line are named."
+        )
 
 
 def _conditions(results: Results) -> dict[str, Any]:
     conditions = results["conditions"]
+    several = conditions["probe"].get("seeds")
+    seeds = {"seed": " and ".join(map(str, several))} if several else {}
     facts = {
         "sweep": results["sweep"],
         "split": conditions["split"],
@@ -301,7 +332,7 @@ def _conditions(results: Results) -> dict[str, Any]:
         "measures": _settings_text(conditions.get("measure", {})),
         "probing: preset": conditions["probe"].get("preset"),
         "probing: head": _settings_text(conditions["probe"]["head"]),
-        "probing: training": _settings_text(conditions["probe"]["train"]),
+        "probing: training": _settings_text(conditions["probe"]["train"] | seeds),
         "data": str(conditions["data"] or "–")[:16],
         "labels": str(conditions["labels"] or "–")[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),

@@ -29,6 +29,7 @@ from lateen.training.config import PRESETS, HeadSection, TrainSection
 
 Sweep = Literal["grid", "vision-anchored", "language-anchored"]
 _Votes = Annotated[int, Field(gt=0)]
+_Seed = Annotated[int, Field(ge=0)]
 _FOR_THE_PAPERS_PROBE = 10 * 32768
 
 
@@ -133,6 +134,9 @@ class ProbeSection(Section):
         "auto", description="the paper's `probe` from 327,680 training pairs on (ten steps an "
         "epoch), `probe-small` below"
     )  # fmt: skip
+    seeds: Annotated[tuple[_Seed, ...], BeforeValidator(_as_numbers)] = Field(
+        (), description="train with each, and take the mean (train.seed alone if not given)"
+    )
     head: dict[str, Any] = Field(default_factory=dict, description="keys of a recipe's head")
     train: dict[str, Any] = Field(default_factory=dict, description="keys of a recipe's train")
 
@@ -140,6 +144,10 @@ class ProbeSection(Section):
     def _known(self) -> ProbeSection:
         if self.preset not in ("auto", *PRESETS):
             raise ValueError(f"the presets are auto, {', '.join(PRESETS)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("the same seed twice is the same training twice")
+        if self.seeds and "seed" in self.train:
+            raise ValueError("seeds stand in the place of train.seed: give one of them")
         return self
 
     def recipe(self, pairs: int) -> Recipe:
@@ -152,6 +160,15 @@ class ProbeSection(Section):
         if preset == "auto":
             preset = "probe" if pairs >= _FOR_THE_PAPERS_PROBE else "probe-small"
         return Recipe.build({"preset": preset, "head": self.head, "train": self.train})
+
+    def recipes(self, pairs: int) -> list[Recipe]:
+        """:meth:`recipe` with each of the seeds."""
+        plan = self.recipe(pairs)
+        seeds = self.seeds or (plan.train.seed,)
+        return [
+            plan.model_copy(update={"train": plan.train.model_copy(update={"seed": seed})})
+            for seed in seeds
+        ]
 
 
 class MeasureSection(Section):

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lateen.assessment.correlations import (
+    FEWEST,
     OVER,
     correlation_text,
     has_interval,
+    left_out,
     missing_reason,
     sail_gap,
     with_interval,
@@ -30,23 +32,26 @@ from lateen.assessment.measure import (
     measures,
 )
 from lateen.report import Column, TableData
+from lateen.report.tables import rounded
 from lateen.report.text import plain
 
 _PUBLISHED = (0.991, 0.847)  # SAIL's r of kNN and of the linear probe with probing, no intervals
 _BEST, _TIED = "●", "○"
-_NARROW = 100  # characters: in fewer, the cheap metrics leave no room for the encoders' names
+NARROW = 100  # characters: in fewer, the cheap metrics leave no room for the encoders' names
+_WIDE = 150  # from here on there is room for all of them
 _COEFFICIENTS = ("pearson", "spearman")
 
 
 def assessment_tables(
-    results: Results, limit: int | None = None, width: int = _NARROW
+    results: Results, limit: int | None = None, width: int | None = None
 ) -> list[TableData]:
-    """The leaderboard, of at most ``limit`` rows, and the correlations, for so many characters."""
-    return [leaderboard_table(results, limit, width), correlations_table(results)]
+    """The leaderboard, of at most ``limit`` rows, and the correlations, if there are any."""
+    tables = [leaderboard_table(results, limit, width), correlations_table(results)]
+    return [table for table in tables if table.rows]
 
 
 def leaderboard_table(
-    results: Results, limit: int | None = None, width: int = _NARROW
+    results: Results, limit: int | None = None, width: int | None = None
 ) -> TableData:
     """Every pair, the best first; those that cannot be told from the best are marked.
 
@@ -55,19 +60,23 @@ def leaderboard_table(
     Args:
         results: the content of ``assessment.json``.
         limit: shows only so many rows; the note says how many more there are.
-        width: in characters; in fewer than 100 the cheap metrics are left out.
+        width: in characters, if it is limited; in fewer than 150 only the metrics that have a
+            plot are shown, in fewer than 100 none.
     """
     rows = results["rows"]
     baselines = baseline_labels(results)
-    columns = _leaderboard_columns(results)
-    narrow = width < _NARROW and any(key in MEASURES for key, _ in columns)
-    if narrow:
-        columns = [(key, column) for key, column in columns if key not in MEASURES]
+    everything = _leaderboard_columns(results)
+    seeds = any("sd" in row["probe"] for row in rows)  # then numbers are twice as wide
+    columns = [
+        (key, column)
+        for key, column in everything
+        if _has_room(key, width) and not (seeds and key == "R@1" and (width or _WIDE) < _WIDE)
+    ]
     shown = rows[:limit]
     hidden = len(rows) - len(shown)
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
-    if narrow:
-        more.append(f"Metrics beside probing: in leaderboard.csv, or in {_NARROW} characters.")
+    if len(columns) < len(everything):
+        more.append("All metrics are in leaderboard.csv.")
     return TableData(
         "Leaderboard",
         [column for _, column in columns],
@@ -76,10 +85,21 @@ def leaderboard_table(
     )
 
 
+def _has_room(key: str, width: int | None) -> bool:
+    """Whether a column is shown in so many characters."""
+    if width is None or width >= _WIDE or (key not in MEASURES and key != "R@5"):
+        return True
+    return width >= NARROW and key in MEASURES and MEASURES[key].scatter is not None
+
+
 def correlations_table(results: Results) -> TableData:
-    """How well each cheap metric predicts alignment probing, or why that cannot be said."""
+    """How well each cheap metric predicts alignment probing, or why that cannot be said.
+
+    What there are too few encoders for is not in it: see :func:`few_encoders`.
+    """
     rows: list[list[Any]] = []
-    for one in results["correlations"]:
+    few = left_out(results)
+    for one in (c for c in results["correlations"] if c["over"] not in few):
         names = [measure_name(one[side]) for side in ("x", "y")]
         name = names[0] if one["y"] == "probe" else " and ".join(names)
         both = [with_interval(one[way], one[f"{way}_interval"]) for way in _COEFFICIENTS]
@@ -95,6 +115,20 @@ def correlations_table(results: Results) -> TableData:
         columns,
         [row[: len(columns)] for row in rows],
         " ".join(notes),
+    )
+
+
+def few_encoders(results: Results) -> str:
+    """Which correlations are left out because there are too few encoders; empty if none is."""
+    few = [OVER[over] for over in left_out(results)]
+    if not few:
+        return ""
+    vision, text = (
+        sum(not one["baseline"] for one in results[side]) for side in ("vision", "text")
+    )
+    return (
+        f"What predicts probing is not said over {_listed(few)}: a correlation needs {FEWEST} "
+        f"encoders, and there are {vision} vision and {text} text encoders."
     )
 
 
@@ -148,7 +182,7 @@ def _one_line(measure: Measure) -> str:
 
 
 def leaderboard_csv(results: Results) -> str:
-    """Every number of every row, as CSV with a heading: nested values as ``probe.R@10``."""
+    """Every number of every row, with six digits, as CSV: nested values as ``probe.R@10``."""
     rows = [_flattened(row) for row in results["rows"]]
     heads = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -161,8 +195,10 @@ def leaderboard_csv(results: Results) -> str:
 def findings(results: Results) -> list[str]:
     """What the numbers say, in sentences; every correlation comes with its interval and n."""
     sentences = [_best_pair(results)]
-    sentences += [_best_predictor(results, over) for over in OVER]
-    return [sentence for sentence in [*sentences, _against_the_paper(results)] if sentence]
+    few = left_out(results)
+    sentences += [_best_predictor(results, over) for over in OVER if over not in few]
+    sentences += [few_encoders(results), "" if "vision" in few else _against_the_paper(results)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _leaderboard_columns(results: Results) -> list[tuple[str, Column]]:
@@ -174,6 +210,7 @@ def _leaderboard_columns(results: Results) -> list[tuple[str, Column]]:
         ("R@10", Column("R@10", 1, whole=True)),
         ("interval", Column("interval", 1, whole=True)),
         ("R@1", Column("R@1", 1, whole=True)),
+        ("R@5", Column("R@5", 1, whole=True)),
     ]
     columns += [
         (measure.key, Column(measure.heading, measure.decimals, whole=True))
@@ -192,7 +229,9 @@ def _leaderboard_cell(row: Mapping[str, Any], key: str, baselines: set[str]) -> 
         case "vision" | "text":
             label = row[f"{key}_label"]
             return f"{label} (baseline)" if label in baselines else label
-        case "R@1" | "R@10":
+        case "R@1" | "R@5" | "R@10" if "sd" in probe:
+            return f"{probe[key]:.1f} ± {probe['sd'][key]:.1f}"
+        case "R@1" | "R@5" | "R@10":
             return probe[key]
         case "interval":
             return "–".join(f"{bound:.1f}" for bound in probe["interval"])
@@ -202,10 +241,15 @@ def _leaderboard_cell(row: Mapping[str, Any], key: str, baselines: set[str]) -> 
 def _leaderboard_notes(results: Results) -> list[str]:
     conditions, level = results["conditions"], interval_level(results)
     notes = [
-        "R@10 and R@1: alignment probing, mean of both directions in percent, over "
+        "R@K: alignment probing, mean of both directions in percent, over "
         f"{conditions['images']:,} images and {conditions['captions']:,} captions; "
         f"{level} interval."
     ]
+    if seeds := conditions["probe"].get("seeds"):
+        notes.append(
+            f"Mean ± standard deviation over {len(seeds)} training seeds; the interval is that of "
+            "the mean, over images."
+        )
     if tied_rows(results):
         notes.insert(
             0,
@@ -215,8 +259,7 @@ def _leaderboard_notes(results: Results) -> list[str]:
     accuracies = measures(VisionMeasure)
     if any(measure.shown_in(results) for measure in accuracies):
         names = [_one_line(measure) for measure in accuracies if measure.heading is not None]
-        of = "accuracy of the vision encoder in percent"
-        notes.append(f"{_first_few(names, len(names))}: {of}.")
+        notes.append(f"{_listed(names)}: accuracy of the vision encoder in percent.")
     return notes
 
 
@@ -233,7 +276,8 @@ def _flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             ends = dict(zip(("low", "high"), value, strict=True))
             flat |= _flattened(ends, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = plain(value) if isinstance(value, str) else value
+            number = rounded(value) if isinstance(value, float) else value
+            flat[prefix + key] = plain(value) if isinstance(value, str) else number
     return flat
 
 
@@ -314,6 +358,11 @@ def _first_few(items: Sequence[str], most: int = 2) -> str:
     if more > 0:
         named.append(f"{more} other{'' if more == 1 else 's'}")
     return " and ".join(filter(None, [", ".join(named[:-1]), named[-1]]))
+
+
+def _listed(items: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return _first_few(items, len(items))
 
 
 def _intervals_overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -10,7 +10,16 @@ from cyclopts import Parameter, validators
 
 from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
 from lateen.cli.keys import takes_keys
-from lateen.cli.output import say, show_json, show_table, width
+from lateen.cli.output import (
+    FiguresFolder,
+    TableFormat,
+    markup_of,
+    say,
+    show_json,
+    show_markup,
+    show_table,
+    width,
+)
 from lateen.config import assigned
 from lateen.errors import UsageError
 
@@ -48,6 +57,8 @@ def assess_command(
         int, Parameter(help="rows to print; all are in leaderboard.csv",
                        validator=validators.Number(gte=1))
     ] = 20,
+    format: TableFormat = None,
+    figures: FiguresFolder = None,
     json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:  # fmt: skip
@@ -62,8 +73,16 @@ def assess_command(
     --sweep grid --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv,
     assessment.json (with correlations and conditions), plots and report.html.
     """
-    from lateen.assessment import assess, assess_stores, assessment_tables, findings
+    from lateen.assessment import (
+        assess,
+        assess_stores,
+        assessment_figures,
+        assessment_tables,
+        findings,
+    )
+    from lateen.report import save_figures
 
+    markup = markup_of(format, json=json)
     if recipe is not None:
         given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout,
                  "--missing": missing}  # fmt: skip
@@ -84,14 +103,21 @@ def assess_command(
             images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
             missing=missing or "error", **_sections(overrides),
         )  # fmt: skip
+    if figures is not None:
+        save_figures(assessment_figures(results), figures)
     if json:
         show_json(results["rows"])
+        return
+    if markup:
+        show_markup(markup, *assessment_tables(results, limit))
         return
     show_table(*assessment_tables(results, limit, width()))
     for sentence in findings(results):
         say(sentence)
     say(f"leaderboard  {out / 'leaderboard.json'}")
     say(f"report       {out / 'report.html'}")
+    if figures is not None:
+        say(f"figures      {figures}")
 
 
 def _sections(overrides: Mapping[str, str]) -> dict[str, Any]:

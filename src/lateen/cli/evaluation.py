@@ -18,12 +18,12 @@ from cyclopts import (
 )
 
 from lateen.cli.models import TextPlace, VisionPlace
-from lateen.cli.output import say, show_json, show_table
+from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
 from lateen.errors import LateenError, UsageError, choices, nearest
 from lateen.evaluation.task import TASKS, Task, task_summaries
 
 _MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
-_OUT = Annotated[Path | None, Parameter(help="folder for the whole result and for pictures")]
+_OUT = Annotated[Path | None, Parameter(help="folder for the whole result, a page and pictures")]
 _JSON = Annotated[bool, Parameter(help="print JSON")]
 _COMMON = "Of every task"  # the group of options that all tasks share
 # Roles and literals of docstrings, and what refers to a document that users do not have.
@@ -52,11 +52,13 @@ def _task_command(task: Task) -> Callable[..., None]:
 
     def command(
         model: Path | None = None, /, *, out: Path | None = None, json: bool = False,
+        format: str | None = None,
         vision_encoder: str | None = None, text_encoder: str | None = None, **options: Any,
     ) -> None:  # fmt: skip
         from lateen.evaluation.task import evaluate
         from lateen.model import open_model
 
+        markup_of(format, json=json)
         if model is None:
             raise UsageError(
                 "there is no model",
@@ -64,7 +66,7 @@ def _task_command(task: Task) -> Callable[..., None]:
             )
         ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
         result = evaluate(ready, task.name, place=model, **options, out=out)
-        _show(result, out, json=json)
+        _show(result, out, json=json, form=format)
 
     command.__doc__ = _readable(task.run.__doc__)
     parameters = _parameters(task)
@@ -77,7 +79,7 @@ def _parameters(task: Task) -> list[inspect.Parameter]:
     """The command's: the model, the task's own options, and those of every task."""
     own = list(inspect.signature(task.run, eval_str=True).parameters.values())[1:]
     common: dict[str, tuple[Any, Any]] = {
-        "out": (_OUT, None), "json": (_JSON, False),
+        "out": (_OUT, None), "format": (TableFormat, None), "json": (_JSON, False),
         "vision_encoder": (VisionPlace, None), "text_encoder": (TextPlace, None),
     }  # fmt: skip
     return [
@@ -284,15 +286,22 @@ def unfit(error: CycloptsError, command: str) -> str | None:
     return f"{command} takes no {option}. {choices(option.removeprefix('--'), known)}"
 
 
-def _show(result: Mapping[str, Any], out: Path | None, *, json: bool) -> None:
+def _show(
+    result: Mapping[str, Any], out: Path | None, *, json: bool, form: str | None = None
+) -> None:
     from lateen.evaluation.tables import result_tables
 
+    markup = markup_of(form, json=json)
     if json:
         show_json(result)
+        return
+    if markup:
+        show_markup(markup, *result_tables(result))
         return
     show_table(*result_tables(result))
     if out is not None:
         say(f"results  {out / (result['task'] + '.json')}")
+        say(f"page     {out / (result['task'] + '.html')}")
         if result.get("pictures"):
             say(f"pictures {out}")
 
@@ -304,7 +313,8 @@ def compare_command(
         Parameter(help="names of the columns (the folders')", consume_multiple=True),
     ] = None,
     format: Annotated[
-        Literal["table", "markdown", "csv"] | None, Parameter(help="what to print (table)")
+        Literal["table", "markdown", "csv", "latex"] | None,
+        Parameter(help="what to print; latex needs the package booktabs (table)"),
     ] = None,
     published: Annotated[
         bool, Parameter(help="also published numbers, which are of other models and data")
@@ -314,7 +324,7 @@ def compare_command(
         Parameter(help="a column for each seed, where runs that differ in it alone are averaged"),
     ] = False,
     out: Annotated[
-        Path | None, Parameter(help="write it to a file instead: .csv, .json or Markdown")
+        Path | None, Parameter(help="write it to a file instead: .csv, .json, .tex or Markdown")
     ] = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
@@ -336,7 +346,9 @@ def compare_command(
     found = comparison.compare(results, labels, each_seed=each_seed)
     kind = "json" if json else format
     if out is not None:
-        by_name = {".csv": "csv", ".json": "json"}.get(out.suffix.lower(), "markdown")
+        by_name = {".csv": "csv", ".json": "json", ".tex": "latex"}.get(
+            out.suffix.lower(), "markdown"
+        )
         write_text(out, found.text(by_name if kind in (None, "table") else kind, published))
         say(f"table  {out}")
     elif kind in (None, "table"):

@@ -9,7 +9,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lateen.cli.keys import takes_keys
-from lateen.cli.output import say, show_json, show_table
+from lateen.cli.output import (
+    FiguresFolder,
+    TableFormat,
+    markup_of,
+    say,
+    show_json,
+    show_markup,
+    show_table,
+)
 from lateen.errors import UsageError
 from lateen.experiment.recipe import Recipe, keys
 
@@ -20,6 +28,8 @@ def run_command(
     /,
     *,
     out: Annotated[Path, Parameter(help="folder of the run")],
+    format: TableFormat = None,
+    figures: FiguresFolder = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:
@@ -29,12 +39,19 @@ def run_command(
     --vision.encoder NAME --train.lr 1e-3`. Stages that are done, by content, are skipped. The model
     is in OUT/model, numbers in OUT/results.json, a page in OUT/report.html.
     """
-    from lateen.experiment import result_tables, run, write_run_page
+    from lateen.experiment import result_tables, run, run_figures, write_run_page
+    from lateen.report import save_figures
 
+    markup = markup_of(format, json=json)
     result = run(Recipe.load(recipe, overrides), out)
     page = write_run_page(result)
+    if figures is not None:
+        save_figures(run_figures(result), figures)
     if json:
         show_json(result.results)
+        return
+    if markup:
+        show_markup(markup, *result_tables(result.results))
         return
     show_table(*result_tables(result.results))
     for store, count in result.skipped.items():
@@ -42,6 +59,8 @@ def run_command(
     say(f"model    {result.out / 'model'}")
     say(f"results  {result.out / 'results.json'}")
     say(f"report   {page}")
+    if figures is not None:
+        say(f"figures  {figures}")
 
 
 def keys_command() -> None:
@@ -63,6 +82,8 @@ def ablate_command(
     *,
     out: Annotated[Path, Parameter(help="folder of the ladder")],
     seeds: Annotated[str | None, Parameter(help="such as 0,1,2, instead of the ladder's")] = None,
+    format: TableFormat = None,
+    figures: FiguresFolder = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:  # fmt: skip
@@ -72,12 +93,19 @@ def ablate_command(
     recipe is an option, such as `--data.root DIR --vision.encoder NAME`; what a rung sets stands
     above it. OUT gets ladder.json (every run), ladder.csv, ladder.png and report.html.
     """
-    from lateen.experiment import ablate, against_the_paper, ladder_tables
+    from lateen.experiment import ablate, against_the_paper, ladder_figure, ladder_tables
+    from lateen.report import save_figures
 
+    markup = markup_of(format, json=json)
     given = None if seeds is None else _seeds(seeds)
     results = ablate(ladder, out, overrides=overrides, seeds=given)
+    if figures is not None:
+        save_figures({"ladder": ladder_figure(results)}, figures)
     if json:
         show_json(results)
+        return
+    if markup:
+        show_markup(markup, *ladder_tables(results))
         return
     show_table(*ladder_tables(results))
     for sentence in against_the_paper(results):
@@ -85,6 +113,8 @@ def ablate_command(
     say(f"runs    {out / 'ladder.json'}")
     say(f"plot    {out / 'ladder.png'}")
     say(f"report  {out / 'report.html'}")
+    if figures is not None:
+        say(f"figures {figures}")
 
 
 def _seeds(text: str) -> list[int]:

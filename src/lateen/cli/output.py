@@ -6,10 +6,24 @@ import json
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from lateen.errors import UsageError
 
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
+
+Markup = Literal["markdown", "latex"]
+TableFormat = Annotated[
+    Literal["table", "markdown", "latex"] | None,
+    Parameter(help="print the tables alone; latex needs the package booktabs (table)"),
+]
+FiguresFolder = Annotated[
+    Path | None, Parameter(help="folder for the plots as SVG and PDF, for a paper")
+]
 
 
 def process_leads() -> bool:
@@ -26,6 +40,23 @@ def say(text: str) -> None:
 def show_json(value: Any) -> None:
     """``value`` as indented JSON on standard output."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def markup_of(form: str | None, *, json: bool) -> Markup | None:
+    """The markup that ``--format`` asks for, if it asks for one.
+
+    Raises:
+        UsageError: ``--json`` is given, too.
+    """
+    if json and form is not None:
+        raise UsageError(f"--json and --format {form} are two forms", "Give one of them.")
+    return "markdown" if form == "markdown" else "latex" if form == "latex" else None
+
+
+def show_markup(markup: Markup, *tables: TableData) -> None:
+    """Tables on standard output as Markdown or LaTeX, and nothing else."""
+    texts = [table.latex() if markup == "latex" else table.markdown() for table in tables]
+    say("\n".join(texts).rstrip("\n"))
 
 
 def width() -> int:

@@ -171,12 +171,14 @@ class Comparison:
         return note
 
     def text(self, kind: str, published: bool = False) -> str:
-        """As ``json``, ``csv`` (numbers not rounded), or otherwise Markdown.
+        """As ``json``, ``csv`` (numbers not rounded), ``latex``, or otherwise Markdown.
 
         Args:
             kind: which.
             published: also what papers report; JSON has it always.
         """
+        if kind == "latex":
+            return self.table(published=published).latex()
         if kind == "json":
             return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
         return self._csv(published) if kind == "csv" else self.table(published=published).markdown()

@@ -19,12 +19,13 @@ from lateen.data.labels import SETS, ClassificationSet
 from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
+from lateen.evaluation.page import add_pictures
 from lateen.evaluation.tables import result_tables
 from lateen.evaluation.task import TASKS
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.report.page import Headline, Page
+from lateen.report.page import Headline, Page, interval_note, made_with
 from lateen.report.tables import Cell, Column, TableData
 
 Options = dict[str, Any]
@@ -37,15 +38,10 @@ _COCO_VAL = (
 )  # fmt: skip
 SUMMARY = "suite.json"
 PAGE = "report.html"
-_MOST_PICTURES = 4  # of one evaluation's overlays
+_MOST_PICTURES = 4  # of one evaluation, beside its plots
 _MOST_HEADLINES = 4
 # What the page opens with, as far as it is there.
 _FIRST = ("imagenet", "coco-retrieval", "flickr30k-retrieval", "winoground", "mmvp-vlm", "ade20k")
-_CAPTIONS = {
-    "confusion.png": "What each class is taken for.",
-    "similarity.png": "Cosine of the two images of a pair that CLIP takes for alike.",
-    "per-class.png": "IoU of each class.",
-}
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -397,11 +393,11 @@ def write_suite_page(summary: Mapping[str, Any], results: Results, out: Path) ->
         page.section(name)
         for table in result_tables(result):
             page.table(table)
-        _add_pictures(page, out / name, result)
+        add_pictures(page, out / name, result, _MOST_PICTURES)
     for table in (_failed(summary), _missing(summary)):
         if table.rows:
             page.section(table.title).table(replace(table, title=""))
-    page.section("Conditions").facts(_facts(summary, results))
+    page.section("Conditions").facts(_facts(summary, results) | made_with())
     page.save(out / PAGE)
     return out / PAGE
 
@@ -412,23 +408,11 @@ def _headlines(results: Results) -> Iterator[Headline]:
         *(n for n in results if n not in _FIRST),
     ]
     for name in names[:_MOST_HEADLINES]:
-        for label, value, chance in list(TASKS[results[name]["task"]].main_numbers(results[name]))[
-            :1
-        ]:
-            note = "" if chance is None else f"chance {chance:.1f} %"
-            yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
-
-
-def _add_pictures(page: Page, folder: Path, result: Mapping[str, Any]) -> None:
-    from PIL import Image
-
-    drawn = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    # Those that the result names: of other images, or of another model, some may lie there still.
-    named = (folder / str(name) for name in sorted(result.get("pictures") or ()))
-    overlays = [path for path in named if path.parent.name == "overlays" and path.is_file()]
-    for path in [*drawn, *overlays[:_MOST_PICTURES]]:
-        with Image.open(path) as picture:
-            page.figure(picture, _CAPTIONS.get(path.name, ""), alt=path.stem)
+        task = TASKS[results[name]["task"]]
+        for label, value, chance in list(task.main_numbers(results[name]))[:1]:
+            notes = [interval_note(results[name], task.headline[label])]
+            notes += [] if chance is None else [f"chance {chance:.1f} %"]
+            yield Headline(f"{value:.1f} %", f"{name}: {label}", "; ".join(filter(None, notes)))
 
 
 def _facts(summary: Mapping[str, Any], results: Results) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def evaluate(
         place: where the model is, for people, if it is given as an AlignedModel.
         options: of the task, such as ``images`` and ``captions``; ``cache`` is the folder to keep
             features in, lateen's own if not given; ``out`` that of the whole result as
-            ``<task>.json``, and of the task's pictures.
+            ``<task>.json``, of a page as ``<task>.html``, and of the task's pictures.
 
     Returns:
         JSON-ready: ``task``, ``model`` (what it is, and where), the metrics in percent, counts,
@@ -184,7 +184,10 @@ def evaluate(
         place = model
     result = {"task": task, "model": model_facts(ready, place), **measured}
     if out is not None:
+        from lateen.evaluation.page import write_task_page
+
         write_json(Path(out) / f"{task}.json", result)
+        write_task_page(result, Path(out))
     return result
 
 

@@ -7,11 +7,15 @@ import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lateen.files import write_text
 from lateen.metrics.retrieval import mean_recall
-from lateen.report import Column, Page, TableData, ladder_plot, save_plot
+from lateen.report import Column, Page, TableData, ladder_figures, ladder_plot, save_plot
+from lateen.report.page import made_with
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CSV, PLOT, PAGE = "ladder.csv", "ladder.png", "report.html"
 _WAYS = {"text_to_image": ("T2I", "t2i"), "image_to_text": ("I2T", "i2t")}
@@ -21,17 +25,25 @@ _CUTOFFS = (1, 5, 10)
 def write_ladder_report(results: Mapping[str, Any], folder: Path) -> None:
     """Write ``ladder.csv`` (a row per run), ``ladder.png`` and ``report.html`` into ``folder``."""
     write_text(folder / CSV, _csv(results))
-    figure = ladder_plot(*_plotted(results))
-    save_plot(figure, folder / PLOT)
+    save_plot(ladder_figure(results), folder / PLOT)
     base = results["base"]
     names = [Path(base[side]["encoder"]).name for side in ("vision", "text")]
     page = Page("Ablation ladder", f"{names[0]} × {names[1]}, every rung with the same features")
     for table in ladder_tables(results):
         page.table(table)
-    page.figure(figure, "Every seed, their mean and standard deviation.")
+    captions = (
+        "Every seed, their mean and standard deviation.",
+        f"Of {results['paper'] or 'a paper'}, never measured here: compare the shapes.",
+    )
+    page.panels(zip(ladder_figures(*_plotted(results)), captions, strict=False))
     page.section("Beside the paper").text("\n\n".join(against_the_paper(results)))
-    page.section("Conditions").facts(_facts(results))
+    page.section("Conditions").facts(_facts(results) | made_with())
     page.save(folder / PAGE)
+
+
+def ladder_figure(results: Mapping[str, Any]) -> Figure:
+    """The plot of a ladder, from the JSON of ``ladder.json``."""
+    return ladder_plot(*_plotted(results))
 
 
 def ladder_tables(results: Mapping[str, Any]) -> list[TableData]:

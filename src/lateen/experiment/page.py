@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from lateen.data import ImageSource
 from lateen.experiment.runs import RunResult
 from lateen.features import Pairs
-from lateen.metrics.retrieval import mean_recall
+from lateen.metrics.retrieval import cross_ranks, mean_recall
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.report import (
@@ -25,10 +29,15 @@ from lateen.report import (
     training_curve,
 )
 from lateen.report.chance import recall_at_k
-from lateen.report.tables import interval_cell
+from lateen.report.page import interval_note, made_with
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "report.html"
 _MOST_CHANCE = 10.0  # percent: what guessing may find in a number that leads
+_SHOWN = 6  # images under a caption
+_EXAMPLES = 3  # captions that find their image first, and as many that do not find it
 
 
 def best_matches(
@@ -48,16 +57,21 @@ def best_matches(
         k: hits per query.
     """
     embeddings = project_rows(model.project_image, pairs.image, pairs.image_rows)
-    best = (model.encode_text(queries) @ embeddings.T).topk(min(k, len(pairs)), dim=1)
+    cosines = model.encode_text(queries) @ embeddings.T
     return [
-        SheetRow(
-            query,
-            [
-                SheetHit(images[pairs.ids[i]], pairs.ids[i], score)
-                for i, score in zip(row.tolist(), scores.tolist(), strict=True)
-            ],
-        )
-        for query, row, scores in zip(queries, best.indices, best.values, strict=True)
+        SheetRow(query, _nearest(row, pairs, images, k))
+        for query, row in zip(queries, cosines, strict=True)
+    ]
+
+
+def _nearest(
+    cosines: Tensor, pairs: Pairs, images: Mapping[str, ImageSource], k: int
+) -> list[SheetHit]:
+    """The ``k`` images with the highest of these cosines ``[images]``."""
+    best = cosines.topk(min(k, len(pairs)))
+    return [
+        SheetHit(images[pairs.ids[i]], pairs.ids[i], score)
+        for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
 
 
@@ -73,7 +87,7 @@ def write_run_page(result: RunResult) -> Path:
     page = Page(f"{names[0]} × {names[1]}", f"A CLIP made of {made_of}")
     page.headline(_headlines(result.results))
     add_results(page, result.results)
-    add_examples(page, best_matches(result.model, _captions(result), result.pairs, _images(result)))
+    _add_captions(page, result)
     add_training(page, result)
     model = result.out / "model"
     page.section("What to run next").code(
@@ -93,19 +107,57 @@ def add_examples(page: Page, rows: Sequence[SheetRow]) -> None:
 
 def add_training(page: Page, result: RunResult) -> None:
     """The training curve and the conditions of every number."""
-    page.section("Training").figure(
-        training_curve(read_metrics(result.metrics)),
-        "Loss over the steps, and retrieval on the images that chose the step.",
+    rows = read_metrics(result.metrics)
+    panels = {"loss": "Loss.", "validation": "Retrieval on the images that chose the step."}
+    page.section("Training").panels(
+        (training_curve([row for row in rows if row.get(key) is not None]), caption)
+        for key, caption in panels.items()
+        if any(row.get(key) is not None for row in rows)
     )
     page.section("Conditions").facts(_facts(result))
 
 
-def _captions(result: RunResult, count: int = 4) -> list[str]:
-    """The first caption of samples spread evenly over the split."""
-    ids = result.pairs.ids
-    column = result.pairs.texts[0].name
-    chosen = [ids[(2 * i + 1) * len(ids) // (2 * count)] for i in range(min(count, len(ids)))]
-    return [result.samples[i].captions[column][0] for i in chosen]
+def run_figures(result: RunResult) -> dict[str, Figure]:
+    """The plots of a run, by the name of their files."""
+    figures = {"training": training_curve(read_metrics(result.metrics))}
+    if classes := result.results.get("classification"):
+        figures["classes"] = _class_bars(classes)
+    return figures
+
+
+@torch.no_grad()
+def _add_captions(page: Page, result: RunResult) -> None:
+    """Captions of the split that find their image first, and captions that do not find it."""
+    pairs, model, images = result.pairs, result.model, _images(result)
+    column = pairs.texts[0].first(1)
+    embeddings = project_rows(model.project_image, pairs.image, pairs.image_rows)
+    texts = project_rows(model.project_text, column.store, column.rows)
+    ranks = cross_ranks(embeddings, texts, torch.arange(len(pairs)))[0]
+    found, missed = (torch.nonzero(where)[:, 0].tolist() for where in (ranks == 1, ranks > _SHOWN))
+    page.section("Searching with a caption").text(
+        f"Of the {len(pairs):,} images, the first caption finds its own image first for "
+        f"{len(found):,}, and not among the first {_SHOWN} for {len(missed):,}. Examples of both "
+        "are taken evenly over the images; the caption's own image is marked."
+    )
+    for heading, of_kind in (("Found first", found), ("Not found", missed)):
+        if of_kind:
+            page.subsection(heading)
+        for at in _spread(of_kind, _EXAMPLES):
+            hits = _nearest(texts[at] @ embeddings.T, pairs, images, _SHOWN)
+            own = replace(hits[0], right=True)
+            rank = int(ranks[at])
+            if rank > 1:
+                score = (texts[at] @ embeddings[at]).item()
+                own = SheetHit(images[pairs.ids[at]], f"rank {rank:,}", score, right=True)
+            row = [own, *hits[1:]] if rank == 1 else [*hits[:-1], own]
+            caption = result.samples[pairs.ids[at]].captions[column.name][0]
+            page.gallery(SheetRow(caption, row))
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    """``count`` of the items, evenly spread."""
+    count = min(count, len(items))
+    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
 def _images(result: RunResult) -> dict[str, ImageSource]:
@@ -121,10 +173,11 @@ def add_results(page: Page, results: dict[str, Any]) -> None:
         page.text(f"Beware: {warning}.")
     classes = results.get("classification")
     if classes:
-        page.figure(
-            bar_chart(classes["per_class"], chance=100 / classes["classes"]),
-            "Zero-shot accuracy of each class.",
-        )
+        page.figure(_class_bars(classes), "Zero-shot accuracy of each class.")
+
+
+def _class_bars(classes: Mapping[str, Any]) -> Figure:
+    return bar_chart(classes["per_class"], chance=100 / classes["classes"])
 
 
 def result_tables(results: dict[str, Any]) -> list[TableData]:
@@ -186,8 +239,8 @@ def _retrieval_headlines(retrieval: dict[str, Any]) -> list[Headline]:
 
 def _between(result: Mapping[str, Any], path: str) -> str:
     """The interval of a number, as the end of a note."""
-    limits = (result.get("intervals") or {}).get(path)
-    return f"; 95 % interval {interval_cell(limits)}" if limits else ""
+    note = interval_note(result, path)
+    return f"; {note}" if note else ""
 
 
 def _facts(result: RunResult) -> dict[str, Any]:
@@ -207,7 +260,14 @@ def _facts(result: RunResult) -> dict[str, Any]:
     }
     for stage, seconds in result.seconds.items():
         facts[f"{stage} in this call"] = f"{seconds:.1f} s"
-    return facts
+    return facts | {"device": _device(result.model)} | made_with()
+
+
+def _device(model: AlignedModel) -> str:
+    device = model.logit_scale.device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _encoder(side: dict[str, Any] | None) -> str:

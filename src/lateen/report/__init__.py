@@ -2,7 +2,15 @@
 
 from lateen.report.assessment_plots import LayerScore, Point, heat_map, layer_profile, scatter_plot
 from lateen.report.page import Headline, Page
-from lateen.report.plots import bar_chart, ladder_plot, save_plot, svg, training_curve
+from lateen.report.plots import (
+    bar_chart,
+    ladder_figures,
+    ladder_plot,
+    save_figures,
+    save_plot,
+    svg,
+    training_curve,
+)
 from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, hero_sheet, save_png
 from lateen.report.tables import (
     Column,
@@ -30,10 +38,12 @@ __all__ = [
     "hero_sheet",
     "hits_table",
     "inspect_table",
+    "ladder_figures",
     "ladder_plot",
     "layer_profile",
     "per_class_table",
     "retrieval_table",
+    "save_figures",
     "save_plot",
     "save_png",
     "scatter_plot",

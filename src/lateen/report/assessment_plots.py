@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from lateen.errors import UsageError
 from lateen.report.labelling import label_points
-from lateen.report.palette import BLUE, INK, MUTED, ORANGE, PAPER
+from lateen.report.palette import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE
 from lateen.report.plots import laid_out, quiet_style, shortened
 from lateen.report.typeset import families
 
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 
 _MARKS = [  # colour, marker, filled: told apart without colour, too
-    (BLUE, "o", True), (ORANGE, "s", True), (BLUE, "D", False),
-    (ORANGE, "^", False), (INK, "v", True), (MUTED, "X", True),
+    (BLUE, "o", True), (ORANGE, "s", True), (GREEN, "D", True), (PURPLE, "^", True),
+    (INK, "v", True), (BLUE, "P", False), (ORANGE, "d", False), (GREEN, "s", False),
+    (PURPLE, "v", False), (INK, "D", False),
 ]  # fmt: skip
 _ASIDE = (MUTED, "o", False)
+_NAMED = 6  # points with a label
 _CROWD = 100  # points, from which on they are small
 _MOST_LINES = 12
 _MOST_CELLS = 40  # a side, with numbers in them
@@ -37,6 +40,7 @@ class Point(NamedTuple):
     """An encoder, or a pair of encoders, in a scatter plot; points of a group look alike.
 
     One that is not ``fitted`` (a baseline) counts for neither line nor correlation, and is hollow.
+    ``interval`` is that of y, low and high.
     """
 
     label: str
@@ -44,6 +48,7 @@ class Point(NamedTuple):
     y: float
     group: str = ""
     fitted: bool = True
+    interval: tuple[float, float] | None = None
 
 
 class LayerScore(NamedTuple):
@@ -58,10 +63,10 @@ class LayerScore(NamedTuple):
 def scatter_plot(
     points: Sequence[Point], xlabel: str, ylabel: str, note: str, *, line: bool = True
 ) -> Figure:
-    """One labelled point per encoder or pair, as SAIL's figures 2, 3 and 8.
+    """A point per encoder or pair with its interval, as SAIL's figures 2, 3 and 8.
 
-    A label that finds no place free of others is left out; the points farthest from the line are
-    labelled first. Groups beyond six look all the same.
+    Few points are named: the highest, and those farthest from the line, as far as there is room.
+    Of more than ten groups, the smaller ones look all the same.
 
     Args:
         points: what was measured.
@@ -78,7 +83,7 @@ def scatter_plot(
     with quiet_style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7.2, 4.7), layout="constrained")
+        figure = Figure(figsize=(5.4, 4.4), layout="constrained")
         axes = figure.subplots()
         slope = _least_squares(points) if line else None
         ends: list[tuple[float, float]] = []
@@ -94,15 +99,14 @@ def scatter_plot(
                 zorder=1,
             )
         _draw_points(axes, points)
-        axes.set_title(textwrap.fill(note, 88))
+        axes.set_title(textwrap.fill(note, 58))
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.margins(0.09)
         axes.grid(axis="both")
         axes.tick_params(length=0)
         laid_out(figure)
-        first = sorted(points, key=lambda p: -_distance(p, slope))
-        label_points(axes, [(p.label, p.x, p.y) for p in first], ends)
+        label_points(axes, [(p.label, p.x, p.y) for p in _by_note(points, slope)], ends, _NAMED)
         return figure
 
 
@@ -144,7 +148,7 @@ def heat_map(
             figure.colorbar(mesh, label=label, shrink=0.6).outline.set_visible(False)
         axes.invert_yaxis()
         _name_cells(axes, rows, columns, *((9, 38) if numbered else (5, 60)))
-        axes.set_title(label)
+        figure.suptitle(label, x=0.01, ha="left", size=10.5)
         return laid_out(figure)
 
 
@@ -167,7 +171,7 @@ def layer_profile(
     with quiet_style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7.2 if len(panels) == 1 else 9.6, 4.1), layout="constrained")
+        figure = Figure(figsize=(5.4 if len(panels) == 1 else 9.6, 4.1), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for (title, lines), panel in zip(panels.items(), axes, strict=True):
             _layer_panel(panel, title, lines)
@@ -187,27 +191,41 @@ def _distance(point: Point, line: tuple[float, float] | None) -> float:
     return 0.0 if line is None else abs(point.y - line[0] * point.x - line[1])
 
 
+def _by_note(points: Sequence[Point], line: tuple[float, float] | None) -> list[Point]:
+    """What to name first: the highest point, then what is off the line, baselines last."""
+    highest = max(points, key=lambda p: (p.fitted, p.y))
+    others = [p for p in points if p is not highest]
+    far = sorted(others, key=lambda p: (not p.fitted, -_distance(p, line), -p.y))
+    return [highest, *far]
+
+
 def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
-    if len({p.group for p in points if p.fitted}) > len(_MARKS):
-        points = [p._replace(group="") if p.fitted else p for p in points]
+    groups = Counter(p.group for p in points if p.fitted)
+    if len(groups) > len(_MARKS):
+        own = {group for group, _ in groups.most_common(len(_MARKS) - 1)}
+        rest = f"{len(groups) - len(own)} others"
+        points = [p if p.group in own or not p.fitted else p._replace(group=rest) for p in points]
     kinds = list(dict.fromkeys((p.fitted, p.group) for p in points))
     kinds.sort(reverse=True, key=lambda kind: kind[0])  # stable
     marks = iter(_MARKS)
     size = 6.5 if len(points) <= _CROWD else 4
     for fitted, group in kinds:
         colour, marker, filled = next(marks) if fitted else _ASIDE
-        mine = [p for p in points if (p.fitted, p.group) == (fitted, group)]
+        of_kind = [p for p in points if (p.fitted, p.group) == (fitted, group)]
         axes.plot(
-            [p.x for p in mine], [p.y for p in mine], marker, color=colour, markersize=size,
+            [p.x for p in of_kind], [p.y for p in of_kind], marker, color=colour, markersize=size,
             mfc=colour if filled else PAPER, label=shortened(group) or "_", zorder=3,
         )  # fmt: skip
+        bars = [(p.x, *p.interval) for p in of_kind if p.interval is not None]
+        if bars:
+            axes.vlines(*zip(*bars, strict=True), color=colour, linewidth=0.9, alpha=0.5, zorder=2)
     if len(kinds) > 1:
         _legend_below(axes, len(kinds), _name_font([group for _, group in kinds]))
 
 
 def _legend_below(axes: Axes, entries: int, font: list[str]) -> None:
     axes.figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(3, entries),
+        *axes.get_legend_handles_labels(), loc="outside lower left", ncols=min(2, entries),
         frameon=False, prop={"family": font, "size": 9}, handletextpad=0.4,
     )  # fmt: skip
 

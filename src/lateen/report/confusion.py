@@ -32,7 +32,8 @@ def confusion_plot(
     """A confusion matrix in percent of each row's images; the pairs confused most as a table.
 
     Up to 25 classes there is the matrix with its numbers, up to 60 the matrix and the table, beyond
-    that the table alone. What is right is blue, what is wrong orange.
+    that the table alone. What is right is blue, what is wrong orange. Pairs of a single image say
+    nothing of the classes and are not in the table.
 
     Args:
         names: of the classes.
@@ -48,7 +49,9 @@ def confusion_plot(
             f"{len(names)} names do not fit counts of shape {list(grid.shape)}",
             "Give a confusion matrix, and a name for every class.",
         )
-    listed = list(pairs[:_MOST_PAIRS]) if len(names) > _MOST_NUMBERED else []
+    listed = [pair for pair in pairs if pair["images"] > 1][:_MOST_PAIRS]
+    if len(names) <= _MOST_NUMBERED:
+        listed = []
     with quiet_style():
         from matplotlib.figure import Figure
 
@@ -133,7 +136,7 @@ def _draw_pairs(axes: Axes, pairs: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title(
         "class → what it is taken for, most often first"
         if pairs
-        else "no image was taken for one of another class"
+        else "no two images of a class were taken for one and the same other class"
     )
 
 

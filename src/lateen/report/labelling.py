@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_MOST = 25
 _MARK = 4.5  # points from the centre of a mark to its edge
 _REACHES = (7, 18, 32)  # points between a mark and its label; beyond the first, with a line
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -31,6 +30,7 @@ def label_points(
     axes: Axes,
     points: Sequence[tuple[str, float, float]],
     line: Sequence[tuple[float, float]] = (),
+    most: int = 25,
 ) -> None:
     """Write the labels of points beside them, so that none covers a point or another label.
 
@@ -38,14 +38,15 @@ def label_points(
 
     Args:
         axes: where the points are drawn; its layout is final.
-        points: (label, x, y), the most important first; only 25 are labelled.
+        points: (label, x, y), the most important first.
         line: two points of a line that labels cross only where there is no other place.
+        most: how many of the points are labelled.
     """
     pixels = axes.figure.dpi / 72
     marks = [_pixel(axes, (x, y)) for _, x, y in points]
     taken = [_around(mark, _MARK * pixels) for mark in marks]
     crossed = _along(_pixel(axes, line[0]), _pixel(axes, line[-1])) if line else []
-    for (label, x, y), mark in list(zip(points, marks, strict=True))[:_MOST]:
+    for (label, x, y), mark in list(zip(points, marks, strict=True))[:most]:
         text = axes.annotate(
             shortened(label, 36), (x, y), (0, 0), textcoords="offset points", size=8, color=INK,
             family=["DejaVu Sans", *families([label])], zorder=4,

@@ -6,7 +6,10 @@ import base64
 import importlib.resources
 import io
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
@@ -18,7 +21,7 @@ from lateen.files import write_text
 from lateen.report.palette import THEME
 from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
-from lateen.report.tables import TableData, fact
+from lateen.report.tables import TableData, fact, interval_cell
 from lateen.report.text import escape, escape_lines, render
 from lateen.report.thumbnail import thumbnail
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 _WIDEST = 1600  # pixels: the text column on a screen with two pixels to the point
 _TILE = 288
 _QUALITY = 82
+_SMALLEST = 0.68  # of a plot's own size
 
 
 class Headline(NamedTuple):
@@ -65,6 +69,10 @@ class Page:
         """Start a section."""
         return self._add("section", heading)
 
+    def subsection(self, heading: str) -> Self:
+        """Start a part of a section."""
+        return self._add("subsection", heading)
+
     def text(self, prose: str) -> Self:
         """Paragraphs, parted by blank lines."""
         for paragraph in re.split(r"\n\s*\n", prose.strip()):
@@ -88,13 +96,12 @@ class Page:
             caption: below it.
             alt: what it shows, for those who cannot see it; the caption if not given.
         """
-        from PIL import Image
+        return self._add("figure", self._drawn(figure, caption, alt))
 
-        if isinstance(figure, Image.Image):
-            kind, markup = "picture", _img(_shrunk(figure), alt or caption)
-        else:
-            kind, markup = "plot", _inline(svg(figure), f"f{len(self._blocks)}-", alt or caption)
-        return self._add("figure", {"kind": kind, "markup": markup, "caption": caption})
+    def panels(self, figures: Iterable[tuple[Figure | Image, str]]) -> Self:
+        """Figures with their captions, side by side where the window has room for two."""
+        parts = [self._drawn(figure, text, part=i) for i, (figure, text) in enumerate(figures)]
+        return self._add("panels", parts)
 
     def gallery(self, row: SheetRow) -> Self:
         """A query above its hits, in as many columns as the window has room for."""
@@ -116,9 +123,39 @@ class Page:
         """Write the page to ``path``, whole or not at all."""
         write_text(path, self.html())
 
+    def _drawn(
+        self, figure: Figure | Image, caption: str, alt: str = "", part: int = 0
+    ) -> dict[str, Any]:
+        from PIL import Image
+
+        if isinstance(figure, Image.Image):
+            kind, markup = "picture", _img(_shrunk(figure), alt or caption)
+        else:
+            prefix = f"f{len(self._blocks)}-{part}-"
+            kind, markup = "plot", _inline(svg(figure), prefix, alt or caption)
+        return {"kind": kind, "markup": markup, "caption": caption}
+
     def _add(self, kind: str, block: Any) -> Self:
         self._blocks.append((kind, block))
         return self
+
+
+def interval_note(result: Mapping[str, Any], key_path: str) -> str:
+    """What stands below a number: its 95 % interval, where a result has one."""
+    interval = interval_cell((result.get("intervals") or {}).get(key_path))
+    return f"95 % interval {interval}" if interval else ""
+
+
+def made_with() -> dict[str, str]:
+    """When and by what command this page is written; a home folder in it is ``~``.
+
+    Without a command where Python called the function.
+    """
+    facts = {"written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
+    program, *words = sys.argv
+    if Path(program).stem == "lateen" or Path(program).parts[-2:] == ("lateen", "__main__.py"):
+        facts["command"] = shlex.join(["lateen", *words]).replace(str(Path.home()), "~")
+    return facts
 
 
 def _hit(hit: SheetHit) -> dict[str, Any]:
@@ -127,7 +164,7 @@ def _hit(hit: SheetHit) -> dict[str, Any]:
         picture = _img(thumbnail(hit.image, _TILE), hit.label)
     except ImageError:
         picture = None
-    return {"picture": picture, "score": Markup(score), "label": hit.label}
+    return {"picture": picture, "score": Markup(score), "label": hit.label, "right": hit.right}
 
 
 def _img(image: Image, alt: str) -> Markup:
@@ -160,6 +197,9 @@ def _inline(document: str, prefix: str, label: str) -> Markup:
         }
     for name in ("height", "version"):
         root.attrib.pop(name, None)
+    # Narrower, it scrolls, for its type would be too small; 0.68 of 5.4 inches is a phone's width.
+    least = _SMALLEST * float(root.attrib["width"].removesuffix("pt")) / 72
+    root.attrib["style"] = f"min-width: {least:.2f}in"
     root.attrib = {"role": "img", "aria-label": label, **root.attrib}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 

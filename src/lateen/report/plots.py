@@ -26,10 +26,12 @@ _DIRECTIONS = {
     "text_to_image": ("text → image", BLUE),
     "image_to_text": ("image → text", ORANGE),
 }
+_Panel = tuple[Callable[..., None], Mapping[str, Any], str]  # draws, what, its title
 _MOST_POINTS = 400  # of a curve: what the eye can tell apart at this size
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lateen",
+    "pdf.fonttype": 42,  # TrueType: what journals take
     "text.parse_math": False,
     "text.color": INK,
     "font.family": "sans-serif",
@@ -118,13 +120,13 @@ def bar_chart(
     with quiet_style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7.2, 0.55 + 0.27 * len(bars)), layout="constrained")
+        figure = Figure(figsize=(5.4, 0.55 + 0.27 * len(bars)), layout="constrained")
         axes = figure.subplots()
         places = [place for place, (_, value) in enumerate(bars) if value is not None]
         lengths = [value for _, value in bars if value is not None]
         drawn = axes.barh(places, lengths, height=0.66, color=BLUE)
         numbers = [f"{value:.1f}" for value in lengths]
-        axes.bar_label(drawn, numbers, padding=4, color=INK)
+        written = axes.bar_label(drawn, numbers, padding=4, color=INK)
         names = [shortened(name) for name, _ in bars]
         axes.set_yticks(range(len(bars)), names, family=["DejaVu Sans", *families(names)])
         axes.set_ylim(len(bars) - 0.5, -0.5)
@@ -136,6 +138,8 @@ def bar_chart(
         axes.spines["bottom"].set_visible(False)
         if chance is not None:
             axes.axvline(chance, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
+            for number in written:  # over the line
+                number.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.8})
             name = f"chance {chance:.1f}"
             axes.text(chance, -0.6, name, color=ORANGE, ha="left", va="bottom", size=9)
         return laid_out(figure)
@@ -156,26 +160,45 @@ def ladder_plot(
     Raises:
         UsageError: there are no rungs.
     """
+    return _draw_ladder(list(measured), _ladder_panels(measured, published))
+
+
+def ladder_figures(
+    measured: Mapping[str, Mapping[str, Sequence[float]]],
+    published: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Figure]:
+    """The panels of :func:`ladder_plot`, a figure each."""
+    panels = _ladder_panels(measured, published)
+    return [_draw_ladder(list(measured), [panel]) for panel in panels]
+
+
+def _ladder_panels(
+    measured: Mapping[str, Mapping[str, Sequence[float]]],
+    published: Mapping[str, Mapping[str, float]] | None,
+) -> list[_Panel]:
     if not measured:
         raise UsageError("there is nothing to plot", "Give at least one rung with its values.")
-    panels: list[tuple[Callable[..., None], Mapping[str, Any], str]]
-    panels = [(_measured_panel, measured, "measured here")]
+    panels: list[_Panel] = [(_measured_panel, measured, "measured here")]
     if any((published or {}).values()):
         panels.append((_published_panel, published or {}, "published, on other data"))
+    return panels
+
+
+def _draw_ladder(rungs: Sequence[str], panels: Sequence[_Panel]) -> Figure:
     with quiet_style():
         from matplotlib.figure import Figure
 
-        size = (3.0 + 3.4 * len(panels), 1.0 + 0.42 * len(measured))
+        size = (2.0 + 3.4 * len(panels), 1.0 + 0.42 * len(rungs))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for (draw, values, title), panel in zip(panels, axes, strict=True):
-            for place, name in enumerate(measured):
+            for place, name in enumerate(rungs):
                 draw(panel, place, values.get(name, {}))
             panel.set_title(title)
             panel.set_xlabel("R@1 (%)")
             panel.grid(axis="both")
             panel.tick_params(length=0)
-        names = [shortened(name) for name in measured]
+        names = [shortened(name) for name in rungs]
         axes[0].set_yticks(range(len(names)), names, family=["DejaVu Sans", *families(names)])
         axes[0].set_ylim(len(names) - 0.5, -0.5)
         axes[0].tick_params(axis="y", labelcolor=INK)
@@ -199,7 +222,7 @@ def svg(figure: Figure) -> str:
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """Write ``figure`` as ``.svg`` or ``.png`` (200 pixels an inch), whole or not at all.
+    """Write ``figure`` as ``.svg``, ``.pdf`` or ``.png`` (200 pixels an inch), whole or not at all.
 
     Raises:
         UsageError: the name ends in something else.
@@ -209,10 +232,33 @@ def save_plot(figure: Figure, path: Path) -> None:
     elif path.suffix == ".png":
         with quiet_style(), atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=200, facecolor=PAPER)
+    elif path.suffix == ".pdf":
+        with quiet_style(), atomic_path(path) as temporary:
+            nothing = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+            figure.savefig(temporary, format="pdf", transparent=True, metadata=nothing)
     else:
         raise UsageError(
-            f"a plot cannot be written as {path.name!r}", choices(path.suffix, (".svg", ".png"))
+            f"a plot cannot be written as {path.name!r}",
+            choices(path.suffix, (".svg", ".pdf", ".png")),
         )
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures for a paper into ``folder``: each as SVG and as PDF, without a background.
+
+    Args:
+        figures: by the name of their files; a suffix ``.png`` of it does not count.
+        folder: is made if it is not there.
+
+    Returns:
+        The files.
+    """
+    paths = []
+    for name, figure in figures.items():
+        for suffix in (".svg", ".pdf"):
+            paths.append(folder / (name.removesuffix(".png") + suffix))
+            save_plot(figure, paths[-1])
+    return paths
 
 
 @contextlib.contextmanager
@@ -272,9 +318,13 @@ def _measured_panel(axes: Axes, place: int, values: Mapping[str, Sequence[float]
 
 
 def _published_panel(axes: Axes, place: int, values: Mapping[str, float]) -> None:
-    for (direction, (_, colour)), shift in zip(_DIRECTIONS.items(), (-0.13, 0.13), strict=True):
+    for (direction, (name, colour)), shift in zip(_DIRECTIONS.items(), (-0.13, 0.13), strict=True):
         if direction in values:
-            axes.plot(values[direction], place + shift, "D", color=colour, markersize=5, mfc="none")
+            named = name in axes.get_legend_handles_labels()[1]  # of a rung above
+            axes.plot(
+                values[direction], place + shift, "D", color=colour, markersize=5, mfc="none",
+                label="_" if named else name,
+            )  # fmt: skip
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lateen.data.samples import ImageSource
 from lateen.errors import ImageError, UsageError
 from lateen.files import atomic_path
-from lateen.report.palette import INK, LINE, MUTED, PANEL, PAPER
+from lateen.report.palette import GREEN, INK, LINE, MUTED, PANEL, PAPER
 from lateen.report.thumbnail import thumbnail
 from lateen.report.typeset import Typeface
 
@@ -31,11 +31,13 @@ class SheetHit:
         image: a path, an image source of a dataset, or a PIL image.
         label: its id or caption; cut to the width of a tile.
         score: its similarity to the query, a cosine.
+        right: whether it is known to be what the query asks for; it is marked.
     """
 
     image: str | Path | ImageSource | Image
     label: str = ""
     score: float | None = None
+    right: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,10 @@ class _Block:
             x = layout.margin + column * (layout.tile + layout.gap)
             y = top + line * layout.tile_line
             sheet.paste(_tile(hit, layout), (x, y), layout.mask)
+            if hit.right:
+                edge, around = layout.gap // 4, layout.gap // 3
+                box = (x - around, y - around, x + layout.tile + around, y + layout.tile + around)
+                draw.rounded_rectangle(box, around, outline=GREEN, width=edge)
             _draw_caption(draw, hit, (x, y + layout.tile + layout.caption_gap), layout)
 
 

@@ -1,4 +1,4 @@
-"""Tables of results: one set of rows for the terminal, for Markdown and for HTML."""
+"""Tables of results: one set of rows for the terminal, for Markdown, for LaTeX and for HTML."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lateen.report import chance
-from lateen.report.text import plain, render
+from lateen.report.text import beyond_pdflatex, escape_latex, plain, render
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
+STAR = "★"  # behind the best value of a row
+_DIGITS = 6  # of numbers in files: enough for whatever is measured, too few for float noise
 _NAMES = 8  # characters that words have in a terminal, however narrow it is
 Cell = str | int | float | None
 _ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
@@ -24,6 +26,11 @@ def number(value: Cell, decimals: int) -> str:
     if value is None:
         return "–"
     return plain(value) if isinstance(value, str) else f"{value:,.{decimals}f}"
+
+
+def rounded(value: float) -> float:
+    """A number for a spreadsheet: six significant digits, 41.3 for 41.300000000000004."""
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def fact(value: object) -> str:
@@ -56,7 +63,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableData:
-    """Rows of a table, and the three ways to show them.
+    """Rows of a table, and the ways to show them.
 
     Attributes:
         title: what the table is about.
@@ -126,6 +133,34 @@ class TableData:
         above = [f"**{_markdown(plain(self.title))}**", ""] if self.title else []
         below = ["", _markdown(plain(self.note))] if self.note else []
         return "\n".join([*above, *lines, *below]) + "\n"
+
+    def latex(self) -> str:
+        """As a LaTeX ``table`` with the rules of booktabs, its title and note as the caption.
+
+        Where a cell has a star, its value is bold instead, without an interval behind it. What
+        pdfLaTeX cannot set (Chinese, say) stays, and a comment on top says so.
+        """
+        sides = "".join("l" if column.decimals is None else "r" for column in self.columns)
+        body = [_latex_row(map(_latex_cell, row)) for row in self.cells()]
+        if self._headed:
+            heads = _latex_row(escape_latex(column.name) for column in self.columns)
+            body = [heads, "    \\midrule", *body]
+        note = self.note.replace(STAR, "Bold")
+        title = f"{self.title.rstrip('.')}." if self.title and note else self.title
+        caption = escape_latex(f"{title} {note}")
+        lines = [
+            r"\begin{table}[tbp]",
+            r"  \centering",
+            *([f"  \\caption{{{caption}}}"] if caption else []),
+            f"  \\begin{{tabular}}{{{sides}}}",
+            r"    \toprule", *body, r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+        ]  # fmt: skip
+        head = ["% needs \\usepackage{booktabs}"]
+        if others := beyond_pdflatex("".join(lines)):
+            head.append(f"% needs XeLaTeX or LuaLaTeX, and a font that has {others}")
+        return "\n".join([*head, *lines]) + "\n"
 
     def html(self) -> str:
         """As an HTML ``<figure>`` around a ``<table>``; everything in it is escaped."""
@@ -252,3 +287,25 @@ def inspect_table(facts: Mapping[str, Any], title: str = "") -> TableData:
 
 def _markdown(text: str) -> str:
     return re.sub(r"([\\|`*<>\[\]])", r"\\\1", text)
+
+
+def _latex_cell(text: str) -> str:
+    if STAR not in text:
+        return _latex_number(text)
+    bare = " ".join(text.replace(STAR, " ").split())
+    number = re.match(r"[-+−]?[\d.,]+(?= [\[(±])", bare)  # with an interval or deviation behind it
+    end = number.end() if number else len(bare)
+    return f"\\textbf{{{_latex_number(bare[:end])}}}{_latex_number(bare[end:], ' ')}"
+
+
+def _latex_number(text: str, before: str = "") -> str:
+    """Escaped; a hyphen before a digit is a minus sign."""
+    escaped = escape_latex(re.sub(r"(?<![\w.-])-(?=[\d.])", "−", text))
+    return before + escaped if escaped else ""
+
+
+def _latex_row(cells: Iterable[str]) -> str:
+    first, *others = cells
+    # Behind a line's end, a bracket or an asterisk would belong to it.
+    first = f"{{}}{first}" if first[:1] in ("[", "*") else first
+    return f"    {' & '.join([first, *others])} \\\\"

@@ -16,6 +16,21 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_LAST_LATIN = 0x17F  # of Latin Extended-A; pdfLaTeX sets up to there
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}",
+    '"': "''", "–": "--", "—": "---", "“": "``", "”": "''", "‘": "`", "’": "'", "…": r"\ldots{}",
+    "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "→": r"$\rightarrow$",
+    "←": r"$\leftarrow$", "↔": r"$\leftrightarrow$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "≈": r"$\approx$", "≠": r"$\neq$", "∞": r"$\infty$", "√": r"$\surd$", "★": r"$\star$",
+    "●": r"$\bullet$", "○": r"$\circ$", "°": r"$^\circ$", "¹": "$^1$", "²": "$^2$", "³": "$^3$",
+    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "ε": r"$\epsilon$",
+    "λ": r"$\lambda$", "μ": r"$\mu$", "µ": r"$\mu$", "π": r"$\pi$", "σ": r"$\sigma$",
+    "τ": r"$\tau$", "Δ": r"$\Delta$", "Σ": r"$\Sigma$",
+}  # fmt: skip
+
 
 def plain(text: object) -> str:
     """``text`` on one line, every run of white space a single space."""
@@ -31,6 +46,25 @@ def escape_lines(text: str) -> Markup:
     """``text`` for an HTML ``<pre>``: line breaks and indentation stay."""
     lines = map(_visible, text.expandtabs(4).strip("\n").splitlines())
     return Markup(html.escape("\n".join(lines)))
+
+
+def escape_latex(text: object) -> str:
+    """``text`` on one line for LaTeX's text mode, whatever the engine and its font encoding.
+
+    Letters stay as they are, those too that pdfLaTeX cannot set: see :func:`beyond_pdflatex`.
+    """
+    escaped, before = [], ""
+    for character in plain(text):
+        # Two hyphens would be set as a dash.
+        apart = "{}" if before == character == "-" else ""
+        escaped.append(apart + _LATEX.get(character, character))
+        before = character
+    return "".join(escaped)
+
+
+def beyond_pdflatex(escaped: str) -> str:
+    """The characters of an escaped text that only XeLaTeX and LuaLaTeX set, each once."""
+    return "".join(dict.fromkeys(c for c in escaped if ord(c) > _LAST_LATIN))
 
 
 def render(template: str, **values: Any) -> str:
