@@ -222,7 +222,7 @@ class AssessmentRecipe(RecipeFile):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read a YAML file; ``overrides`` are ``{"data.root": "…"}``, values as YAML text."""
-        values = read_yaml(path, "recipe")
+        values = read_yaml(path, "assessment")
         if not isinstance(values, dict):
             raise RecipeError(
                 f"{path} is not a recipe of an assessment", "See recipes/assess-flickr8k.yaml."

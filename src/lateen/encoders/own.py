@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lateen.encoders.base import Encoder, EncoderInfo
 from lateen.encoders.faults import explained
 from lateen.errors import EncoderError, UsageError
@@ -112,6 +110,8 @@ def _unprepared(given: Any, items: int) -> str:
 
 def _misshapen(given: Any, items: int, *, wanted: list[int | None]) -> str:
     """What is wrong with features that are to be ``[items, *wanted]``; ``None`` is any number."""
+    import torch
+
     shape = [items, *wanted]
     has = list(given.shape) if isinstance(given, torch.Tensor) else []
     if len(has) == len(shape) and all(w in (None, n) for w, n in zip(shape, has, strict=True)):
@@ -121,6 +121,8 @@ def _misshapen(given: Any, items: int, *, wanted: list[int | None]) -> str:
 
 
 def _described(given: Any) -> str:
+    import torch
+
     if isinstance(given, torch.Tensor):
         return f"features {list(given.shape)}"
     counted = f" of {len(given)}" if hasattr(given, "__len__") else ""
