@@ -16,7 +16,8 @@ from lateen.data.labels.sets import SPLITS
 from lateen.errors import DataError, PairingError, UsageError
 from lateen.evaluation.from_embeddings import read_labels
 from lateen.evaluation.labelled import train_split
-from lateen.experiment.stages import chosen_captions, located, open_split, split_columns
+from lateen.experiment.preflight import located, open_split, split_columns
+from lateen.experiment.stages import chosen_captions
 from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_trainable
 

@@ -6,8 +6,9 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
-from lateen.errors import EncoderError, choices, reason
+from lateen.errors import EncoderError, LateenError, choices, reason
 from lateen.files import read_json
 from lateen.progress import log
 
@@ -45,6 +46,40 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
     return resolved
 
 
+def files_are_here(name: str, revision: str | None = None, *, weights: bool = True) -> bool:
+    """Whether an encoder's files are on this machine; nothing is loaded and nothing is fetched.
+
+    Args:
+        name: as for :func:`resolve`, or ``package.module:function``.
+        revision: hub branch, tag or commit.
+        weights: whether its weights are needed.
+
+    Raises:
+        EncoderError: it is nowhere by its name, or its files are not whole.
+    """
+    if is_factory(name):
+        if importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None:
+            raise no_factory(name)
+        return True
+    found = _local(name) or _packaged(name, revision)
+    if found is None:
+        try:
+            _download(_repository(name), revision, cached=True)
+        except LateenError:
+            raise
+        except Exception:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+            return False
+        return True
+    config = found.folder / "config.json"
+    if config.is_file():
+        read_json(config)
+    missing = _missing_weights(found.folder) if weights else ""
+    if missing and not (found.folder / "model.safetensors").is_file():
+        raise EncoderError(f"the encoder in {found.folder} is there without its {missing}",
+                           "Copy or download the whole folder.")  # fmt: skip
+    return True
+
+
 def _local(name: str) -> Resolved | None:
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -73,13 +108,7 @@ def _packaged(name: str, revision: str | None) -> Resolved | None:
 
 
 def _from_hub(name: str, revision: str | None) -> Resolved:
-    spec = find_spec(name)
-    repository = spec.id if spec else name
-    if repository.count("/") != 1 or any(c.isspace() for c in repository):
-        raise EncoderError(
-            f"{name!r} is neither a folder, nor in lateen's table, nor a hub id (owner/name)",
-            choices(name, known_names()),
-        )
+    spec, repository = find_spec(name), _repository(name)
     problem = ""
     for origin, cached in (("hub cache", True), ("hub", False)):
         try:
@@ -93,6 +122,17 @@ def _from_hub(name: str, revision: str | None) -> Resolved:
         f"does not have it whole, and the hub answered: {problem}",
         _hub_remedy(spec),
     )
+
+
+def _repository(name: str) -> str:
+    spec = find_spec(name)
+    repository = spec.id if spec else name
+    if repository.count("/") != 1 or any(c.isspace() for c in repository):
+        raise EncoderError(
+            f"{name!r} is neither a folder, nor in lateen's table, nor a hub id (owner/name)",
+            choices(name, known_names()),
+        )
+    return repository
 
 
 def _download(repository: str, revision: str | None, cached: bool) -> Path:

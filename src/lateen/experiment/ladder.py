@@ -33,15 +33,14 @@ from lateen.errors import RecipeError, choices, nearest
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
+from lateen.experiment.preflight import STORE_MARKS, with_absolute_paths
 from lateen.experiment.recipe import Recipe, keys
 from lateen.experiment.stages import (
-    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
     hold_out,
     load_encoders,
-    with_absolute_paths,
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
