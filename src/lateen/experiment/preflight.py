@@ -4,7 +4,7 @@ loaded and before anything is encoded."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -64,8 +64,7 @@ def check_run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) 
     datasets = open_splits(plan.data, faults)
     with faults.note():
         _check_classes(plan, folder)
-    sections = chain.from_iterable((each, *each.fuse) for each in (plan.vision, plan.text))
-    check_encoders(sections, faults)
+    check_encoders(encoder_sections(plan), faults)
     return CheckedRecipe(plan, datasets)
 
 
@@ -102,6 +101,11 @@ def check_sources(data: DataSection, faults: Faults) -> None:
         if source is not None:
             with faults.note():
                 check_source(located(data.root, source)[0])
+
+
+def encoder_sections(plan: Recipe) -> Iterator[EncoderConfig]:
+    """Those of a recipe that name an encoder, fused ones too."""
+    return chain.from_iterable((each, *each.fuse) for each in (plan.vision, plan.text))
 
 
 def check_encoders(sections: Iterable[EncoderConfig], faults: Faults) -> None:
