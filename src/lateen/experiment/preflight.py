@@ -4,7 +4,7 @@ loaded and before anything is encoded."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -89,16 +89,17 @@ def open_splits(data: DataSection, faults: Faults) -> dict[str, Dataset]:
     return datasets
 
 
-def check_sources(data: DataSection, faults: Faults) -> None:
-    """See that the files of every split are there, without reading them.
+def check_sources(data: DataSection, faults: Faults, names: Collection[str] = SPLITS) -> None:
+    """See that the files of splits are there, without reading them.
 
     Args:
         data: the recipe's section.
         faults: gets what is wrong.
+        names: of the splits.
     """
     for name in SPLITS:
         source = getattr(data, name)
-        if source is not None:
+        if name in names and source is not None:
             with faults.note():
                 check_source(located(data.root, source)[0])
 
