@@ -326,7 +326,7 @@ def find_recipe(name: Path, kind: str = "recipe") -> Path:
     near = nearest(name.stem, known)
     hint = f"Did you mean {near!r}? " if near else ""
     raise RecipeError(
-        f"there is no {kind} {name}",
+        f"there is no {'ladder' if kind == 'ladder' else 'recipe'} {name}",
         f"{hint}Give the path of a YAML file, or one that comes with lateen: {', '.join(known)}.",
     )
 

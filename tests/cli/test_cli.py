@@ -167,7 +167,7 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["evaluate", "nowhere", "--task", "retreival"], 2, "retreival"),
     (["search", "nowhere", "dogs", "--images", "."], 1, "nowhere is not a lateen model"),
     (["search", "nowhere", "dogs", "--images", ".", "--k", "many"], 2, "many"),
-    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "no images in ."),
+    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "is a file"),
     (["search", "nowhere", "dogs"], 2, "--images"),
     (["run", "r.yaml", "--out", ""], 2, "an argument is empty"),
     (
@@ -296,7 +296,7 @@ def test_too_little_memory_has_a_remedy(
         raise error
 
     monkeypatch.setattr("lateen.features.Store.open", fail)
-    code, _, shown = call(capsys, "inspect", "anything")
+    code, _, shown = call(capsys, "inspect", ".")
     assert code == 1
     assert shown.startswith("error: there is not enough memory.")
     assert len(shown.splitlines()) == 1

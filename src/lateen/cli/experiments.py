@@ -29,9 +29,12 @@ def run_command(
     --vision.encoder NAME --train.lr 1e-3`. Stages that are done, by content, are skipped. The model
     is in OUT/model, numbers in OUT/results.json, a page in OUT/report.html.
     """
+    from lateen.experiment.preflight import check_run
+
+    checked = check_run(Recipe.load(recipe, overrides), out)  # before torch is loaded
     from lateen.experiment import result_tables, run, write_run_page
 
-    result = run(Recipe.load(recipe, overrides), out)
+    result = run(checked, out)
     page = write_run_page(result)
     if json:
         show_json(result.results)
@@ -72,10 +75,13 @@ def ablate_command(
     recipe is an option, such as `--data.root DIR --vision.encoder NAME`; what a rung sets stands
     above it. OUT gets ladder.json (every run), ladder.csv, ladder.png and report.html.
     """
-    from lateen.experiment import ablate, against_the_paper, ladder_tables
+    from lateen.experiment.rungs import Ladder, check_ladder
 
     given = None if seeds is None else _seeds(seeds)
-    results = ablate(ladder, out, overrides=overrides, seeds=given)
+    checked = check_ladder(Ladder.load(ladder, overrides, given), out)  # before torch is loaded
+    from lateen.experiment import ablate, against_the_paper, ladder_tables
+
+    results = ablate(checked, out)
     if json:
         show_json(results)
         return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
-from lateen.errors import EncoderError, LateenError, choices, reason
+from lateen.errors import EncoderError, LateenError, ModelError, choices, reason
 from lateen.files import read_json
 from lateen.progress import log
 
@@ -78,6 +80,51 @@ def files_are_here(name: str, revision: str | None = None, *, weights: bool = Tr
         raise EncoderError(f"the encoder in {found.folder} is there without its {missing}",
                            "Copy or download the whole folder.")  # fmt: skip
     return True
+
+
+def check_model_folder(path: str | Path) -> None:
+    """See that there is a model where ``path`` says; one that may be on the hub is not looked for.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(path).expanduser()
+    on_hub = str(path).count("/") == 1 and not str(path).startswith(".")
+    if on_hub and not folder.exists() and not folder.parent.exists():
+        return
+    values = read_model_config(folder)
+    if not {"vision_config", "text_config"} <= values.keys():
+        require_model_type(folder, values)
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a saved model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is not a lateen model: it has no config.json",
+            "Train one with `lateen run`, or point at the model folder of a run.",
+        )
+    values = read_json(path)
+    return values if isinstance(values, dict) else {}
+
+
+def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
+    """See that a config.json is of one of lateen's models.
+
+    Raises:
+        ModelError: it is of another kind.
+    """
+    kind = values.get("model_type")
+    if kind != "lateen":
+        raise ModelError(
+            f"{folder} holds a model of type {kind!r}, not a lateen model",
+            "Point at the model folder of a run.",
+        )
 
 
 def _local(name: str) -> Resolved | None:

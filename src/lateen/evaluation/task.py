@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Result = Mapping[str, Any]
 Run = Callable[..., dict[str, Any]]
+FeaturesOf = Literal["encoder", "embedding", "both"]  # what a probe is given
 
 _NO_CONDITION = ("cache", "out")  # options that no number depends on
 

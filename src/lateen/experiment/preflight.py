@@ -3,7 +3,6 @@ loaded and before anything is encoded."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -18,9 +17,9 @@ from lateen.data.samples import no_captions
 from lateen.encoders.base import SIDES
 from lateen.encoders.config import EncoderConfig, TextSection, VisionSection
 from lateen.encoders.resolve import files_are_here, resolve
-from lateen.errors import DataError, Faults, ImageError, LateenError, UsageError
+from lateen.errors import DataError, Faults, ImageError, UsageError
 from lateen.experiment.recipe import DataSection, Recipe
-from lateen.files import refuse_foreign
+from lateen.files import check_writable, refuse_foreign
 
 RESULTS = "results.json"
 STORE_MARKS = ("stores/*/manifest.json", "stores/*/plan.json")
@@ -132,21 +131,6 @@ def check_encoders(sections: Iterable[EncoderConfig], faults: Faults) -> None:
         with faults.note():
             resolve(name, revision)
     faults.raise_all()
-
-
-def check_writable(folder: Path) -> None:
-    """See that a folder can be made, or written to, without making it.
-
-    Raises:
-        LateenError: a file is in its place, or permissions forbid it.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise LateenError(
-            f"the folder {folder} cannot be made ({there} is a file)", "Give another folder."
-        )
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise LateenError(f"{there} cannot be written to", "Give another --out.")
 
 
 def _check_positions(data: DataSection, dataset: Dataset) -> None:

@@ -32,13 +32,12 @@ from lateen.errors import Faults, RecipeError, choices, nearest
 from lateen.experiment.preflight import (
     STORE_MARKS,
     check_encoders,
-    check_writable,
     encoder_sections,
     open_splits,
     with_absolute_paths,
 )
 from lateen.experiment.recipe import Recipe, keys
-from lateen.files import refuse_foreign
+from lateen.files import check_writable, refuse_foreign
 
 LADDER = "ladder.json"
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same

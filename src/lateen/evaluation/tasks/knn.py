@@ -9,7 +9,6 @@ from typing import Any
 from lateen.errors import UsageError
 from lateen.evaluation.labelled import (
     FEATURES,
-    FeaturesOf,
     check_classes,
     knn_scores,
     learned_from,
@@ -19,7 +18,7 @@ from lateen.evaluation.labelled import (
     usable_ks,
 )
 from lateen.evaluation.tables import left_out, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import FeaturesOf, Result, Task
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,

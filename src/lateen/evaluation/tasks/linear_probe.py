@@ -9,7 +9,6 @@ from typing import Any
 from lateen.evaluation.labelled import (
     FEATURES,
     FOLDS,
-    FeaturesOf,
     check_classes,
     learned_from,
     one_source,
@@ -18,7 +17,7 @@ from lateen.evaluation.labelled import (
     probed_result,
 )
 from lateen.evaluation.tables import left_out, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import FeaturesOf, Result, Task
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,
