@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what lists encoders need not load it
 Modality = Literal["image", "text"]  # what an encoder reads
 Side = Literal["vision", "text"]  # which of a model's two encoders it is
 SIDES: tuple[Side, ...] = ("vision", "text")
+Attention = Literal["qk", "qq", "kk"]  # which projections weigh patches in a last layer
 
 
 def modality_of(side: Side) -> Modality:

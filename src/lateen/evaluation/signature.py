@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, get_args
 from lateen.evaluation import tasks
 from lateen.evaluation.task import TASKS
 
-_LIGHT = "lateen.data"  # loads neither torch nor transformers: tests/cli/test_light.py
+# They load neither torch nor transformers: tests/cli/test_light.py.
+_LIGHT = ("lateen.data", "lateen.encoders.base", "lateen.evaluation.task")
 
 
 class TaskSignature(NamedTuple):
@@ -33,8 +34,8 @@ def task_signature(name: str) -> TaskSignature:
     """The options of a task.
 
     Its file is read and not run, as long as types and defaults are plain: literals, and names of
-    the file itself, of the standard library, of :mod:`lateen.data` and of modules that are loaded.
-    Otherwise the task is loaded.
+    the file itself, of the standard library, and of modules of lateen that load quickly. Otherwise
+    the task is loaded.
 
     Args:
         name: in :data:`~lateen.evaluation.task.TASKS`.
@@ -112,8 +113,8 @@ class _Names(dict[str, Any]):
             return _evaluate(self.assigned[name], self)
         if name in self.imported:
             module, attribute = self.imported[name]
-            known = module in sys.modules or module.partition(".")[0] in sys.stdlib_module_names
-            if known or module == _LIGHT or module.startswith(f"{_LIGHT}."):
+            standard = module.partition(".")[0] in sys.stdlib_module_names
+            if standard or any(f"{module}.".startswith(f"{light}.") for light in _LIGHT):
                 return getattr(importlib.import_module(module), attribute)
         return vars(builtins)[name]
 
