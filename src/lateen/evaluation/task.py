@@ -126,6 +126,9 @@ class _Tasks(Mapping[str, Task]):
     def __len__(self) -> int:
         return len(task_summaries())
 
+    def __contains__(self, name: object) -> bool:
+        return name in task_summaries()  # without loading it
+
     def __getitem__(self, name: str) -> Task:
         if name not in task_summaries():
             raise KeyError(name)
