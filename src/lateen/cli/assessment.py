@@ -19,7 +19,8 @@ from lateen.errors import Faults, UsageError
 @takes_keys(assessment_keys().values())
 def assess_command(
     recipe: Annotated[
-        Path | None, Parameter(help="YAML file (see recipes/assess-flickr8k.yaml)")
+        Path | None, Parameter(help="YAML file, or the name of one that comes with lateen: "
+                                     "assess-flickr8k")
     ] = None,
     /,
     *,
