@@ -169,8 +169,9 @@ def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
     for folder in (root, *(root / name for name in visible_folders(root))):
         inside = folder.relative_to(root)
         if is_saved_dataset(folder):
-            for part in _saved_parts(folder):
-                yield f"{inside.as_posix()}{part}", folder
+            yield from ((f"{inside.as_posix()}{part}", folder) for part in _saved_parts(folder))
+            if folder == root:
+                return
             continue
         yield from _shards(folder, inside)
         for path in sorted(folder.iterdir()):
@@ -388,6 +389,11 @@ def _nothing_to_train_on(root: Path, proposal: Proposal) -> DataError:
     )
     if proposal.left_out:
         seen = "; ".join(proposal.left_out[:_MOST_TOLD])
+        if "no column that is called like captions" in seen:
+            remedy = (
+                "Call its columns image and caption; or say which they are: lateen run --captions "
+                "FILE --data.image_column NAME --data.captions NAME."
+            )
         return DataError(f"{root} has no images with captions ({seen})", remedy)
     with _said([]), contextlib.suppress(LateenError):
         folder = ImageFolder(root)
