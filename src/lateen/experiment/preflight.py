@@ -100,7 +100,7 @@ def check_sources(data: DataSection, faults: Faults, names: Collection[str] = SP
         source = getattr(data, name)
         if name in names and source is not None:
             with faults.note():
-                check_source(located(data.root, source)[0])
+                check_source(_existing_root(data, source)[0])
 
 
 def encoder_sections(plan: Recipe) -> Iterator[EncoderConfig]:
@@ -239,10 +239,22 @@ def located(root: Path, source: str) -> tuple[Path | str, str | None]:
     return name if hub else path, split or None
 
 
+def _existing_root(data: DataSection, source: str) -> tuple[Path | str, str | None]:
+    """As :func:`located`.
+
+    Raises:
+        DataError: the source is to be found below the root, which is not there.
+    """
+    where, split = located(data.root, source)
+    if isinstance(where, Path) and not where.exists() and not data.root.is_dir():
+        raise DataError(f"there is no folder {data.root}", "Correct data.root.")
+    return where, split
+
+
 def open_split(data: DataSection, source: str, name: str) -> Dataset:
     """A split's dataset, where :func:`located` finds it; of a datasets name the split is by
     default ``name``."""
-    where, split = located(data.root, source)
+    where, split = _existing_root(data, source)
     return open_dataset(
         where,
         images=data.root / data.images if data.images else None,

@@ -78,6 +78,7 @@ def evaluate_retrieval(
         )  # fmt: skip
     if not columns:
         raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
+    _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     image = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),
