@@ -15,6 +15,8 @@ from lateen.config import RECIPE_FILE, assigned, find_recipe
 from lateen.errors import UsageError
 from lateen.experiment.recipe import Recipe, keys
 
+_MOST_LINES = 8  # of one kind, that init says
+
 
 def init_command(
     folder: Annotated[
@@ -54,8 +56,10 @@ def init_command(
     for head, lines in (
         ("took", proposal.took), ("guessed", proposal.guessed), ("left out", proposal.left_out),
     ):  # fmt: skip
-        for line in lines:
+        for line in lines[:_MOST_LINES]:
             say(f"{head:<10}{line}")
+        if len(lines) > _MOST_LINES:
+            say(f"{head:<10}and {len(lines) - _MOST_LINES} more")
     say(f"recipe    {path}")
     say(f"next      lateen run{'' if folder == Path() else ' ' + shlex.quote(str(folder))}")
 

@@ -41,6 +41,7 @@ _DEFAULTS = {"vision": VisionSection(), "text": TextSection()}
 _NUMBERED = re.compile(r"(.*?)(\d+)\.tar")
 _PARTS = ("train", "val", "validation", "test")  # of a JSON file with splits in it
 _MOST_TOLD = 5
+_MOST_FILES = 50  # in one folder that may be tables
 _TOP = """\
 # What `lateen init` found in this folder, which is `data.root`. All keys: `lateen keys`.
 #   lateen run {folder}
@@ -72,13 +73,15 @@ class _Source:
         name: as a recipe names it, relative to the root.
         split: the one that its name is of; empty for any other name.
         images: the folder of its images, relative to the root, if it must be named.
-        dataset: opened.
+        columns: its caption columns.
+        count: of images that can be used, as far as their files are there.
     """
 
     name: str
     split: str
     images: str | None
-    dataset: Dataset
+    columns: tuple[str, ...]
+    count: int
 
 
 def propose(folder: str | Path, *, vision: str | None = None, text: str | None = None) -> Proposal:
@@ -103,11 +106,11 @@ def propose(folder: str | Path, *, vision: str | None = None, text: str | None =
     if not sources:
         raise _nothing_to_train_on(root, proposal)
     splits = _assign(sources, proposal)
-    train = splits["train"].dataset
-    proposal.values = {"preset": "small" if len(train) < MANY else "sail"}
+    train = splits["train"].count
+    proposal.values = {"preset": "small" if train < MANY else "sail"}
     proposal.values["data"] = _data(splits, proposal)
     _choose_encoders(root, {"vision": vision, "text": text}, proposal)
-    proposal.guessed.append(f"preset {proposal.values['preset']}, for {len(train):,} images")
+    proposal.guessed.append(f"preset {proposal.values['preset']}, for {train:,} images")
     _find_classes(root, splits, proposal)
     _tell_the_rest(root, splits, proposal)
     Recipe.build(proposal.values)
@@ -174,8 +177,11 @@ def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
                 return
             continue
         yield from _shards(folder, inside)
-        for path in sorted(folder.iterdir()):
-            if not path.is_file() or path.name.startswith("."):
+        files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        if sum(path.suffix.lower() in (*TABLE_SUFFIXES, ".json") for path in files) > _MOST_FILES:
+            continue  # one for each image, most likely
+        for path in files:
+            if not path.is_file():
                 continue
             name = (inside / path.name).as_posix()
             if path.suffix.lower() in TABLE_SUFFIXES:
@@ -226,12 +232,12 @@ def _opened(root: Path, name: str, path: Path) -> _Source | str:
         return "it has no captions"
     images = _images_of(root, path, whole) if path.is_file() else None
     dataset = _open(path, root / images if images else None, mark)
-    first = next((item for item in dataset if isinstance(item, Sample)), None)
-    if first is None or first.image is None:
+    count = sum(isinstance(item, Sample) and item.image is not None for item in dataset)
+    if not count:
         return "it has captions and no column of images"
     word = mark or (path.name if path.is_file() or path.suffix == ".tar" else path.stem)
     split = _split_of(word) or (_split_of(path.parent.name) if path.parent != root else "")
-    return _Source(name, split, images, dataset)
+    return _Source(name, split, images, dataset.columns, count)
 
 
 def _open(path: Path, images: Path | AbsentImages | None, split: str | None) -> Dataset:
@@ -257,7 +263,7 @@ def _images_of(root: Path, path: Path, dataset: Dataset) -> str | None:
 
 def _assign(sources: list[_Source], proposal: Proposal) -> dict[str, _Source]:
     """The source of each split; the largest, where several may be it."""
-    by_size = sorted(sources, key=lambda source: -len(source.dataset))
+    by_size = sorted(sources, key=lambda source: -source.count)
     splits: dict[str, _Source] = {}
     for source in by_size:
         if source.split and source.split not in splits:
@@ -278,8 +284,7 @@ def _assign(sources: list[_Source], proposal: Proposal) -> dict[str, _Source]:
             line.startswith(f"{source.name}:") for line in proposal.left_out
         ):
             proposal.left_out.append(
-                f"{source.name}: {len(source.dataset):,} images with captions; a split has one "
-                "source"
+                f"{source.name}: {source.count:,} images with captions; a split has one source"
             )
     return {name: splits[name] for name in SPLITS if name in splits}
 
@@ -290,9 +295,9 @@ def _data(splits: Mapping[str, _Source], proposal: Proposal) -> dict[str, Any]:
         data["images"] = images
     for name, source in splits.items():
         data[name] = source.name
-        columns = ", ".join(source.dataset.columns)
+        columns = ", ".join(source.columns)
         proposal.took.append(
-            f"{name}: {source.name}, {len(source.dataset):,} images with captions ({columns})"
+            f"{name}: {source.name}, {source.count:,} images with captions ({columns})"
         )
     if images:
         proposal.took.append(f"images: {images}/")
