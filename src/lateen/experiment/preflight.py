@@ -216,7 +216,9 @@ def split_columns(data: DataSection, dataset: Dataset) -> tuple[str, ...]:
     """
     columns = caption_columns(data) or tuple(dataset.columns)
     if not columns:
-        raise DataError(no_captions(dataset), "Name a caption file in data.train (--captions FILE).")
+        raise DataError(
+            no_captions(dataset), "Name a caption file in data.train (--captions FILE)."
+        )
     return columns
 
 
