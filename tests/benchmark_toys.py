@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from toys import COLOURS, WordEncoder
 
 from lateen.encoders import EncoderInfo
+from lateen.evaluation import TASKS
+from lateen.evaluation import number as task_number
+from lateen.evaluation.intervals import unpacked
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
@@ -122,3 +126,20 @@ def mmvp_folder(
 def _shares(pixels: np.ndarray) -> np.ndarray:
     nearest = ((pixels[:, :, None] - _PALETTE) ** 2).sum(-1).argmin(-1)
     return np.bincount(nearest.ravel(), minlength=len(COLOURS)).astype(np.float32) / nearest.size
+
+
+def check_intervals(result: Mapping[str, Any]) -> None:
+    """Of what a result keeps of its images, its own numbers come out, inside their intervals."""
+    statistics = TASKS[result["task"]].statistics
+    arrays = unpacked(result)
+    assert statistics is not None
+    assert arrays is not None
+    everyone = np.ones((1, result["n"]))
+    for path, statistic in statistics(arrays).items():
+        value = task_number(result, path)
+        assert statistic.drawn(everyone) == pytest.approx(value), path
+        low, high = result["intervals"][path]
+        assert low - 1e-9 <= value <= high + 1e-9, path
+    headline = TASKS[result["task"]].headline.values()
+    there = {path for path in headline if task_number(result, path) is not None}
+    assert there <= result["intervals"].keys()

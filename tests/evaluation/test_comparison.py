@@ -3,26 +3,40 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lateen.errors import DataError, UsageError
-from lateen.evaluation import compare
+from lateen.evaluation import Comparison, ComparisonRow, compare
+from lateen.evaluation.comparison import _best
+from lateen.evaluation.intervals import Redrawn, resampled
 from lateen.evaluation.published import AVERAGES
+from lateen.evaluation.tasks.classification import classification_statistics
 
 
 def put(path: Path, model: str, **more: Any) -> Path:
     """A result of classification, with the conditions that matter."""
     result = {
-        "task": "classification", "top1": 50.0, "top5": 90.0, "mean_per_class": 40.0, "images": 8,
+        "task": "classification", "top1": 50.0, "top5": 90.0, "mean_per_class": 40.0,
+        "images": 3_669,
         "set": "pets", "templates": ["a {}"], "conditions": {"model": model, "data": "d1"},
         **more,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result))
     return path
+
+
+def kept(right: Sequence[bool], ids: str = "image") -> dict[str, Any]:
+    """What a result keeps of images, of which the first are right."""
+    ranks = [1 if each else 9 for each in right]
+    arrays = {"ranks": ranks, "classes": [0] * len(ranks)}
+    facts = resampled(classification_statistics, arrays, [f"{ids}{i}" for i in range(len(ranks))])
+    return {"top1": 100 * sum(right) / len(right), **facts}
 
 
 def retrieval(path: Path, model: str, rank: float, **more: Any) -> Path:
@@ -39,22 +53,101 @@ def test_a_row_for_each_number_and_a_column_for_each_model(tmp_path: Path) -> No
     assert found.labels == ("one", "two")
     rows = {(row.task, row.metric): row for row in found.rows}
     assert rows["classification", "top-1"].values == (50.0, 60.0)
-    assert rows["classification", "top-1"].best == (1,)
-    assert rows["classification", "top-5"].best == ()  # equal
     assert rows["retrieval", "T2I R@1"].values == (10.0, None)
     assert found.rows[0].task == "retrieval"  # the order of TASKS
     cells = found.table().cells()
-    assert cells[0][:5] == ["retrieval", "coco", "T2I R@1", "10.0", "–"]
+    assert cells[0][:5] == ["retrieval", "coco (3,669 of 5,000 images)", "T2I R@1", "10.0", "–"]
     assert cells[1][:3] == ["", "", "T2I R@5"]
     assert ["", "", "mean per class", "40.0", "40.0"] in cells
-    assert ["classification", "pets", "top-1", "50.0", "★ 60.0"] in cells
+    assert ["classification", "pets", "top-1", "50.0", "60.0"] in cells
 
 
-def test_the_lowest_rank_is_the_best(tmp_path: Path) -> None:
-    places = [retrieval(tmp_path / name / "r.json", name, rank) for name, rank in
-              (("a", 7.0), ("b", 3.0))]  # fmt: skip
-    [row] = [row for row in compare(places).rows if row.metric == "T2I median_rank"]
-    assert row.best == (1,)
+def _pair(folder: Path, first: Sequence[bool], second: Sequence[bool], **more: Any) -> Comparison:
+    put(folder / "a.json", "m1", **kept(first))
+    put(folder / "b.json", "m2", **{**kept(second), **more})
+    return compare([folder / "a.json", folder / "b.json"])
+
+
+def _top1(comparison: Comparison) -> ComparisonRow:
+    return next(row for row in comparison.rows if row.metric == "top-1")
+
+
+def test_a_star_is_for_what_is_beyond_chance_image_by_image(tmp_path: Path) -> None:
+    """20 points of 40 images: nothing where each is right on its own, all where one never loses."""
+    images = range(40)
+    apart = _pair(tmp_path / "1", [i < 20 for i in images], [i >= 12 for i in images])
+    assert _top1(apart).values == (50, 70)
+    assert _top1(apart).best == ()
+    within = _pair(tmp_path / "2", [i < 20 for i in images], [i < 28 for i in images])
+    assert _top1(within).values == (50, 70)
+    assert _top1(within).best == (1,)
+    assert "★ 70.0 (" in within.table().cells()[0][4]
+    assert "No difference is beyond chance" in apart.table().note
+    assert _top1(within).n == 40
+
+
+def test_what_cannot_be_told_from_the_best_is_starred_with_it(tmp_path: Path) -> None:
+    for name, right in (("a", 60), ("b", 61), ("c", 20)):
+        put(tmp_path / f"{name}.json", name, **kept([i < right for i in range(100)]))
+    assert _top1(compare([tmp_path / f"{name}.json" for name in "abc"])).best == (0, 1)
+
+
+def test_five_images_tell_nothing_however_they_fall(tmp_path: Path) -> None:
+    for count, best in ((5, ()), (6, (1,))):
+        found = _pair(tmp_path / str(count), [False] * count, [True] * count)
+        assert _top1(found).best == best
+
+
+def test_equal_hits_are_a_tie_and_other_images_no_comparison(tmp_path: Path) -> None:
+    right = [i % 3 == 0 for i in range(60)]
+    assert _top1(_pair(tmp_path / "1", right, right)).best == ()
+    other = _top1(_pair(tmp_path / "2", right, right, **kept([True] * 60, "photo")))
+    assert (other.best, other.differs) == ((), ("images judged",))
+
+
+def test_the_lowest_rank_is_the_best() -> None:
+    draws = [Redrawn(np.full(100, rank), np.full(9, rank)) for rank in (7.0, 3.0)]
+    assert _best([7.0, 3.0], draws, low=True) == (1,)
+    assert _best([7.0, 3.0], draws) == (0,)
+    assert _best([7.0, None], [draws[0], None]) == ()
+
+
+def test_a_model_that_was_trained_on_the_images_has_no_star(tmp_path: Path) -> None:
+    seen = {"trained_on": {"images": 30, "of": 40, "by": "image files", "chosen_on": 0}}
+    found = _pair(tmp_path, [i < 20 for i in range(40)], [i < 39 for i in range(40)], **seen)
+    assert _top1(found).best == ()
+    assert found.table().cells()[0][-1] == "b trained on 30 of these images"
+
+
+def test_seeds_are_averaged_where_nothing_else_differs(tmp_path: Path) -> None:
+    for seed, right in ((0, 20), (1, 30), (2, 25)):
+        conditions = {"model": f"m{seed}", "data": "d1", "trained_alike": "k", "train_seed": seed}
+        put(tmp_path / f"seed-{seed}" / "r.json", f"m{seed}",
+            **{**kept([i < right for i in range(50)]), "conditions": conditions})  # fmt: skip
+    other = {"model": "o", "data": "d1", "trained_alike": "other", "train_seed": 0}
+    put(tmp_path / "other" / "r.json", "o",
+        **{**kept([i < 5 for i in range(50)]), "conditions": other})  # fmt: skip
+    folders = [tmp_path / name for name in ("seed-0", "seed-1", "seed-2", "other")]
+    found = compare(folders)
+    assert found.seeds == (3, 1)
+    assert _top1(found).values == (50, 10)
+    assert _top1(found).best == (0,)
+    low, high = _top1(found).intervals[0] or (0, 0)
+    assert low < 50 < high
+    alone = compare(folders[:1])
+    assert high - low > 0.8 * np.subtract(*reversed(_top1(alone).intervals[0] or (0, 0)))
+    assert "(mean of 3 seeds)" in found.table().columns[3].name
+    assert len(compare(folders, each_seed=True).labels) == 4
+
+
+def test_a_part_of_a_set_is_marked_and_has_no_published_number(tmp_path: Path) -> None:
+    put(tmp_path / "a.json", "m", set="imagenet", images=50_000, classes=1000,
+        empty_classes=["x"] * 990)  # fmt: skip
+    row = _top1(compare([tmp_path / "a.json"]))
+    assert (row.set, row.short, row.published) == ("imagenet", "10 of 1,000 classes", ())
+    put(tmp_path / "b.json", "m", set="imagenet", images=500, classes=1000)
+    row = _top1(compare([tmp_path / "b.json"]))
+    assert (row.set, row.short, row.published) == ("imagenet", "500 of 50,000 images", ())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +155,7 @@ def test_the_lowest_rank_is_the_best(tmp_path: Path) -> None:
     [
         ({"conditions": {"model": "m2", "data": "d2"}}, "data"),
         ({"templates": ["{}"]}, "prompts"),
-        ({"images": 7}, "images used"),
+        ({"images": 3_668}, "images used"),
         ({"seed": 1}, "seed"),
         ({"options": {"window": 224}}, "window"),
         ({"templates_verbatim": True}, "prompts"),
@@ -76,7 +169,7 @@ def test_rows_that_cannot_be_compared_say_why_and_have_no_best(
     put(tmp_path / "two" / "pets.json", "m2", **{**values, **other})
     found = compare([tmp_path])
     assert {(row.best, row.differs) for row in found.rows} == {((), (told,))}
-    assert found.table().cells()[0][-1] == told
+    assert found.table().cells()[0][-1] == f"not the same: {told}"
     assert "cannot be compared" in found.table().note
 
 
@@ -131,7 +224,7 @@ def test_what_a_run_leaves_and_what_is_no_result(tmp_path: Path) -> None:
 
 
 def test_published_numbers_stand_beside(tmp_path: Path) -> None:
-    put(tmp_path / "a" / "imagenet.json", "m1", set="imagenet", split="val")
+    put(tmp_path / "a" / "imagenet.json", "m1", set="imagenet", split="val", images=50_000)
     found = compare([tmp_path / "a"])
     first = found.table(published=True)
     assert first.columns[-1].name.startswith("published (other")
@@ -143,6 +236,7 @@ def test_papers_means_are_of_all_their_sets_or_not_there(tmp_path: Path) -> None
     for model in ("a", "b"):
         for index, name in enumerate(AVERAGES[0].sets):
             put(tmp_path / model / f"{name}.json", model, set=name, score=float(index),
+                images=50_000,
                 conditions={"model": model, "data": name})  # fmt: skip
     (tmp_path / "b" / "dtd.json").unlink()
     [row] = [row for row in compare([tmp_path]).rows if row.set == AVERAGES[0].name]
@@ -179,10 +273,13 @@ def test_text_forms(tmp_path: Path) -> None:
     put(tmp_path / "b" / "pets.json", "m2")
     found = compare([tmp_path])
     lines = list(csv.DictReader(io.StringIO(found.text("csv", published=True))))
-    assert float(lines[0]["a"]) == 100 / 3
-    assert set(lines[0]) == {"task", "set", "metric", "a", "b", "published", "differs"}
-    assert "| classification | pets | top-1 | 33.3 | ★ 50.0 |" in found.text("markdown")
+    assert float(lines[0]["a"]) == pytest.approx(100 / 3, abs=1e-6)
+    assert set(lines[0]) == {
+        "task", "set", "metric", "a", "b", "a low", "a high", "b low", "b high", "n", "published",
+        "differs", "trained on", "short",
+    }  # fmt: skip
+    assert "| classification | pets | top-1 | 33.3 | 50.0 |" in found.text("markdown")
     whole = json.loads(found.text("json"))
     assert whole["models"] == ["a", "b"]
     assert whole["rows"][0]["values"] == {"a": 100 / 3, "b": 50.0}
-    assert whole["rows"][0]["best"] == ["b"]
+    assert whole["rows"][0]["best"] == []

@@ -7,6 +7,7 @@ import dense_toys
 import numpy as np
 import pytest
 import torch
+from benchmark_toys import check_intervals
 from dense_toys import Collapsed, stripes
 from PIL import Image
 
@@ -66,6 +67,7 @@ def test_colours_are_read_out_of_patches(tmp_path: Path) -> None:
     assert result["local"]["baseline"]["macro_recall"] == 0
     assert result["local"]["rows_tested"] == 5 * 64
     assert result["global"]["rows"] == 19
+    check_intervals(result)
     assert probe(places) == result
     assert probe(places, seed=1)["local"]["rows"] == result["local"]["rows"]
 

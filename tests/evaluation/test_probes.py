@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmark_toys import BlindEncoder, colour_model
+from benchmark_toys import BlindEncoder, check_intervals, colour_model
 from labelled_toys import benchmark_folder, class_folder
 
 from lateen.errors import DataError, UsageError
@@ -41,6 +41,7 @@ def test_without_splits_each_image_is_found_by_the_others(
     assert result["encoder"]["3"] == pytest.approx(100 * 17 / 18)
     assert result["embedding"] == result["encoder"]  # identity heads
     assert result["k_left_out"] == [50]
+    check_intervals(result)
     assert (result["train"], result["train_images"], result["images"]) == (None, None, 18)
     assert result["chance"] == pytest.approx(100 / 3)
     assert json.loads(json.dumps(result)) == result
@@ -58,6 +59,7 @@ def test_a_train_part_is_what_votes_and_what_is_learned_from(
     assert (knn["train"], knn["train_images"], knn["images"]) == ("train", 15, 4)
     probe = evaluate_linear_probe(model, data=tmp_path)
     assert probe["encoder"]["accuracy"] == 25
+    check_intervals({"task": "linear-probe", **probe})
     assert "folds" not in probe
     backwards = evaluate_knn(model, data=tmp_path, split="train", train="test", k=(1,))
     assert (backwards["train"], backwards["images"]) == ("test", 15)

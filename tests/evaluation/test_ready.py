@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmark_toys import BlindEncoder, PaletteEncoder
+from benchmark_toys import BlindEncoder, PaletteEncoder, check_intervals
 from labelled_toys import class_folder
 
 from lateen.data import open_dataset
@@ -48,6 +48,7 @@ def test_retrieval_is_that_of_the_embeddings_joined_by_id(embeddings: tuple[Stor
     expected = retrieval(F.normalize(image[:], dim=1), F.normalize(text[:], dim=1), owner)
     assert {way: result[way] for way in expected} == expected
     assert (result["images"], result["captions"]) == (12, 24)
+    check_intervals(result)
     assert evaluate_embeddings(image.path, text.path, per_image=1)["captions"] == 12
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmark_toys import PaletteEncoder, colour_model
 from PIL import Image
-from toys import WordEncoder
+from toys import WordEncoder, photo
 
 from lateen import evaluate
 from lateen.errors import DataError, UsageError
@@ -59,6 +59,31 @@ def test_only_the_first_captions_of_each_image_count(album: Path) -> None:
     assert many["captions"] == 48
     with pytest.raises(UsageError, match="per-image is 0"):
         evaluate(model, "retrieval", per_image=0, **options)
+
+
+def test_columns_one_by_one_and_as_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The second captions are all wrong: together, half of the texts find their image."""
+    colours = ["red", "green", "blue"]
+    rows = ["image,caption,caption_2"]
+    for index, colour in enumerate(colours):
+        photo(tmp_path / "images" / f"{index}.png", colour)
+        rows.append(f"{index}.png,{colour},{colours[index - 1]}")
+    (tmp_path / "c.csv").write_text("\n".join(rows))
+    options = {"captions": tmp_path / "c.csv", "images": tmp_path / "images"}
+    each = evaluate(colour_model(), "retrieval", columns="each", **options)
+    ranks = {name: part["text_to_image"]["R@1"] for name, part in each["by_column"].items()}
+    assert ranks == {"caption": 100, "caption_2": 0}
+    assert (each["column"], each["text_to_image"]["R@1"]) == ("caption", 100)
+    union = evaluate(colour_model(), "retrieval", columns="union", **options)
+    assert (union["column"], union["captions"], union["n"]) == ("caption + caption_2", 6, 3)
+    assert union["text_to_image"]["R@1"] == 50
+    assert not caplog.messages or "judged on" not in caplog.text
+    evaluate(colour_model(), "retrieval", **options)
+    assert "judged on the captions caption (also there: caption_2" in caplog.text
+    with pytest.raises(UsageError, match="two choices"):
+        evaluate(colour_model(), "retrieval", columns="each", column="caption_2", **options)
+    with pytest.raises(UsageError, match="columns cannot be 'al'"):
+        evaluate(colour_model(), "retrieval", columns="al", **options)
 
 
 def test_folds_of_the_metric_on_embeddings_worked_by_hand() -> None:

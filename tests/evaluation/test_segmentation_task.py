@@ -8,6 +8,7 @@ from typing import Any
 import dense_toys
 import numpy as np
 import pytest
+from benchmark_toys import check_intervals
 from dense_toys import SMALL, Collapsed, stripes
 from PIL import Image
 
@@ -50,6 +51,7 @@ def test_masks_of_other_sizes_than_their_images(tmp_path: Path) -> None:
     result = evaluate(places)
     assert result["pixels"] == 3 * 192 * 96
     assert result["miou"] > 95
+    check_intervals(result)
 
 
 def test_ignored_and_unknown_indices_are_counted_and_told(

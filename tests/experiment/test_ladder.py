@@ -115,7 +115,7 @@ def test_every_rung_is_measured_with_every_seed(album: Path) -> None:
         assert [run["seed"] for run in rung["runs"]] == [0, 1]
         for one in rung["runs"]:
             assert (one["images"], one["captions"]) == (6, 12)  # of all captions, whatever it saw
-            assert set(one["conditions"]) == {"model", "data", "versions"}
+            assert {"model", "data", "versions"} <= set(one["conditions"])
     assert len({one["metrics"] for rung in results["rungs"] for one in rung["runs"]}) == 8
     stores = [path.name for path in (album / "out" / "stores").iterdir()]
     assert len(stores) == 2  # the images, and the captions once

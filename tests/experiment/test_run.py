@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import COLOURS, photo
@@ -10,6 +11,7 @@ from lateen.encoders import FusedEncoder
 from lateen.errors import DataError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import run, write_run_page
+from lateen.experiment.stages import default_holdout
 from lateen.features import Store
 from lateen.indexing.photographs import search
 from lateen.model import AlignedModel
@@ -22,7 +24,7 @@ TOY = {
 }
 
 
-def recipe(root: Path, **sections: dict[str, object]) -> dict[str, object]:
+def recipe(root: Path, **sections: dict[str, object]) -> dict[str, Any]:
     data = {"root": str(root), "train": "train.jsonl", "holdout": 0.25}
     return {**TOY, "data": data, **sections}
 
@@ -91,6 +93,38 @@ def test_what_was_left_out_is_told(album: Path) -> None:
     store = next(path for path, count in result.skipped.items() if count == 2)
     reasons = [json.loads(line) for line in (store / "skipped.jsonl").read_text().splitlines()]
     assert {row["id"] for row in reasons} == {"003.png", "004.png"}
+
+
+def test_the_holdout_goes_by_a_seed_of_its_own(album: Path) -> None:
+    plan = recipe(album, train={**TOY["train"], "epochs": 2})
+
+    def held_out(seed: int, **data: int) -> str:
+        values = {**plan, "data": {**plan["data"], **data}}
+        values["train"] = {**plan["train"], "seed": seed}
+        return run(values, album / f"run-{seed}-{data}").pairs.key
+
+    assert held_out(0) == held_out(1)
+    assert held_out(0, holdout_seed=1) != held_out(0)
+
+
+@pytest.mark.parametrize(
+    ("images", "held_out"),
+    [(10, 4), (100, 40), (500, 200), (3000, 200), (6000, 300), (23_000_000, 10_000)],
+)
+def test_how_many_are_held_out_where_nobody_says(images: int, held_out: int) -> None:
+    assert round(default_holdout(images) * images) == held_out
+
+
+def test_what_an_earlier_version_began_goes_on_with_its_holdout(album: Path) -> None:
+    """5 % by the training's seed, as it was: found done, though today others would be held out."""
+    plan = recipe(album, train={**TOY["train"], "epochs": 2, "seed": 3})
+    old = {**plan, "data": {**plan["data"], "holdout": 0.05, "holdout_seed": 3}}
+    before = run(old, album / "run")
+    plan["data"] = {key: value for key, value in plan["data"].items() if key != "holdout"}
+    again = run(plan, album / "run")
+    assert again.pairs.key == before.pairs.key
+    assert len(list((album / "run" / "train").iterdir())) == 1
+    assert len(run(plan, album / "new").pairs) == 10
 
 
 def test_validation_and_test_splits(album: Path) -> None:

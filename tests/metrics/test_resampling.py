@@ -17,7 +17,14 @@ from lateen.metrics import (
     recall_hits,
     retrieval,
 )
-from lateen.metrics.resampling import draws, percentile_interval
+from lateen.metrics.resampling import (
+    Median,
+    Tally,
+    drawn_scores,
+    draws,
+    interval_of,
+    percentile_interval,
+)
 
 # Three images and four captions, as in test_retrieval; score[caption, image].
 SCORES = torch.tensor(
@@ -127,3 +134,56 @@ def test_faults_are_refused() -> None:
         bootstrap_difference(hits, other)
     with pytest.raises(DataError, match="image 1 has no text"):
         recall_hits(torch.eye(3), SCORES, torch.tensor([0, 2, 2, 0]))
+
+
+def test_a_tally_is_the_mean_over_groups_of_what_was_drawn() -> None:
+    """Against images that are drawn one by one, with all their rows."""
+    generator = np.random.default_rng(0)
+    unit, group = generator.integers(0, 30, 200), generator.integers(0, 4, 200)
+    tries = generator.integers(1, 5, 200)
+    hits = generator.integers(0, tries + 1)
+    counts = np.concatenate(list(draws(30, 20, seed=3)))
+    found = Tally(unit, hits, tries, group, scale=10).drawn(counts)
+    for drawn, score in zip(counts, found, strict=True):
+        images = [image for image, times in enumerate(drawn) for _ in range(int(times))]
+        rows = np.concatenate([np.flatnonzero(unit == image) for image in images])
+        shares = [
+            hits[rows[group[rows] == g]].sum() / tries[rows[group[rows] == g]].sum()
+            for g in range(4)
+        ]
+        assert score == pytest.approx(10 * np.mean(shares))
+
+
+def test_a_group_that_was_not_drawn_does_not_count() -> None:
+    tally = Tally(np.array([0, 1]), np.array([1, 0]), group=np.array([0, 1]))
+    assert tally.drawn(np.array([[2.0, 0], [0, 2], [1, 1]])).tolist() == [100, 0, 50]
+
+
+def test_a_median_is_that_of_what_was_drawn() -> None:
+    generator = np.random.default_rng(0)
+    unit, values = generator.integers(0, 9, 25), generator.integers(1, 40, 25)
+    counts = np.concatenate(list(draws(9, 40, seed=0)))
+    found = Median(unit, values).drawn(counts)
+    for drawn, score in zip(counts, found, strict=True):
+        assert score == np.median(np.repeat(values, drawn[unit].astype(int)))
+
+
+def test_of_all_or_nothing_the_interval_is_the_exact_binomial_one() -> None:
+    """25 of 25: the share p of which 25 in a row happen in one of 40 cases has p^25 = 0.025."""
+    for hits, expected in ((np.ones(25), (100 * 0.025 ** (1 / 25), 100.0)),
+                           (np.zeros(25), (0.0, 100 - 100 * 0.025 ** (1 / 25)))):  # fmt: skip
+        tally = Tally(np.arange(25), hits)
+        scores = drawn_scores({"all": tally}, 25)["all"]
+        assert interval_of(tally, scores, 25, 0.95) == pytest.approx(expected)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    """The share of 200 throws of a coin that falls on one side in 30 of 100."""
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        tally = Tally(np.arange(200), generator.random(200) < 0.3)
+        scores = drawn_scores({"all": tally}, 200, resamples=400)["all"]
+        low, high = interval_of(tally, scores, 200, 0.95)
+        held += low <= 30 <= high
+    assert 0.91 < held / 300 < 0.98

@@ -20,7 +20,7 @@ from cyclopts import (
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import say, show_json, show_table
-from lateen.errors import Faults, LateenError, UsageError, choices, nearest
+from lateen.errors import DataError, Faults, LateenError, UsageError, choices, nearest
 from lateen.evaluation.signature import task_signature
 from lateen.evaluation.task import TASKS, task_summaries
 
@@ -319,6 +319,10 @@ def compare_command(
     published: Annotated[
         bool, Parameter(help="also published numbers, which are of other models and data")
     ] = False,
+    each_seed: Annotated[
+        bool,
+        Parameter(help="a column for each seed, where runs that differ in it alone are averaged"),
+    ] = False,
     out: Annotated[
         Path | None, Parameter(help="write it to a file instead: .csv, .json or Markdown")
     ] = None,
@@ -326,7 +330,8 @@ def compare_command(
 ) -> None:
     """Hold results of models against each other: a row for each number, a column for each model.
 
-    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. Rows whose data,
+    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. A star marks what is
+    best beyond chance: both models are held against each other image by image. Rows whose data,
     prompts or options are not the same for all models are marked, and have no best.
     """
     if not results:
@@ -335,10 +340,13 @@ def compare_command(
         )
     if json and format is not None:
         raise UsageError(f"--json and --format {format} are two forms", "Give one of them.")
+    for path in results:
+        if not path.exists():
+            raise DataError(f"there is no {path}", "Give folders of results, such as runs/*/eval.")
     from lateen.evaluation import comparison
     from lateen.files import write_text
 
-    found = comparison.compare(results, labels)
+    found = comparison.compare(results, labels, each_seed=each_seed)
     kind = "json" if json else format
     if out is not None:
         by_name = {".csv": "csv", ".json": "json"}.get(out.suffix.lower(), "markdown")

@@ -38,7 +38,13 @@ def train_command(
     missing: Annotated[
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
-    holdout: Annotated[float, Parameter(help="share of images held out to choose the step")] = 0.05,
+    holdout: Annotated[
+        float | None,
+        Parameter(
+            help="share of images held out to choose the step (5 %, but 200 to 10,000 images)"
+        ),
+    ] = None,
+    holdout_seed: Annotated[int, Parameter(help="which images are held out")] = 0,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:
@@ -55,7 +61,9 @@ def train_command(
     from lateen.features import pair
 
     pairs = pair(images, *texts, missing=missing)
-    model = train(pairs, preset=preset, holdout=holdout, out=out, **settings)
+    model = train(
+        pairs, preset=preset, holdout=holdout, holdout_seed=holdout_seed, out=out, **settings
+    )
     if not process_leads():
         return
     model.save_pretrained(out / "model")

@@ -6,24 +6,31 @@ import csv
 import inspect
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from lateen.errors import UsageError
-from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published
+from lateen.evaluation.intervals import LEVEL, Redrawn, interval, redrawn, units_key
+from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall
 from lateen.evaluation.results import (
     MADE_BY,
     Key,
+    SavedResult,
+    averaged_over_seeds,
     by_model,
     folder_labels,
     read_all,
+    was_trained_on,
 )
 from lateen.evaluation.tables import subject
 from lateen.evaluation.task import TASKS, Result, number
-from lateen.report.tables import Cell, Column, TableData
+from lateen.metrics.resampling import Interval, percentile_interval
+from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 _LOWER_IS_BETTER = ("median_rank",)
 _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
@@ -33,6 +40,9 @@ _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "ho
 _SIZES = ("short_side", "window", "stride")
 _COUNTS = ("images", "examples", "pairs")
 _BEST = "★"
+# Of so many images on which two models differ, all for the same one, a coin would do it once in 32
+# (a sign test at 5 %); of fewer, no draw can tell.
+_FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,13 @@ class ComparisonRow:
         set: what was evaluated on.
         metric: which number.
         values: a model each, in percent (a median rank is a rank); ``None`` where there is none.
-        best: which models are best; none where they cannot be compared, or all are equal.
+        best: which models are best: the first, and those that cannot be told from it, where another
+            can; none where the models cannot be compared, or no difference is beyond chance.
         differs: what is not the same for all: ``data``, ``prompts``, an option.
+        intervals: of the values, at 95 %, over images drawn anew; of several seeds over these too.
+        n: of how many images or examples; ``None`` where that is not known or not the same.
+        seen: which models were trained on images of this set, in words.
+        short: how much less than its set this is, in words, such as ``10 of 1,000 classes``.
         published: what papers report for it, of other models.
     """
 
@@ -56,6 +71,10 @@ class ComparisonRow:
     best: tuple[int, ...] = ()
     differs: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    intervals: tuple[Interval | None, ...] = ()
+    n: int | None = None
+    seen: Mapping[int, str] = field(default_factory=dict)
+    short: str = ""
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """JSON-ready, values by model."""
@@ -66,6 +85,10 @@ class ComparisonRow:
             "values": dict(zip(labels, self.values, strict=True)),
             "best": [labels[index] for index in self.best],
             "differs": list(self.differs),
+            "intervals": dict(zip(labels, self.intervals, strict=True)),
+            "n": self.n,
+            "short": self.short,
+            "trained_on": {labels[index]: words for index, words in self.seen.items()},
             "published": [each._asdict() for each in self.published],
         }
 
@@ -76,48 +99,76 @@ class Comparison:
 
     Attributes:
         labels: of the models, all different.
+        seeds: how many runs that differ in their seed alone each column is the mean of.
         rows: by task and set, tasks in their :attr:`~lateen.evaluation.Task.order`.
     """
 
     labels: tuple[str, ...]
     rows: tuple[ComparisonRow, ...]
+    seeds: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "models": list(self.labels),
+            "seeds": dict(zip(self.labels, self.seeds, strict=True)),
             "rows": [row.as_dict(self.labels) for row in self.rows],
         }
 
     def table(self, *, published: bool = False) -> TableData:
-        """A row for each number, a column for each model; the best of a row has a star.
+        """A row for each number, a column for each model; what is best beyond chance has a star.
 
         Args:
             published: also what papers report, if they report any of these.
         """
-        noted = any(row.differs for row in self.rows)
         published = published and any(row.published for row in self.rows)
+        beware = [self._beware(row) for row in self.rows]
         columns = [Column("task", whole=True), Column("set"), Column("metric", whole=True)]
-        columns += [Column(label, 1) for label in self.labels]
+        columns += [Column(label, 1) for label in self._headings()]
+        columns += [Column("n", 0)] if any(row.n for row in self.rows) else []
         columns += [Column("published (other\ndata and model)")] if published else []
-        columns += [Column("not the same")] if noted else []
+        columns += [Column("beware")] if any(beware) else []
         rows: list[list[Cell]] = []
         before = ("", "")
-        for row in self.rows:
-            now = (row.task, row.set)
-            head = ["" if now == before else row.task, "" if now == before else row.set]
+        for row, words in zip(self.rows, beware, strict=True):
+            now = (row.task, f"{row.set} ({row.short})" if row.short else row.set)
+            head = ["", ""] if now == before else [*now]
             cells: list[Cell] = [*head, row.metric.replace("_", " "), *_starred(row)]
+            cells += [row.n] if any(row.n for row in self.rows) else []
             cells += [", ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
-            cells += [", ".join(row.differs)] * noted
+            cells += [words] if any(beware) else []
             rows.append(cells)
             before = now
+        return TableData("", columns, rows, self._note())
+
+    def _headings(self) -> list[str]:
+        return [
+            label if seeds == 1 else f"{label} (mean of {seeds} seeds)"
+            for label, seeds in zip(self.labels, self.seeds, strict=True)
+        ]
+
+    def _beware(self, row: ComparisonRow) -> str:
+        """Why a row's numbers say less than they seem to."""
+        seen = [f"{self.labels[index]} {words}" for index, words in row.seen.items()]
+        differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
+        return "; ".join([*differs, *seen])
+
+    def _note(self) -> str:
         note = "Percent; ranks are ranks."
-        note += f" {_BEST} is the best of its row." if any(row.best for row in self.rows) else ""
-        if noted:
+        if any(any(row.intervals) for row in self.rows):
+            note += " In brackets the 95 % interval, over images drawn anew."
+        if any(row.best for row in self.rows):
+            note += (
+                f" {_BEST} is what is best beyond chance, image by image, with what cannot be told "
+                "from it."
+            )
+        elif len(self.labels) > 1:
+            note += " No difference is beyond chance where images were kept to tell it by."
+        if any(row.differs for row in self.rows):
             note += (
                 " Where data, prompts or options are not the same, the numbers cannot be compared."
             )
-        return TableData("", columns, rows, note)
+        return note
 
     def text(self, kind: str, published: bool = False) -> str:
         """As ``json``, ``csv`` (numbers not rounded), or otherwise Markdown.
@@ -134,23 +185,50 @@ class Comparison:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         more = ["published"] if published else []
-        writer.writerow(["task", "set", "metric", *self.labels, *more, "differs"])
+        ends = [f"{label} {end}" for label in self.labels for end in ("low", "high")]
+        writer.writerow(
+            [
+                "task",
+                "set",
+                "metric",
+                *self.labels,
+                *ends,
+                "n",
+                *more,
+                "differs",
+                "trained on",
+                "short",
+            ]
+        )
         for row in self.rows:
             found = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
+            limits = [end for each in row.intervals for end in each or (None, None)]
+            seen = "; ".join(f"{self.labels[index]} {words}" for index, words in row.seen.items())
             writer.writerow(
-                [row.task, row.set, row.metric, *row.values, *found, "; ".join(row.differs)]
-            )
+                [row.task, row.set, row.metric, *map(_plain, [*row.values, *limits]), row.n,
+                 *found, "; ".join(row.differs), seen, row.short]
+            )  # fmt: skip
         return file.getvalue()
 
 
-def compare(places: Iterable[str | Path], labels: Sequence[str] | None = None) -> Comparison:
+def _plain(value: float | None) -> float | None:
+    """Without what only comes of binary fractions: 41.3 for 41.300000000000004."""
+    return None if value is None else round(value, 6)
+
+
+def compare(
+    places: Iterable[str | Path], labels: Sequence[str] | None = None, *, each_seed: bool = False
+) -> Comparison:
     """Hold results against each other.
 
-    Results of one model in one folder are one column, labelled as the folder is.
+    Results of one model in one folder are one column, labelled as the folder is. Models whose
+    training differs in its seed alone are one column, the mean. What is best is told by the paired
+    bootstrap: both models see the same draws of images.
 
     Args:
         places: result files, or folders of them; folders of runs and of suites are such.
         labels: of the columns, instead.
+        each_seed: a column for each seed instead of their mean.
 
     Raises:
         DataError: a place has no result.
@@ -159,72 +237,192 @@ def compare(places: Iterable[str | Path], labels: Sequence[str] | None = None) -
     found = read_all(map(Path, places))
     if not found:
         raise UsageError("there is nothing to compare", MADE_BY)
-    columns = by_model(found)
-    names = folder_labels(columns) if labels is None else list(labels)
+    models = by_model(found)
+    columns = [[model] for model in models] if each_seed else averaged_over_seeds(models)
+    together = [[each for model in column for each in model] for column in columns]
+    names = folder_labels(together) if labels is None else list(labels)
     if len(names) != len(columns) or len(set(names)) < len(names):
         raise UsageError(
             f"{len(names)} labels ({', '.join(names)}) for {len(columns)} models: "
-            f"{', '.join(folder_labels(columns))}",
+            f"{', '.join(folder_labels(together))}",
             "Give a label of its own for each.",
         )
-    results = [{each.key: each.result for each in column} for column in columns]
-    return Comparison(tuple(names), tuple(_rows(results)))
+    rows = tuple(_rows([_Model(column) for column in columns]))
+    return Comparison(tuple(names), rows, tuple(map(len, columns)))
 
 
-def _rows(models: Sequence[Mapping[Key, Result]]) -> Iterable[ComparisonRow]:
+class _Model:
+    """A column: the results of a model, or of several that differ in their seed alone."""
+
+    def __init__(self, seeds: Sequence[Sequence[SavedResult]]) -> None:
+        self._seeds = [{each.key: each.result for each in seed} for seed in seeds]
+        self._draws: dict[Key, list[dict[str, Redrawn] | None]] = {}
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(dict.fromkeys(key for seed in self._seeds for key in seed))
+
+    def results(self, key: Key) -> list[Result]:
+        """One for each seed that has it."""
+        return [seed[key] for seed in self._seeds if key in seed]
+
+    def value(self, key: Key, path: str) -> float | None:
+        """The mean over the seeds."""
+        values = [number(each, path) for each in self.results(key)]
+        known = [value for value in values if value is not None]
+        return fmean(known) if known else None
+
+    def draws(self, key: Key, path: str) -> Redrawn | None:
+        """The number in every draw of images, and of seeds; ``None`` where that was not kept."""
+        if key not in self._draws:
+            statistics = TASKS[key[0]].statistics
+            results = self.results(key)
+            self._draws[key] = [
+                redrawn(each, statistics) if statistics else None for each in results
+            ]
+        by_seed = [None if each is None else each.get(path) for each in self._draws[key]]
+        known = [each for each in by_seed if each is not None]
+        if not known or len(known) < len(by_seed) or len({len(each.by_unit) for each in known}) > 1:
+            return None
+        if len(known) == 1:
+            return known[0]
+        scores, by_unit = (np.stack(arrays) for arrays in zip(*known, strict=True))
+        generator = np.random.default_rng(len(known))
+        weights = generator.multinomial(len(known), [1 / len(known)] * len(known), scores.shape[1])
+        return Redrawn((weights.T * scores).sum(axis=0) / len(known), by_unit.mean(axis=0))
+
+    def interval(self, key: Key, path: str) -> Interval | None:
+        """Of the value."""
+        results = self.results(key)
+        if len(results) == 1:
+            return interval(results[0], path)
+        draws = self.draws(key, path)
+        return None if draws is None else percentile_interval(draws.scores, LEVEL)
+
+
+def _rows(models: Sequence[_Model]) -> Iterable[ComparisonRow]:
     order = sorted(TASKS, key=lambda name: (TASKS[name].order, name))
     keys = dict.fromkeys(key for model in models for key in model)
     means = [row for average in AVERAGES if (row := _mean_row(average, models))]
     for task in order:
         for key in (key for key in keys if key[0] == task):
-            results = [model.get(key) for model in models]
-            differs = _differences([each for each in results if each is not None])
-            for metric, place in TASKS[task].headline.items():
-                values = [None if each is None else number(each, place) for each in results]
-                if any(value is not None for value in values):
-                    low = place.rpartition(".")[2] in _LOWER_IS_BETTER
-                    names = (subject(each) for each in results if each is not None)
-                    known = (name for name in names if (task, name, metric) in PUBLISHED)
-                    name = next(known, key[1])
-                    yield _row(task, key[1], metric, values, differs, name=name, low=low)
+            for metric, path in TASKS[task].headline.items():
+                if any(model.value(key, path) is not None for model in models):
+                    yield _row(models, key, metric, path)
         yield from means if task == "classification" else []
 
 
-def _row(
-    task: str, subject_: str, metric: str, values: Sequence[float | None],
-    differs: Sequence[str], *, name: str, low: bool = False,
-) -> ComparisonRow:  # fmt: skip
-    known = [value for value in values if value is not None]
-    best: tuple[int, ...] = ()
-    if len(set(known)) > 1 and not differs:
-        top = min(known) if low else max(known)
-        best = tuple(index for index, value in enumerate(values) if value == top)
-    published = PUBLISHED.get((task, name, metric), ())
-    return ComparisonRow(task, subject_, metric, tuple(values), best, tuple(differs), published)
+def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> ComparisonRow:
+    """One number of every model."""
+    results = [result for model in models for result in model.results(key)]
+    values = [model.value(key, path) for model in models]
+    differs = _differences(results)
+    seen = {
+        index: words
+        for index, model in enumerate(models)
+        if (words := next(filter(None, map(was_trained_on, model.results(key))), None))
+    }
+    draws = [
+        None if value is None or index in seen else model.draws(key, path)
+        for index, (model, value) in enumerate(zip(models, values, strict=True))
+    ]
+    low = path.rpartition(".")[2] in _LOWER_IS_BETTER
+    short = next(filter(None, map(shortfall, results)), "")
+    published = _published(key, metric, results) if not short else ()
+    sizes = {result.get("n") for result in results}
+    return ComparisonRow(
+        key[0], key[1], metric, tuple(values),
+        () if differs else _best(values, draws, low), tuple(differs), published,
+        tuple(model.interval(key, path) for model in models),
+        sizes.pop() if len(sizes) == 1 else None, seen, short,
+    )  # fmt: skip
 
 
-def _mean_row(average: Average, models: Sequence[Mapping[Key, Result]]) -> ComparisonRow | None:
+def _published(key: Key, metric: str, results: Sequence[Result]) -> tuple[Published, ...]:
+    """What papers report, under whichever name a result has the set."""
+    names = [(key[0], name, metric) for name in (*map(subject, results), key[1])]
+    return next((PUBLISHED[name] for name in names if name in PUBLISHED), ())
+
+
+def _best(
+    values: Sequence[float | None], draws: Sequence[Redrawn | None], low: bool = False
+) -> tuple[int, ...]:
+    """The best value and those that cannot be told from it, where another can.
+
+    Each of the others is told from the best by the interval of their difference, at a level that
+    holds for all of them together (Bonferroni), where there are images enough on which they differ.
+
+    Args:
+        values: a model each.
+        draws: of the value, of the same images for all; a model without takes no part.
+        low: whether the lowest is best.
+    """
+    sign = -1 if low else 1
+    told = [
+        (sign * value, drawn, index)
+        for index, (value, drawn) in enumerate(zip(values, draws, strict=True))
+        if value is not None and drawn is not None
+    ]
+    if len(told) < 2:
+        return ()
+    _, best, _ = max(told, key=lambda each: each[0])
+    level = 1 - (1 - LEVEL) / (len(told) - 1)
+    worse = [
+        index
+        for _, drawn, index in told
+        if np.count_nonzero(best.by_unit != drawn.by_unit) >= _FEWEST
+        and percentile_interval(sign * (best.scores - drawn.scores), level)[0] > 0
+    ]
+    return tuple(index for *_, index in told if index not in worse) if worse else ()
+
+
+def _mean_row(average: Average, models: Sequence[_Model]) -> ComparisonRow | None:
     """The mean over a paper's sets, for models with one result of each; ``None`` if none has."""
     values: list[float | None] = []
+    draws: list[Redrawn | None] = []
     used: dict[str, list[Result]] = {name: [] for name in average.sets}
     for model in models:
-        mine = {name: _of_set(name, model) for name in average.sets}
-        whole = all(len(results) == 1 for results in mine.values())
-        values.append(fmean(r[average.metric] for [r] in mine.values()) if whole else None)
-        for name in average.sets if whole else ():
-            used[name] += mine[name]
+        keys = {name: _of_set(name, model) for name in average.sets}
+        whole = all(len(found) == 1 for found in keys.values())
+        there = [key for found in keys.values() for key in found]
+        every = [model.draws(key, _path_of(average.metric, model.results(key)[0])) for key in there]
+        known = [each for each in every if each is not None]
+        alike = len(known) == len(every) and len({len(each.scores) for each in known}) == 1
+        draws.append(_mean(known) if whole and alike else None)
+        parts = [model.value(key, average.metric) for key in there]
+        values.append(fmean(part for part in parts if part is not None) if whole else None)
+        for name, found in keys.items() if whole else ():
+            used[name] += [result for key in found for result in model.results(key)]
     if not any(value is not None for value in values):
         return None
     differs = dict.fromkeys(what for results in used.values() for what in _differences(results))
-    return _row(
-        "classification", average.name, "accuracy", values, list(differs), name=average.name
-    )
+    every_result = [result for results in used.values() for result in results]
+    short = any(map(shortfall, every_result)) or any(map(was_trained_on, every_result))
+    return ComparisonRow(
+        "classification", average.name, "accuracy", tuple(values),
+        () if differs or short else _best(values, draws), tuple(differs),
+        () if short else PUBLISHED.get(("classification", average.name, "accuracy"), ()),
+        tuple(None if each is None else percentile_interval(each.scores, LEVEL) for each in draws),
+    )  # fmt: skip
 
 
-def _of_set(name: str, model: Mapping[Key, Result]) -> list[Result]:
+def _mean(parts: Sequence[Redrawn]) -> Redrawn:
+    """The mean of numbers on different sets, whose images are drawn apart."""
+    scores, by_unit = zip(*parts, strict=True)
+    return Redrawn(np.stack(scores).mean(axis=0), np.concatenate(by_unit))
+
+
+def _path_of(metric: str, result: Result) -> str:
+    """The key path of a metric; ``score`` is the set's own, whichever that is."""
+    return str(result.get("metric")) if metric == "score" else metric
+
+
+def _of_set(name: str, model: _Model) -> list[Key]:
     """The results that were taken with a set's own names and metric, whatever their split."""
     # A folder that only has its name may be anything, and was measured as any folder is.
-    return [r for (task, _), r in model.items() if (task, r.get("set")) == ("classification", name)]
+    return [
+        key for key in model
+        if key[0] == "classification" and model.results(key)[0].get("set") == name
+    ]  # fmt: skip
 
 
 def _differences(results: Sequence[Result]) -> list[str]:
@@ -235,9 +433,12 @@ def _differences(results: Sequence[Result]) -> list[str]:
             str((each.get("templates"), each.get("templates_verbatim", False))) for each in results
         },
         "images used": {str([each.get(count) for count in _COUNTS]) for each in results},
+        "images judged": set(filter(None, map(units_key, results))),
     }
     if len(told["data"]) > 1:
-        del told["images used"]
+        del told["images used"], told["images judged"]
+    elif len(told["images used"]) > 1:
+        del told["images judged"]
     told |= {name: {str(each.get(name)) for each in results} for name in _SETTINGS}
     for name in _SIZES:
         told[name.replace("_", " ")] = {str(_size(each, name)) for each in results}
@@ -251,7 +452,9 @@ def _size(result: Result, name: str) -> Any:
 
 
 def _starred(row: ComparisonRow) -> list[Cell]:
-    return [
-        f"{_BEST} {value:,.1f}" if index in row.best and value is not None else value
-        for index, value in enumerate(row.values)
-    ]
+    cells: list[Cell] = []
+    for index, (value, limits) in enumerate(zip(row.values, row.intervals, strict=True)):
+        star = f"{_BEST} " if index in row.best else ""
+        brackets = f" ({interval_cell(limits)})" if limits else ""
+        cells.append(f"{star}{value:,.1f}{brackets}" if value is not None else None)
+    return cells

@@ -46,7 +46,27 @@ def conditions(model: AlignedModel, data: str) -> dict[str, Any]:
         data: content key of what it was evaluated on. Nothing of the model is in it, so that
             results of several models on the same data can be told to be so.
     """
-    return {"model": model_key(model), "data": data, "versions": library_versions()}
+    return {
+        "model": model_key(model),
+        **_trained_alike(model),
+        "data": data,
+        "versions": library_versions(),
+    }
+
+
+def _trained_alike(model: AlignedModel) -> dict[str, Any]:
+    """What is the same for models whose training differs in its seed alone, and the seed.
+
+    Models of before do not say how they were trained, and what was not trained has no seed.
+    """
+    config = model.config
+    training = config.training or {}
+    if "settings" not in training:
+        return {}
+    sides = [_identity(side or {}) for side in (config.vision, config.text)]
+    settings = config.head_settings.model_dump(mode="json")
+    alike = content_key([*sides, settings, training["settings"], training["data"]])
+    return {"trained_alike": alike, "train_seed": training["seed"]}
 
 
 def model_facts(model: AlignedModel, place: str | Path | None = None) -> dict[str, str | None]:

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 
 from lateen.errors import DataError, PairingError
 from lateen.evaluation.features import conditions
+from lateen.evaluation.tasks.classification import classification_facts
 from lateen.evaluation.tasks.retrieval import retrieval_result
 from lateen.features import Store, pair
 from lateen.features.pairs import rows_by_id
 from lateen.files import content_key
-from lateen.metrics import class_embeddings, classification
+from lateen.metrics import class_embeddings, class_ranks, classification_of_ranks
 from lateen.model import AlignedConfig, AlignedModel
 
 
@@ -119,9 +120,11 @@ def _classify(image: Store, text: Store, labels: dict[str, str]) -> dict[str, An
     target = torch.tensor([index_of[labels[image.ids[row]]] for row in rows])
     fingerprints = [store.manifest.description.fingerprint for store in (image, text)]
     data = content_key([*fingerprints, sorted(labels.items())])
-    found = classification(F.normalize(image[rows], dim=-1), torch.stack(classes), target, names)
+    ranks = class_ranks(F.normalize(image[rows], dim=-1), torch.stack(classes), target)
     return {
-        "task": "classification", **found, "images": len(rows), "classes": len(names),
+        "task": "classification", **classification_of_ranks(ranks, target, names),
+        **classification_facts(ranks, target, [image.ids[row] for row in rows]),
+        "images": len(rows), "classes": len(names),
         "unlabelled": len(image) - len(rows), "skipped": len(image.skipped),
         "conditions": conditions(_as_they_are(image, text), data),
     }  # fmt: skip

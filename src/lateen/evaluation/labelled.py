@@ -16,10 +16,12 @@ from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.intervals import Arrays, resampled, shares
 from lateen.evaluation.task import FeaturesOf
 from lateen.features import Store, StoreRows
 from lateen.files import content_key
-from lateen.metrics import Features, LinearProbe, knn_accuracy, linear_probe, linear_probe_folds
+from lateen.metrics import Features, LinearProbe, knn_hits, linear_probe, linear_probe_folds
+from lateen.metrics.choice import percent
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -232,12 +234,23 @@ def knn_scores(
         ks: numbers of neighbours.
         temperature: of the votes.
     """
-    vote = partial(knn_accuracy, ks=tuple(ks), temperature=temperature)
+    return {k: percent(hits) for k, hits in votes(judged, learned, ks, temperature).items()}
+
+
+def votes(
+    judged: LabelledFeatures,
+    learned: LabelledFeatures | None,
+    ks: Sequence[int],
+    temperature: float,
+) -> dict[str, Tensor]:
+    """Which rows are classified rightly, bool ``[n]``, by number of neighbours, as text. See
+    :func:`knn_scores`."""
+    vote = partial(knn_hits, ks=tuple(ks), temperature=temperature)
     if learned is None:
-        scores = vote(judged.features, judged.labels)
+        hits = vote(judged.features, judged.labels)
     else:
-        scores = vote(learned.features, learned.labels, judged.features, judged.labels)
-    return {str(k): accuracy for k, accuracy in scores.items()}
+        hits = vote(learned.features, learned.labels, judged.features, judged.labels)
+    return {str(k): right for k, right in hits.items()}
 
 
 def probe_scores(
@@ -273,13 +286,21 @@ def check_classes(found: Probed, *, least: int) -> None:
 
 
 def probed_result(
-    model: AlignedModel, found: Probed, accuracy: Callable[[str], Any]
+    model: AlignedModel, found: Probed, accuracy: Mapping[str, Any], hits: Arrays
 ) -> dict[str, Any]:
-    """A probe's result: the accuracy of each kind of features, with all that it depends on."""
-    learned = found.train
+    """A probe's result, with all that it depends on.
+
+    Args:
+        model: an aligned model.
+        found: what was judged, and what was learned from.
+        accuracy: of each kind of features.
+        hits: which images were classified rightly, by key path of the accuracy.
+    """
+    learned, test = found.train, found.test
     parts = [part.labelled for part in (found.test, learned) if part is not None]
     return {
-        **{name: accuracy(name) for name in found.test.features},
+        **accuracy,
+        **resampled(shares, hits, [test.store.ids[row] for row in test.rows]),
         "metric": "top1",
         "chance": top_k(1, len(found.test.labelled.names)),
         "train": found.protocol,

@@ -7,7 +7,11 @@ beside results for orientation and are never part of one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from lateen.data.labels import SETS
+
+Result = Mapping[str, Any]
 
 SAIL_L = "SAIL-L"
 """DINOv2-L with NV-Embed-2, 23M pairs (arXiv:2412.04616)."""
@@ -40,6 +44,40 @@ class Average(NamedTuple):
     name: str
     sets: tuple[str, ...]
     metric: str
+
+
+# What papers judge on; of less, a number is another's. Classes are those of data.labels.SETS.
+_SIZES: Mapping[tuple[str, str], tuple[str, int]] = {
+    ("classification", "imagenet"): ("images", 50_000),
+    ("classification", "imagenet-sketch"): ("images", 50_889),
+    ("classification", "cifar10"): ("images", 10_000),
+    ("classification", "cifar100"): ("images", 10_000),
+    ("classification", "food101"): ("images", 25_250),
+    ("classification", "stanford-cars"): ("images", 8_041),
+    ("classification", "fgvc-aircraft"): ("images", 3_333),
+    ("classification", "dtd"): ("images", 1_880),
+    ("classification", "pets"): ("images", 3_669),
+    ("classification", "pcam"): ("images", 32_768),
+    ("retrieval", "coco"): ("images", 5_000),
+    ("retrieval", "flickr30k"): ("images", 1_000),
+    ("winoground", "winoground"): ("examples", 400),
+    ("mmvp", "mmvp-vlm"): ("pairs", 135),
+}
+_READABLE = 0.98  # of the images: a few that cannot be read make no other set
+
+
+def shortfall(result: Result) -> str:
+    """How much less than its set a result is of, as ``10 of 1,000 classes``; empty if nothing."""
+    name = str(result.get("set") or "").partition(" (")[0]
+    task = str(result.get("task"))
+    if "classes" in result and name in SETS and SETS[name].whole:
+        there = int(result["classes"]) - len(result.get("empty_classes", ()))
+        if there < SETS[name].count:
+            return f"{there:,} of {SETS[name].count:,} classes"
+    key, size = _SIZES.get((task, name), ("", 0))
+    if key and int(result.get(key, size)) < _READABLE * size:
+        return f"{int(result[key]):,} of {size:,} {key}"
+    return ""
 
 
 AVERAGES = (

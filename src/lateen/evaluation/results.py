@@ -123,6 +123,40 @@ def by_model(found: Sequence[SavedResult]) -> list[list[SavedResult]]:
     return columns
 
 
+def averaged_over_seeds(
+    columns: Sequence[list[SavedResult]],
+) -> list[list[list[SavedResult]]]:
+    """Columns whose models were trained alike but for the seed together, in the order of the first.
+
+    A seed that is there twice, and models that do not say how they were trained, stay alone.
+    """
+    together: dict[Hashable, list[list[SavedResult]]] = {}
+    for index, column in enumerate(columns):
+        trained = {_trained(each) for each in column}
+        (without_seed, seed), *others = trained
+        alone = others or without_seed is None
+        group = together.setdefault(index if alone else without_seed, [])
+        if any(_trained(each[0])[1] == seed for each in group):
+            together[index] = [column]
+        else:
+            group.append(column)
+    return list(together.values())
+
+
+def _trained(saved: SavedResult) -> tuple[str | None, int | None]:
+    """How the model was trained but for the seed, as a key, and the seed."""
+    conditions = saved.result["conditions"]
+    return conditions.get("trained_alike"), conditions.get("train_seed")
+
+
+def was_trained_on(result: Result) -> str:
+    """What a result says of images that its model was trained on or chosen on; empty if nothing."""
+    seen = result.get("trained_on") or {}
+    words = {"images": "trained on", "chosen_on": "chosen on"}
+    counts = ((word, seen.get(key)) for key, word in words.items())
+    return ", ".join(f"{word} {count:,} of these images" for word, count in counts if count)
+
+
 def _groups(
     found: Iterable[SavedResult], key: Callable[[SavedResult], Hashable]
 ) -> list[list[SavedResult]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 from lateen.evaluation.task import TASKS, Result
@@ -58,6 +58,11 @@ def left_out(result: Result) -> str:
 def noted(table: TableData, more: str) -> TableData:
     """The table with more in its note."""
     return TableData(table.title, table.columns, table.rows, table.note + more, table.reference)
+
+
+def references(rows: Sequence[Sequence[Cell]], measured: Collection[str]) -> tuple[int, ...]:
+    """Which rows are there for comparison only: all but those that begin with what is measured."""
+    return tuple(at for at, row in enumerate(rows) if row[0] not in measured)
 
 
 def by_class(title: str, unit: str, values: Mapping[str, float]) -> TableData:

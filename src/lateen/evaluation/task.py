@@ -20,6 +20,7 @@ from lateen.exports import module_summaries
 from lateen.files import make_folder, write_json
 
 if TYPE_CHECKING:
+    from lateen.evaluation.intervals import Arrays, Statistics
     from lateen.model import AlignedModel
     from lateen.report.tables import TableData
 
@@ -49,6 +50,9 @@ class Task:
         overview: the labels of ``headline`` that an overview has room for; all if not given.
         chance: what guessing would score, from a result and a key path of ``headline``; by default
             what the result's own ``chance`` says.
+        statistics: what its numbers are made of: the arrays that a result keeps of its images to a
+            statistic for each key path; see :func:`lateen.evaluation.intervals.resampled`. Without,
+            its numbers have no interval, and no comparison can say which is better.
         order: where it stands among the others in comparisons, the lowest first.
     """
 
@@ -57,6 +61,7 @@ class Task:
     tables: Callable[[Result], Iterable[TableData]]
     overview: tuple[str, ...] = ()
     chance: Callable[[Result, str], float | None] = _recorded_chance
+    statistics: Callable[[Arrays], Statistics] | None = None
     order: int = 100
 
     @property

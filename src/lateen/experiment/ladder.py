@@ -44,8 +44,8 @@ def ablate(
     ``report.html``. Of the trainings, ``out/train`` keeps numbers and curves, not weights.
 
     All rungs are judged on the same images, with all captions of the first caption column of the
-    base: on its test split, else on its validation split, else on its holdout. The seed of the base
-    recipe decides the holdout, so that it is the same for every seed of the ladder.
+    base: on its test split, else on its validation split, else on its holdout, which is the same
+    for every seed of the ladder.
 
     Args:
         ladder: the path of a YAML file, the name of one that comes with lateen, or its values, see

@@ -24,8 +24,11 @@ from lateen.report import (
     retrieval_table,
     training_curve,
 )
+from lateen.report.chance import recall_at_k
+from lateen.report.tables import interval_cell
 
 PAGE = "report.html"
+_MOST_CHANCE = 10.0  # percent: what guessing may find in a number that leads
 
 
 def best_matches(
@@ -130,7 +133,9 @@ def result_tables(results: dict[str, Any]) -> list[TableData]:
     if "retrieval" in results:
         retrieval = results["retrieval"]
         note = "; these images also chose the training step" if retrieval["chose_step"] else ""
-        tables.append(retrieval_table(retrieval, title=f"Retrieval on {retrieval['split']}{note}"))
+        column = f", {retrieval['column']}" if retrieval.get("column") else ""
+        title = f"Retrieval on {retrieval['split']}{column}{note}"
+        tables.append(retrieval_table(retrieval, title=title))
     if "classification" in results:
         title = "Zero-shot classification"
         tables.append(classification_table(results["classification"], title=title))
@@ -145,19 +150,44 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _headlines(results: dict[str, Any]) -> list[Headline]:
     lines = []
     if "retrieval" in results:
-        retrieval = results["retrieval"]
-        lines.append(
-            Headline(f"{mean_recall(retrieval, (10,)):.1f} %", "mean R@10", "both directions")
-        )
-        first = retrieval["text_to_image"]["R@1"]
-        lines.append(
-            Headline(f"{first:.1f} %", "text → image R@1", f"{retrieval['images']} images")
-        )
+        lines += _retrieval_headlines(results["retrieval"])
     if "classification" in results:
         classes = results["classification"]
-        note = f"{classes['classes']} classes, zero-shot"
+        note = f"{classes['classes']} classes, zero-shot{_between(classes, 'top1')}"
         lines.append(Headline(f"{classes['top1']:.1f} %", "top-1 accuracy", note))
     return lines
+
+
+def _retrieval_headlines(retrieval: dict[str, Any]) -> list[Headline]:
+    """Mean recall at the largest depth where guessing finds less than a tenth, and R@1."""
+    images, captions = retrieval["images"], retrieval["captions"]
+    guesses = {
+        k: (recall_at_k(k, images) + recall_at_k(k, captions, captions / images)) / 2
+        for k in (10, 5, 1)
+    }
+    telling = [k for k, guess in guesses.items() if guess < _MOST_CHANCE]
+    if not telling:
+        return [Headline("–", "retrieval", f"{images} images are too few to say anything")]
+    k = telling[0]
+    chosen = ", which also chose the step" if retrieval.get("chose_step") else ""
+    lines = [
+        Headline(
+            f"{mean_recall(retrieval, (k,)):.1f} %",
+            f"mean R@{k}, both directions",
+            f"guessing {guesses[k]:.1f} %{_between(retrieval, f'mean_recall.R@{k}')}",
+        )
+    ]
+    if k > 1:
+        first = retrieval["text_to_image"]["R@1"]
+        note = f"{images:,} images{chosen}{_between(retrieval, 'text_to_image.R@1')}"
+        lines.append(Headline(f"{first:.1f} %", "text → image R@1", note))
+    return lines
+
+
+def _between(result: Mapping[str, Any], path: str) -> str:
+    """The interval of a number, as the end of a note."""
+    limits = (result.get("intervals") or {}).get(path)
+    return f"; 95 % interval {interval_cell(limits)}" if limits else ""
 
 
 def _facts(result: RunResult) -> dict[str, Any]:

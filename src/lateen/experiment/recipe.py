@@ -55,9 +55,11 @@ class DataSection(Section):
         None, description="split that picks the best step; without it, `holdout` of train does"
     )
     test: str | None = Field(None, description="split that is only ever evaluated on")
-    holdout: float = Field(
-        0.05, gt=0, lt=0.5, description="share of train images held out without `validation`"
-    )
+    holdout: float | None = Field(
+        None, gt=0, lt=0.5, description="share of train images held out without `validation` (5 %, "
+        "but 200 to 10,000 images, and at most 40 %)"
+    )  # fmt: skip
+    holdout_seed: int = Field(0, ge=0, description="which images are held out")
     image_column: str | None = Field(None, description="image column (guessed if not given)")
     captions: tuple[str, ...] = Field(
         (),

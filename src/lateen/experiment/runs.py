@@ -91,7 +91,12 @@ def run(
             splits = encode_splits(plan, vision, texts, folder / "stores", checked.datasets)
         stores = [store for pairs in splits.values() for store in pairs.stores]
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
-        chosen_on = hold_out(plan, splits)
+        chosen_on = hold_out(
+            plan, splits,
+            lambda train, held: _training_folder(
+                plan, chosen_captions(train, plan.data), held, tower, folder
+            ).is_dir(),
+        )  # fmt: skip
         warnings = warn_of_splits(splits)
         train_pairs = chosen_captions(splits.pop("train"), plan.data)
         with clock("train"):
@@ -137,16 +142,22 @@ def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
 def _train(
     plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
 ) -> TrainResult:
-    """Train in a folder that goes by everything that decides the result, and so is never stale."""
+    return train_heads(
+        pairs, validation=validation, head=plan.head, settings=plan.train,
+        trained=TrainedText(tower) if tower else FROZEN,
+        out=_training_folder(plan, pairs, validation, tower, folder),
+    )  # fmt: skip
+
+
+def _training_folder(
+    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+) -> Path:
+    """A folder that goes by everything that decides the result, and so is never stale."""
     key = content_key(
         [pairs.key, validation.key, plan.head.model_dump(mode="json"),
          plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
     )  # fmt: skip
-    return train_heads(
-        pairs, validation=validation, head=plan.head, settings=plan.train,
-        trained=TrainedText(tower) if tower else FROZEN,
-        out=folder / "train" / key[:12],
-    )  # fmt: skip
+    return folder / "train" / key[:12]
 
 
 def _evaluate(

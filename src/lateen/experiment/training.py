@@ -9,8 +9,9 @@ from typing import Any
 
 from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
+from lateen.experiment.stages import default_holdout
 from lateen.features import Pairs, Store
-from lateen.files import library_versions, refuse_foreign
+from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
@@ -27,7 +28,8 @@ def train(
     validation: Pairs | None = None,
     preset: str = "small",
     head: str | None = None,
-    holdout: float = 0.05,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
     out: str | Path | None = None,
     **settings: Any,
 ) -> AlignedModel:
@@ -42,7 +44,9 @@ def train(
         preset: values beneath those given here, a name of
             :data:`lateen.training.config.PRESETS`.
         head: ``linear``, ``mlp``, ``glu`` or ``sharelock``.
-        holdout: share of the images held out where there is no ``validation``.
+        holdout: share of the images held out where there is no ``validation``; if not given 5 %,
+            but 200 to 10,000 images, and at most 40 %.
+        holdout_seed: which images are held out.
         out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
             that is removed if not given.
         settings: any key of the recipe's ``head`` and ``train`` sections, alone or with its
@@ -65,7 +69,7 @@ def train(
     if out is not None:
         refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
     if validation is None:
-        pairs, validation = _hold_out(pairs, holdout, recipe.train.seed)
+        pairs, validation = _hold_out(pairs, holdout, holdout_seed)
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
@@ -109,7 +113,9 @@ def _section_and_name(key: str) -> tuple[str, str]:
     )
 
 
-def _hold_out(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
+def _hold_out(pairs: Pairs, share: float | None, seed: int) -> tuple[Pairs, Pairs]:
+    if share is None:
+        share = default_holdout(len(pairs))
     if not 0 < share < 1:
         raise UsageError(
             f"the holdout cannot be {share}: it is a share of the images, above 0 and below 1",
@@ -142,6 +148,7 @@ def build_model(
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
         "data": pairs.key,
         "seed": settings.seed,
+        "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
         "steps": result.steps,
         "kept_step": result.best_step,
         **{f"{name} version": version for name, version in library_versions().items()},

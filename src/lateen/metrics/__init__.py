@@ -3,7 +3,9 @@
 from lateen.metrics.cka import cka
 from lateen.metrics.classification import (
     class_embeddings,
+    class_ranks,
     classification,
+    classification_of_ranks,
     confusion_matrix,
     most_confused,
 )
@@ -15,7 +17,7 @@ from lateen.metrics.correlation import (
     correlation_gap,
 )
 from lateen.metrics.features import Features
-from lateen.metrics.knn import knn_accuracy
+from lateen.metrics.knn import knn_accuracy, knn_hits
 from lateen.metrics.linear_probe import LinearProbe, linear_probe, linear_probe_folds
 from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn, nearest_neighbours
 from lateen.metrics.resampling import (
@@ -49,7 +51,9 @@ __all__ = [
     "cka",
     "cknna",
     "class_embeddings",
+    "class_ranks",
     "classification",
+    "classification_of_ranks",
     "confusion_matrix",
     "correlate",
     "correlate_grid",
@@ -57,6 +61,7 @@ __all__ = [
     "cross_ranks",
     "cycle_knn",
     "knn_accuracy",
+    "knn_hits",
     "linear_probe",
     "linear_probe_folds",
     "mean_recall",

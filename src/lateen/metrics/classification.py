@@ -65,27 +65,42 @@ def classification(
         DataError: fewer than two classes, or no image.
         LateenError: an embedding has NaN.
     """
-    if len(names) < 2:
+    return classification_of_ranks(class_ranks(image, classes, labels), labels, names)
+
+
+def class_ranks(image: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
+    """Rank of every image's own class among all, from 1 ``[n]``; ties count against it.
+
+    Args:
+        image: L2-normalised image embeddings ``[n, dim]``.
+        classes: L2-normalised class embeddings ``[c, dim]``.
+        labels: index of each image's class ``[n]``.
+
+    Raises:
+        DataError: fewer than two classes, or no image.
+        LateenError: an embedding has NaN.
+    """
+    if len(classes) < 2:
         raise DataError(
-            f"there are {len(names)} classes, and one alone is always right",
+            f"there are {len(classes)} classes, and one alone is always right",
             "Give a folder with a subfolder of images for each of at least two classes.",
         )
     if len(image) == 0:
         raise DataError("there is no image to classify", "Check the folder.")
-    better = torch.cat(
-        [
-            _rank(
-                class_scores(image[start : start + _CHUNK], classes),
-                labels[start : start + _CHUNK],
-            )
-            for start in range(0, len(image), _CHUNK)
-        ]
-    )
-    right = better < 1
+    parts = [
+        _better(class_scores(image[part], classes), labels[part])
+        for part in (slice(i, i + _CHUNK) for i in range(0, len(image), _CHUNK))
+    ]
+    return torch.cat(parts) + 1
+
+
+def classification_of_ranks(ranks: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """What :func:`classification` gives, of the ranks that :func:`class_ranks` gives."""
+    right = ranks <= 1
     per_class = {index: _percent(right[labels == index]) for index in sorted({*labels.tolist()})}
     return {
         "top1": _percent(right),
-        "top5": _percent(better < 5),
+        "top5": _percent(ranks <= 5),
         "mean_per_class": sum(per_class.values()) / len(per_class),
         "per_class": {names[index]: accuracy for index, accuracy in per_class.items()},
     }
@@ -109,7 +124,7 @@ def confusion_matrix(image: Tensor, classes: Tensor, labels: Tensor) -> Tensor:
         own = labels[start : start + _CHUNK]
         scores = class_scores(image[start : start + _CHUNK], classes)
         others = scores.scatter(1, own[:, None], -torch.inf).argmax(dim=1)
-        taken = torch.where(_rank(scores, own) < 1, own, others)
+        taken = torch.where(_better(scores, own) < 1, own, others)
         counts += torch.bincount(own * count + taken, minlength=count * count)
     return counts.view(count, count)
 
@@ -144,7 +159,7 @@ def most_confused(
     ]  # fmt: skip
 
 
-def _rank(scores: Tensor, labels: Tensor) -> Tensor:
+def _better(scores: Tensor, labels: Tensor) -> Tensor:
     """How many wrong classes score at least as high as the right one ``[n]``."""
     own = scores.gather(1, labels[:, None])
     return (scores >= own).sum(dim=1) - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lateen.errors import DataError, UsageError
@@ -41,6 +42,27 @@ def knn_accuracy(
         Accuracy by k.
 
     Raises:
+        DataError, UsageError: as :func:`knn_hits`.
+    """
+    hits = knn_hits(
+        train, train_labels, test, test_labels, ks=ks, temperature=temperature, chunk=chunk
+    )
+    return {k: 100 * int(right.sum()) / len(right) for k, right in hits.items()}
+
+
+def knn_hits(
+    train: Features,
+    train_labels: Tensor,
+    test: Features | None = None,
+    test_labels: Tensor | None = None,
+    *,
+    ks: Sequence[int] = (10, 20, 100, 200),
+    temperature: float = 0.07,
+    chunk: int = 2048,
+) -> dict[int, Tensor]:
+    """Which rows the vote of :func:`knn_accuracy` classifies rightly: bool ``[m]`` by k.
+
+    Raises:
         DataError: a k above the rows that can vote, labels that do not fit, a single class, a class
             to be found that no row of ``train`` has, or NaN or infinity.
         UsageError: no k, one below 1, a temperature that is not positive, or one of ``test`` and
@@ -65,15 +87,15 @@ def knn_accuracy(
         cosines, indices = top_similar(train, None, max(ks), chunk)
     else:
         cosines, indices = top_similar(test, train, max(ks), chunk)
-    hits = dict.fromkeys(ks, 0)
+    hits = {k: torch.zeros(len(right), dtype=torch.bool) for k in ks}
     for start in range(0, len(right), chunk):
         part = slice(start, start + chunk)
         # Relative to the nearest row's vote, which no temperature makes infinite.
         weights = ((cosines[part] - cosines[part, :1]) / temperature).exp()
         classes = train_labels[indices[part]]
         for k in hits:
-            hits[k] += int((_elected(weights[:, :k], classes[:, :k]) == right[part]).sum())
-    return {k: 100 * count / len(right) for k, count in hits.items()}
+            hits[k][part] = (_elected(weights[:, :k], classes[:, :k]) == right[part]).cpu()
+    return hits
 
 
 def _elected(weights: Tensor, classes: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,13 @@ class LinearProbe:
         c: inverse strength of the L2 penalty that did best in validation, of equals the smallest;
             one per fold, or one where the set has a split of its own.
         validation: accuracy in percent of the validation rows, by C; of folds the mean.
+        right: which rows to test were classified rightly ``[m]``, bool.
     """
 
     accuracy: float
     c: list[float]
     validation: dict[float, float]
+    right: Array = field(compare=False, repr=False)
 
 
 def linear_probe(
@@ -77,7 +79,8 @@ def linear_probe(
     c = _best(validation)
     predicted = fits.predict(x, y, _matrix(test), [c])[0]
     fits.report()
-    return LinearProbe(_percent(predicted == right.numpy()), [c], validation)
+    hits = predicted == right.numpy()
+    return LinearProbe(_percent(hits), [c], validation, hits)
 
 
 def linear_probe_folds(
@@ -122,7 +125,7 @@ def linear_probe_folds(
         predicted[outside] = fits.predict(x[inside], y[inside], x[outside], chosen[-1:])[0]
     fits.report()
     means = {c: sum(v[c] for v in validations) / folds for c in validations[0]}
-    return LinearProbe(_percent(predicted == y), chosen, means)
+    return LinearProbe(_percent(predicted == y), chosen, means, predicted == y)
 
 
 class _Fits:

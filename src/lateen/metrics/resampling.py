@@ -1,10 +1,10 @@
-"""How much a retrieval score would differ with other images: bootstrap intervals."""
+"""How much a score would differ with other images: bootstrap intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -156,12 +156,145 @@ def bootstrap_scores(
                 "the same images and captions",
                 "Evaluate all models on the same data.",
             )
-    tables = [_table(hits, cutoff) for hits in models]
-    blocks = [
-        np.stack([_scores(counts, table) for table in tables])
-        for counts in draws(len(tables[0]), resamples, seed)
-    ]
-    return np.concatenate(blocks, axis=1)
+    scores = {str(index): _mean_recall(hits, cutoff) for index, hits in enumerate(models)}
+    drawn = drawn_scores(scores, len(models[0].captions), resamples=resamples, seed=seed)
+    return np.stack(list(drawn.values()))
+
+
+class Statistic(Protocol):
+    """A score of several images that can be taken again of other draws of them."""
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``.
+
+        Args:
+            counts: ``[m, units]`` how often each draw has each unit, an image or an example.
+        """
+        ...
+
+    def by_unit(self, units: int) -> Array:
+        """What each unit contributes ``[units]``: where it is the same, two models are equal."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """A share, or the mean of the shares of several groups: mean IoU, accuracy per class.
+
+    The score is ``scale`` times the mean over groups of Σ hits / Σ tries, over the groups that have
+    tries.
+
+    Attributes:
+        unit: ``[rows]`` which unit, from 0, each row is of; a unit may have several rows or none.
+        hits: ``[rows]``.
+        tries: ``[rows]`` of how many these are; 1 if not given.
+        group: ``[rows]`` index of the group, from 0; one group if not given.
+        scale: what a share of 1 is called.
+    """
+
+    unit: Array
+    hits: Array
+    tries: Array | None = None
+    group: Array | None = None
+    scale: float = 100.0
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``."""
+        hits, tries = (self._sums(values, counts.shape[1]) for values in self._columns)
+        with np.errstate(invalid="ignore"):
+            shares = (hits @ counts.T) / (tries @ counts.T)
+        # Of a group that a draw has nothing of, nothing is known.
+        score: Array = self.scale * np.nanmean(shares, axis=0)
+        return score
+
+    def by_unit(self, units: int) -> Array:
+        """Each unit's hits ``[units]``."""
+        return np.bincount(self.unit, self._columns[0], units)
+
+    def limits(self, units: int, level: float) -> Interval | None:
+        """The exact binomial limits of a score of nothing or of all, which no draw changes."""
+        hits, tries = self._columns
+        if 0 < hits.sum() < tries.sum():
+            return None
+        open_end = ((1 - level) / 2) ** (1 / units)
+        low, high = (open_end, 1.0) if hits.sum() else (0.0, 1 - open_end)
+        return self.scale * low, self.scale * high
+
+    @property
+    def _columns(self) -> tuple[Array, Array]:
+        hits = np.asarray(self.hits, np.float64)
+        return hits, np.ones_like(hits) if self.tries is None else np.asarray(self.tries, float)
+
+    def _sums(self, values: Array, units: int) -> Any:
+        """Sums ``[groups, units]``, sparse."""
+        from scipy.sparse import coo_array
+
+        group = np.zeros(len(values), np.int64) if self.group is None else self.group
+        shape = (int(group.max(initial=0)) + 1, units)
+        return coo_array((values, (group, self.unit)), shape).tocsr()
+
+
+@dataclass(frozen=True, eq=False)
+class Median:
+    """The median of values of which a unit may have several.
+
+    Attributes:
+        unit: ``[rows]`` which unit, from 0, each row is of.
+        values: ``[rows]``.
+    """
+
+    unit: Array
+    values: Array
+
+    def drawn(self, counts: Array) -> Array:
+        """The median of every draw ``[m]``, of an even number the mean of the middle two."""
+        order = np.argsort(self.values, kind="stable")
+        ranked, unit = np.asarray(self.values, np.float64)[order], np.asarray(self.unit)[order]
+        parts = []
+        size = max(1, _BLOCK // 4 // len(unit))
+        for start in range(0, len(counts), size):
+            upto = counts[start : start + size, unit].cumsum(axis=1)
+            total = upto[:, -1:]
+            low, high = ((upto < middle).sum(axis=1) for middle in (total / 2, total / 2 + 0.5))
+            parts.append((ranked[low] + ranked[high]) / 2)
+        return np.concatenate(parts)
+
+    def by_unit(self, units: int) -> Array:
+        """The sum of each unit's values ``[units]``."""
+        return np.bincount(self.unit, np.asarray(self.values, np.float64), units)
+
+
+def drawn_scores(
+    statistics: Mapping[str, Statistic], units: int, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Array]:
+    """Every score in the same draws of the units, ``[resamples]`` each.
+
+    The draws go by ``units`` and ``seed`` alone, so that those of two models are of the same units.
+
+    Args:
+        statistics: by name.
+        units: how many there are.
+        resamples: draws.
+        seed: of the draws.
+    """
+    blocks: dict[str, list[Array]] = {name: [] for name in statistics}
+    for counts in draws(units, resamples, seed):
+        for name, statistic in statistics.items():
+            blocks[name].append(statistic.drawn(counts))
+    return {name: np.concatenate(parts) for name, parts in blocks.items()}
+
+
+def interval_of(statistic: Statistic, drawn: Array, units: int, level: float) -> Interval:
+    """The percentile interval of a score's draws; of nothing or all the exact binomial one.
+
+    Args:
+        statistic: the score.
+        drawn: its value in every draw.
+        units: how many there are.
+        level: share of the draws that the interval holds.
+    """
+    exact = statistic.limits(units, level) if isinstance(statistic, Tally) else None
+    return exact or percentile_interval(drawn, level)
 
 
 def draws(units: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -203,20 +336,17 @@ def check_level(level: float) -> None:
         raise UsageError(f"level {level} is no level of confidence", "Give one such as 0.95.")
 
 
-def _table(hits: RecallHits, cutoff: int) -> Array:
-    """Captions, captions that hit, images that hit: ``[images, 3]``."""
-    key = f"R@{cutoff}"
+def _mean_recall(hits: RecallHits, cutoff: int) -> Tally:
+    """Mean of both directions' R@K in percent."""
+    key, images = f"R@{cutoff}", np.arange(len(hits.captions))
     if key not in hits.text_to_image or key not in hits.image_to_text:
         raise UsageError(
             f"there are no hits for {key}, only for {', '.join(hits.text_to_image)}",
             "Give a cutoff that recall_hits was given.",
         )
-    columns = [hits.captions, hits.text_to_image[key], hits.image_to_text[key]]
-    return np.asarray(columns, np.float64).T
-
-
-def _scores(counts: Array, table: Array) -> Array:
-    """Mean of both directions' recall in percent, one per draw."""
-    captions, by_text, by_image = (counts @ table).T
-    scores: Array = 50 * (by_text / captions + by_image / counts.sum(1))
-    return scores
+    return Tally(
+        np.tile(images, 2),
+        np.array([*hits.text_to_image[key], *hits.image_to_text[key]]),
+        np.array([*hits.captions, *np.ones_like(images)]),
+        np.repeat([0, 1], len(images)),
+    )

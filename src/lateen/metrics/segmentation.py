@@ -29,6 +29,17 @@ def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
     return cells.view(classes, classes + 1)
 
 
+def class_pixels(confusion: Tensor) -> Tensor:
+    """Pixels of each class ``[classes, 3]``: rightly predicted, in truth or prediction, in truth.
+
+    Args:
+        confusion: as :func:`confusion_matrix` lays it out.
+    """
+    hits, true = confusion.diagonal(), confusion.sum(dim=1)
+    union = true + confusion[:, : len(confusion)].sum(dim=0) - hits
+    return torch.stack([hits, union, true], dim=-1)
+
+
 def segmentation(confusion: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """mIoU, pixel accuracy and IoU per class, in percent.
 
@@ -49,8 +60,7 @@ def segmentation(confusion: Tensor, names: Sequence[str]) -> dict[str, Any]:
             "Check that the indices in the masks are those of the class names.",
         )
     cells = confusion.double()
-    hits, true = cells.diagonal(), cells.sum(dim=1)
-    union = true + cells[:, : len(names)].sum(dim=0) - hits
+    hits, union, _ = class_pixels(cells).unbind(-1)
     there = union > 0
     iou = 100 * hits[there] / union[there]
     present = [name for name, is_there in zip(names, there.tolist(), strict=True) if is_there]

@@ -132,6 +132,23 @@ class TableData:
         return render("table.html.j2", table=self, headed=self._headed, rows=self.cells())
 
 
+def interval_row(result: Mapping[str, Any], paths: Iterable[str]) -> list[list[Cell]]:
+    """A row with the 95 % interval of each number, or no row where a result has none.
+
+    Args:
+        result: with ``intervals``, low and high by key path.
+        paths: of the numbers in the row; one that is not there leaves its cell empty.
+    """
+    intervals = result.get("intervals") or {}
+    cells = [interval_cell(intervals.get(path)) for path in paths]
+    return [["95 % interval", *cells]] if any(cells) else []
+
+
+def interval_cell(interval: Sequence[float] | None) -> str:
+    """Low and high as ``19.8–25.1``; nothing where there is no interval."""
+    return f"{interval[0]:,.1f}–{interval[1]:,.1f}" if interval else ""
+
+
 def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> TableData:
     """Recall@k and median rank both ways, each above the level of chance.
 
@@ -148,6 +165,7 @@ def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> Tabl
         measured = result[direction]
         rows.append([_ARROWS[direction], *(measured[key] for key in depths)])
         rows[-1].append(measured.get("median_rank"))
+        rows += interval_row(result, (f"{direction}.{key}" for key in (*depths, "median_rank")))
         guesses = (chance.recall_at_k(int(key[2:]), candidates, relevant) for key in depths)
         rows.append(["chance", *guesses, chance.median_rank(candidates, relevant)])
     return TableData(
@@ -155,7 +173,7 @@ def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> Tabl
         [Column(""), *(Column(f"{key} (%)", 1) for key in depths), Column("median rank", 1)],
         rows,
         f"{images:,} images, {captions:,} captions.",
-        reference=(1, 3),
+        reference=tuple(at for at, row in enumerate(rows) if row[0] not in _ARROWS.values()),
     )
 
 
@@ -176,6 +194,8 @@ def classification_table(
     guess = chance.top_k(1, classes)
     means = [("mean per class (%)", result["mean_per_class"])] if "mean_per_class" in result else []
     names = ["top-1 (%)", "top-5 (%)", *(name for name, _ in means), "lowest class (%)"]
+    paths = ["top1", "top5", *("mean_per_class" for _ in means), ""]
+    intervals = interval_row(result, paths)
     return TableData(
         title,
         [Column(""), *(Column(name, 1) for name in names)],
@@ -187,10 +207,11 @@ def classification_table(
                 *(v for _, v in means),
                 min(per_class),
             ],
+            *intervals,
             ["chance", guess, chance.top_k(5, classes), *(guess for _ in means), None],
         ],
         f"{images}{classes:,} classes.",
-        reference=(1,),
+        reference=tuple(range(1, 2 + len(intervals))),
     )
 
 

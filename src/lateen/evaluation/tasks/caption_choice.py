@@ -46,15 +46,18 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import conditions
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import content_key
 from lateen.metrics.choice import choice_hits, percent
+from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 _CAPTIONS = (("caption", "negative_caption"), ("true_caption", "false_caption"))
@@ -233,15 +236,20 @@ def evaluate_caption_choice(
         DataError: the data or the images are not there, or of another form.
     """
     categories, keys, counts = {}, [], []
+    hits: dict[str, Tensor] = {}
+    cases: list[Case] = []
     for found in read_caption_choice(data, images=images, split=split):
         name = found.cases[0].groups["category"]
         scored = score_cases(model, found, cache=cache and cache / name)
-        categories[name] = _category(scored)
+        hits[name] = choice_hits(scored.scores[:, 0])
+        categories[name] = _category(scored, hits[name])
+        cases += scored.cases
         keys.append(scored.data)
         counts.append(scored.counts())
     return {
         "task": "caption-choice",
         "accuracy": _mean(categories, "accuracy"),
+        **_intervals(cases, hits),
         "chance": _mean(categories, "chance"),
         "examples": sum(category["examples"] for category in categories.values()),
         "skipped": sum(count["skipped"] for count in counts),
@@ -253,8 +261,32 @@ def evaluate_caption_choice(
     }
 
 
-def _category(scored: ScoredCases) -> dict[str, Any]:
-    hits = choice_hits(scored.scores[:, 0])
+def _intervals(cases: Sequence[Case], hits: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The interval of the mean over categories. Examples of one image are drawn together.
+
+    Args:
+        cases: of all categories, in their order.
+        hits: by category, which of its cases are right.
+    """
+    images = list(dict.fromkeys(case.images[0] for case in cases))
+    index_of = {image: index for index, image in enumerate(images)}
+    categories = torch.arange(len(hits)).repeat_interleave(
+        torch.tensor([len(right) for right in hits.values()])
+    )
+    arrays = {
+        "image": [index_of[case.images[0]] for case in cases],
+        "category": categories,
+        "right": torch.cat(list(hits.values())),
+    }
+    return resampled(caption_choice_statistics, arrays, images)
+
+
+def caption_choice_statistics(arrays: Arrays) -> Statistics:
+    """The mean over categories of the share of right choices."""
+    return {"accuracy": Tally(arrays["image"], arrays["right"], group=arrays["category"])}
+
+
+def _category(scored: ScoredCases, hits: Tensor) -> dict[str, Any]:
     chances = [100 / len(case.captions) for case in scored.cases]
     result: dict[str, Any] = {
         "accuracy": percent(hits),
@@ -293,12 +325,15 @@ def caption_choice_tables(result: Result) -> Iterator[TableData]:
     ]
     if len(parts) > 1:
         rows.append(["mean", result["accuracy"], result["chance"], result["examples"]])
+    rows += [[*row, None, None] for row in interval_row(result, ("accuracy",))]
     macro = [part.get("macro_accuracy") for part in parts.values()]
     columns = [Column(""), Column("accuracy (%)", 1), Column("chance (%)", 1)]
     if any(value is not None for value in macro):
         columns.append(Column("mean over groups (%)", 1))
         for row, value in zip(rows, [*macro, None], strict=False):
             row.insert(3, value)
+        for row in rows[len(macro) + 1 :]:
+            row.insert(3, None)
     yield TableData(
         titled("Right caption against wrong ones", result), [*columns, Column("examples", 0)],
         rows, left_out(result).strip(),
@@ -308,5 +343,5 @@ def caption_choice_tables(result: Result) -> Iterator[TableData]:
 TASK = Task(
     evaluate_caption_choice,
     {"accuracy": "accuracy"},
-    caption_choice_tables, order=60,
+    caption_choice_tables, statistics=caption_choice_statistics, order=60,
 )  # fmt: skip

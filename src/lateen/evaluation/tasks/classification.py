@@ -7,17 +7,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
 from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import make_folder
-from lateen.metrics import class_embeddings, classification, confusion_matrix, most_confused
+from lateen.metrics import (
+    class_embeddings,
+    class_ranks,
+    classification_of_ranks,
+    confusion_matrix,
+    most_confused,
+)
+from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -35,6 +44,7 @@ from lateen.report.tables import (
 _CLASSES = 256  # whose prompts are encoded at a time
 _MOST_CONFUSED = 10  # pairs in the table
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
+_DEEPEST = 255  # rank that is kept; those below it are no nearer to being right
 _LARGEST_CONFUSION = 100  # classes whose confusion matrix is in the result
 
 
@@ -95,9 +105,11 @@ def evaluate_classification(
     store, rows, target = labelled_rows(model, labelled, cache)
     image = project_rows(model.project_image, store, rows)
     text = embed_classes(model, labelled.names, prompts, verbatim=verbatim)
+    ranks = class_ranks(image, text, target)
     result = {
         "task": "classification",
-        **_scores(image, text, target, labelled),
+        **_scores(ranks, target, labelled),
+        **classification_facts(ranks, target, [store.ids[row] for row in rows]),
         **described(labelled, store, rows),
         "templates": list(prompts),
         "templates_verbatim": verbatim,
@@ -115,14 +127,34 @@ def evaluate_classification(
     return result
 
 
-def _scores(
-    image: Tensor, text: Tensor, target: Tensor, labelled: LabelledImages
-) -> dict[str, Any]:
+def _scores(ranks: Tensor, target: Tensor, labelled: LabelledImages) -> dict[str, Any]:
     """Accuracies beside those of guessing, and which of them is the set's own."""
     count = len(labelled.names)
-    found = classification(image, text, target, labelled.names)
+    found = classification_of_ranks(ranks, target, labelled.names)
     guess = {"top1": top_k(1, count), "top5": top_k(5, count), "mean_per_class": top_k(1, count)}
     return {"metric": labelled.metric, "score": found[labelled.metric], **found, "chance": guess}
+
+
+def classification_facts(ranks: Tensor, target: Tensor, ids: Sequence[str]) -> dict[str, Any]:
+    """Intervals of the accuracies, and what each image contributes to them.
+
+    Args:
+        ranks: of each image's own class, from 1 ``[n]``.
+        target: index of each image's class ``[n]``.
+        ids: of the images.
+    """
+    arrays = {"ranks": ranks.clamp(max=_DEEPEST), "classes": target}
+    return resampled(classification_statistics, arrays, ids)
+
+
+def classification_statistics(arrays: Arrays) -> Statistics:
+    """The accuracies, from the rank of each image's own class."""
+    ranks, image = arrays["ranks"], np.arange(len(arrays["ranks"]))
+    return {
+        "top1": Tally(image, ranks <= 1),
+        "top5": Tally(image, ranks <= 5),
+        "mean_per_class": Tally(image, ranks <= 1, group=arrays["classes"]),
+    }
 
 
 @torch.no_grad()
@@ -201,5 +233,5 @@ def _confused(pairs: list[Result]) -> TableData:
 TASK = Task(
     evaluate_classification,
     {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"},
-    classification_tables, order=20,
+    classification_tables, statistics=classification_statistics, order=20,
 )  # fmt: skip

@@ -7,23 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from lateen.errors import UsageError
+from lateen.evaluation.intervals import shares
 from lateen.evaluation.labelled import (
     FEATURES,
     check_classes,
-    knn_scores,
     learned_from,
     one_source,
     open_probed,
     probed_result,
     usable_ks,
+    votes,
 )
-from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.tables import left_out, references, titled
 from lateen.evaluation.task import FeaturesOf, Result, Task
+from lateen.metrics.choice import percent
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 
@@ -76,11 +79,13 @@ def evaluate_knn(
         raise UsageError(f"{ks} are no numbers of neighbours", "Give one or more as --k.")
     usable = usable_ks(ks, voters)
 
-    def accuracy(kind: str) -> dict[str, float]:
-        return knn_scores(*found.of(kind), usable, temperature)
-
+    hits = {kind: votes(*found.of(kind), usable, temperature) for kind in found.test.features}
+    accuracy = {
+        kind: {k: percent(right) for k, right in by_k.items()} for kind, by_k in hits.items()
+    }
+    by_path = {f"{kind}.{k}": right for kind, by_k in hits.items() for k, right in by_k.items()}
     return {
-        **probed_result(model, found, accuracy),
+        **probed_result(model, found, accuracy, by_path),
         "k_left_out": [each for each in ks if each not in usable],
         "temperature": temperature,
     }
@@ -90,19 +95,23 @@ def knn_tables(result: Result) -> Iterator[TableData]:
     """Accuracy for each k, of each kind of features, beside chance."""
     of = [name for name in FEATURES if name in result]
     ks = list(result[of[0]])
-    rows: list[list[Cell]] = [[FEATURES[name], *(result[name][k] for k in ks)] for name in of]
+    rows: list[list[Cell]] = []
+    for name in of:
+        rows.append([FEATURES[name], *(result[name][k] for k in ks)])
+        rows += interval_row(result, (f"{name}.{k}" for k in ks))
     rows.append(["chance", *(result["chance"] for _ in ks)])
     left = result.get("k_left_out")
     more = f" Too few images for k = {', '.join(map(str, left))}." if left else ""
     yield TableData(
         titled("Nearest neighbours", result),
         [Column("features of the"), *(Column(f"k = {k} (%)", 1) for k in ks)],
-        rows, learned_from(result) + more + left_out(result), reference=(len(of),),
+        rows, learned_from(result) + more + left_out(result),
+        reference=references(rows, FEATURES.values()),
     )  # fmt: skip
 
 
 TASK = Task(
     evaluate_knn,
     {"encoder k=10": "encoder.10", "embedding k=10": "embedding.10"},
-    knn_tables, order=30,
+    knn_tables, statistics=shares, order=30,
 )  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lateen.evaluation.intervals import shares
 from lateen.evaluation.labelled import (
     FEATURES,
     FOLDS,
@@ -16,13 +17,14 @@ from lateen.evaluation.labelled import (
     probe_scores,
     probed_result,
 )
-from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.tables import left_out, references, titled
 from lateen.evaluation.task import FeaturesOf, Result, Task
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 
@@ -69,26 +71,33 @@ def evaluate_linear_probe(
     found = open_probed(model, source, options, train, features, cache)
     check_classes(found, least=2 if found.train is not None else FOLDS)
 
-    def accuracy(kind: str) -> dict[str, Any]:
-        probe = probe_scores(*found.of(kind), seed)
-        validation = {f"{c:g}": value for c, value in probe.validation.items()}
-        return {"accuracy": probe.accuracy, "c": probe.c, "validation": validation}
-
+    probes = {kind: probe_scores(*found.of(kind), seed) for kind in found.test.features}
+    accuracy = {
+        kind: {
+            "accuracy": probe.accuracy,
+            "c": probe.c,
+            "validation": {f"{c:g}": value for c, value in probe.validation.items()},
+        }
+        for kind, probe in probes.items()
+    }
+    hits = {f"{kind}.accuracy": probe.right for kind, probe in probes.items()}
     folds = {"folds": FOLDS} if found.train is None else {}
-    return {**probed_result(model, found, accuracy), **folds, "seed": seed}
+    return {**probed_result(model, found, accuracy, hits), **folds, "seed": seed}
 
 
 def linear_probe_tables(result: Result) -> Iterator[TableData]:
     """Accuracy and chosen strength for each kind of features, beside chance."""
     of = [name for name in FEATURES if name in result]
-    rows: list[list[Cell]] = [
-        [FEATURES[name], result[name]["accuracy"], _strengths(result[name]["c"])] for name in of
-    ]
+    rows: list[list[Cell]] = []
+    for name in of:
+        rows.append([FEATURES[name], result[name]["accuracy"], _strengths(result[name]["c"])])
+        rows += interval_row(result, (f"{name}.accuracy", ""))
     rows.append(["chance", result["chance"], None])
     yield TableData(
         titled("Linear probe", result),
         [Column("features of the"), Column("top-1 (%)", 1), Column("C")],
-        rows, learned_from(result) + left_out(result), reference=(len(of),),
+        rows, learned_from(result) + left_out(result),
+        reference=references(rows, FEATURES.values()),
     )  # fmt: skip
 
 
@@ -101,5 +110,5 @@ def _strengths(c: float | Sequence[float]) -> str:
 TASK = Task(
     evaluate_linear_probe,
     {"encoder": "encoder.accuracy", "embedding": "embedding.accuracy"},
-    linear_probe_tables, order=40,
+    linear_probe_tables, statistics=shares, order=40,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,11 +32,13 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import cached_features, conditions, model_key
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Store
 from lateen.files import make_folder
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, cosines, five_numbers, pair_hits, percent
+from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
 from lateen.report.plots import save_plot
@@ -44,6 +47,7 @@ from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 PATTERNS = {
@@ -230,6 +234,7 @@ def evaluate_mmvp(
         "task": "mmvp",
         "pair_accuracy": _mean(patterns, "pair_accuracy"),
         "statement_accuracy": _mean(patterns, "statement_accuracy"),
+        **_intervals(scored.cases, hits),
         "chance": PAIR_CHANCE["text"],
         "pairs": len(scored.cases),
         **scored.counts(),
@@ -265,6 +270,23 @@ def _patterns(cases: Sequence[Case], hits: PairHits) -> dict[str, dict[str, floa
 
 def _mean(patterns: dict[str, dict[str, float]], number: str) -> float:
     return statistics.fmean(pattern[number] for pattern in patterns.values())
+
+
+def _intervals(cases: Sequence[Case], hits: PairHits) -> dict[str, Any]:
+    """Intervals of both means over patterns, and what each pair contributes."""
+    kinds = sorted({case.groups["pattern"] for case in cases})
+    pattern = torch.tensor([kinds.index(case.groups["pattern"]) for case in cases])
+    arrays = {"pattern": pattern, "text": hits.text, "image": hits.image}
+    return resampled(mmvp_statistics, arrays, [case.id for case in cases])
+
+
+def mmvp_statistics(arrays: Arrays) -> Statistics:
+    """Means over patterns of the share of pairs that are solved."""
+    pair, pattern = np.arange(len(arrays["pattern"])), arrays["pattern"]
+    return {
+        "pair_accuracy": Tally(pair, arrays["text"], group=pattern),
+        "statement_accuracy": Tally(pair, arrays["image"], group=pattern),
+    }
 
 
 def _similarities(
@@ -322,8 +344,10 @@ def _encoder(model: AlignedModel) -> str:
 def mmvp_tables(result: Result) -> Iterator[TableData]:
     """Pairs solved by pattern beside chance, and how alike paired images are."""
     keys = ("pair_accuracy", "statement_accuracy")
+    intervals = [[*cells, None] for cells in interval_row(result, keys)]
     rows: list[list[Cell]] = [
         ["mean", *(result[key] for key in keys), result["pairs"]],
+        *intervals,
         ["chance", result["chance"], result["chance"], None],
         *([name, *(part[key] for key in keys), part["pairs"]]
           for name, part in result["patterns"].items()),
@@ -335,7 +359,7 @@ def mmvp_tables(result: Result) -> Iterator[TableData]:
         rows,
         "Solved: each image picks its own statement. By statement: each statement picks its image, "
         "as the released code has it." + left_out(result),
-        reference=(1,),
+        reference=tuple(range(1, 2 + len(intervals))),
     )  # fmt: skip
     numbers = ("min", "q25", "median", "q75", "max")
     heads = ("lowest", "lower quarter", "median", "upper quarter", "highest")
@@ -353,5 +377,5 @@ def mmvp_tables(result: Result) -> Iterator[TableData]:
 TASK = Task(
     evaluate_mmvp,
     {"pair accuracy": "pair_accuracy"},
-    mmvp_tables, order=70,
+    mmvp_tables, statistics=mmvp_statistics, order=70,
 )  # fmt: skip

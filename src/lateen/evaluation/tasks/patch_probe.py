@@ -31,16 +31,19 @@ from lateen.encoders import Encoder, ViewedEncoder
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
-from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
+from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, references, titled
 from lateen.evaluation.task import Result, Task
 from lateen.evaluation.tasks.segmentation import ignored_share, resize_short_side
 from lateen.metrics.classification import multilabel
+from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel
 from lateen.progress import bar
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 _IMAGES = 16  # in a forward pass
@@ -52,6 +55,7 @@ _CHUNK = 8192  # rows held in float32 or more at a time
 _DENSE_POOLINGS = ("mean", "cls+mean")
 _TOLD = 20  # of what was left out, in a result
 _NOTHING = "its mask has no pixel of any class"
+_Rows = tuple[Tensor, Tensor, Tensor]
 
 
 def evaluate_patch_probe(
@@ -113,12 +117,14 @@ def evaluate_patch_probe(
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     tested = min(len(rows) - 1, max(1, round(holdout * len(rows))))
     test, train = ([rows[i] for i in part] for part in (order[:tested], order[tested:]))
-    probes = {
-        name: _probe(gather(train), gather(test), dataset.classes, seed)
-        for name, gather in (("local", _patch_rows), ("global", _image_rows))
-    }
+    probes: dict[str, Any] = {}
+    counts: dict[str, Tensor] = {}
+    for name, gather in (("local", _patch_rows), ("global", _image_rows)):
+        probes[name], found = _probe(gather(train), gather(test), dataset.classes, seed)
+        counts |= {f"{name}_{what}": values for what, values in found.items()}
     return {
         **probes,
+        **resampled(patch_probe_statistics, counts, [image.id for image in test]),
         "images": len(rows),
         "images_tested": tested,
         "classes": len(dataset.classes),
@@ -151,10 +157,12 @@ class LabelledPatches:
     Attributes:
         features: ``[grid · grid, dim]``, float16.
         labels: which classes are in each ``[grid · grid, classes]``, bool.
+        id: of the image.
     """
 
     features: Tensor
     labels: Tensor
+    id: str = ""
 
 
 def patch_labels(labels: np.ndarray[Any, Any], grid: int, classes: int) -> Tensor:
@@ -231,7 +239,7 @@ def _labelled_patches(
     dataset: MaskedImages, encoder: WindowEncoder, ignore: int, left_out: _LeftOut
 ) -> Iterator[LabelledPatches]:
     """Images with their labels, in order; what cannot be used is added to ``left_out``."""
-    waiting: list[tuple[Image, Tensor]] = []
+    waiting: list[tuple[str, Image, Tensor]] = []
     with bar(len(dataset), "patches", "image") as progress:
         for pair in dataset:
             progress.update()
@@ -248,7 +256,7 @@ def _labelled_patches(
             if not bool(there.any()):
                 left_out.skips.append(Skip(pair.id, _NOTHING, pair.mask.name))
                 continue
-            waiting.append((square, there))
+            waiting.append((pair.id, square, there))
             if len(waiting) == _IMAGES:
                 yield from _encoded(encoder, waiting)
                 waiting = []
@@ -257,11 +265,11 @@ def _labelled_patches(
 
 
 def _encoded(
-    encoder: WindowEncoder, waiting: Sequence[tuple[Image, Tensor]]
+    encoder: WindowEncoder, waiting: Sequence[tuple[str, Image, Tensor]]
 ) -> Iterator[LabelledPatches]:
-    features = encoder.encode([square for square, _ in waiting]).flatten(1, 2).half()
-    for each, (_, there) in zip(features, waiting, strict=True):
-        yield LabelledPatches(each, there)
+    features = encoder.encode([square for _, square, _ in waiting]).flatten(1, 2).half()
+    for each, (name, _, there) in zip(features, waiting, strict=True):
+        yield LabelledPatches(each, there, name)
 
 
 def _middle(image: Image, edge: int) -> Image:
@@ -269,30 +277,57 @@ def _middle(image: Image, edge: int) -> Image:
     return image.crop((left, top, left + edge, top + edge))
 
 
-def _patch_rows(images: Sequence[LabelledPatches]) -> tuple[Tensor, Tensor]:
-    """Patches with labels ``[n, dim]`` and their classes ``[n, classes]``."""
+def _patch_rows(images: Sequence[LabelledPatches]) -> _Rows:
+    """Patches with labels ``[n, dim]``, their classes ``[n, classes]`` and image ``[n]``."""
     labels = torch.cat([image.labels for image in images])
     known = labels.any(dim=1)  # where no pixel is of a class, nothing is known, not even absence
-    return torch.cat([image.features for image in images])[known], labels[known]
+    owner = torch.arange(len(images)).repeat_interleave(
+        torch.tensor([len(image.labels) for image in images])
+    )
+    return torch.cat([image.features for image in images])[known], labels[known], owner[known]
 
 
-def _image_rows(images: Sequence[LabelledPatches]) -> tuple[Tensor, Tensor]:
-    """Mean patches ``[n, dim]`` and all classes of their images ``[n, classes]``."""
+def _image_rows(images: Sequence[LabelledPatches]) -> _Rows:
+    """Mean patches ``[n, dim]``, all classes of their images ``[n, classes]``, and these."""
     features = torch.stack([image.features.float().mean(dim=0) for image in images])
-    return features, torch.stack([image.labels.any(dim=0) for image in images])
+    labels = torch.stack([image.labels.any(dim=0) for image in images])
+    return features, labels, torch.arange(len(images))
 
 
 def _probe(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], names: Sequence[str], seed: int
-) -> dict[str, Any]:
-    predicted = linear_multilabel(*train, test[0], seed)
+    train: _Rows, test: _Rows, names: Sequence[str], seed: int
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Scores of a probe, and its hits by image and class."""
+    predicted = linear_multilabel(train[0], train[1], test[0], seed)
     usual = (train[1].double().mean(dim=0) > 0.5).expand_as(test[1])
     baseline = multilabel(usual, test[1], names)
-    return {
+    scores = {
         **multilabel(predicted, test[1], names),
         "baseline": {key: baseline[key] for key in ("macro_recall", "macro_precision")},
         "rows": len(train[0]),
         "rows_tested": len(test[0]),
+    }
+    return scores, _class_hits(predicted, test[1], test[2])
+
+
+def _class_hits(predicted: Tensor, truth: Tensor, image: Tensor) -> dict[str, Tensor]:
+    """Of every image and class of which it has rows: how many, and how many were found."""
+    shape = (int(image.max()) + 1, truth.shape[1])
+    tries = torch.zeros(shape, dtype=torch.int64).index_add_(0, image, truth.long())
+    hits = torch.zeros(shape, dtype=torch.int64).index_add_(0, image, (predicted & truth).long())
+    where, label = tries.nonzero(as_tuple=True)
+    return {
+        "image": where, "class": label, "hits": hits[where, label], "tries": tries[where, label],
+    }  # fmt: skip
+
+
+def patch_probe_statistics(arrays: Arrays) -> Statistics:
+    """Macro recall of both probes from the hits of each image and class."""
+    return {
+        f"{name}.macro_recall": Tally(
+            *(arrays[f"{name}_{what}"] for what in ("image", "hits", "tries", "class"))
+        )
+        for name in ("local", "global")
     }
 
 
@@ -308,13 +343,15 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
 def patch_probe_tables(result: Result) -> Iterator[TableData]:
     """Recall and precision beside what the usual classes alone give."""
     rows: list[list[Cell]] = []
-    for name, words in (("local", "local: a patch's classes"), ("global", "global: the image's")):
+    measured = {"local": "local: a patch's classes", "global": "global: the image's"}
+    for name, words in measured.items():
         part = result[name]
         usual = part["baseline"]
-        rows += [
-            [words, part["macro_recall"], part["macro_precision"], part["rows_tested"]],
-            ["usual classes, always", usual["macro_recall"], usual["macro_precision"], None],
-        ]
+        rows.append([words, part["macro_recall"], part["macro_precision"], part["rows_tested"]])
+        rows += interval_row(result, (f"{name}.macro_recall", "", ""))
+        rows.append(
+            ["usual classes, always", usual["macro_recall"], usual["macro_precision"], None]
+        )
     yield TableData(
         titled("Patch probing", result),
         [Column(""), Column("macro recall (%)", 1), Column("macro precision (%)", 1),
@@ -322,7 +359,7 @@ def patch_probe_tables(result: Result) -> Iterator[TableData]:
         rows,
         f"{result['images_tested']:,} of {result['images']:,} images held out, "
         f"{result['classes']:,} classes.{ignored_share(result)}{left_out(result)}",
-        reference=(1, 3),
+        reference=references(rows, measured.values()),
     )  # fmt: skip
     if len(result["local"]["per_class"]) <= MOST_CLASSES:
         yield by_class("Local recall by class", "recall (%)", result["local"]["per_class"])
@@ -331,5 +368,5 @@ def patch_probe_tables(result: Result) -> Iterator[TableData]:
 TASK = Task(
     evaluate_patch_probe,
     {"local recall": "local.macro_recall", "global recall": "global.macro_recall"},
-    patch_probe_tables, order=90,
+    patch_probe_tables, statistics=patch_probe_statistics, order=90,
 )  # fmt: skip

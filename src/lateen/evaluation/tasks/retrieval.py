@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lateen.data import open_dataset
+from lateen.data import Dataset, open_dataset
 from lateen.data.samples import no_captions
-from lateen.errors import DataError, UsageError
+from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Pairs, StoreRows, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
-from lateen.metrics import retrieval, rsum
+from lateen.metrics import cross_ranks, mean_recall, retrieval, retrieval_of_ranks, rsum
+from lateen.metrics.resampling import Median, Tally
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -29,6 +32,11 @@ from lateen.report.tables import (
     retrieval_table,
 )
 
+_CUTOFFS = (1, 5, 10)
+Columns = Literal["first", "each", "union"]
+# What is a column's own, where each is judged.
+_OWN = ("text_to_image", "image_to_text", "rsum", "mean_recall", "intervals", "images", "captions")
+
 
 def evaluate_retrieval(
     model: AlignedModel,
@@ -36,6 +44,7 @@ def evaluate_retrieval(
     captions: Path | str | None = None,
     images: Path | str | None = None,
     column: str | None = None,
+    columns: Columns = "first",
     split: str | None = None,
     per_image: int | None = None,
     folds: int | None = None,
@@ -49,6 +58,8 @@ def evaluate_retrieval(
             :func:`~lateen.data.open_dataset` reads.
         images: folder of the images that ``captions`` names, or a source of pairs itself.
         column: the caption column; the first one if not given.
+        columns: of several columns the ``first``, or ``each`` by itself (the first one's numbers
+            lead), or their ``union``: all captions of an image count as its own.
         split: of a caption file or datasets name that has splits.
         per_image: only each image's first captions, so many; the field takes 5 of COCO's and
             Flickr30k's (METHODS §1.6).
@@ -70,29 +81,60 @@ def evaluate_retrieval(
         source, images=images if captions else None, split=split,
         captions=(column,) if column else (),
     )  # fmt: skip
-    columns = [column] if column else dataset.columns[:1]
-    if others := dataset.columns[1:] if not column else ():
-        log.warning(
-            "retrieval is judged on the captions %s (also there: %s; choose with --column)",
-            columns[0], ", ".join(others),
-        )  # fmt: skip
-    if not columns:
-        raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
+    chosen = _chosen_columns(dataset, column, columns)
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     image = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),
     )  # fmt: skip
-    text = cached_features(
-        dataset, model.text_encoder, columns[0], folder=cache and cache / f"texts-{columns[0]}",
-        dtype=model.config.feature_dtype("text"),
-    )  # fmt: skip
-    return retrieval_result(model, pair(image, text), per_image=per_image, folds=folds)
+    texts = [
+        cached_features(
+            dataset, model.text_encoder, name, folder=cache and cache / f"texts-{name}",
+            dtype=model.config.feature_dtype("text"),
+        )
+        for name in chosen
+    ]  # fmt: skip
+    if columns == "union":
+        pairs = pair(image, *texts)
+        return retrieval_result(model, pairs, per_image=per_image, folds=folds, union=True)
+    results = [
+        retrieval_result(model, pair(image, text), per_image=per_image, folds=folds)
+        for text in texts
+    ]
+    if columns == "first":
+        return results[0]
+    parts = {each["column"]: {key: each[key] for key in _OWN} for each in results}
+    return {**results[0], "by_column": parts}
+
+
+def _chosen_columns(dataset: Dataset, column: str | None, columns: Columns) -> tuple[str, ...]:
+    """The caption columns to judge on; of several that nobody chose among, it is said which.
+
+    Raises:
+        UsageError: an unknown choice, or one beside a column by name.
+        DataError: there is no caption.
+    """
+    if columns not in get_args(Columns):
+        raise UsageError(f"columns cannot be {columns!r}", choices(columns, get_args(Columns)))
+    if column and columns != "first":
+        raise UsageError(
+            f"--column {column} and --columns {columns} are two choices", "Give one of them."
+        )
+    there = (column,) if column else tuple(dataset.columns)
+    if not there:
+        raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
+    if len(there) > 1 and columns == "first":
+        log.warning(
+            "retrieval is judged on the captions %s (also there: %s; choose with --column, or "
+            "--columns each or union)", there[0], ", ".join(there[1:]),
+        )  # fmt: skip
+    return there[:1] if columns == "first" else there
 
 
 def retrieval_result(
-    model: AlignedModel, pairs: Pairs, *, per_image: int | None = None, folds: int | None = None
-) -> dict[str, Any]:
+    model: AlignedModel, pairs: Pairs, *, per_image: int | None = None, folds: int | None = None,
+    union: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Retrieval on pairs of features that the model's encoders made (first caption column).
 
     Args:
@@ -100,35 +142,65 @@ def retrieval_result(
         pairs: the features.
         per_image: only each image's first captions, so many.
         folds: also the mean over this many parts of the images.
+        union: the captions of all columns together, instead of the first column's.
 
     Raises:
         DataError: fewer images than folds.
     """
-    column = pairs.texts[0] if per_image is None else pairs.texts[0].first(per_image)
+    texts = pairs.texts if union else pairs.texts[:1]
+    columns = [each if per_image is None else each.first(per_image) for each in texts]
     image = project_rows(model.project_image, pairs.image, pairs.image_rows)
-    text = project_rows(model.project_text, column.store, column.rows)
-    owner = torch.from_numpy(column.owner)
-    skipped = {(s["id"], s["source"]) for s in pairs.image.skipped + column.store.skipped}
+    text = torch.cat([project_rows(model.project_text, each.store, each.rows) for each in columns])
+    owner = torch.cat([torch.from_numpy(each.owner) for each in columns])
+    stores = [pairs.image, *(each.store for each in columns)]
+    skipped = {(s["id"], s["source"]) for store in stores for s in store.skipped}
     copies = _copies(pairs)
     if copies:
         log.warning(
             "%d of %d images have the very features of another: copies, most likely. They tie with "
             "each other, and a tie counts against the model", copies, len(pairs),
         )  # fmt: skip
-    found = retrieval(image, text, owner)
+    by_text, by_image = cross_ranks(image, text, owner)
+    result = retrieval_of_ranks(by_text, by_image)
+    ranks = {"owner": owner, "text_ranks": by_text, "image_ranks": by_image}
     return {
         "task": "retrieval",
-        **found,
-        "rsum": rsum(found),
+        **result,
+        "rsum": rsum(result),
+        "mean_recall": {f"R@{k}": mean_recall(result, (k,)) for k in _CUTOFFS},
+        **resampled(retrieval_statistics, ranks, pairs.ids),
         **({"folds": _over_folds(image, text, owner, folds)} if folds else {}),
         "images": len(pairs),
         "captions": len(text),
-        "column": column.name,
+        "column": " + ".join(each.name for each in columns),
         "per_image": per_image,
         "copies": copies,
         "skipped": len(skipped),
-        "conditions": conditions(model, _data_key(pairs, column)),
+        "conditions": conditions(model, _data_key(pairs, columns)),
     }
+
+
+def retrieval_statistics(arrays: Arrays) -> Statistics:
+    """Every number of :func:`retrieval_result` from the ranks of captions and images."""
+    ways = {
+        "text_to_image": (arrays["owner"], arrays["text_ranks"]),
+        "image_to_text": (np.arange(len(arrays["image_ranks"])), arrays["image_ranks"]),
+    }
+    unit = np.concatenate([of for of, _ in ways.values()])
+    way = np.repeat([0, 1], [len(of) for of, _ in ways.values()])
+    ranks = np.concatenate([ranks for _, ranks in ways.values()])
+    found: Statistics = {}
+    for name, (of, values) in ways.items():
+        found |= {f"{name}.R@{k}": Tally(of, values <= k) for k in _CUTOFFS}
+        found[f"{name}.median_rank"] = Median(of, values)
+    found |= {f"mean_recall.R@{k}": Tally(unit, ranks <= k, group=way) for k in _CUTOFFS}
+    found["rsum"] = Tally(
+        np.tile(unit, 3),
+        np.concatenate([ranks <= k for k in _CUTOFFS]),
+        group=np.concatenate([way + 2 * index for index in range(3)]),
+        scale=600,
+    )
+    return found
 
 
 def _copies(pairs: Pairs) -> int:
@@ -136,13 +208,16 @@ def _copies(pairs: Pairs) -> int:
     return len(pairs) - len(set(StoreRows(pairs.image, pairs.image_rows).digests()))
 
 
-def _data_key(pairs: Pairs, column: TextColumn) -> str:
+def _data_key(pairs: Pairs, columns: Sequence[TextColumn]) -> str:
     """Content key of the images and captions themselves, whatever encoded them."""
-    stores = (pairs.image, column.store)
-    counts = hashlib.sha256(column.counts.tobytes()).hexdigest()
-    return content_key(
-        [pairs.ids, [s.manifest.description.fingerprint for s in stores], column.name, counts]
-    )
+    first, *others = (
+        (each.store.manifest.description.fingerprint, each.name,
+         hashlib.sha256(each.counts.tobytes()).hexdigest())
+        for each in columns
+    )  # fmt: skip
+    fingerprint, name, counts = first
+    images = pairs.image.manifest.description.fingerprint
+    return content_key([pairs.ids, [images, fingerprint], name, counts, *others])
 
 
 def _over_folds(image: Tensor, text: Tensor, owner: Tensor, folds: int) -> dict[str, Any]:
@@ -171,12 +246,14 @@ def _chance(result: Result, key_path: str) -> float | None:
 
 def retrieval_tables(result: Result) -> Iterator[TableData]:
     """Recalls of both ways beside chance; the mean over parts, if there are any."""
-    table = retrieval_table(result, titled("Retrieval", result))
+    on = f", {result['column']}" if result.get("column") else ""
+    table = retrieval_table(result, titled("Retrieval", result) + on)
     total = f" rsum {result['rsum']:.1f} of 600." if "rsum" in result else ""
     first = f" The first {result['per_image']} captions." if result.get("per_image") else ""
-    column = f" Captions are the column {result['column']}." if result.get("column") else ""
     copies = f" {result['copies']:,} images are copies." if result.get("copies") else ""
-    yield noted(table, column + first + total + copies + left_out(result))
+    yield noted(table, first + total + copies + left_out(result))
+    for name, part in list(result.get("by_column", {}).items())[1:]:
+        yield retrieval_table(part, f"Captions {name}")
     if folds := result.get("folds"):
         counts = {key: max(1, result[key] // folds["count"]) for key in ("images", "captions")}
         table = retrieval_table({**folds, **counts}, f"Mean over {folds['count']} parts")
@@ -191,5 +268,6 @@ TASK = Task(
         for key in ("R@1", "R@5", "R@10", "median_rank")
     }
     | {"rsum": "rsum"},
-    retrieval_tables, overview=("T2I R@1", "I2T R@1"), chance=_chance, order=10,
+    retrieval_tables, statistics=retrieval_statistics, overview=("T2I R@1", "I2T R@1"),
+    chance=_chance, order=10,
 )  # fmt: skip

@@ -32,17 +32,25 @@ from lateen.encoders.base import Attention
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
+from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import jsonl, make_folder, write_text
 from lateen.metrics.classification import class_embeddings, class_scores
-from lateen.metrics.segmentation import confusion_matrix, segmentation, segmentation_baselines
+from lateen.metrics.resampling import Tally
+from lateen.metrics.segmentation import (
+    class_pixels,
+    confusion_matrix,
+    segmentation,
+    segmentation_baselines,
+)
 from lateen.model import AlignedModel
 from lateen.progress import bar
 from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 _BATCH = 8  # windows in a forward pass
@@ -230,9 +238,10 @@ def evaluate_segmentation(
         run.write(result)
     return {
         **result,
+        **resampled(segmentation_statistics, run.per_image(), run.ids),
         **segmentation_baselines(run.confusion, names),
         "miou_over": "classes in the truth or a prediction of any image, all pixels together",
-        "images": run.images,
+        "images": len(run.ids),
         "classes": len(names),
         "pixels": int(run.confusion.sum()),
         **run.pixels.as_dict(),
@@ -306,11 +315,12 @@ class _Run:
     ignore: int
     out: Path | None
     shown: frozenset[int]
-    images: int = 0
+    ids: list[str] = field(default_factory=list)
     pixels: PixelCounts = field(default_factory=PixelCounts)
     skips: list[Skip] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     confusion: Tensor = field(init=False)
+    counts: list[Tensor] = field(default_factory=list)  # hits, union and truth of each class
 
     def over_all(self, segmenter: Segmenter) -> None:
         count = len(self.dataset.classes)
@@ -325,19 +335,28 @@ class _Run:
                     self.skips.append(Skip(pair.id, str(error), pair.image.name))
                     continue
                 predicted = segmenter(image, (truth.shape[0], truth.shape[1]))
-                self.confusion += confusion_matrix(predicted, truth, count)
-                self.images += 1
+                pixels = confusion_matrix(predicted, truth, count)
+                self.confusion += pixels
+                self.counts.append(class_pixels(pixels))
+                self.ids.append(pair.id)
                 if index in self.shown:
                     self._show(pair, image, predicted, truth)
         self.pixels.warn(count, self.ignore)
         self._check_classes()
-        if self.images == 0:
+        if not self.ids:
             first = self.skips[0]
             raise DataError(
                 f"not one image of {self.dataset.name} with its mask can be used (the first: "
                 f"{first.id}: {first.reason})",
                 "Check the images and masks.",
             )
+
+    def per_image(self) -> dict[str, Tensor]:
+        """Pixels of each image and class of which it has any, truly or predicted."""
+        pixels = torch.stack(self.counts)
+        image, label = pixels[..., 1].nonzero(as_tuple=True)
+        hits, union, true = pixels[image, label].unbind(-1)
+        return {"image": image, "class": label, "hits": hits, "union": union, "true": true}
 
     def _check_classes(self) -> None:
         """See that the masks have two classes or more.
@@ -433,6 +452,15 @@ def _check_sizes(short_side: int, window: int, stride: int) -> None:
         )
 
 
+def segmentation_statistics(arrays: Arrays) -> Statistics:
+    """mIoU and pixel accuracy from the pixels of each image and class."""
+    image, hits = arrays["image"], arrays["hits"]
+    return {
+        "miou": Tally(image, hits, arrays["union"], arrays["class"]),
+        "pixel_accuracy": Tally(image, hits, arrays["true"]),
+    }
+
+
 def ignored_share(result: Result) -> str:
     """What share of the masks' pixels is ignored, in words; results of before do not say."""
     share = result.get("ignored_share")
@@ -444,6 +472,7 @@ def segmentation_tables(result: Result) -> Iterator[TableData]:
     constant = result["best_constant"]
     rows: list[list[Cell]] = [
         ["zero-shot", result["miou"], result["pixel_accuracy"]],
+        *interval_row(result, ("miou", "pixel_accuracy")),
         [f"always {constant['class']!r}", constant["miou"], constant["pixel_accuracy"]],
         ["chance", result["chance"]["miou"], result["chance"]["pixel_accuracy"]],
     ]
@@ -456,7 +485,7 @@ def segmentation_tables(result: Result) -> Iterator[TableData]:
         f"{result['attention']} attention"
         f"{'' if result['residual'] else ' without residual'}.{ignored_share(result)}"
         f"{left_out(result)}",
-        reference=(1, 2),
+        reference=tuple(range(1, len(rows))),
     )
     if len(result["per_class"]) <= MOST_CLASSES:
         yield by_class("IoU by class", "IoU (%)", result["per_class"])
@@ -465,5 +494,5 @@ def segmentation_tables(result: Result) -> Iterator[TableData]:
 TASK = Task(
     evaluate_segmentation,
     {"mIoU": "miou", "pixel accuracy": "pixel_accuracy"},
-    segmentation_tables, overview=("mIoU",), order=80,
+    segmentation_tables, statistics=segmentation_statistics, overview=("mIoU",), order=80,
 )  # fmt: skip

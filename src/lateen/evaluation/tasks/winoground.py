@@ -29,6 +29,7 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import conditions
+from lateen.evaluation.intervals import resampled, shares
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, pair_hits, pair_scores
@@ -37,6 +38,7 @@ from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    interval_row,
 )
 
 TAGS = ("collapsed_tag", "num_main_preds", "secondary_tag", "tag")
@@ -168,6 +170,7 @@ def evaluate_winoground(
     return {
         "task": "winoground",
         **pair_scores(hits),
+        **resampled(shares, hits._asdict(), [case.id for case in scored.cases]),
         "chance": PAIR_CHANCE,
         "examples": len(scored.cases),
         **scored.counts(),
@@ -194,21 +197,23 @@ def winoground_tables(result: Result) -> Iterator[TableData]:
     def row(name: str, scores: Result, count: int | None) -> list[Cell]:
         return [name, *(scores[key] for key in keys), count]
 
+    intervals = [[*cells, None] for cells in interval_row(result, keys)]
     tags = result.get("by_tag", {}).get("collapsed_tag", {})
     yield TableData(
         titled("Winoground", result),
         [Column(""), *(Column(f"{key} (%)", 1) for key in keys), Column("examples", 0)],
         [
-            row("all", result, result["examples"]), row("chance", result["chance"], None),
+            row("all", result, result["examples"]), *intervals,
+            row("chance", result["chance"], None),
             *(row(tag, scores, scores["examples"]) for tag, scores in tags.items()),
         ],
         ("By what the captions swap. " if tags else "") + left_out(result).strip(),
-        reference=(1,),
+        reference=tuple(range(1, 2 + len(intervals))),
     )  # fmt: skip
 
 
 TASK = Task(
     evaluate_winoground,
     {"text": "text", "image": "image", "group": "group"},
-    winoground_tables, order=50,
+    winoground_tables, statistics=shares, order=50,
 )  # fmt: skip
