@@ -16,7 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from lateen.errors import RecipeError
+from lateen.errors import RecipeError, nearest
+
+RECIPE_FILE = "lateen.yaml"
+"""The recipe of a folder of data, as `lateen init` writes it: known by the folder's name alone."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -266,18 +269,79 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for each in get_args(annotation) if (found := _section_in(each))), None)
 
 
+class Shipped(NamedTuple):
+    """A recipe that comes with lateen.
+
+    Attributes:
+        path: its file.
+        kind: ``recipe`` (of `lateen run`), ``ladder`` or ``assessment``.
+        summary: the first sentence of its comment.
+    """
+
+    path: Path
+    kind: str
+    summary: str
+
+
+def shipped_recipes() -> dict[str, Shipped]:
+    """The recipes that come with lateen, by name."""
+    recipes = {}
+    for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        comment = " ".join(line.strip("# ") for line in text.partition("\n#\n")[0].splitlines())
+        recipes[path.stem] = Shipped(path, recipe_kind(yaml.safe_load(text)), comment)
+    return recipes
+
+
+def recipe_kind(values: Any) -> str:
+    """Whose recipe the values of a file are: ``recipe``, ``ladder`` or ``assessment``."""
+    if isinstance(values, Mapping) and "rungs" in values:
+        return "ladder"
+    several = isinstance(values, Mapping) and isinstance(values.get("vision"), list)
+    return "assessment" if several else "recipe"
+
+
+def find_recipe(name: Path, kind: str = "recipe") -> Path:
+    """The file that is meant: a path, a folder with a :data:`RECIPE_FILE`, or the name of a recipe
+    that comes with lateen. What is in the working directory goes first.
+
+    Args:
+        name: as the user gave it.
+        kind: what it should be, for the error of its absence.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    beside = (name, name / RECIPE_FILE, name.with_name(f"{name.name}.yaml"))
+    if file := next((path for path in beside if path.is_file()), None):
+        return file
+    shipped = shipped_recipes()
+    if str(name) in shipped:
+        return shipped[str(name)].path
+    if name.is_dir():
+        raise RecipeError(
+            f"{name} is a folder without a {RECIPE_FILE}", f"Write one: lateen init {name}"
+        )
+    known = [each for each, recipe in shipped.items() if recipe.kind == kind]
+    near = nearest(name.stem, known)
+    hint = f"Did you mean {near!r}? " if near else ""
+    raise RecipeError(
+        f"there is no {'ladder' if kind == 'ladder' else 'recipe'} {name}",
+        f"{hint}Give the path of a YAML file, or one that comes with lateen: {', '.join(known)}.",
+    )
+
+
 def read_yaml(path: Path, kind: str) -> Any:
     """The value in a YAML file, ``None`` if it is empty.
 
     Args:
-        path: the file.
+        path: the file, as :func:`find_recipe` finds it.
         kind: what it should be, for the error of its absence.
 
     Raises:
         RecipeError: there is no such file, or it is not YAML.
     """
-    if not path.is_file():
-        raise RecipeError(f"there is no {kind} {path}", "Give the path of a YAML file.")
+    path = find_recipe(path, kind)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

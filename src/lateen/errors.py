@@ -20,9 +20,10 @@ Each error is one sentence on what is wrong and one on what to do about it.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # torch says it in words alone, on a CPU and on a GPU.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
@@ -100,6 +101,32 @@ class TrainingError(LateenError):
 
 class BusyError(LateenError):
     """Another process is writing to the same folder."""
+
+
+class Faults:
+    """Errors that are collected, so that whoever made several mistakes learns of them at once."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, LateenError] = {}
+
+    @contextlib.contextmanager
+    def note(self) -> Iterator[None]:
+        """Keep the error that what is done inside ends with."""
+        try:
+            yield
+        except LateenError as error:
+            self._errors.setdefault(str(error), error)
+
+    def raise_all(self) -> None:
+        """Raise what was noted, if anything: several as one error of the first one's kind."""
+        if not self._errors:
+            return
+        first, *others = self._errors.values()
+        if not others:
+            raise first
+        listed = " ".join(f"({i}) {each}" for i, each in enumerate(self._errors, start=1))
+        kind = UsageError if isinstance(first, MissingExtraError) else type(first)
+        raise kind(f"{len(self._errors)} things are wrong: {listed}") from first
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:

@@ -46,6 +46,22 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+def check_writable(folder: Path) -> None:
+    """See that a folder can be made, or written to, without making it.
+
+    Raises:
+        LateenError: a file is in its place, or permissions forbid it.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise LateenError(
+            f"the folder {folder} cannot be made: {there} exists, and is a file",
+            "Give another folder.",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise LateenError(f"{there} cannot be written to", "Give another --out.")
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (64 hex digits) of a file's bytes."""
     digest = hashlib.sha256()

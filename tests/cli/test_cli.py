@@ -141,8 +141,11 @@ def test_fuse_two_stores(album: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 WRONG: list[tuple[Sequence[str], int, str]] = [
-    (["serch"], 2, 'Did you mean "search"?'),
-    (["run"], 2, "RECIPE"),
+    (["serch"], 2, "Did you mean 'search'? Choose one of: demo, init, run, "),
+    (["run"], 2, "there is nothing to run. Give a RECIPE"),
+    (["run", "r.yaml", "--images", "p", "--out", "o"], 2, "--images belongs to a run without a"),
+    (["run", "r.yaml", "--epochs", "3", "--out", "o"], 2, "Did you mean --train.epochs?"),
+    (["run", "r.yaml", "--ot", "o"], 2, "Did you mean --out?"),
     (["run", "absent.yaml", "--out", "o"], 2, "there is no recipe absent.yaml"),
     (["run", "r.yaml", "--out", "o", "--train.lrr", "1"], 2, "Did you mean 'train.lr'?"),
     (["run", "r.yaml", "--out", "o", "--trian.lr", "1"], 2, "unknown recipe key 'trian.lr'"),
@@ -167,7 +170,7 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["evaluate", "nowhere", "--task", "retreival"], 2, "retreival"),
     (["search", "nowhere", "dogs", "--images", "."], 1, "nowhere is not a lateen model"),
     (["search", "nowhere", "dogs", "--images", ".", "--k", "many"], 2, "many"),
-    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "no images in ."),
+    (["encode", ".", "--encoder", "toys:colour_encoder", "--out", "r.yaml"], 1, "is a file"),
     (["search", "nowhere", "dogs"], 2, "--images"),
     (["run", "r.yaml", "--out", ""], 2, "an argument is empty"),
     (
@@ -175,7 +178,11 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
         2,
         "batch_size is -5",
     ),
-    (["train", "--images", "i", "--texts", "t", "--out", "o", "--epochs", "2"], 2, "--train.KEY"),
+    (
+        ["train", "--images", "i", "--texts", "t", "--out", "o", "--epochs", "2"],
+        2,
+        "Did you mean --train.epochs?",
+    ),
     (["train", "--images", "i", "--texts", "t", "--out", "o"], 1, "i does not exist"),
     (["fuse", "a", "b", "--out", "o"], 1, "a does not exist"),
     (["fuse", "--out", "o"], 2, "Give two parts or more"),
@@ -236,8 +243,8 @@ def test_debug_shows_the_trace() -> None:
         main(["inspect", "nowhere", "--debug"])
 
 
-COMMANDS = ["demo", "run", "ablate", "keys", "encode", "fuse", "import", "export", "inspect",
-            "train", "evaluate", "compare", "search", "assess", "plan"]  # fmt: skip
+COMMANDS = ["demo", "init", "run", "ablate", "keys", "encode", "fuse", "import", "export",
+            "inspect", "train", "evaluate", "compare", "search", "assess", "plan"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -296,7 +303,7 @@ def test_too_little_memory_has_a_remedy(
         raise error
 
     monkeypatch.setattr("lateen.features.Store.open", fail)
-    code, _, shown = call(capsys, "inspect", "anything")
+    code, _, shown = call(capsys, "inspect", ".")
     assert code == 1
     assert shown.startswith("error: there is not enough memory.")
     assert len(shown.splitlines()) == 1

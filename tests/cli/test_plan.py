@@ -80,6 +80,7 @@ def test_wrong_plans_are_one_line_with_a_remedy(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text("data:\n  train: train.jsonl\n")
+    (tmp_path / "train.jsonl").touch()
     got, out, err = call(capsys, "plan", *words)
     assert message in err
     assert (got, out) == (code, "")

@@ -9,7 +9,7 @@ import pytest
 from lateen.errors import DataError, LateenError, RecipeError
 from lateen.experiment import ablate, against_the_paper, ladder_tables, run
 from lateen.experiment import ladder as ablation
-from lateen.experiment.ladder import Ladder
+from lateen.experiment.rungs import Ladder
 
 BASE: dict[str, Any] = {
     "vision": {"encoder": "toys:colour_encoder", "dtype": "float32"},

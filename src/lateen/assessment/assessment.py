@@ -26,7 +26,7 @@ from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSect
 from lateen.assessment.spaces import CaptionMeans, Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
-from lateen.experiment.stages import STORE_MARKS
+from lateen.experiment.preflight import STORE_MARKS
 from lateen.features import Store, StoreRows
 from lateen.files import (
     content_key,

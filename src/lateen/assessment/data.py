@@ -13,16 +13,11 @@ from lateen.assessment.labelled import LabelledStore, Labels, class_names, share
 from lateen.assessment.recipe import AssessmentRecipe
 from lateen.data.labels.forms import LabelledData, find_labelled
 from lateen.data.labels.sets import SPLITS
-from lateen.errors import DataError, PairingError, UsageError
+from lateen.errors import DataError, Faults, PairingError, UsageError
 from lateen.evaluation.from_embeddings import read_labels
 from lateen.evaluation.labelled import train_split
-from lateen.experiment.stages import (
-    chosen_captions,
-    default_holdout,
-    located,
-    open_split,
-    split_columns,
-)
+from lateen.experiment.preflight import check_encoders, located, open_split, split_columns
+from lateen.experiment.stages import chosen_captions, default_holdout
 from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_trainable
 
@@ -86,17 +81,16 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> AssessmentData:
         EncoderError: a candidate cannot be loaded.
     """
     data = plan.data
-    sources = {"train": data.train, "validation": data.validation, "test": data.test}
-    judged_on = next((name for name in ("test", "validation") if sources[name]), "holdout")
-    splits = []
-    for name in ("train", judged_on):
-        source = sources.get(name)
-        if source is None:
-            continue
-        dataset = open_split(data, source, name)
-        columns = split_columns(data, dataset)
-        splits.append(Split(name, dataset, columns))
-    sets = _labelled_sets(plan)
+    judged_on = plan.judged_on
+    splits, faults = [], Faults()
+    for name in ("train", *(() if judged_on == "holdout" else (judged_on,))):
+        with faults.note():
+            dataset = open_split(data, getattr(data, name), name)
+            splits.append(Split(name, dataset, split_columns(data, dataset)))
+    sets: dict[str, LabelledData] = {}
+    with faults.note():
+        sets = _labelled_sets(plan)
+    check_encoders(plan.encoders(), faults)
     class_splits = [Split(name, each.dataset) for name, each in sets.items()]
     labels: dict[str, Labels] = {name: each.labels for name, each in sets.items()}
     if labels:

@@ -15,7 +15,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -207,6 +208,19 @@ class AssessmentRecipe(RecipeFile):
     probe: ProbeSection = ProbeSection()
     measure: MeasureSection = MeasureSection()
 
+    @property
+    def judged_on(self) -> str:
+        """The split that is judged on."""
+        given = {"test": self.data.test, "validation": self.data.validation}
+        return next((name for name, source in given.items() if source), "holdout")
+
+    def encoders(self) -> Iterator[EncoderConfig]:
+        """Every encoder that is named, fused ones too, each under the name that finds it."""
+        for section in chain[VisionCandidate | TextCandidate](self.vision, self.text):
+            each: EncoderConfig
+            for each in (section, *section.fuse):
+                yield each.model_copy(update={"encoder": each.found_below(self.data.root)})
+
     @model_validator(mode="after")
     def _one_anchor(self) -> AssessmentRecipe:
         counts = {
@@ -239,7 +253,7 @@ class AssessmentRecipe(RecipeFile):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
         """Read a YAML file; ``overrides`` are ``{"data.root": "…"}``, values as YAML text."""
-        values = read_yaml(path, "recipe")
+        values = read_yaml(path, "assessment")
         if not isinstance(values, dict):
             raise RecipeError(
                 f"{path} is not a recipe of an assessment", "See recipes/assess-flickr8k.yaml."

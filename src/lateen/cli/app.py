@@ -12,7 +12,7 @@ import lateen
 from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
-from lateen.errors import LateenError, is_out_of_memory, reason
+from lateen.errors import LateenError, choices, is_out_of_memory, reason
 from lateen.files import is_disk_full
 
 _FLAGS = {
@@ -40,9 +40,10 @@ app = cyclopts.App(
 
 
 for command in (
-    models.demo_command, experiments.run_command, experiments.keys_command,
-    features.encode_command, features.fuse_command, exchange.import_command,
-    exchange.export_command, features.inspect_command, assessment.assess_command,
+    models.demo_command, experiments.init_command, experiments.run_command,
+    experiments.keys_command, features.encode_command, features.fuse_command,
+    exchange.import_command, exchange.export_command, features.inspect_command,
+    assessment.assess_command,
     planning.plan_command, models.train_command, evaluation.compare_command,
     models.search_command, experiments.ablate_command,
 ):  # fmt: skip
@@ -118,8 +119,10 @@ def _call(words: list[str], debug: bool) -> int:
 def _usage(error: cyclopts.CycloptsError, words: list[str]) -> str:
     if words[:1] == ["evaluate"] and len(words) > 1 and (text := evaluation.unfit(error, words[1])):
         return text
-    text = wrong_words(error) or " ".join(str(error).split()).rstrip(".")
     known = [name for name in app if not name.startswith("-")]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        return f"unknown command {words[0]!r}. {choices(words[0], known)}"
+    text = wrong_words(error) or " ".join(str(error).split()).rstrip(".")
     command = f"lateen {words[0]}" if words and words[0] in known else "lateen"
     return f"{text}. See `{command} --help`."
 

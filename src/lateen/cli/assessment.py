@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, validators
 
 from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
+from lateen.cli.checks import check_inputs
 from lateen.cli.keys import takes_keys
 from lateen.cli.output import (
     FiguresFolder,
@@ -21,13 +22,14 @@ from lateen.cli.output import (
     width,
 )
 from lateen.config import assigned
-from lateen.errors import UsageError
+from lateen.errors import Faults, UsageError
 
 
 @takes_keys(assessment_keys().values())
 def assess_command(
     recipe: Annotated[
-        Path | None, Parameter(help="YAML file (see recipes/assess-flickr8k.yaml)")
+        Path | None, Parameter(help="YAML file, or the name of one that comes with lateen: "
+                                     "assess-flickr8k")
     ] = None,
     /,
     *,
@@ -73,15 +75,6 @@ def assess_command(
     --sweep grid --probe.train.epochs 40 --measure.k 20`. OUT gets leaderboard.json and .csv,
     assessment.json (with correlations and conditions), plots and report.html.
     """
-    from lateen.assessment import (
-        assess,
-        assess_stores,
-        assessment_figures,
-        assessment_tables,
-        findings,
-    )
-    from lateen.report import save_figures
-
     markup = markup_of(format, json=json)
     if recipe is not None:
         given = {"--images": images, "--texts": texts, "--labels": labels, "--holdout": holdout,
@@ -92,17 +85,28 @@ def assess_command(
                     f"{option} belongs to an assessment without a recipe, and {recipe} is one",
                     "Give a recipe, or stores.",
                 )
-        results = assess(AssessmentRecipe.load(recipe, overrides), out)
+        plan = AssessmentRecipe.load(recipe, overrides)
+        _check(plan, out)
+        from lateen.assessment import assess
+
+        results = assess(plan, out)
     else:
         if not images or not texts:
             raise UsageError(
                 "there is nothing to assess",
                 "Give a recipe, or --images STORE… and --texts STORE….",
             )
+        sections = _sections(overrides)
+        check_inputs(Faults(), stores=(*images, *texts), sources=(labels,), out=out)
+        from lateen.assessment import assess_stores
+
         results = assess_stores(
             images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
-            missing=missing or "error", **_sections(overrides),
+            missing=missing or "error", **sections,
         )  # fmt: skip
+    from lateen.assessment import assessment_figures, assessment_tables, findings
+    from lateen.report import save_figures
+
     if figures is not None:
         save_figures(assessment_figures(results), figures)
     if json:
@@ -118,6 +122,18 @@ def assess_command(
     say(f"report       {out / 'report.html'}")
     if figures is not None:
         say(f"figures      {figures}")
+
+
+def _check(plan: AssessmentRecipe, out: Path) -> None:
+    """See that data and encoders are there, before torch is loaded."""
+    from lateen.experiment.preflight import check_encoders, check_sources
+    from lateen.files import check_writable
+
+    faults = Faults()
+    with faults.note():
+        check_writable(out)
+    check_sources(plan.data, faults, ("train", plan.judged_on))
+    check_encoders(plan.encoders(), faults)
 
 
 def _sections(overrides: Mapping[str, str]) -> dict[str, Any]:

@@ -17,14 +17,17 @@ from cyclopts import (
     UnknownOptionError,
 )
 
+from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
-from lateen.errors import LateenError, UsageError, choices, nearest
-from lateen.evaluation.task import TASKS, Task, task_summaries
+from lateen.errors import DataError, Faults, LateenError, UsageError, choices, nearest
+from lateen.evaluation.signature import task_signature
+from lateen.evaluation.task import TASKS, task_summaries
 
 _MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
 _OUT = Annotated[Path | None, Parameter(help="folder for the whole result, a page and pictures")]
 _JSON = Annotated[bool, Parameter(help="print JSON")]
+_SOURCES = ("captions", "images", "data")  # options of tasks that name something to open
 _COMMON = "Of every task"  # the group of options that all tasks share
 # Roles and literals of docstrings, and what refers to a document that users do not have.
 _RST = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`|``([^`]*)``|\s*\(METHODS [^)]*\)")
@@ -44,40 +47,43 @@ def __getattr__(name: str) -> Callable[..., None]:
     task = name.replace("_", "-")
     if task not in TASKS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _task_command(TASKS[task])
+    return _task_command(task)
 
 
-def _task_command(task: Task) -> Callable[..., None]:
+def _task_command(task: str) -> Callable[..., None]:
     """The command of a task: its options are the keyword arguments of the function that runs it."""
+    signature = task_signature(task)
 
     def command(
         model: Path | None = None, /, *, out: Path | None = None, json: bool = False,
         format: str | None = None,
         vision_encoder: str | None = None, text_encoder: str | None = None, **options: Any,
     ) -> None:  # fmt: skip
-        from lateen.evaluation.task import evaluate
-        from lateen.model import open_model
-
         markup_of(format, json=json)
         if model is None:
             raise UsageError(
                 "there is no model",
                 "Name one; embeddings that are ready are for `lateen evaluate embeddings`.",
             )
+        faults = Faults()
+        check_model(faults, model)
+        check_inputs(faults, sources=[options.get(name) for name in _SOURCES], out=out)
+        from lateen.evaluation.task import evaluate
+        from lateen.model import open_model
+
         ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-        result = evaluate(ready, task.name, place=model, **options, out=out)
+        result = evaluate(ready, task, place=model, **options, out=out)
         _show(result, out, json=json, form=format)
 
-    command.__doc__ = _readable(task.run.__doc__)
-    parameters = _parameters(task)
+    command.__doc__ = _readable(signature.docstring)
+    parameters = _parameters(signature.parameters)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
 
 
-def _parameters(task: Task) -> list[inspect.Parameter]:
+def _parameters(own: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
     """The command's: the model, the task's own options, and those of every task."""
-    own = list(inspect.signature(task.run, eval_str=True).parameters.values())[1:]
     common: dict[str, tuple[Any, Any]] = {
         "out": (_OUT, None), "format": (TableFormat, None), "json": (_JSON, False),
         "vision_encoder": (VisionPlace, None), "text_encoder": (TextPlace, None),
@@ -157,6 +163,9 @@ def suite_command(
     model
         Folder of a model, such as runs/f8k/model; or a CLIP by folder or hub id.
     """
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults, folders=[data_root], out=out)
     from lateen.evaluation.suite import PAGE, SUITES, SUMMARY, evaluate_suite, suite_tables
     from lateen.model import open_model
 
@@ -195,6 +204,7 @@ def embeddings_command(
     json: _JSON = False,
 ) -> None:
     """Embeddings that are ready, without a model: retrieval, or zero-shot classification."""
+    check_inputs(Faults(), stores=(images, texts), sources=(labels,))
     from lateen.evaluation.from_embeddings import evaluate_embeddings
 
     result = evaluate_embeddings(images, texts, labels=labels, per_image=per_image, folds=folds)
@@ -340,6 +350,9 @@ def compare_command(
         )
     if json and format is not None:
         raise UsageError(f"--json and --format {format} are two forms", "Give one of them.")
+    for path in results:
+        if not path.exists():
+            raise DataError(f"there is no {path}", "Give folders of results, such as runs/*/eval.")
     from lateen.evaluation import comparison
     from lateen.files import write_text
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.features import summary
 from lateen.cli.output import say, show_json, show_table
-from lateen.errors import LateenError, ModelError, UsageError
+from lateen.errors import Faults, LateenError, ModelError, StoreError, UsageError
 from lateen.integrations import tool, tools
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ def import_command(
             "made them)",
             "Give both; a checkpoint of SAIL's code needs --format sail instead.",
         )
+    if not file.exists():
+        raise StoreError(f"there is no file {file}", "Check the path.")
+    check_inputs(Faults(), out=out)
     from lateen.features import import_features
 
     store = import_features(
@@ -130,12 +134,15 @@ def export_command(
     model
         Folder of a model, such as runs/f8k/model.
     """
-    from lateen.model import AlignedModel
-
     if out.is_dir():
         raise UsageError(f"{out} is a folder", "Give the name of a file, such as heads.pt.")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists", "Choose another --out, or replace it with --overwrite.")
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults)
+    from lateen.model import AlignedModel
+
     ready = AlignedModel.from_pretrained(model)
     tool(format).export(ready, out)
     _show_model(ready, json, "file", out)

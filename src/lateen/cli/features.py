@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from lateen.cli.checks import check_encoder_name, check_inputs
 from lateen.cli.output import say, show_json, show_table
-from lateen.errors import UsageError
+from lateen.errors import Faults, UsageError
 
 if TYPE_CHECKING:
     from lateen.features import Store
@@ -67,6 +68,9 @@ def encode_command(
         Folder of images, class folder, caption file (CSV, TSV, JSONL, Parquet, COCO JSON),
         WebDataset shards, or the name of a Hugging Face dataset.
     """
+    faults = Faults()
+    check_encoder_name(faults, encoder, revision)
+    check_inputs(faults, sources=(source,), out=out)
     from lateen.features import encode
 
     store = encode(
@@ -98,9 +102,11 @@ def fuse_command(
     stores
         Two or more feature stores of the same images (or of the same caption column).
     """
+    numbers = _numbers(weights)
+    check_inputs(Faults(), stores=stores, out=out)
     from lateen.features import fuse
 
-    summary(fuse(stores, out, weights=_numbers(weights), dtype=dtype, overwrite=overwrite), json)
+    summary(fuse(stores, out, weights=numbers, dtype=dtype, overwrite=overwrite), json)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -136,6 +142,7 @@ def inspect_command(
     store
         Folder of a feature store.
     """
+    check_inputs(Faults(), stores=(store, near))
     from lateen.features import Store
 
     opened = Store.open(store, verify=verify)

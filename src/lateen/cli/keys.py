@@ -92,14 +92,19 @@ def wrong_words(error: CycloptsError) -> str | None:
     if not isinstance(error, UnknownOptionError):
         return None
     path = str(error.token.keyword or error.token.value).removeprefix("--").partition("=")[0]
-    names = (name for argument in error.argument_collection for name in argument.names)
+    names = [name for argument in error.argument_collection for name in argument.names]
     known = [name.removeprefix("--") for name in names if "." in name]
+    plain = [name.removeprefix("--") for name in names if "." not in name]
     sections = list(dict.fromkeys(name.partition(".")[0] for name in known))
     if not known:
         return None
     if "." not in path:
         settings = " and ".join(f"--{section}.KEY" for section in sections)
-        return f"unknown option --{path}. Settings are {settings}"
+        same = [name for name in known if name.rpartition(".")[2] == path.replace("-", "_")]
+        alike = same or [each for each in [nearest(path, plain)] if each]
+        meant = " or ".join(f"--{name}" for name in alike)
+        hint = f"Did you mean {meant}? " if meant else ""
+        return f"unknown option --{path}. {hint}Settings are {settings}"
     section, _, word = path.rpartition(".")
     within = [name for name in known if name.rpartition(".")[0] == section]
     near = nearest(path, known)

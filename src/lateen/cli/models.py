@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_keys
 from lateen.cli.output import process_leads, say, show_json, show_table
-from lateen.config import parse_value
-from lateen.experiment.recipe import keys
+from lateen.config import assigned, parse_value
+from lateen.errors import Faults
+from lateen.experiment.recipe import Recipe, keys
 from lateen.training.config import FEATURE_PRESETS
 
 VisionPlace = Annotated[
@@ -52,10 +54,12 @@ def train_command(
     Several processes share every batch, on one machine or many: `torchrun --nproc-per-node 4 -m
     lateen train ...`, with the same arguments.
     """
+    settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
+    Recipe.build(assigned({"preset": preset}, overrides, keys()))  # says what does not fit
+    check_inputs(Faults(), stores=(images, *texts), out=out)
     from lateen.experiment import train
     from lateen.features import pair
 
-    settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
     pairs = pair(images, *texts, missing=missing)
     model = train(
         pairs, preset=preset, holdout=holdout, holdout_seed=holdout_seed, out=out, **settings
@@ -97,6 +101,9 @@ def search_command(
     query
         What to look for, in words.
     """
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults, folders=(images,), out=out and out.parent)
     from lateen.indexing import search
     from lateen.model import AlignedModel
 

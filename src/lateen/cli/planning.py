@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lateen.cli.keys import takes_keys
 from lateen.cli.output import say, show_json, show_table
+from lateen.errors import Faults
 from lateen.experiment.recipe import Recipe, keys
 
 if TYPE_CHECKING:
@@ -48,10 +49,16 @@ def plan_command(
     steps; the rest is counted. Every key of the recipe is an option, as for `lateen run`. Nothing
     is written, and what an earlier run has done is not looked at.
     """
+    checked = Recipe.load(recipe, overrides)
+    from lateen.experiment.preflight import check_sources
+
+    faults = Faults()
+    check_sources(checked.data, faults)
+    faults.raise_all()
     from lateen.experiment.planning import plan
 
     result = plan(
-        Recipe.load(recipe, overrides), samples=samples, out=out,
+        checked, samples=samples, out=out,
         gpu_images_per_second=gpu_images_per_second, gpu_texts_per_second=gpu_texts_per_second,
     )  # fmt: skip
     if json:

@@ -42,6 +42,12 @@ _SAYS_NOTHING = {"none", "null", "n/a", "na", "<na>", "#n/a", "undefined"}
 _TEXT_FIELDS = ("raw", "caption", "text", "sentence")
 
 
+def split_position(name: str) -> tuple[str, int | None]:
+    """``caption#1`` as its column and position, from 0; ``caption`` has no position."""
+    column, mark, position = name.rpartition("#")
+    return (column, int(position)) if mark and position.isdecimal() else (name, None)
+
+
 class Images(Protocol):
     """Where the images of a dataset are.
 

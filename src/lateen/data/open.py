@@ -72,6 +72,18 @@ def open_dataset(
     raise _nothing_known(path)
 
 
+def check_source(source: str | Path) -> None:
+    """See that there is something to open, without opening it.
+
+    Raises:
+        DataError: there is no such path, and it is no hub name and no pattern of shards.
+    """
+    whole = str(source).rpartition("#")[0]
+    if any(_is_there(name) or "{" in name for name in (str(source), whole) if name):
+        return
+    raise _nothing_known(Path(source))
+
+
 def _is_there(source: str) -> bool:
     return Path(source).exists() or is_hub_name(source)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from lateen.files import content_key
+
+if TYPE_CHECKING:  # what lists encoders need not load it
+    import torch
 
 Modality = Literal["image", "text"]  # what an encoder reads
 Side = Literal["vision", "text"]  # which of a model's two encoders it is
 SIDES: tuple[Side, ...] = ("vision", "text")
+Attention = Literal["qk", "qq", "kk"]  # which projections weigh patches in a last layer
 
 
 def modality_of(side: Side) -> Modality:

@@ -11,19 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lateen.encoders.base import Encoder, EncoderInfo
 from lateen.encoders.faults import explained
 from lateen.errors import EncoderError, UsageError
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_IMPORTABLE = "It must be package.module:function, importable from here."
 _TRACE = "Its trace is shown with --debug."
 
 
 def is_factory(name: str) -> bool:
     """Whether ``name`` is written as ``package.module:function``, and is no folder."""
     return bool(_FACTORY.fullmatch(name)) and not Path(name).exists()
+
+
+def no_factory(name: str) -> EncoderError:
+    """The error that no module has the function ``name``."""
+    return EncoderError(
+        f"cannot find the encoder factory {name!r}: there is no module of that name",
+        _IMPORTABLE,
+    )
 
 
 def from_factory(name: str, options: Mapping[str, Any]) -> Encoder:
@@ -44,8 +51,7 @@ def from_factory(name: str, options: Mapping[str, Any]) -> Encoder:
             "Set them in its factory.",
         )
     module, _, function = name.partition(":")
-    remedy = "It must be package.module:function, importable from here."
-    with explained(f"cannot find the encoder factory {name!r}", remedy, kind=True):
+    with explained(f"cannot find the encoder factory {name!r}", _IMPORTABLE, kind=True):
         factory = getattr(importlib.import_module(module), function)
     with explained(f"the encoder factory {name} failed", _TRACE, kind=True):
         encoder = factory()
@@ -112,6 +118,8 @@ def _unprepared(given: Any, items: int) -> str:
 
 def _misshapen(given: Any, items: int, *, wanted: list[int | None]) -> str:
     """What is wrong with features that are to be ``[items, *wanted]``; ``None`` is any number."""
+    import torch
+
     shape = [items, *wanted]
     has = list(given.shape) if isinstance(given, torch.Tensor) else []
     if len(has) == len(shape) and all(w in (None, n) for w, n in zip(shape, has, strict=True)):
@@ -121,6 +129,8 @@ def _misshapen(given: Any, items: int, *, wanted: list[int | None]) -> str:
 
 
 def _described(given: Any) -> str:
+    import torch
+
     if isinstance(given, torch.Tensor):
         return f"features {list(given.shape)}"
     counted = f" of {len(given)}" if hasattr(given, "__len__") else ""

@@ -6,13 +6,13 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lateen.encoders.base import Encoder, PatchEncoder
+from lateen.encoders.base import Attention, Encoder, PatchEncoder
 from lateen.encoders.fused import FusedEncoder, FusedInput
 from lateen.encoders.vision import VisionEncoder
 from lateen.encoders.weights import quiet_transformers
@@ -24,7 +24,6 @@ _OWN_SIZE = 224  # of an encoder that does not say
 
 # What networks raise where images have a size that they cannot take.
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError, AttributeError)
-Attention = Literal["qk", "qq", "kk"]
 _PROJECTIONS = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 
 

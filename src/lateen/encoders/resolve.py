@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
-from lateen.errors import EncoderError, choices, reason
+from lateen.errors import EncoderError, LateenError, ModelError, choices, reason
 from lateen.files import read_json
 from lateen.progress import log
 
@@ -45,6 +48,85 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
     return resolved
 
 
+def files_are_here(name: str, revision: str | None = None, *, weights: bool = True) -> bool:
+    """Whether an encoder's files are on this machine; nothing is loaded and nothing is fetched.
+
+    Args:
+        name: as for :func:`resolve`, or ``package.module:function``.
+        revision: hub branch, tag or commit.
+        weights: whether its weights are needed.
+
+    Raises:
+        EncoderError: it is nowhere by its name, or its files are not whole.
+    """
+    if is_factory(name):
+        if importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None:
+            raise no_factory(name)
+        return True
+    found = _local(name) or _packaged(name, revision)
+    if found is None:
+        try:
+            _download(_repository(name), revision, cached=True)
+        except LateenError:
+            raise
+        except Exception:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+            return False
+        return True
+    config = found.folder / "config.json"
+    if config.is_file():
+        read_json(config)
+    missing = _missing_weights(found.folder) if weights else ""
+    if missing and not (found.folder / "model.safetensors").is_file():
+        raise EncoderError(f"the encoder in {found.folder} is there without its {missing}",
+                           "Copy or download the whole folder.")  # fmt: skip
+    return True
+
+
+def check_model_folder(path: str | Path) -> None:
+    """See that there is a model where ``path`` says; one that may be on the hub is not looked for.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(path).expanduser()
+    on_hub = str(path).count("/") == 1 and not str(path).startswith(".")
+    if on_hub and not folder.exists() and not folder.parent.exists():
+        return
+    values = read_model_config(folder)
+    if not {"vision_config", "text_config"} <= values.keys():
+        require_model_type(folder, values)
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a saved model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is not a lateen model: it has no config.json",
+            "Train one with `lateen run`, or point at the model folder of a run.",
+        )
+    values = read_json(path)
+    return values if isinstance(values, dict) else {}
+
+
+def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
+    """See that a config.json is of one of lateen's models.
+
+    Raises:
+        ModelError: it is of another kind.
+    """
+    kind = values.get("model_type")
+    if kind != "lateen":
+        raise ModelError(
+            f"{folder} holds a model of type {kind!r}, not a lateen model",
+            "Point at the model folder of a run.",
+        )
+
+
 def _local(name: str) -> Resolved | None:
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -73,13 +155,7 @@ def _packaged(name: str, revision: str | None) -> Resolved | None:
 
 
 def _from_hub(name: str, revision: str | None) -> Resolved:
-    spec = find_spec(name)
-    repository = spec.id if spec else name
-    if repository.count("/") != 1 or any(c.isspace() for c in repository):
-        raise EncoderError(
-            f"{name!r} is neither a folder, nor in lateen's table, nor a hub id (owner/name)",
-            choices(name, known_names()),
-        )
+    spec, repository = find_spec(name), _repository(name)
     problem = ""
     for origin, cached in (("hub cache", True), ("hub", False)):
         try:
@@ -93,6 +169,17 @@ def _from_hub(name: str, revision: str | None) -> Resolved:
         f"does not have it whole, and the hub answered: {problem}",
         _hub_remedy(spec),
     )
+
+
+def _repository(name: str) -> str:
+    spec = find_spec(name)
+    repository = spec.id if spec else name
+    if repository.count("/") != 1 or any(c.isspace() for c in repository):
+        raise EncoderError(
+            f"{name!r} is neither a folder, nor in lateen's table, nor a hub id (owner/name)",
+            choices(name, known_names()),
+        )
+    return repository
 
 
 def _download(repository: str, revision: str | None, cached: bool) -> Path:

@@ -333,6 +333,7 @@ def score_cases(
         DataError: not one case could be scored.
     """
     check_templates(templates or [""], "caption")
+    _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     images = cached_features(
         found.images, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import cached_features, conditions
 from lateen.evaluation.intervals import Arrays, resampled, shares
+from lateen.evaluation.task import FeaturesOf
 from lateen.features import Store, StoreRows
 from lateen.files import content_key
 from lateen.metrics import Features, LinearProbe, knn_hits, linear_probe, linear_probe_folds
@@ -26,7 +27,6 @@ from lateen.model.model import project_rows
 from lateen.progress import log
 from lateen.report.chance import top_k
 
-FeaturesOf = Literal["encoder", "embedding", "both"]
 FEATURES = {"encoder": "frozen encoder", "embedding": "aligned embedding"}  # in tables
 FOLDS = 5  # of a linear probe without a part to learn from
 

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Result = Mapping[str, Any]
 Run = Callable[..., dict[str, Any]]
+FeaturesOf = Literal["encoder", "embedding", "both"]  # what a probe is given
 
 _NO_CONDITION = ("cache", "out")  # options that no number depends on
 
@@ -129,6 +130,9 @@ class _Tasks(Mapping[str, Task]):
 
     def __len__(self) -> int:
         return len(task_summaries())
+
+    def __contains__(self, name: object) -> bool:
+        return name in task_summaries()  # without loading it
 
     def __getitem__(self, name: str) -> Task:
         if name not in task_summaries():

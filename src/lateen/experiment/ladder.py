@@ -1,22 +1,4 @@
-"""Train and measure every rung of an ablation ladder with every seed.
-
-A ladder is one strict YAML file: a base recipe, and rungs that change a few keys each.
-
-::
-
-    base: {preset: sail, data: {…}, …}      a recipe
-    paper: SAIL, trained on CC3M            where the published numbers are from
-    seeds: [0, 1, 2]
-    rungs:
-      - name: linear + InfoNCE
-        set: {head.name: linear, train.loss: infonce}
-        published: {in1k: 33.2, t2i: 11.1, i2t: 13.5}
-      - name: MLP × 4                       builds on the rung before it
-        set: {head.name: mlp, head.width: 4}
-      - name: MLP × 8
-        from: linear + InfoNCE              builds on that rung
-        set: {head.name: mlp, head.width: 8}
-"""
+"""Train and measure every rung of an ablation ladder with every seed."""
 
 from __future__ import annotations
 
@@ -24,199 +6,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
-
-from lateen.config import Section, first_fault, parse_value, read_yaml
-from lateen.errors import RecipeError, choices, nearest
+from lateen.data import Dataset
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
-from lateen.experiment.recipe import Recipe, keys
+from lateen.experiment.recipe import Recipe
+from lateen.experiment.rungs import LADDER, CheckedLadder, Ladder, Rung, check_ladder
 from lateen.experiment.stages import (
-    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
     hold_out,
     load_encoders,
-    with_absolute_paths,
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, read_json, refuse_foreign, write_json
+from lateen.files import content_key, folder_lock, read_json, write_json
 from lateen.progress import log
 from lateen.training.loop import CHECKPOINT, train
 
-_FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
-_CAPTIONS, _SEED = "data.captions", "train.seed"
-LADDER = "ladder.json"
 _RUN = "result.json"
 
 
-class Published(Section):
-    """A paper's numbers for a rung, in percent, to hold beside those measured here."""
-
-    in1k: float | None = Field(None, description="zero-shot ImageNet-1K top-1")
-    t2i: float | None = Field(None, description="text → image R@1")
-    i2t: float | None = Field(None, description="image → text R@1")
-
-
-class Rung(Section):
-    """One rung: what it changes, and in which rung."""
-
-    name: str = Field(min_length=1)
-    base: str | None = Field(None, alias="from")
-    set: dict[str, Any] = Field(default_factory=dict)
-    published: Published = Published()
-
-
-class Ladder(Section):
-    """A checked ladder.
-
-    Attributes:
-        base: the values of a recipe, as in its YAML.
-        seeds: of the trainings of every rung.
-        paper: where the published numbers are from.
-        rungs: in order; :attr:`Rung.base` of all but the first names an earlier one.
-    """
-
-    base: dict[str, Any]
-    paper: str = ""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
-    rungs: tuple[Rung, ...] = Field(min_length=1)
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("the same seed twice is the same training twice")
-        return seeds
-
-    @classmethod
-    def build(
-        cls,
-        values: Mapping[str, Any],
-        overrides: Mapping[str, Any] | None = None,
-        seeds: Sequence[int] | None = None,
-    ) -> Ladder:
-        """Check ``values``, and every rung's recipe.
-
-        Args:
-            values: ``base``, ``rungs`` and ``seeds``, as in the YAML file.
-            overrides: of the base recipe, by dotted key; what a rung sets stands above them.
-            seeds: instead of those in ``values``.
-
-        Raises:
-            RecipeError: an unknown key (naming the nearest valid one), a value that does not fit,
-                or a rung that builds on one that is not above it.
-        """
-        given = dict(values) if seeds is None else {**values, "seeds": tuple(seeds)}
-        try:
-            ladder = cls.model_validate(given)
-        except ValidationError as error:
-            raise _explain(error) from error
-        Recipe.build(ladder.base)
-        changed = {"base": _with(ladder.base, overrides or {}), "rungs": _linked(ladder.rungs)}
-        ladder = ladder.model_copy(update=changed)
-        ladder.base_recipe()
-        ladder.recipes()
-        return ladder
-
-    @classmethod
-    def load(
-        cls,
-        path: Path,
-        overrides: Mapping[str, Any] | None = None,
-        seeds: Sequence[int] | None = None,
-    ) -> Ladder:
-        """Read a YAML ladder; text in ``overrides`` is read as YAML too. See :meth:`build`."""
-        values = read_yaml(path, "ladder")
-        if not isinstance(values, dict):
-            raise RecipeError(f"{path} is not a ladder", "It needs a base recipe and rungs.")
-        known = keys()
-        parsed = {
-            path: parse_value(value, known[path].kind if path in known else "")
-            if isinstance(value, str) else value
-            for path, value in (overrides or {}).items()
-        }  # fmt: skip
-        return cls.build(values, parsed, seeds)
-
-    def base_recipe(self) -> Recipe:
-        """The recipe below all rungs, which names the data and the encoders."""
-        return Recipe.build(self.base)
-
-    def recipes(self) -> dict[str, Recipe]:
-        """The recipe of every rung, by its name."""
-        values: dict[str | None, dict[str, Any]] = {None: self.base}
-        recipes = {}
-        for rung in self.rungs:
-            _check_keys(rung)
-            values[rung.name] = _with(values[rung.base], rung.set)
-            try:
-                recipes[rung.name] = Recipe.build(values[rung.name])
-            except RecipeError as error:
-                raise RecipeError(f"rung {rung.name!r}: {error.message}", error.remedy) from error
-        return recipes
-
-
-def _linked(rungs: Sequence[Rung]) -> tuple[Rung, ...]:
-    """The rungs with the one each builds on: an earlier one, so that there is no cycle."""
-    linked: dict[str, Rung] = {}
-    for rung in rungs:
-        if rung.name in linked:
-            raise RecipeError(f"two rungs are named {rung.name!r}", "Give each its own name.")
-        base = rung.base or next(reversed(linked), None)
-        if base is not None and base not in linked:
-            raise RecipeError(
-                f"rung {rung.name!r} builds on {base!r}, which is no rung above it",
-                choices(base, linked) if linked else "The first rung builds on the base recipe.",
-            )
-        linked[rung.name] = rung.model_copy(update={"base": base})
-    return tuple(linked.values())
-
-
-def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's values with some of its dotted keys set."""
-    result = dict(values)
-    for dotted, value in settings.items():
-        section, _, key = dotted.partition(".")
-        result[section] = {**(result.get(section) or {}), key: value} if key else value
-    return result
-
-
-def _check_keys(rung: Rung) -> None:
-    names = [path for path in keys() if path.split(".")[0] in _FREE and path != _SEED]
-    for dotted in rung.set:
-        if dotted not in (*names, _CAPTIONS):
-            near = nearest(dotted, names)
-            hint = f"Did you mean {near!r}? " if near else ""
-            raise RecipeError(
-                f"rung {rung.name!r} cannot set {dotted!r}",
-                f"{hint}A rung sets keys of head and train, and data.captions; seeds have their "
-                "own list, and all else is the same for every rung: set it in base.",
-            )
-
-
-def _explain(error: ValidationError) -> RecipeError:
-    fault = first_fault(error, Ladder)
-    words = [str(part + 1) if isinstance(part, int) else part for part in fault.path]
-    where = " ".join(words).replace("rungs ", "rung ", 1)
-    if fault.kind == "unknown":
-        return RecipeError(
-            f"unknown key {where!r} in the ladder", choices(words[-1], fault.choices)
-        )
-    if fault.kind == "missing":
-        return RecipeError(f"the ladder has no {where!r}", "See recipes/ablation-flickr8k.yaml.")
-    return RecipeError(
-        f"{where!r} in the ladder cannot be {fault.value!r}: {fault.rule}",
-        "See recipes/ablation-flickr8k.yaml.",
-    )
-
-
 def ablate(
-    ladder: str | Path | Mapping[str, Any],
+    ladder: str | Path | Mapping[str, Any] | CheckedLadder,
     out: str | Path,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -233,7 +48,9 @@ def ablate(
     for every seed of the ladder.
 
     Args:
-        ladder: the path of a YAML file, or its values; see :mod:`lateen.experiment.ladder`.
+        ladder: the path of a YAML file, the name of one that comes with lateen, or its values, see
+            :mod:`lateen.experiment.rungs`; or what
+            :func:`~lateen.experiment.rungs.check_ladder` made of it.
         out: the ladder's folder.
         overrides: of the base recipe, by dotted key; what a rung sets stands above them.
         seeds: instead of the ladder's.
@@ -248,22 +65,12 @@ def ablate(
         LateenError: any stage's own errors.
     """
     if isinstance(ladder, Mapping):
-        checked = Ladder.build(ladder, overrides, seeds)
-    else:
-        checked = Ladder.load(Path(ladder), overrides, seeds)
-    base, folder = with_absolute_paths(checked.base_recipe()), Path(out)
-    if base.text.train:
-        raise RecipeError(
-            "the rungs of a ladder share features that are encoded once, and text.train trains the "
-            "encoder",
-            "Leave text.train out of the base.",
-        )
-    recipes = checked.recipes()
-    refuse_foreign(
-        folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
-    )
+        ladder = check_ladder(Ladder.build(ladder, overrides, seeds), out)
+    elif not isinstance(ladder, CheckedLadder):
+        ladder = check_ladder(Ladder.load(Path(ladder), overrides, seeds), out)
+    checked, recipes, folder = ladder.ladder, ladder.recipes, Path(out)
     with folder_lock(folder):
-        data = _Data.encode(base, list(recipes.values()), folder / "stores")
+        data = _Data.encode(ladder.plan, ladder.datasets, folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
         rungs = [
             _rung(rung, recipes[rung.name], checked.seeds, pairs[rung.name], data, folder / "train")
@@ -272,7 +79,7 @@ def ablate(
         results = {
             "task": "ablation", "split": data.judged_on, "chose_step": data.chose_step,
             "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
-            "rungs": rungs, "base": base.model_dump(mode="json"),
+            "rungs": rungs, "base": ladder.base.model_dump(mode="json"),
         }  # fmt: skip
         write_json(folder / LADDER, results)
         write_ladder_report(results, folder)
@@ -301,14 +108,9 @@ class _Data:
         return self.judged is self.validation
 
     @classmethod
-    def encode(cls, base: Recipe, recipes: Sequence[Recipe], folder: Path) -> _Data:
-        """Encode the caption columns of the base, then those that only some rung names."""
-        captions = base.data.captions
-        if captions:
-            captions += tuple(name for recipe in recipes for name in recipe.data.captions)
-        data = base.data.model_copy(update={"captions": captions})
-        plan = base.model_copy(update={"data": data})
-        splits = encode_splits(plan, *load_encoders(plan), folder)
+    def encode(cls, plan: Recipe, opened: dict[str, Dataset], folder: Path) -> _Data:
+        """Encode the splits of ``plan``, which are taken from those ``opened``."""
+        splits = encode_splits(plan, *load_encoders(plan), folder, opened)
         chosen_on = hold_out(plan, splits)
         warn_of_splits(splits)
         judged_on = headline(splits, chosen_on)

@@ -17,14 +17,17 @@ import yaml
 from pydantic import Field, ValidationError
 
 from lateen.config import (
+    RECIPE_FILE,
     Key,
     RecipeFile,
     Section,
     assigned,
+    find_recipe,
     first_fault,
     keys_of,
     merged,
     read_yaml,
+    recipe_kind,
 )
 from lateen.encoders.config import (
     TextSection,
@@ -110,15 +113,32 @@ class Recipe(RecipeFile):
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text."""
-        values = read_yaml(path, "recipe") or {}
+        """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text.
+
+        Args:
+            path: a file, the folder of a ``lateen.yaml``, or the name of a recipe that comes with
+                lateen. A ``lateen.yaml`` lies with its data: its folder is ``data.root`` where
+                neither it nor ``overrides`` say another.
+            overrides: by dotted key.
+
+        Raises:
+            RecipeError: there is no such file, it is not a recipe, or does not fit.
+        """
+        file = find_recipe(path)
+        values = read_yaml(file, "recipe") or {}
         if not isinstance(values, dict):
-            raise RecipeError(f"{path} is not a recipe", "It must be a mapping of sections.")
-        if isinstance(values.get("vision"), list):
+            raise RecipeError(f"{file} is not a recipe", "It must be a mapping of sections.")
+        if (kind := recipe_kind(values)) != "recipe":
+            what = {
+                "assessment": "lists candidates: it is a recipe of `lateen assess`",
+                "ladder": "has rungs: it is a ladder of `lateen ablate`",
+            }[kind]
             raise RecipeError(
-                f"{path} lists candidates: it is a recipe of `lateen assess`",
+                f"{path} {what}",
                 "Give one that names one vision and one text encoder; see recipes/.",
             )
+        if file.name == RECIPE_FILE and isinstance(values.get("data", {}), dict):
+            values = merged({"data": {"root": str(file.parent)}}, values)
         return cls.build(assigned(values, overrides or {}, keys()))
 
     def save(self, path: Path) -> None:

@@ -13,9 +13,9 @@ from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
 from lateen.experiment.overlap import warn_of_splits
+from lateen.experiment.preflight import RESULTS, CheckedRecipe, check_run, split_dataset
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
-    STORE_MARKS,
     chosen_captions,
     encode_splits,
     headline,
@@ -23,13 +23,11 @@ from lateen.experiment.stages import (
     hold_out,
     load_encoders,
     save_tower,
-    split_dataset,
     trained_side,
-    with_absolute_paths,
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, refuse_foreign, write_json
+from lateen.files import content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
 from lateen.training.heads import FROZEN
@@ -37,10 +35,6 @@ from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import refuse_several
-
-RESULTS = "results.json"
-# What a killed run has, and the recipe that a user may have put there.
-_BESIDE = ("model", "train", "*.yaml", "*.yml")
 
 
 @dataclass
@@ -68,11 +62,16 @@ class RunResult:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> RunResult:
+def run(
+    recipe: Recipe | CheckedRecipe | str | Path | Mapping[str, Any], out: str | Path
+) -> RunResult:
     """Encode, train and evaluate as a recipe says; what is already done, by content, is skipped.
 
+    All splits, encoders and class folders are opened before anything is encoded.
+
     Args:
-        recipe: a Recipe, the path of a YAML file, or its values.
+        recipe: a Recipe, the path of a YAML file, the name of one that comes with lateen, its
+            values, or what :func:`lateen.experiment.preflight.check_run` made of any of these.
         out: the run's folder; a killed run goes on when called again.
 
     Raises:
@@ -81,16 +80,15 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
         LateenError: any stage's own errors.
     """
     refuse_several("run")
-    plan = with_absolute_paths(Recipe.of(recipe))
-    folder = Path(out)
-    refuse_foreign(folder, "the folder of a run", (RESULTS, *STORE_MARKS), _BESIDE)
+    checked = recipe if isinstance(recipe, CheckedRecipe) else check_run(recipe, out)
+    plan, folder = checked.plan, Path(out)
     clock = _Clock()
     with folder_lock(folder):
         vision, text = load_encoders(plan)
         tower = text if plan.text.train and isinstance(text, TextEncoder) else None
         with clock("encode"):
             texts = TokenEncoder(tower) if tower else text
-            splits = encode_splits(plan, vision, texts, folder / "stores")
+            splits = encode_splits(plan, vision, texts, folder / "stores", checked.datasets)
         stores = [store for pairs in splits.values() for store in pairs.stores]
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
         chosen_on = hold_out(

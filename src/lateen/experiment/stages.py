@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lateen.data import Dataset, ListDataset, Skip, open_dataset
-from lateen.data.samples import no_captions
+from lateen.data import Dataset, ListDataset, Skip
 from lateen.encoders import (
-    SIDES,
     Encoder,
     FusedEncoder,
     Modality,
@@ -21,20 +19,20 @@ from lateen.encoders import (
 )
 from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
 from lateen.encoders.own import is_factory
-from lateen.errors import DataError
+from lateen.experiment.preflight import (
+    SPLITS,
+    open_split,
+    split_columns,
+    split_dataset,
+)
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.features import Pairs, Store, encode_views, fuse, pair
 from lateen.features.manifest import MANIFEST, PLAN, FeatureDtype, StoredDtype
-from lateen.features.pairs import split_position
 from lateen.files import content_key, read_json
 from lateen.model.saving import save_trained_encoder
 from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
 from lateen.training.lit import TextTower
-
-STORE_MARKS = ("stores/*/manifest.json", "stores/*/plan.json")
-"""What only a command that encodes into ``stores`` leaves, for
-:func:`lateen.files.refuse_foreign`."""
 
 _FEWEST_HELD_OUT, _MOST_HELD_OUT, _LARGEST_SHARE = 200, 10_000, 0.4
 _EARLIER = 0.05
@@ -101,19 +99,6 @@ def _only(dataset: Dataset, ids: Sequence[str]) -> ListDataset:
     return ListDataset(dataset.name, samples, fingerprint, dataset.columns)
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The same recipe, to be run from anywhere; encoders are sought below ``data.root``, too."""
-    root = recipe.data.root.resolve()
-    sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": root})}
-    for side in SIDES:
-        section: VisionSection | TextSection = getattr(recipe, side)
-        parts = tuple(p.model_copy(update={"encoder": p.found_below(root)}) for p in section.fuse)
-        sections[side] = section.model_copy(
-            update={"encoder": section.found_below(root), "fuse": parts}
-        )
-    return recipe.model_copy(update=sections)
-
-
 def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
     """The recipe's vision and text encoders, each fused with the further ones if it names any; a
     text encoder that is to be trained is in float32.
@@ -136,20 +121,30 @@ def _load(section: VisionSection | TextSection, modality: Modality) -> Encoder:
     return FusedEncoder(parts, [1.0, *(part.weight for part in section.fuse)])
 
 
-def encode_splits(plan: Recipe, vision: Encoder, text: Encoder, folder: Path) -> dict[str, Pairs]:
+def encode_splits(
+    plan: Recipe, vision: Encoder, text: Encoder, folder: Path,
+    opened: dict[str, Dataset] | None = None,
+) -> dict[str, Pairs]:  # fmt: skip
     """The joined features of every split that the recipe names, with all captions of its columns.
 
     Where the text encoder is to be trained, its captions' token ids stand in place of features.
 
     ``data.captions`` may name a column more than once (``caption#0``, ``caption#1``); each is
     encoded once. Choosing among its captions is left to :func:`chosen_captions`.
+
+    Args:
+        plan: the recipe.
+        vision: its vision encoder.
+        text: its text encoder.
+        folder: of the stores.
+        opened: datasets of splits that were opened before; each is taken out when it is read.
     """
     splits = {}
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         source = getattr(plan.data, name)
         if source is None:
             continue
-        dataset = open_split(plan.data, source, name)
+        dataset = (opened or {}).pop(name, None) or open_split(plan.data, source, name)
         columns = split_columns(plan.data, dataset)
         image = _features(dataset, vision, plan.vision, folder, f"{name}-vision")
         texts = [text_store(dataset, text, plan, folder, name, column) for column in columns]
@@ -207,54 +202,6 @@ def chosen_captions(pairs: Pairs, data: DataSection) -> Pairs:
     For training alone: retrieval is judged on all captions of a column.
     """
     return pairs.with_captions(*data.captions) if data.captions else pairs
-
-
-def caption_columns(data: DataSection) -> tuple[str, ...]:
-    """The columns that ``data.captions`` takes captions from, each once."""
-    return tuple(dict.fromkeys(split_position(name)[0] for name in data.captions))
-
-
-def split_columns(data: DataSection, dataset: Dataset) -> tuple[str, ...]:
-    """The caption columns of a split that are used.
-
-    Raises:
-        DataError: it has none.
-    """
-    columns = caption_columns(data) or tuple(dataset.columns)
-    if not columns:
-        raise DataError(no_captions(dataset), "Name a caption file in data.")
-    return columns
-
-
-def split_dataset(data: DataSection, name: str) -> Dataset:
-    """The dataset that a split's samples are in; those of the holdout are in the training split."""
-    name = "train" if name == "holdout" else name
-    return open_split(data, getattr(data, name), name)
-
-
-def located(root: Path, source: str) -> tuple[Path | str, str | None]:
-    """What a source of a recipe names, and its split: ``file.json#val`` has one inside it.
-
-    It is what lies below the root, a path; else what looks like one is a datasets name, as text.
-    """
-    name, mark, split = source.rpartition("#")
-    if not mark or (root / source).exists():  # a path may have a # in it
-        name, split = source, ""
-    path = root / name
-    hub = not path.exists() and name.count("/") == 1 and not Path(name).suffix
-    return name if hub else path, split or None
-
-
-def open_split(data: DataSection, source: str, name: str) -> Dataset:
-    """A split's dataset, where :func:`located` finds it; of a datasets name the split is by
-    default ``name``."""
-    where, split = located(data.root, source)
-    return open_dataset(
-        where,
-        images=data.root / data.images if data.images else None,
-        image_column=data.image_column, captions=caption_columns(data),
-        split=split or (name if isinstance(where, str) else None),
-    )  # fmt: skip
 
 
 def text_store(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lateen.data.captions import split_position
 from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.features.ids import IdIndex, Ids
 from lateen.features.store import Store
@@ -274,12 +275,6 @@ class Pairs:
             ids.update(("\n" * (row > 0) + sample).encode())
         chosen = [(column.store.manifest.content, column.position) for column in self.texts]
         return content_key([ids.hexdigest(), self.image.manifest.content, chosen])
-
-
-def split_position(name: str) -> tuple[str, int | None]:
-    """``caption#1`` as its column and position, from 0; ``caption`` has no position."""
-    column, mark, position = name.rpartition("#")
-    return (column, int(position)) if mark and position.isdecimal() else (name, None)
 
 
 def pair(

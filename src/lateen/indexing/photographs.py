@@ -77,6 +77,7 @@ def search(
     if not queries or not all(q.strip() for q in queries):
         raise UsageError("the query is empty", "Say in a few words what to look for.")
     ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
+    _ = ready.text_encoder  # what cannot be loaded fails before photographs are encoded
     photographs = Photographs.of(ready, images, cache=cache)
     if skipped is not None:
         skipped += photographs.unreadable

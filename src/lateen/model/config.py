@@ -11,9 +11,9 @@ from transformers import PreTrainedConfig
 
 from lateen.config import first_fault
 from lateen.encoders import Side
+from lateen.encoders.resolve import read_model_config, require_model_type
 from lateen.errors import ModelError, choices
 from lateen.features.manifest import FeatureDtype
-from lateen.files import read_json
 from lateen.training.config import HeadSection
 
 _KEYS = ("vision", "text", "head", "training", "embedded_encoders")
@@ -74,19 +74,8 @@ def read_config(folder: Path) -> AlignedConfig:
         ModelError: no such file, another kind of model, an unknown key, a missing one, or a value
             that does not fit.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(
-            f"{folder} is not a lateen model: it has no config.json",
-            "Train one with `lateen run`, or point at the model folder of a run.",
-        )
-    values = read_json(path)
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind != AlignedConfig.model_type:
-        raise ModelError(
-            f"{folder} holds a model of type {kind!r}, not a lateen model",
-            "Point at the model folder of a run.",
-        )
+    path, values = folder / "config.json", read_model_config(folder)
+    require_model_type(folder, values)
     for key in values:
         if key not in _KEYS and key not in _TRANSFORMERS_KEYS:
             raise ModelError(f"{path} has the unknown key {key!r}", choices(key, _KEYS))

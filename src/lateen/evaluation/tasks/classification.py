@@ -101,6 +101,7 @@ def evaluate_classification(
             "them",
             "Give --set, or --classes with a class name a line in the order of the numbers.",
         )
+    _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     store, rows, target = labelled_rows(model, labelled, cache)
     image = project_rows(model.project_image, store, rows)
     text = embed_classes(model, labelled.names, prompts, verbatim=verbatim)

@@ -10,7 +10,6 @@ from lateen.errors import UsageError
 from lateen.evaluation.intervals import shares
 from lateen.evaluation.labelled import (
     FEATURES,
-    FeaturesOf,
     check_classes,
     learned_from,
     one_source,
@@ -20,7 +19,7 @@ from lateen.evaluation.labelled import (
     votes,
 )
 from lateen.evaluation.tables import left_out, references, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import FeaturesOf, Result, Task
 from lateen.metrics.choice import percent
 from lateen.model import AlignedModel
 from lateen.report.tables import (

@@ -10,7 +10,6 @@ from lateen.evaluation.intervals import shares
 from lateen.evaluation.labelled import (
     FEATURES,
     FOLDS,
-    FeaturesOf,
     check_classes,
     learned_from,
     one_source,
@@ -19,7 +18,7 @@ from lateen.evaluation.labelled import (
     probed_result,
 )
 from lateen.evaluation.tables import left_out, references, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import FeaturesOf, Result, Task
 from lateen.model import AlignedModel
 from lateen.report.tables import (
     Cell,

@@ -83,6 +83,7 @@ def evaluate_retrieval(
         captions=(column,) if column else (),
     )  # fmt: skip
     chosen = _chosen_columns(dataset, column, columns)
+    _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     image = cached_features(
         dataset, model.vision_encoder, folder=cache and cache / "images",
         dtype=model.config.feature_dtype("vision"),

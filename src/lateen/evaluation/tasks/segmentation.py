@@ -28,7 +28,8 @@ from lateen.data.masks import (
     settle_binary,
 )
 from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
-from lateen.encoders.patches import Attention, WindowEncoder
+from lateen.encoders.base import Attention
+from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
 from lateen.evaluation.features import conditions
 from lateen.evaluation.intervals import Arrays, Statistics, resampled

@@ -33,8 +33,9 @@ from lateen.experiment.planning.rates import (
     text_rate,
 )
 from lateen.experiment.planning.training import Training, measure_training
+from lateen.experiment.preflight import with_absolute_paths
 from lateen.experiment.recipe import Recipe
-from lateen.experiment.stages import chosen_captions, hold_out, load_encoders, with_absolute_paths
+from lateen.experiment.stages import chosen_captions, hold_out, load_encoders
 from lateen.features import Pairs
 from lateen.features.encode import SHARD_ITEMS
 

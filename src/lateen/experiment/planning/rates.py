@@ -19,8 +19,8 @@ from lateen.device import resolve_device
 from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder
 from lateen.encoders.config import TextSection, VisionSection
 from lateen.errors import DataError
+from lateen.experiment.preflight import open_split, split_columns
 from lateen.experiment.recipe import DataSection, Recipe
-from lateen.experiment.stages import open_split, split_columns
 from lateen.features import Description, Manifest, Pairs, Store, StoreWriter, pair, token_batches
 from lateen.features.manifest import FeatureDtype, StoredDtype
 from lateen.features.pipeline import (

@@ -1,0 +1,80 @@
+"""What commands look at before they load torch: whether what was named is there.
+
+All that is wrong is said at once. What takes reading is left to the functions that read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lateen.errors import DataError, Faults, StoreError
+
+# What is imported in the functions needs numpy and pillow, and `lateen --help` does not.
+
+
+def check_model(faults: Faults, model: str | Path) -> None:
+    """See that a model is there, or may be on the hub.
+
+    Args:
+        faults: gets what is wrong.
+        model: a folder, or a hub id.
+    """
+    from lateen.encoders.resolve import check_model_folder
+
+    with faults.note():
+        check_model_folder(model)
+
+
+def check_encoder_name(faults: Faults, name: str, revision: str | None = None) -> None:
+    """See that an encoder is here, or may be on the hub.
+
+    Args:
+        faults: gets what is wrong.
+        name: of the encoder.
+        revision: hub branch, tag or commit.
+    """
+    from lateen.encoders.resolve import files_are_here
+
+    with faults.note():
+        files_are_here(name, revision)
+
+
+def check_inputs(
+    faults: Faults, *, sources: Iterable[str | Path | None] = (),
+    folders: Iterable[Path | None] = (), stores: Iterable[Path | None] = (),
+    out: Path | None = None,
+) -> None:  # fmt: skip
+    """See that what a command reads is there, and that it may write; raise all that is wrong.
+
+    Args:
+        faults: what is wrong so far.
+        sources: datasets, in any form.
+        folders: that must be there.
+        stores: feature stores.
+        out: a folder to write to.
+
+    Raises:
+        LateenError: something is not there, or cannot be written.
+    """
+    from lateen.data.open import check_source
+    from lateen.files import check_writable
+
+    for source in sources:
+        with faults.note():
+            if source is not None:
+                check_source(source)
+    for folder in folders:
+        with faults.note():
+            if folder is not None and not folder.is_dir():
+                raise DataError(f"there is no folder {folder}", "Check the path.")
+    for store in stores:
+        with faults.note():
+            if store is not None and not store.exists():
+                raise StoreError(
+                    f"{store} does not exist", "Make one with `lateen encode` or `lateen import`."
+                )
+    with faults.note():
+        if out is not None:
+            check_writable(out)
+    faults.raise_all()
