@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
 import importlib.metadata
@@ -14,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from lateen.errors import BusyError, LateenError
 
@@ -89,7 +90,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk or quota is full (safetensors says it only in words)."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return "No space left on device" in str(error)
+    words = ("No space left on device", "not enough space on the disk")  # the latter on Windows
+    return any(each in str(error) for each in words)
 
 
 def disk_full(path: Path) -> LateenError:
@@ -173,24 +175,33 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    make_folder(folder)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(
-                f"another lateen process ({holder}) is writing to {folder}",
-                "Wait for it to end, or choose another --out.",
-            ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+    path = make_folder(folder) / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise BusyError(
+            f"another lateen process{_holder(path)} is writing to {folder}",
+            "Wait for it to end, or choose another --out.",
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # Windows lets nobody write where the lock is
+            path.write_text(f"pid {os.getpid()}", encoding="utf-8")
         yield
+    finally:
+        lock.release()
+
+
+def _holder(lock: Path) -> str:
+    """Which process holds a lock, in brackets, where the file says so."""
+    with contextlib.suppress(OSError):
+        return f" ({lock.read_text(encoding='utf-8').strip() or 'unknown'})"
+    return ""
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened, and renames are written at once
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sys
 import time
@@ -124,9 +123,10 @@ def _check_positive(**values: float | None) -> None:
 
 def _machine() -> dict[str, Any]:
     """Where the rates are measured, and how many processes were at work there before."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # not on Windows
     return {
         "device": str(resolve_device()), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
+        "threads": torch.get_num_threads(), "load": round(load, 2),
     }  # fmt: skip
 
 
@@ -219,7 +219,11 @@ def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
 
 
 def _peak() -> int:
-    """The most memory this process has held so far, in bytes."""
+    """The most memory this process has held so far, in bytes; 0 where nothing tells (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
