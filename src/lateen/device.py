@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import UsageError
+from lateen.hardware import hardware
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
@@ -37,25 +38,72 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"there is no device {device!r} that this torch can use", "Use auto or cpu."
-            ) from error
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that networks run on: the first of :func:`resolve_devices`."""
+    return resolve_devices(device)[0]
+
+
+def resolve_devices(device: str = "auto") -> list[torch.device]:
+    """The devices that a name stands for; of several, images and texts are encoded on all.
+
+    ``auto`` is what :func:`~lateen.hardware.use_hardware` says, else the first CUDA GPU if there is
+    one, else the CPU.
+
+    Args:
+        device: ``auto``, or names with commas between them: ``cpu``, ``cuda:0,cuda:1``, ``mps``.
+
+    Raises:
+        UsageError: this machine, or this torch, has no such device; or they are of several kinds,
+            which would not give the same features.
+    """
+    name = device if device != "auto" else hardware().device
+    if name == "auto":
+        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
+    devices = [_checked(part.strip()) for part in name.split(",")]
+    if len({each.type for each in devices}) > 1:
+        raise UsageError(
+            f"the devices {name} are of several kinds, whose features differ",
+            "Give devices of one kind, as in cuda:0,cuda:1.",
+        )
+    return devices
+
+
+def _checked(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"there is no device {name!r} that this torch ({torch.__version__}) can use",
+            f"Use {_usable()}.",
+        ) from error
+    return torch.device(name)
+
+
+def _usable() -> str:
+    """The names of the devices there are."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    *names, last = ["auto", *cuda, *mps, "cpu"]
+    return f"{', '.join(names)} or {last}"
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give memory that torch holds and does not use back to a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is ``bfloat16`` where the processor computes in it, else ``float32``."""
+    """``auto`` is what :func:`~lateen.hardware.use_hardware` says, else ``bfloat16`` where the
+    processor computes in it, else ``float32``."""
+    if precision == "auto":
+        precision = hardware().precision
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if _cpu_has_bfloat16() else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
 
 
 def _cpu_has_bfloat16() -> bool:

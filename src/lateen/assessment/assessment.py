@@ -68,7 +68,7 @@ def assess(
     refuse_several("assess")
     plan = AssessmentRecipe.of(recipe)
     folder = _own_folder(out)
-    with folder_lock(folder):
+    with plan.on_hardware(), folder_lock(folder):
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
         seconds = {"encode": time.perf_counter() - begin}

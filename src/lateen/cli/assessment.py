@@ -13,6 +13,7 @@ from lateen.cli.keys import takes_keys
 from lateen.cli.output import say, show_json, show_table, width
 from lateen.config import assigned
 from lateen.errors import UsageError
+from lateen.hardware import use_hardware
 
 
 @takes_keys(assessment_keys().values())
@@ -49,7 +50,7 @@ def assess_command(
                        validator=validators.Number(gte=1))
     ] = 20,
     json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
-    overrides: Mapping[str, str],
+    overrides: dict[str, str],
 ) -> None:  # fmt: skip
     """Find out which vision and language encoders align, before training on millions of pairs.
 
@@ -80,10 +81,11 @@ def assess_command(
                 "there is nothing to assess",
                 "Give a recipe, or --images STORE… and --texts STORE….",
             )
-        results = assess_stores(
-            images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
-            missing=missing or "error", **_sections(overrides),
-        )  # fmt: skip
+        with use_hardware(overrides.pop("device", "auto")):
+            results = assess_stores(
+                images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
+                missing=missing or "error", **_sections(overrides),
+            )  # fmt: skip
     if json:
         show_json(results["rows"])
         return
@@ -100,6 +102,6 @@ def _sections(overrides: Mapping[str, str]) -> dict[str, Any]:
         if path.split(".")[0] not in ("probe", "measure"):
             raise UsageError(
                 f"unknown option --{path}: it is of a recipe, and there is none",
-                "Without one, settings are --probe.KEY and --measure.KEY.",
+                "Without one, settings are --device, --probe.KEY and --measure.KEY.",
             )
     return assigned({}, overrides, assessment_keys())

@@ -17,6 +17,7 @@ from cyclopts import (
     UnknownOptionError,
 )
 
+from lateen.cli.keys import takes_hardware
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import say, show_json, show_table
 from lateen.errors import LateenError, UsageError, choices, nearest
@@ -70,7 +71,7 @@ def _task_command(task: Task) -> Callable[..., None]:
     parameters = _parameters(task)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    return takes_hardware()(command)
 
 
 def _parameters(task: Task) -> list[inspect.Parameter]:
@@ -137,6 +138,7 @@ for _name, _summary in task_summaries().items():
 
 
 @app.command(name="suite")
+@takes_hardware()
 def suite_command(
     model: Path,
     /,

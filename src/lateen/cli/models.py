@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lateen.cli.keys import takes_keys
+from lateen.cli.keys import takes_hardware, takes_keys
 from lateen.cli.output import process_leads, say, show_json, show_table
 from lateen.config import parse_value
 from lateen.experiment.recipe import keys
@@ -22,6 +22,7 @@ TextPlace = Annotated[
 ]
 
 
+@takes_hardware("device")
 @takes_keys(key for key in keys().values() if key.path.startswith(("head.", "train.")))
 def train_command(
     *,
@@ -37,6 +38,10 @@ def train_command(
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
     holdout: Annotated[float, Parameter(help="share of images held out to choose the step")] = 0.05,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None,
+        Parameter(help="short for --train.precision"),
+    ] = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:
@@ -49,6 +54,8 @@ def train_command(
     from lateen.experiment import train
     from lateen.features import pair
 
+    if precision is not None:
+        overrides = {"train.precision": precision, **overrides}
     settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
     pairs = pair(images, *texts, missing=missing)
     model = train(pairs, preset=preset, holdout=holdout, out=out, **settings)
@@ -66,6 +73,7 @@ def train_command(
     say(f"model    {out / 'model'}")
 
 
+@takes_hardware()
 def search_command(
     model: Path,
     query: str,

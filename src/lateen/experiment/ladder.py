@@ -262,7 +262,7 @@ def ablate(
     refuse_foreign(
         folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
     )
-    with folder_lock(folder):
+    with base.on_hardware(), folder_lock(folder):
         data = _Data.encode(base, list(recipes.values()), folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
         rungs = [

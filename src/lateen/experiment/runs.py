@@ -85,7 +85,7 @@ def run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) -> Run
     folder = Path(out)
     refuse_foreign(folder, "the folder of a run", (RESULTS, *STORE_MARKS), _BESIDE)
     clock = _Clock()
-    with folder_lock(folder):
+    with plan.on_hardware(), folder_lock(folder):
         vision, text = load_encoders(plan)
         tower = text if plan.text.train and isinstance(text, TextEncoder) else None
         with clock("encode"):

@@ -167,7 +167,7 @@ def encode_views(
     for index in missing:
         refuse_no_store(outs[index])
 
-    batch = batch_size or default_batch(modality == "image")
+    batch = batch_size or default_batch(modality == "image", device)
     conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
     if modality == "image" and (side := resized_side(views[0])):
         # Large JPEGs are decoded at a part of their size, never below twice the encoder's.

@@ -23,9 +23,11 @@ from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
 from lateen.data.samples import FileImage, TarImage
+from lateen.device import resolve_device
 from lateen.encoders import Encoder, FusedEncoder, ViewedEncoder
 from lateen.errors import DataError, ImageError
 from lateen.features.writer import StoreWriter
+from lateen.hardware import hardware
 from lateen.progress import bar, log
 
 _PREPARE_ERRORS = (ValueError, TypeError, RuntimeError, OSError, ArithmeticError)
@@ -181,13 +183,17 @@ def _reaches(max_tokens: int | None, prepared: Any) -> bool:
 
 
 def default_workers() -> int:
-    """Threads that prepare: as many as there are cores, at most 8."""
-    return min(8, os.cpu_count() or 1)
+    """Threads that prepare: those of :func:`~lateen.hardware.use_hardware`, else as many as there
+    are cores, at most 8."""
+    return hardware().workers or min(8, os.cpu_count() or 1)
 
 
-def default_batch(image: bool) -> int:
-    """Images, or thousands of text tokens, per forward pass: what fits the cache or the GPU."""
-    gpu = torch.cuda.is_available()
+def default_batch(image: bool, device: str = "auto") -> int:
+    """Images, or thousands of text tokens, per forward pass: those of
+    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU."""
+    if chosen := hardware().batch_size:
+        return chosen
+    gpu = resolve_device(device).type == "cuda"
     if image:
         return 256 if gpu else 16
     return 64 if gpu else 4

@@ -78,8 +78,16 @@ def plan(
     """
     gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
     _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
-    machine = _machine()
     checked = with_absolute_paths(Recipe.of(recipe))
+    with checked.on_hardware():
+        return _predict(checked, samples, gpu, Path(out or "."))
+
+
+def _predict(
+    checked: Recipe, samples: int | None, gpu: Mapping[str, float | None], out: Path
+) -> dict[str, Any]:
+    """What :func:`plan` returns."""
+    machine = _machine()
 
     # Load the encoders. One that is trained has its captions stored as token ids.
     begin = time.perf_counter()
@@ -109,7 +117,7 @@ def plan(
     return {
         "task": "plan", "machine": machine,
         **_sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
-        "disk": _disk(sum(cost.bytes for cost in costs), training, Path(out or ".")),
+        "disk": _disk(sum(cost.bytes for cost in costs), training, out),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
     }  # fmt: skip
