@@ -86,11 +86,11 @@ def _usable() -> str:
     return f"{', '.join(names)} or {last}"
 
 
-def empty_cache(device: torch.device) -> None:
-    """Give memory that torch holds and does not use back to a GPU."""
-    if device.type == "cuda":
+def empty_cache() -> None:
+    """Give GPUs back the memory that torch holds and does not use."""
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif device.type == "mps":
+    if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 

@@ -152,6 +152,11 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.safetensors"
 
 
+def part_name(shard: int, index: int) -> str:
+    """File name of a part of the shard that is being encoded."""
+    return f"shard-{shard:05d}.part-{index:05d}.safetensors"
+
+
 def write_shard(
     path: Path,
     features: torch.Tensor,
