@@ -19,6 +19,8 @@ from filelock import FileLock, Timeout
 from lateen.errors import BusyError, LateenError
 
 _CHUNK = 1 << 20
+LOG = "log.txt"
+"""What a command that runs long writes into its folder, beside what it makes."""
 
 
 def canonical_json(value: Any) -> str:
@@ -139,7 +141,7 @@ def refuse_foreign(
     """Refuse to write into a folder of other things; every command asks here before it writes.
 
     A folder that an earlier call made is accepted, whatever has been put there since; so is one
-    that is empty, or holds hidden files and what a killed call may have left.
+    that is empty, or holds hidden files, a log and what a killed call may have left.
 
     Args:
         folder: to write to; it need not be there.
@@ -153,7 +155,7 @@ def refuse_foreign(
     """
     if not folder.is_dir():
         return
-    own = [*(mark.partition("/")[0] for mark in marks), *beside]
+    own = [*(mark.partition("/")[0] for mark in marks), *beside, LOG]
     foreign = sorted(
         path.name for path in folder.iterdir()
         if not path.name.startswith(".") and not any(fnmatch(path.name, name) for name in own)

@@ -45,8 +45,8 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, read_json, refuse_foreign, write_json
-from lateen.progress import log
+from lateen.files import LOG, content_key, folder_lock, read_json, refuse_foreign, write_json
+from lateen.progress import log, log_file
 from lateen.training.loop import CHECKPOINT, train
 
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
@@ -262,7 +262,7 @@ def ablate(
     refuse_foreign(
         folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
     )
-    with base.on_hardware(), folder_lock(folder):
+    with base.on_hardware(), folder_lock(folder), log_file(folder / LOG):
         data = _Data.encode(base, list(recipes.values()), folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
         rungs = [
