@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import call
+from commands import call, call_whole
 
 from lateen.cli.app import app
 from lateen.files import LOG, refuse_foreign
@@ -120,7 +120,7 @@ def test_a_run_in_a_pipe(album: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "run", album / "recipe.yaml", "--data.root", album, "--data.train", "train.jsonl",
         "--vision.encoder", "toys:colour_encoder", "--text.encoder", "toys:word_encoder",
     ]  # fmt: skip
-    code, out, err = call(capsys, *words, "--out", album / "run")
+    code, out, err = call_whole(capsys, *words, "--out", album / "run")
     assert code == 0, err
     stages = [line for line in err.splitlines() if re.search(r" in \d+\.\d s$", line)]
     assert [line.split(":")[0] for line in stages] == [
@@ -128,7 +128,7 @@ def test_a_run_in_a_pipe(album: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ]  # fmt: skip
     once = (album / "run" / LOG).read_text()
     assert "train-vision-" in once
-    code, out, err = call(capsys, *words, "--out", album / "run", "--quiet")
+    code, out, err = call_whole(capsys, *words, "--out", album / "run", "--quiet")
     assert code == 0
     assert "model" in out
     assert err == ""

@@ -95,7 +95,7 @@ def log_to_stderr(level: int, *, stages: bool = True) -> None:
     """
     _Bar.quiet = level > logging.WARNING
     log.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("· %(message)s"))
     handler.addFilter(
         lambda record: record.levelno >= level or (stages and getattr(record, STAGE, False))
@@ -103,6 +103,14 @@ def log_to_stderr(level: int, *, stages: bool = True) -> None:
     log.addHandler(handler)
     log.setLevel(min(level, logging.INFO))  # a log file has it all
     log.propagate = False
+
+
+class _Stderr(logging.Handler):
+    """Standard error as it is when something is said: it may be exchanged, and be closed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line, or more where there is a trace."""
+        sys.stderr.write(self.format(record) + "\n")
 
 
 @contextlib.contextmanager
