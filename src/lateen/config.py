@@ -44,8 +44,8 @@ class RecipeFile(Section):
     """
 
     device: str = Field(
-        "auto", description="where networks run: auto, cpu, cuda, cuda:1, mps, …; cuda:0,cuda:1 "
-        "encodes on both (auto = the first CUDA GPU, else the CPU)"
+        "auto", description="where networks run: auto, cpu, cuda, cuda:1, mps, … (auto = the first "
+        "CUDA GPU, else the CPU)"
     )  # fmt: skip
     batch_size: int | None = Field(
         None, gt=0, description="images, or thousands of text tokens, per forward pass of an "

@@ -38,36 +38,25 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """The device that networks run on: the first of :func:`resolve_devices`."""
-    return resolve_devices(device)[0]
-
-
-def resolve_devices(device: str = "auto") -> list[torch.device]:
-    """The devices that a name stands for; of several, images and texts are encoded on all.
+    """The device that networks run on.
 
     ``auto`` is what :func:`~lateen.hardware.use_hardware` says, else the first CUDA GPU if there is
     one, else the CPU.
 
     Args:
-        device: ``auto``, or names with commas between them: ``cpu``, ``cuda:0,cuda:1``, ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ….
 
     Raises:
-        UsageError: this machine, or this torch, has no such device; or they are of several kinds,
-            which would not give the same features.
+        UsageError: this machine, or this torch, has no such device.
     """
     name = device if device != "auto" else hardware().device
     if name == "auto":
-        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
-    devices = [_checked(part.strip()) for part in name.split(",")]
-    if len({each.type for each in devices}) > 1:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "," in name:
         raise UsageError(
-            f"the devices {name} are of several kinds, whose features differ",
-            "Give devices of one kind, as in cuda:0,cuda:1.",
+            f"one process runs on one device, and {name!r} are several",
+            "Encode each split in a process of its own, with a --device for each.",
         )
-    return devices
-
-
-def _checked(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
