@@ -178,6 +178,29 @@ def test_views_go_on_where_all_of_them_have_parts(
         assert digest(out) == digest(folder / alone)
 
 
+def test_parts_of_a_store_that_is_further_than_another_are_dropped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "PART_SECONDS", 0.0)
+    data, settings = open_dataset(folder / "images"), {"batch_size": 3, "shard_items": 8}
+    for out, most in (("b", 5), ("a", 1)):  # in the second shard, and in the first
+        sizes: list[int] = []
+
+        def fail(size: int, sizes: list[int] = sizes, most: int = most) -> None:
+            if len(sizes) == most:
+                raise ValueError("stopped")
+            sizes.append(size)
+
+        with pytest.raises(ValueError, match="stopped"):
+            encode_views(data, [Views(1 if out == "a" else 2, fail)], [folder / out], **settings)
+    assert list((folder / "b").glob("shard-00001.part-*"))
+    for outs in (("a", "b"), ("c", "d")):
+        both = [Views(factor, lambda _: None) for factor in (1, 2)]
+        encode_views(data, both, [folder / out for out in outs], **settings)
+    assert digest(folder / "a") == digest(folder / "c")
+    assert digest(folder / "b") == digest(folder / "d")
+
+
 def test_what_the_store_cannot_hold_is_said_at_the_first_part(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,9 @@ def encode_items(
     shards = [_OpenShard(*both) for both in zip(writers, encoders, strict=True)]
     done = min(writer.done for writer in writers)
     behind = [shard for shard in shards if shard.writer.done <= done]
+    for shard in shards:
+        if shard not in behind:
+            shard.writer.drop_parts()  # the others have none of that shard
     partly = _agree_on_parts([shard.writer for shard in behind], done)
     if image:
         for shard in behind:
