@@ -111,6 +111,9 @@ def test_what_encodes_takes_the_size_of_its_batches(
     code, _, err = call(capsys, *named, "--batch-size", 5, "--workers", 2, "--device", "cpu")
     assert code == 0, err
     assert sizes == [5, 5, 5, 5, 4]
+    code, _, err = call(capsys, *named, "--batch-size", 0)
+    assert code == 2
+    assert "is 0. It must be at least 1." in err
 
 
 def test_a_device_that_is_not_there_ends_a_command(

@@ -101,8 +101,8 @@ def takes_hardware(
     def give(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def on_hardware(*args: Any, **given: Any) -> None:
-            chosen = {name: given.pop(name, None) for name in options}
-            with use_hardware(**{name: value for name, value in chosen.items() if value}):
+            chosen = {name: given.pop(name) for name in options if name in given}
+            with use_hardware(**{k: value for k, value in chosen.items() if value is not None}):
                 command(*args, **given)
 
         own = inspect.signature(command, eval_str=True).parameters
