@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ from lateen.model import AlignedModel
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
 
+_STAGE = re.compile(r"^· .* in \d+\.\d s\n", re.MULTILINE)
+
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of ``lateen WORDS``."""
+    """(exit code, standard output, standard error) of ``lateen WORDS``; without the lines that say
+    that a stage has ended, which depend on what was done before."""
+    code, out, err = call_whole(capsys, *words)
+    return code, out, _STAGE.sub("", err)
+
+
+def call_whole(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """The same with these lines."""
     with pytest.raises(SystemExit) as stopped:
         main([str(word) for word in words])
     captured = capsys.readouterr()

@@ -8,15 +8,17 @@ of pydantic's errors.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from lateen.errors import RecipeError, nearest
+from lateen.hardware import use_hardware
 
 RECIPE_FILE = "lateen.yaml"
 """The recipe of a folder of data, as `lateen init` writes it: known by the folder's name alone."""
@@ -39,7 +41,30 @@ class Section(BaseModel):
 
 
 class RecipeFile(Section):
-    """A whole recipe: checked values, mostly of a YAML file."""
+    """A whole recipe: checked values, mostly of a YAML file.
+
+    What every recipe has are keys of the machine it runs on; no result is found or named by them.
+    """
+
+    device: str = Field(
+        "auto", description="where networks run: auto, cpu, cuda, cuda:1, mps, … (auto = the first "
+        "CUDA GPU, else the CPU)"
+    )  # fmt: skip
+    batch_size: int | None = Field(
+        None, gt=0, description="images, or thousands of text tokens, per forward pass of an "
+        "encoder (CPU: 16 images, 4 k tokens; CUDA: 256, 64 k)"
+    )  # fmt: skip
+    workers: int | None = Field(
+        None, gt=0, description="threads that decode and prepare (one per core, at most 8)"
+    )
+    precision: Precision = Field(
+        "auto", description="of all encoders and of training, where their own precision is auto"
+    )
+
+    def on_hardware(self) -> AbstractContextManager[None]:
+        """A block in which networks run where the recipe says. Its precision is with its encoders
+        and its training already."""
+        return use_hardware(self.device, self.batch_size, self.workers)
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import UsageError
+from lateen.hardware import hardware
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-untyped-call]
     torch.ops.mkldnn, "_linear_pointwise"
@@ -37,25 +38,61 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """``auto`` is the first GPU if there is one, else the CPU."""
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(
-                f"there is no device {device!r} that this torch can use", "Use auto or cpu."
-            ) from error
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that networks run on.
+
+    ``auto`` is what :func:`~lateen.hardware.use_hardware` says, else the first CUDA GPU if there is
+    one, else the CPU.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ….
+
+    Raises:
+        UsageError: this machine, or this torch, has no such device.
+    """
+    name = device if device != "auto" else hardware().device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "," in name:
+        raise UsageError(
+            f"one process runs on one device, and {name!r} are several",
+            "Encode each split in a process of its own, with a --device for each.",
+        )
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"there is no device {name!r} that this torch ({torch.__version__}) can use",
+            f"Use {_usable()}.",
+        ) from error
+    return torch.device(name)
+
+
+def _usable() -> str:
+    """The names of the devices there are."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    *names, last = ["auto", *cuda, *mps, "cpu"]
+    return f"{', '.join(names)} or {last}"
+
+
+def empty_cache() -> None:
+    """Give GPUs back the memory that torch holds and does not use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """``auto`` is ``bfloat16`` where the processor computes in it, else ``float32``."""
+    """``auto`` is what :func:`~lateen.hardware.use_hardware` says, else ``bfloat16`` where the
+    processor computes in it, else ``float32``."""
+    if precision == "auto":
+        precision = hardware().precision
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if _cpu_has_bfloat16() else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -26,7 +26,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 # torch says it in words alone, on a CPU and on a GPU.
-_OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|out of memory|not enough memory: you tried|_ALLOC_FAILED", re.IGNORECASE
+)
 
 
 class LateenError(Exception):

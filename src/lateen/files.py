@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
 import importlib.metadata
@@ -15,9 +14,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lateen.errors import BusyError, LateenError
 
 _CHUNK = 1 << 20
+LOG = "log.txt"
+"""What a command that runs long writes into its folder, beside what it makes."""
 
 
 def canonical_json(value: Any) -> str:
@@ -105,7 +108,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether ``error`` says that the disk or quota is full (safetensors says it only in words)."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return "No space left on device" in str(error)
+    words = ("No space left on device", "not enough space on the disk")  # the latter on Windows
+    return any(each in str(error) for each in words)
 
 
 def disk_full(path: Path) -> LateenError:
@@ -153,7 +157,7 @@ def refuse_foreign(
     """Refuse to write into a folder of other things; every command asks here before it writes.
 
     A folder that an earlier call made is accepted, whatever has been put there since; so is one
-    that is empty, or holds hidden files and what a killed call may have left.
+    that is empty, or holds hidden files, a log and what a killed call may have left.
 
     Args:
         folder: to write to; it need not be there.
@@ -167,7 +171,7 @@ def refuse_foreign(
     """
     if not folder.is_dir():
         return
-    own = [*(mark.partition("/")[0] for mark in marks), *beside]
+    own = [*(mark.partition("/")[0] for mark in marks), *beside, LOG]
     foreign = sorted(
         path.name for path in folder.iterdir()
         if not path.name.startswith(".") and not any(fnmatch(path.name, name) for name in own)
@@ -189,24 +193,33 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    make_folder(folder)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise BusyError(
-                f"another lateen process ({holder}) is writing to {folder}",
-                "Wait for it to end, or choose another --out.",
-            ) from error
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+    path = make_folder(folder) / ".lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise BusyError(
+            f"another lateen process{_holder(path)} is writing to {folder}",
+            "Wait for it to end, or choose another --out.",
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # Windows lets nobody write where the lock is
+            path.write_text(f"pid {os.getpid()}", encoding="utf-8")
         yield
+    finally:
+        lock.release()
+
+
+def _holder(lock: Path) -> str:
+    """Which process holds a lock, in brackets, where the file says so."""
+    with contextlib.suppress(OSError):
+        return f" ({lock.read_text(encoding='utf-8').strip() or 'unknown'})"
+    return ""
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened, and renames are written at once
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

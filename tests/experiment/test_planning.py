@@ -244,7 +244,7 @@ def test_the_rate_of_texts_is_that_of_the_batches_of_a_whole_shard(
 
 def test_long_measurements_are_cut_short(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "PATIENCE", 0.0)
-    monkeypatch.setattr(rates, "_THREADS", 1)
+    monkeypatch.setattr(rates, "default_workers", lambda: 1)
     monkeypatch.setattr(rates, "default_batch", lambda image: 4)
     monkeypatch.setattr(training, "PATIENCE", 0.0)
     steps: list[int] = []

@@ -8,8 +8,7 @@ from test_encode import digest
 
 from lateen.data import open_dataset
 from lateen.encoders import load_views
-from lateen.features import StoreWriter, encode, encode_views
-from lateen.features import pipeline as passes
+from lateen.features import StoreWriter, encode, encode_views, passes
 
 VISION = [("cls", None), ("mean", 1), ("cls+mean", 2)]
 TEXT = [("mean", None), ("first", 1)]

@@ -29,6 +29,7 @@ from lateen.errors import UsageError
 from lateen.experiment.preflight import STORE_MARKS
 from lateen.features import Store, StoreRows
 from lateen.files import (
+    LOG,
     content_key,
     folder_lock,
     library_versions,
@@ -36,7 +37,7 @@ from lateen.files import (
     write_json,
     write_text,
 )
-from lateen.progress import bar, log
+from lateen.progress import bar, log, log_file
 from lateen.report.text import plain
 from lateen.training.ranks import refuse_several
 
@@ -70,7 +71,7 @@ def assess(
     refuse_several("assess")
     plan = AssessmentRecipe.of(recipe)
     folder = _own_folder(out)
-    with folder_lock(folder):
+    with plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
         begin = time.perf_counter()
         material = from_recipe(plan, folder / "stores")
         seconds = {"encode": time.perf_counter() - begin}
@@ -124,7 +125,7 @@ def assess_stores(
         [store if isinstance(store, Store) else Store.open(store) for store in stores]
         for stores in (images, texts)
     ]
-    with folder_lock(folder):
+    with folder_lock(folder), log_file(folder / LOG):
         material = from_stores(
             *opened, labels=Path(labels) if labels else None, holdout=holdout, missing=missing,
             seed=plan.measure.seed,

@@ -246,9 +246,23 @@ class AssessmentRecipe(RecipeFile):
             RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
         """
         try:
-            return cls.model_validate(values)
+            recipe = cls.model_validate(values)
         except ValidationError as error:
             raise _explain(error) from error
+        return recipe if recipe.precision == "auto" else recipe._in_precision()
+
+    def _in_precision(self) -> Self:
+        """The recipe with its ``precision`` wherever ``auto`` stands, for results go by it."""
+        train = {**self.probe.train}
+        if train.get("precision", "auto") == "auto":
+            train["precision"] = self.precision
+        sides = {
+            side: tuple(each.in_precision(self.precision) for each in getattr(self, side))
+            for side in ("vision", "text")
+        }
+        return self.model_copy(
+            update={**sides, "probe": self.probe.model_copy(update={"train": train})}
+        )
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Collection
 
 import cyclopts
 
@@ -14,10 +15,12 @@ from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError, choices, is_out_of_memory, reason
 from lateen.files import is_disk_full
+from lateen.progress import log_to_stderr
 
 _FLAGS = {
     "--debug": "show the trace of an error",
     "--verbose": "say what is done, also where standard error is not a terminal",
+    "--quiet": "say nothing but errors and the result",
 }
 
 _MEMORY = (
@@ -29,9 +32,10 @@ app = cyclopts.App(
     name="lateen",
     help="Turn frozen, pretrained vision and language encoders into a CLIP.",
     help_epilogue=(
-        "Every command takes --help, --verbose (say what is done also in a pipe), --debug (show "
-        "the trace of an error) and --max-pixels N (read no image of more; 500,000,000). "
-        "Exit codes: 0 ok, 1 failed, 2 bad usage."
+        "Every command takes --help, --verbose (say what is done also in a pipe), --quiet (say "
+        "nothing but errors and the result), --debug (show the trace of an error) and "
+        "--max-pixels N (read no image of more; 500,000,000). Exit codes: 0 ok, 1 failed, 2 bad "
+        "usage."
     ),
     version=f"lateen {lateen.__version__}",
     default_parameter=cyclopts.Parameter(negative=""),
@@ -49,6 +53,10 @@ for command in (
 ):  # fmt: skip
     app.command(command, name=command.__name__.removesuffix("_command"))
 app.command(evaluation.app)
+app.register_install_completion_command(
+    help="Have the shell (bash, zsh, fish, PowerShell) complete commands and options; the file it "
+    "starts with gets a line."
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,9 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, pixels = _without_value(words, "--max-pixels")
-    debug, verbose = (flag in words for flag in _FLAGS)
+    flags = [word for word in words if word in _FLAGS]
     words = [word for word in words if word not in _FLAGS]
-    _log_to_stderr(verbose or debug)
+    _log_to_stderr(flags)
+    if {"--quiet", "--verbose"} <= set(flags):
+        sys.exit(_fail("--quiet and --verbose say opposite things. Give one of them.", 2))
     if "" in words:
         sys.exit(_fail("an argument is empty. Is a shell variable unset?", 2))
     if pixels is not None:
@@ -72,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         limit_pixels(int(pixels))
     if "" not in sys.path:  # as `python -m` has it: --encoder my_file:factory is found here
         sys.path.insert(0, "")
-    sys.exit(_call(words, debug))
+    sys.exit(_call(words, "--debug" in flags))
 
 
 def _without_value(words: list[str], flag: str) -> tuple[list[str], str | None]:
@@ -139,14 +149,12 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _log_to_stderr(verbose: bool) -> None:
-    """Progress notes on a terminal; in a pipe only if asked for."""
-    logger = logging.getLogger("lateen")
-    logger.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("· %(message)s"))
-    logger.addHandler(handler)
+def _log_to_stderr(words: Collection[str]) -> None:
+    """Progress notes on a terminal; in a pipe one line for each stage, and more if asked for."""
+    level = logging.INFO
     # Of several processes (torchrun), the first speaks for all.
-    speaks = (verbose or sys.stderr.isatty()) and process_leads()
-    logger.setLevel(logging.INFO if speaks else logging.WARNING)
-    logger.propagate = False
+    if "--quiet" in words:
+        level = logging.ERROR
+    elif not process_leads() or not (sys.stderr.isatty() or {"--verbose", "--debug"} & set(words)):
+        level = logging.WARNING
+    log_to_stderr(level, stages="--quiet" not in words and process_leads())

@@ -23,6 +23,7 @@ from lateen.cli.output import (
 )
 from lateen.config import assigned
 from lateen.errors import Faults, UsageError
+from lateen.hardware import use_hardware
 
 
 @takes_keys(assessment_keys().values())
@@ -62,7 +63,7 @@ def assess_command(
     format: TableFormat = None,
     figures: FiguresFolder = None,
     json: Annotated[bool, Parameter(help="print the leaderboard as JSON")] = False,
-    overrides: Mapping[str, str],
+    overrides: dict[str, str],
 ) -> None:  # fmt: skip
     """Find out which vision and language encoders align, before training on millions of pairs.
 
@@ -96,14 +97,16 @@ def assess_command(
                 "there is nothing to assess",
                 "Give a recipe, or --images STORE… and --texts STORE….",
             )
+        device = overrides.pop("device", "auto")
         sections = _sections(overrides)
         check_inputs(Faults(), stores=(*images, *texts), sources=(labels,), out=out)
         from lateen.assessment import assess_stores
 
-        results = assess_stores(
-            images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
-            missing=missing or "error", **sections,
-        )  # fmt: skip
+        with use_hardware(device):
+            results = assess_stores(
+                images, texts, out, labels=labels, holdout=0.2 if holdout is None else holdout,
+                missing=missing or "error", **sections,
+            )  # fmt: skip
     from lateen.assessment import assessment_figures, assessment_tables, findings
     from lateen.report import save_figures
 
@@ -142,6 +145,6 @@ def _sections(overrides: Mapping[str, str]) -> dict[str, Any]:
         if path.split(".")[0] not in ("probe", "measure"):
             raise UsageError(
                 f"unknown option --{path}: it is of a recipe, and there is none",
-                "Without one, settings are --probe.KEY and --measure.KEY.",
+                "Without one, settings are --device, --probe.KEY and --measure.KEY.",
             )
     return assigned({}, overrides, assessment_keys())

@@ -18,6 +18,7 @@ from cyclopts import (
 )
 
 from lateen.cli.checks import check_inputs, check_model
+from lateen.cli.keys import takes_hardware
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
 from lateen.errors import DataError, Faults, LateenError, UsageError, choices, nearest
@@ -79,7 +80,7 @@ def _task_command(task: str) -> Callable[..., None]:
     parameters = _parameters(signature.parameters)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    return takes_hardware()(command)
 
 
 def _parameters(own: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
@@ -145,6 +146,7 @@ for _name, _summary in task_summaries().items():
 
 
 @app.command(name="suite")
+@takes_hardware()
 def suite_command(
     model: Path,
     /,

@@ -48,6 +48,9 @@ def encode_command(
         int | None, Parameter(help="images, or thousands of tokens, per forward pass "
                               "(CPU: 16 images, 4 k tokens; GPU: 256, 64 k)")
     ] = None,
+    workers: Annotated[
+        int | None, Parameter(help="threads that decode and prepare (one per core, at most 8)")
+    ] = None,
     shard_items: Annotated[
         int | None, Parameter(help="per shard file (2,048 images or 8,192 captions)")
     ] = None,
@@ -76,9 +79,9 @@ def encode_command(
     store = encode(
         source, encoder, out, modality=modality, column=column, images=images,
         image_column=image_column, split=split, texts_only=texts_only, dtype=dtype,
-        batch_size=batch_size, shard_items=shard_items, overwrite=overwrite, pooling=pooling,
-        layer=layer, prompt=prompt, max_tokens=max_tokens, precision=precision, device=device,
-        revision=revision, trust_remote_code=trust_remote_code,
+        batch_size=batch_size, workers=workers, shard_items=shard_items, overwrite=overwrite,
+        pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, precision=precision,
+        device=device, revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     summary(store, json)
 

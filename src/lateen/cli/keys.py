@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import (
     CycloptsError,
@@ -18,6 +18,7 @@ from cyclopts import (
 
 from lateen.config import Key
 from lateen.errors import nearest
+from lateen.hardware import use_hardware
 
 _METAVARS = {
     "text": "TEXT",
@@ -69,16 +70,66 @@ def takes_keys(keys: Iterable[Key]) -> Callable[[Callable[..., None]], Callable[
     return give
 
 
+_WHERE = Group("Where it runs", sort_key=1000)
+_HARDWARE: dict[str, tuple[Any, str]] = {
+    "device": (str, "auto, cpu, cuda, cuda:1, mps, …; auto is the first CUDA GPU, else the CPU"),
+    "batch_size": (int, "images, or thousands of text tokens, per forward pass of an encoder (CPU: "
+                   "16 images, 4 k tokens; CUDA: 256, 64 k)"),
+    "workers": (int, "threads that decode and prepare (one per core, at most 8)"),
+    "precision": (Literal["auto", "float32", "bfloat16"], "of encoders; auto is what was recorded "
+                  "of the model's, else bfloat16 where the processor has it"),
+}  # fmt: skip
+
+
+def takes_hardware(
+    *names: Literal["device", "batch_size", "workers", "precision"],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command options for where networks run, which hold while it runs.
+
+    Args:
+        names: of the options; all four if none is named.
+    """
+    options = {
+        name: inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[_HARDWARE[name][0] | None,
+                                 Parameter(help=_HARDWARE[name][1], group=_WHERE)],
+        )
+        for name in names or _HARDWARE
+    }  # fmt: skip
+
+    def give(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def on_hardware(*args: Any, **given: Any) -> None:
+            chosen = {name: given.pop(name) for name in options if name in given}
+            with use_hardware(**{k: value for k, value in chosen.items() if value is not None}):
+                command(*args, **given)
+
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = [*own.values(), *options.values()]
+        on_hardware.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        on_hardware.__annotations__ = {p.name: p.annotation for p in parameters}
+        return on_hardware
+
+    return give
+
+
 def _option(key: Key, group: Group) -> Parameter:
     words = ", ".join(key.choices)
     default = f" [default: {key.default}]" if key.default else ""
     several = "A,B" if key.kind.startswith("list of") else "VALUE"
+    names = dict.fromkeys([f"--{key.path}", f"--{_dashed(key.path)}"])
     return Parameter(
-        name=f"--{key.path}", group=group, allow_leading_hyphen=True,
+        name=list(names), group=group, allow_leading_hyphen=True,
         metavar="CHOICE" if key.choices else _METAVARS.get(key.kind, several),
         help=f"{key.meaning}{f' [choices: {words}]' if words else ''}{default}",
         show_default=False,
     )  # fmt: skip
+
+
+def _dashed(path: str) -> str:
+    """A key without a section as other options are spelled: ``batch-size``."""
+    return path if "." in path else path.replace("_", "-")
 
 
 def wrong_words(error: CycloptsError) -> str | None:

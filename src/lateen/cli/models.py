@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lateen.cli.checks import check_inputs, check_model
-from lateen.cli.keys import takes_keys
+from lateen.cli.keys import takes_hardware, takes_keys
 from lateen.cli.output import process_leads, say, show_json, show_table
 from lateen.config import assigned, parse_value
 from lateen.errors import Faults
@@ -24,6 +24,7 @@ TextPlace = Annotated[
 ]
 
 
+@takes_hardware("device")
 @takes_keys(key for key in keys().values() if key.path.startswith(("head.", "train.")))
 def train_command(
     *,
@@ -45,6 +46,10 @@ def train_command(
         ),
     ] = None,
     holdout_seed: Annotated[int, Parameter(help="which images are held out")] = 0,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"] | None,
+        Parameter(help="short for --train.precision"),
+    ] = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
     overrides: Mapping[str, str],
 ) -> None:
@@ -54,6 +59,8 @@ def train_command(
     Several processes share every batch, on one machine or many: `torchrun --nproc-per-node 4 -m
     lateen train ...`, with the same arguments.
     """
+    if precision is not None:
+        overrides = {"train.precision": precision, **overrides}
     settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
     Recipe.build(assigned({"preset": preset}, overrides, keys()))  # says what does not fit
     check_inputs(Faults(), stores=(images, *texts), out=out)
@@ -78,6 +85,7 @@ def train_command(
     say(f"model    {out / 'model'}")
 
 
+@takes_hardware()
 def search_command(
     model: Path,
     query: str,

@@ -281,7 +281,7 @@ def first_copies(images: Images, refs: Sequence[Any]) -> list[int]:
             return list(read_json(kept))
     first: dict[bytes, int] = {}
     result = []
-    with bar(len(refs), "comparing images", "image") as progress:
+    with bar(len(refs), "comparing images", "image", stage=False) as progress:
         for position, image in enumerate(images.sources(refs)):
             digest = _digest(image)
             result.append(first.setdefault(digest, position) if digest else position)

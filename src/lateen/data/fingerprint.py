@@ -68,7 +68,7 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     with _cache() as cache:
         result = _recall(cache, files)
         unknown = [(i, file) for i, file in enumerate(files) if file is not None and not result[i]]
-        with bar(len(unknown), "fingerprint", "file") as progress:
+        with bar(len(unknown), "fingerprint", "file", stage=False) as progress:
             for start in range(0, len(unknown), _COMMIT_EVERY):
                 batch = unknown[start : start + _COMMIT_EVERY]
                 hashes = _hash_all([file.path for _, file in batch])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,16 @@ class EncoderConfig(Section):
     def options(self) -> dict[str, Any]:
         """The arguments of :func:`~lateen.encoders.load_encoder`, besides the name."""
         return self.model_dump(include=_LOADING)
+
+    def in_precision(self, precision: Precision) -> Self:
+        """The same, and the parts fused with it, in a precision unless they have one of their own.
+
+        Args:
+            precision: in place of ``auto``.
+        """
+        own = precision if self.precision == "auto" else self.precision
+        parts = tuple(part.in_precision(precision) for part in getattr(self, "fuse", ()))
+        return self.model_copy(update={"precision": own, **({"fuse": parts} if parts else {})})
 
     def found_below(self, root: Path) -> str:
         """The encoder's folder, where it is one: as it is named, or below ``root``; else its name.

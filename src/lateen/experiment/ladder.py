@@ -23,8 +23,8 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, read_json, write_json
-from lateen.progress import log
+from lateen.files import LOG, content_key, folder_lock, read_json, write_json
+from lateen.progress import log, log_file
 from lateen.training.loop import CHECKPOINT, train
 
 _RUN = "result.json"
@@ -69,7 +69,7 @@ def ablate(
     elif not isinstance(ladder, CheckedLadder):
         ladder = check_ladder(Ladder.load(Path(ladder), overrides, seeds), out)
     checked, recipes, folder = ladder.ladder, ladder.recipes, Path(out)
-    with folder_lock(folder):
+    with ladder.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
         data = _Data.encode(ladder.plan, ladder.datasets, folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
         rungs = [

@@ -104,12 +104,25 @@ class Recipe(RecipeFile):
             recipe = cls.model_validate(merged(PRESETS[preset], values))
         except ValidationError as error:
             raise _explain(error) from error
+        if recipe.precision != "auto":
+            recipe = recipe._in_precision()
         if recipe.head.name == recipe.head.image_name == "identity" and not recipe.text.train:
             raise RecipeError(
                 "two identity heads leave nothing to train",
                 "Choose another head.name; identity on both sides is what a ready CLIP has.",
             )
         return recipe
+
+    def _in_precision(self) -> Self:
+        """The recipe with its ``precision`` wherever ``auto`` stands, for results go by it."""
+        train = self.train
+        if train.precision == "auto":
+            train = train.model_copy(update={"precision": self.precision})
+        sides = {
+            "vision": self.vision.in_precision(self.precision),
+            "text": self.text.in_precision(self.precision),
+        }
+        return self.model_copy(update={**sides, "train": train})
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:

@@ -27,9 +27,9 @@ from lateen.experiment.stages import (
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
-from lateen.files import content_key, folder_lock, write_json
+from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
-from lateen.progress import log
+from lateen.progress import log, log_file
 from lateen.training.heads import FROZEN
 from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
@@ -83,7 +83,7 @@ def run(
     checked = recipe if isinstance(recipe, CheckedRecipe) else check_run(recipe, out)
     plan, folder = checked.plan, Path(out)
     clock = _Clock()
-    with folder_lock(folder):
+    with plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
         vision, text = load_encoders(plan)
         tower = text if plan.text.train and isinstance(text, TextEncoder) else None
         with clock("encode"):

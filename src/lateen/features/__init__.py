@@ -5,7 +5,7 @@ from lateen.features.fusing import fuse
 from lateen.features.importing import import_features
 from lateen.features.manifest import Description, Manifest
 from lateen.features.pairs import Pairs, TextColumn, pair, pair_grid
-from lateen.features.pipeline import token_batches
+from lateen.features.passes import token_batches
 from lateen.features.store import Store, StoreRows
 from lateen.features.writer import StoreWriter, clear_store
 

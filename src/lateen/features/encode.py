@@ -27,7 +27,7 @@ from lateen.files import folder_lock
 from lateen.progress import log
 
 _MOST_TOLD = 5  # reasons
-# What a killed run may lose: about ten seconds of either on two CPU cores.
+# About ten seconds of either on two CPU cores.
 SHARD_ITEMS = {"image": 2048, "text": 8192}
 
 
@@ -73,7 +73,8 @@ def encode(
         dtype: of the features on disk.
         batch_size: images, or thousands of text tokens (4), per forward pass; 16 images on a CPU
             (what stays in its cache), 256 on a GPU.
-        shard_items: what a killed run may lose: 2,048 images or 8,192 captions if not given.
+        shard_items: of a shard's file: 2,048 images or 8,192 captions if not given. What a killed
+            run may lose is a shard, or a minute of a slow one.
         workers: threads that decode and prepare; as many as there are cores, at most 8.
         overwrite: replace a store made differently.
         wait: for another process that writes to ``out``, instead of refusing.
@@ -135,7 +136,7 @@ def encode_views(
         column: the caption column, if the dataset has several.
         dtype: of the features on disk.
         batch_size: as :func:`encode` has it, like all that follow.
-        shard_items: what a killed run may lose.
+        shard_items: of a shard's file.
         workers: threads that decode and prepare.
         overwrite: replace stores made differently.
         wait: for another process that writes to one of ``outs``.
@@ -167,7 +168,7 @@ def encode_views(
     for index in missing:
         refuse_no_store(outs[index])
 
-    batch = batch_size or default_batch(modality == "image")
+    batch = batch_size or default_batch(modality == "image", device)
     conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
     if modality == "image" and (side := resized_side(views[0])):
         # Large JPEGs are decoded at a part of their size, never below twice the encoder's.

@@ -10,24 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
 from lateen.data.samples import FileImage, TarImage
-from lateen.encoders import Encoder, FusedEncoder, ViewedEncoder
+from lateen.device import resolve_device
+from lateen.encoders import Encoder, FusedEncoder
 from lateen.errors import DataError, ImageError
+from lateen.features.passes import ForwardPasses, token_batches
+from lateen.features.shard import ShardContent
 from lateen.features.writer import StoreWriter
+from lateen.hardware import hardware
 from lateen.progress import bar, log
 
+PART_SECONDS = 60.0  # what a killed run may lose
 _PREPARE_ERRORS = (ValueError, TypeError, RuntimeError, OSError, ArithmeticError)
 
 
@@ -66,24 +73,54 @@ class _Unit:
 _Cut = tuple[list[Item | Skip], bool]  # the items of a unit, and whether it ends its shard
 
 
+@dataclass
+class _Piece:
+    """What one unit, or a part on disk, holds of a shard."""
+
+    features: torch.Tensor
+    ids: Sequence[str]
+    skips: list[dict[str, Any]]
+    items: int
+    notes: dict[str, int]
+
+    @classmethod
+    def read(cls, part: ShardContent) -> _Piece:
+        """What a part holds."""
+        features = _features(part)
+        return cls(features, part.ids, part.skipped, part.stop - part.start, part.notes)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[_Piece]) -> _Piece:
+        """Several, one after the other."""
+        notes: Counter[str] = Counter()
+        for piece in pieces:
+            notes.update(piece.notes)
+        return cls(
+            torch.cat([piece.features for piece in pieces]),
+            [sample for piece in pieces for sample in piece.ids],
+            [skip for piece in pieces for skip in piece.skips],
+            sum(piece.items for piece in pieces), {k: n for k, n in notes.items() if n},
+        )  # fmt: skip
+
+
 class _OpenShard:
     """A store being written, and what has been encoded of its next shard.
 
     Args:
         writer: of the store.
+        encoder: of its features.
     """
 
-    def __init__(self, writer: StoreWriter) -> None:
+    def __init__(self, writer: StoreWriter, encoder: Encoder) -> None:
         self.writer = writer
-        self._begin()
+        self.encoder = encoder
+        self._pieces: list[_Piece] = []
+        self._saved = 0  # pieces that are in a part on disk
 
-    def _begin(self) -> None:
-        self._features: list[torch.Tensor] = []
-        self._ids: list[str] = []
-        self._skips: list[dict[str, Any]] = []
-        self._items = 0
-        self._texts_at_limit = 0
-        self._reduced = 0
+    def take_parts(self) -> None:
+        """Go on from the parts that an earlier run left."""
+        self._pieces = [_Piece.read(part) for part in self.writer.parts]
+        self._saved = len(self._pieces)
 
     def add(self, unit: _Unit, features: torch.Tensor, max_tokens: int | None) -> None:
         """Take the features of a unit. Rows that are not finite become skips."""
@@ -91,23 +128,44 @@ class _OpenShard:
         rows = list(zip(unit.ids, unit.sources, finite, strict=True))
         reason = "the encoder gave NaN or infinity"
         bad = [Skip(sample, reason, source) for sample, source, good in rows if not good]
-        self._features.append(features[torch.tensor(finite, dtype=torch.bool)] if bad else features)
-        self._ids += [sample for sample, _, good in rows if good]
-        self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
-        self._items += unit.items
-        self._reduced += unit.reduced
-        self._texts_at_limit += sum(_reaches(max_tokens, tokens) for tokens in unit.prepared)
+        notes = {
+            "texts at the token limit": sum(_reaches(max_tokens, each) for each in unit.prepared),
+            "images decoded at a part of their size": unit.reduced,
+        }
+        piece = _Piece(
+            features[torch.tensor(finite, dtype=torch.bool)] if bad else features,
+            [sample for sample, _, good in rows if good],
+            [skip.as_dict() for skip in [*unit.skips, *bad]], unit.items, notes,
+        )  # fmt: skip
+        self._pieces.append(piece)
+
+    def write_part(self) -> None:
+        """Write what was added since the last part."""
+        new = _Piece.joined(self._pieces[self._saved :])
+        self.writer.write_part(new.features, new.ids, new.skips, new.items, new.notes)
+        self._saved = len(self._pieces)
 
     def write(self) -> None:
         """Write the shard, and begin the next."""
-        counts = {
-            "texts at the token limit": self._texts_at_limit,
-            "images decoded at a part of their size": self._reduced,
-        }
-        notes = {what: count for what, count in counts.items() if count}
-        features = torch.cat(self._features)
-        self.writer.write(features, self._ids, self._skips, self._items, notes)
-        self._begin()
+        whole = _Piece.joined(self._pieces)
+        self.writer.write(whole.features, whole.ids, whole.skips, whole.items, whole.notes)
+        self._pieces, self._saved = [], 0
+
+
+class _Clock:
+    """When a part is due: a minute after the last file was written."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """A file has been written."""
+        self._since = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a part."""
+        return time.monotonic() - self._since >= PART_SECONDS
 
 
 def encode_items(
@@ -135,19 +193,30 @@ def encode_items(
     max_tokens = None if image else first.info.preprocessing.get("max_tokens")
     name, noun = ("encoding images", "image") if image else ("encoding texts", "text")
 
-    # Where an earlier run stopped: whole shards on disk are not encoded again.
+    # Where an earlier run stopped: whole shards on disk are not encoded again, nor are the parts
+    # of the next one. A killed run may have left some of several stores further than others.
+    shards = [_OpenShard(*both) for both in zip(writers, encoders, strict=True)]
     done = min(writer.done for writer in writers)
-    if done:
-        log.info("%s: going on at item %d of %d", writers[0].folder, done, count)
-    shards = [_OpenShard(writer) for writer in writers]
+    behind = [shard for shard in shards if shard.writer.done <= done]
+    for shard in shards:
+        if shard not in behind:
+            shard.writer.drop_parts()  # the others have none of that shard
+    partly = _agree_on_parts([shard.writer for shard in behind], done)
+    if image:
+        for shard in behind:
+            shard.take_parts()
+    begin = partly if image else done
+    if partly:
+        log.info("%s: going on at item %d of %d", writers[0].folder, partly, count)
 
     # What is left, cut into units that threads prepare.
     shard_items = writers[0].description.shard_items
     unit_items = batch if image else shard_items
-    cuts = _cut(islice(items, done, None), range(done, count), shard_items, unit_items)
+    cuts = _cut(islice(items, begin, None), range(begin, count), shard_items, unit_items)
     prepare = _prepare_images if image else _prepare_texts
+    passes, clock = ForwardPasses(), _Clock()
 
-    with bar(count, name, noun, initial=done) as progress:
+    with bar(count, name, noun, initial=begin) as progress:
 
         def encoded(rows: int) -> None:
             progress.update(rows)
@@ -157,22 +226,99 @@ def encode_items(
         for unit in _ahead(cuts, lambda cut: prepare(cut, first), workers):
             # The forward pass: features of every view.
             progress.update(len(unit.skips))
-            if image:
-                features = _encode_images(unit, encoders, encoded)
-            else:
-                features = _encode_texts(unit, encoders, batch * 1024, encoded)
-
-            # A killed run may have left some of several stores a shard further than others.
             behind = [shard for shard in shards if shard.writer.done <= done]
-            for shard, rows in zip(shards, features, strict=True):
-                if shard in behind:
-                    shard.add(unit, rows, max_tokens)
+            if image:
+                features = _encode_images(unit, behind, passes, encoded)
+            else:
+                features = _encode_texts(unit, behind, passes, batch * 1024, encoded, clock)
+            for shard, rows in zip(behind, features, strict=True):
+                shard.add(unit, rows, max_tokens)
 
-            # A whole shard is written at once.
+            # A whole shard is written at once, and what there is of a slow one as a part.
             if unit.ends_shard:
                 for shard in behind:
                     shard.write()
                 done = min(writer.done for writer in writers)
+                clock.restart()
+            elif clock.due:
+                for shard in behind:
+                    shard.write_part()
+                clock.restart()
+
+
+def _agree_on_parts(writers: Sequence[StoreWriter], done: int) -> int:
+    """Where the parts of the next shard end that all ``writers`` have; other parts are dropped.
+
+    Args:
+        writers: those that have the same whole shards.
+        done: items of these.
+    """
+    ends = [{part.stop for part in writer.parts} for writer in writers]
+    end = max(set.intersection(*ends), default=done)
+    for writer in writers:
+        writer.drop_parts(sum(part.stop <= end for part in writer.parts))
+    return end
+
+
+def _features(part: ShardContent) -> torch.Tensor:
+    """All rows of a part ``[rows, dim]``; its numbers are those that the store will have."""
+    return torch.from_numpy(part.features.read(np.arange(len(part.ids))))
+
+
+def _encode_images(
+    unit: _Unit, shards: Sequence[_OpenShard], passes: ForwardPasses,
+    on_batch: Callable[[int], None],
+) -> list[torch.Tensor]:  # fmt: skip
+    """Features ``[n, dim]`` for every store, in one batch."""
+    encoders = [shard.encoder for shard in shards]
+    if not unit.prepared:
+        return [torch.empty(0, encoder.info.dim) for encoder in encoders]
+    features = passes(unit.prepared, encoders)
+    on_batch(len(unit.prepared))
+    return features
+
+
+def _encode_texts(
+    unit: _Unit, shards: Sequence[_OpenShard], passes: ForwardPasses, budget: int,
+    on_batch: Callable[[int], None], clock: _Clock,
+) -> list[torch.Tensor]:  # fmt: skip
+    """Features ``[n, dim]`` for every store, in input order.
+
+    They are computed shortest first, in batches of equal cost, and a part on disk holds rows in
+    that order: it begins and ends where batches do.
+    """
+    encoders = [shard.encoder for shard in shards]
+    batches = list(token_batches([len(tokens) for tokens in unit.prepared], budget))
+    order = [row for batch in batches for row in batch]
+    on_disk = [torch.cat([_features(part) for part in shard.writer.parts])
+               for shard in shards if shard.writer.parts]  # fmt: skip
+    written = saved = len(on_disk[0]) if on_disk else 0
+    features: list[torch.Tensor] = []
+
+    def room(like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [part.new_empty(len(unit.prepared), part.shape[1]) for part in like]
+
+    stop = 0
+    for batch in batches:
+        stop += len(batch)
+        if stop <= saved:
+            on_batch(len(batch))
+            continue
+        encoded = passes([unit.prepared[i] for i in batch], encoders)
+        features = features or room(encoded)
+        for whole, part in zip(features, encoded, strict=True):
+            whole[batch] = part
+        on_batch(len(batch))
+        if clock.due and stop < len(order):
+            fresh, written = order[written:stop], stop
+            for shard, whole in zip(shards, features, strict=True):
+                ids = [unit.ids[row] for row in fresh]
+                shard.writer.write_part(whole[fresh], ids, [], len(fresh))
+            clock.restart()
+    features = features or room(on_disk) or [torch.empty(0, e.info.dim) for e in encoders]
+    for whole, rows in zip(features, on_disk, strict=False):
+        whole[order[:saved]] = rows.to(whole.dtype)
+    return features
 
 
 def _reaches(max_tokens: int | None, prepared: Any) -> bool:
@@ -181,13 +327,17 @@ def _reaches(max_tokens: int | None, prepared: Any) -> bool:
 
 
 def default_workers() -> int:
-    """Threads that prepare: as many as there are cores, at most 8."""
-    return min(8, os.cpu_count() or 1)
+    """Threads that prepare: those of :func:`~lateen.hardware.use_hardware`, else as many as there
+    are cores, at most 8."""
+    return hardware().workers or min(8, os.cpu_count() or 1)
 
 
-def default_batch(image: bool) -> int:
-    """Images, or thousands of text tokens, per forward pass: what fits the cache or the GPU."""
-    gpu = torch.cuda.is_available()
+def default_batch(image: bool, device: str = "auto") -> int:
+    """Images, or thousands of text tokens, per forward pass: those of
+    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU."""
+    if chosen := hardware().batch_size:
+        return chosen
+    gpu = resolve_device(device).type == "cuda"
     if image:
         return 256 if gpu else 16
     return 64 if gpu else 4
@@ -281,62 +431,6 @@ def _prepare_texts(cut: _Cut, encoder: Encoder) -> _Unit:
             unit.sources.append(item.source)
     unit.prepared = list(encoder.prepare(texts)) if texts else []
     return unit
-
-
-def _encode_images(
-    unit: _Unit, encoders: Sequence[Encoder], on_batch: Callable[[int], None]
-) -> list[torch.Tensor]:
-    """Features ``[n, dim]`` of every encoder, in one batch."""
-    if not unit.prepared:
-        return [torch.empty(0, encoder.info.dim) for encoder in encoders]
-    features = _forward(unit.prepared, encoders)
-    on_batch(len(unit.prepared))
-    return features
-
-
-def _encode_texts(
-    unit: _Unit, encoders: Sequence[Encoder], budget: int, on_batch: Callable[[int], None]
-) -> list[torch.Tensor]:
-    """Features ``[n, dim]`` of every encoder, in input order.
-
-    They are computed shortest first, in batches of equal cost.
-    """
-    features: list[torch.Tensor] = []
-    for batch in token_batches([len(tokens) for tokens in unit.prepared], budget):
-        encoded = _forward([unit.prepared[i] for i in batch], encoders)
-        features = features or [
-            part.new_empty(len(unit.prepared), part.shape[1]) for part in encoded
-        ]
-        for whole, part in zip(features, encoded, strict=True):
-            whole[batch] = part
-        on_batch(len(batch))
-    return features or [torch.empty(0, encoder.info.dim) for encoder in encoders]
-
-
-def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch.Tensor]:
-    """Features ``[n, dim]`` of every encoder; of several, which are views, from one pass."""
-    first = encoders[0]
-    if len(encoders) == 1:
-        return [first.encode(prepared)]
-    assert isinstance(first, ViewedEncoder)
-    return first.encode_views(prepared, encoders)
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length; a batch's padded size stays within ``budget``.
-
-    Args:
-        lengths: tokens of each text.
-        budget: tokens per batch, padding included; a longer text is a batch of its own.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[index] * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def items_of(dataset: Dataset, modality: str, column: str | None) -> Iterator[Item | Skip]:

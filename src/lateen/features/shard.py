@@ -75,7 +75,7 @@ class ShardFeatures:
         """
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read ({error.strerror})", _AGAIN) from error
         try:
@@ -104,10 +104,20 @@ class ShardFeatures:
         view = memoryview(out.data).cast("B")
         position = self.offset + first * self.dtype.itemsize * self.shape[1]
         while view:
-            count = os.preadv(descriptor, [view], position)
+            count = _read_at(descriptor, view, position)
             if count == 0:
                 raise StoreError(f"{self.path} has become shorter since it was opened", _AGAIN)
             view, position = view[count:], position + count
+
+
+def _read_at(descriptor: int, view: memoryview, position: int) -> int:
+    """Read from ``position`` into ``view``, and how many bytes that were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], position)
+    os.lseek(descriptor, position, os.SEEK_SET)  # Windows
+    data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
 
 
 def _parts(ordered: Array, run: Array, rows: int) -> list[Array]:
@@ -141,6 +151,11 @@ class ShardContent:
 def shard_name(index: int) -> str:
     """File name of the shard with this index."""
     return f"shard-{index:05d}.safetensors"
+
+
+def part_name(shard: int, index: int) -> str:
+    """File name of a part of the shard that is being encoded."""
+    return f"shard-{shard:05d}.part-{index:05d}.safetensors"
 
 
 def write_shard(

@@ -1,4 +1,8 @@
-"""Writing a store shard by shard, so that a killed run loses at most the shard it was in."""
+"""Writing a store shard by shard, and slow shards in parts, so that a killed run loses little.
+
+A part is a file beside the shards that holds what was encoded of the next one since the part before
+it. Once the whole shard is written its parts are removed: the finished store has none.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,14 @@ import torch
 
 from lateen.errors import StoreError
 from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, Description, Manifest, Shard
-from lateen.features.shard import ShardContent, describe_shard, read_shard, shard_name, write_shard
+from lateen.features.shard import (
+    ShardContent,
+    describe_shard,
+    part_name,
+    read_shard,
+    shard_name,
+    write_shard,
+)
 from lateen.files import jsonl, library_versions, read_json, refuse_foreign, write_json, write_text
 
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
@@ -29,6 +40,7 @@ class StoreWriter:
     Attributes:
         done: input items covered by the whole shards already on disk.
         finished: whether the store is complete and of this description.
+        parts: of the next shard, as far as they are on disk, one behind the other.
 
     Raises:
         StoreError: the folder holds another store, or files that are not lateen's.
@@ -56,6 +68,7 @@ class StoreWriter:
             clear_store(folder)
         self._adopt()
         self.done = self.shards[-1].stop if self.shards else 0
+        self.parts = self._adopt_parts()
 
     def _adopt(self) -> None:
         """Take over what an earlier run of the same description left."""
@@ -87,6 +100,55 @@ class StoreWriter:
             self.shards.append(describe_shard(path, content))
             self._note(content.skipped, content.notes)
 
+    def _adopt_parts(self) -> list[ShardContent]:
+        """The whole parts of the next shard on disk, up to the first that is not there; any other
+        part is removed."""
+        parts: list[ShardContent] = []
+        names = set()
+        while True:
+            name = part_name(len(self.shards), len(parts))
+            content = _whole(self.folder / name)
+            if content is None or content.start != (parts[-1].stop if parts else self.done):
+                break
+            parts.append(content)
+            names.add(name)
+        for path in self.folder.glob("shard-*.part-*.safetensors"):
+            if path.name not in names:
+                path.unlink()
+        return parts
+
+    def drop_parts(self, first: int = 0) -> None:
+        """Remove the parts of the next shard from the one with this index on."""
+        for index in range(first, len(self.parts)):
+            (self.folder / part_name(len(self.shards), index)).unlink(missing_ok=True)
+        del self.parts[first:]
+
+    def write_part(
+        self,
+        features: torch.Tensor,
+        ids: Sequence[str],
+        skipped: Sequence[dict[str, Any]],
+        items: int,
+        notes: dict[str, int] | None = None,
+    ) -> None:
+        """Write what was encoded of the next shard since its last part.
+
+        Args:
+            features: ``[rows, dim]``; values that are not finite stay so.
+            ids: the sample of each row.
+            skipped: JSON-ready skips.
+            items: how many items, or rows in the order they are computed, this part covers.
+            notes: counts worth telling.
+
+        Raises:
+            StoreError: wrong dim, or finite values that the store's dtype cannot hold.
+        """
+        start = self.parts[-1].stop if self.parts else self.done
+        path = self.folder / part_name(len(self.shards), len(self.parts))
+        stored = self._to_dtype(features, finite=False)
+        write_shard(path, stored, ids, skipped, (start, start + items), notes or {})
+        self.parts.append(read_shard(path))
+
     def write(
         self,
         features: torch.Tensor,
@@ -110,11 +172,13 @@ class StoreWriter:
         stored = self._to_dtype(features)
         span = (self.done, self.done + items)
         path = self.folder / shard_name(len(self.shards))
-        self.shards.append(write_shard(path, stored, ids, skipped, span, notes or {}))
+        shard = write_shard(path, stored, ids, skipped, span, notes or {})
+        self.drop_parts()
+        self.shards.append(shard)
         self._note(skipped, notes or {})
         self.done += items
 
-    def _to_dtype(self, features: torch.Tensor) -> torch.Tensor:
+    def _to_dtype(self, features: torch.Tensor, *, finite: bool = True) -> torch.Tensor:
         expected = self.description.dim
         if features.ndim != 2 or features.shape[1] != expected:
             raise StoreError(
@@ -122,8 +186,11 @@ class StoreWriter:
                 "Check the encoder's dim.",
             )
         stored = features.to(_TORCH[self.description.dtype])
-        if not torch.isfinite(stored).all():
-            largest = features.abs().max().item()
+        lost = ~torch.isfinite(stored)
+        if not finite:
+            lost &= torch.isfinite(features)
+        if lost.any():
+            largest = features[lost].abs().max().item()
             raise StoreError(
                 f"values up to {largest:.3g} do not fit {self.description.dtype}",
                 "Use dtype float32 (--dtype float32).",

@@ -10,6 +10,7 @@ from lateen.encoders import SIDES, Encoder, Side, load_encoder, modality_of
 from lateen.encoders.resolve import resolve
 from lateen.errors import ModelError
 from lateen.files import canonical_json
+from lateen.hardware import hardware
 from lateen.model.config import AlignedConfig
 from lateen.model.saving import copy_encoder
 
@@ -231,6 +232,8 @@ def _relocated(load: Mapping[str, Any], name: str) -> dict[str, Any]:
     """``load`` with the files in ``name``."""
     # A revision is a commit of the original's repository.
     options = {k: v for k, v in load.items() if k != "revision" or name == load.get("name")}
+    if hardware().precision != "auto":  # which is asked for, whatever was recorded
+        options.pop("precision", None)
     return {**options, "name": name}
 
 

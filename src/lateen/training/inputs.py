@@ -58,7 +58,7 @@ def _check_store(store: Store, rows: Array, varied: bool) -> None:
     low = torch.full((store.dim,), torch.inf)
     high = torch.full((store.dim,), -torch.inf)
     size = max(1, _CHUNK // (4 * store.dim))
-    with bar(len(rows), f"checking {store.name} features", "row") as progress:
+    with bar(len(rows), f"checking {store.name} features", "row", stage=False) as progress:
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
             features = store[chunk]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lateen.device import resolve_device
+from lateen.device import empty_cache, resolve_device
 from lateen.errors import TrainingError
 from lateen.features import Pairs
 from lateen.files import folder_lock
@@ -29,7 +29,14 @@ from lateen.training.inputs import check_several, check_trainable
 from lateen.training.log import MetricsLog
 from lateen.training.optim import learning_rate
 from lateen.training.ranks import ALONE, Ranks
-from lateen.training.step import StepParts, TrainState, passes, training_step
+from lateen.training.step import (
+    Division,
+    StepParts,
+    StepTooLargeError,
+    TrainState,
+    passes,
+    training_step,
+)
 
 _CHUNK = 8192
 CHECKPOINT = "checkpoint.safetensors"
@@ -278,10 +285,41 @@ def run_steps(
 ) -> Generator[Mapping[str, float]]:
     """The loop itself: do every step from ``state.step`` on, and give what each returned.
 
-    Close it to stop reading ahead.
+    A step that does not fit into memory is done again with half as much of it at a time, and so are
+    those after it. Close it to stop reading ahead.
+
+    Raises:
+        TrainingError: a step that does not fit, and nothing to halve; of several processes none
+            halves.
     """
+    division = Division(1, settings.chunk)
+    while state.step < source.steps:
+        try:
+            yield from _steps(state, source, settings, ranks, division)
+        except StepTooLargeError:
+            if ranks.size > 1:
+                raise
+            rows = source.rows(state.step)
+            division = division.halved(rows)
+        else:
+            return
+        # Here, where the error no longer holds the tensors that did not fit.
+        empty_cache()
+        at_a_time = -(-max(part.count for part in rows) // division.pieces)
+        log.warning(
+            "out of memory in step %d: going on with %d images and %d rows of logits at a time "
+            "(train.micro_batch and train.chunk)", state.step + 1, at_a_time, division.chunk,
+        )  # fmt: skip
+
+
+def _steps(
+    state: TrainState, source: BatchSource[Any], settings: TrainSection, ranks: Ranks,
+    division: Division,
+) -> Generator[Mapping[str, float]]:  # fmt: skip
+    """:func:`run_steps` with steps divided in one way."""
     heads, start = state.heads, state.step
     device = heads.logit_scale.device
+    divided = settings.model_copy(update={"chunk": division.chunk})
 
     def order() -> Iterator[BatchPart]:
         for step in range(start, source.steps):
@@ -293,7 +331,8 @@ def run_steps(
         batches = (batch.to(device) for batch in stream)
         for step in range(start, source.steps):
             lr = learning_rate(step, source.steps, settings)
-            yield training_step(state, StepParts(source.rows(step), batches), lr, settings, ranks)
+            parts = StepParts(source.rows(step), batches, division.pieces)
+            yield training_step(state, parts, lr, divided, ranks)
 
 
 def _check_same(ranks: Ranks, what: str, value: Any) -> None:

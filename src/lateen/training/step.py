@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lateen.config import Precision
 from lateen.device import resolve_precision
-from lateen.errors import TrainingError
+from lateen.errors import TrainingError, is_out_of_memory
 from lateen.metrics.retrieval import Retrieval, mean_recall
 from lateen.training.batches import Batch, BatchRows
 from lateen.training.checkpoint import (
@@ -32,6 +32,11 @@ from lateen.training.heads import AlignmentHeads
 from lateen.training.losses import infonce_loss, sigmoid_loss
 from lateen.training.optim import build_optimizer
 from lateen.training.ranks import ALONE, Ranks
+
+
+class StepTooLargeError(TrainingError):
+    """The gradients of a step do not fit into memory."""
+
 
 Embed = Callable[[Tensor, BatchRows], Tensor]
 
@@ -73,10 +78,14 @@ class StepParts:
         rows: of the parts, in their order.
         batches: the stream that all steps read from; those of this step come next, once for each
             pass over them.
+        pieces: into how many each part is divided where it does not fit into memory.
     """
 
-    def __init__(self, rows: Sequence[BatchRows], batches: Iterator[Batch]) -> None:
-        self._rows, self._batches = rows, batches
+    def __init__(
+        self, rows: Sequence[BatchRows], batches: Iterator[Batch], pieces: int = 1
+    ) -> None:
+        self._rows, self._batches, self._pieces = rows, batches, pieces
+        self._only: Batch | None = None
 
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> StepParts:
@@ -84,15 +93,19 @@ class StepParts:
         return cls([batch.rows for batch in batches], itertools.cycle(batches))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(len(_cuts(rows.count, self._pieces)) for rows in self._rows)
 
     def first_pass(self) -> Iterator[Batch]:
         """All parts, to be embedded."""
-        return self._read("first")
+        for batch in self._read("first"):
+            if len(self._rows) == 1 and self._pieces > 1:
+                self._only = batch  # which the stream has once, also if it is divided
+            yield from _divided(batch, self._pieces)
 
     def second_pass(self) -> Iterator[Batch]:
         """All parts again, in the same order, to be embedded with a graph."""
-        return self._read("second")
+        for batch in self._read("second") if self._only is None else [self._only]:
+            yield from _divided(batch, self._pieces)
 
     def _read(self, which: str) -> Iterator[Batch]:
         for rows in self._rows:
@@ -103,6 +116,56 @@ class StepParts:
                     f"{rows.first + rows.count} and got {batch.rows}"
                 )
             yield batch
+
+
+def _cuts(count: int, pieces: int) -> range:
+    """Where the pieces of so many rows begin."""
+    return range(0, count, max(1, -(-count // pieces)))
+
+
+def _divided(batch: Batch, pieces: int) -> Iterator[Batch]:
+    """A part in pieces, the last of which may be smaller."""
+    if pieces == 1:
+        yield batch
+        return
+    rows, cuts = batch.rows, _cuts(batch.rows.count, pieces)
+    for first in cuts:
+        piece = slice(first, min(first + cuts.step, rows.count))
+        yield Batch(
+            batch.image[piece], [text[piece] for text in batch.texts],
+            replace(rows, first=rows.first + first, count=piece.stop - first),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a step is divided to fit into memory. It is the same step, but for rounding.
+
+    Attributes:
+        pieces: into how many each part is divided that is embedded.
+        chunk: rows of the logit matrix held at a time.
+    """
+
+    pieces: int
+    chunk: int
+
+    def halved(self, rows: Sequence[BatchRows]) -> Division:
+        """With half as much at a time.
+
+        Args:
+            rows: of the parts of the step that did not fit.
+
+        Raises:
+            TrainingError: there is nothing left to halve.
+        """
+        largest = max((part.count for part in rows), default=1)
+        whole = sum(part.count for part in rows)
+        if self.pieces >= largest and self.chunk <= 1:
+            raise TrainingError(
+                f"a step of {whole} images does not fit into memory, whatever it is divided into",
+                "Lower train.batch, head.dim or head.width, or choose another device.",
+            )
+        return Division(min(2 * self.pieces, largest), max(1, min(self.chunk, whole) // 2))
 
 
 def passes(parts: int, heads: AlignmentHeads) -> int:
@@ -132,12 +195,25 @@ def training_step(
 
     Raises:
         TrainingError: the loss or a gradient is NaN or infinite; the heads are left as they were.
+        StepTooLargeError: its gradients do not fit into memory; the heads are left as they were.
     """
     heads, optimizer = state.heads, state.optimizer
     optimizer.zero_grad(set_to_none=True)
+    buffers = {name: buffer.clone() for name, buffer in heads.named_buffers()}
 
     # The loss of the whole batch, and its gradients, those of all processes added up.
-    loss = add_gradients(heads, parts, settings, ranks)
+    try:
+        loss = add_gradients(heads, parts, settings, ranks)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        optimizer.zero_grad(set_to_none=True)
+        for name, buffer in heads.named_buffers():  # running statistics of what was embedded
+            buffer.copy_(buffers[name])
+        raise StepTooLargeError(
+            "there is not enough memory for a step",
+            "Lower train.micro_batch and train.chunk, which change no result, or train.batch.",
+        ) from error
     parameters = list(heads.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
     for gradient in gradients:

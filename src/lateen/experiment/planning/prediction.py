@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import sys
 import time
@@ -80,8 +79,16 @@ def plan(
     """
     gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
     _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
-    machine = _machine()
     checked = with_absolute_paths(Recipe.of(recipe))
+    with checked.on_hardware():
+        return _predict(checked, samples, gpu, Path(out or "."))
+
+
+def _predict(
+    checked: Recipe, samples: int | None, gpu: Mapping[str, float | None], out: Path
+) -> dict[str, Any]:
+    """What :func:`plan` returns."""
+    machine = _machine()
 
     # Load the encoders. One that is trained has its captions stored as token ids.
     begin = time.perf_counter()
@@ -111,7 +118,7 @@ def plan(
     return {
         "task": "plan", "machine": machine,
         **_sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
-        "disk": _disk(sum(cost.bytes for cost in costs), training, Path(out or ".")),
+        "disk": _disk(sum(cost.bytes for cost in costs), training, out),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
     }  # fmt: skip
@@ -125,9 +132,10 @@ def _check_positive(**values: float | None) -> None:
 
 def _machine() -> dict[str, Any]:
     """Where the rates are measured, and how many processes were at work there before."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # not on Windows
     return {
         "device": str(resolve_device()), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2),
+        "threads": torch.get_num_threads(), "load": round(load, 2),
     }  # fmt: skip
 
 
@@ -220,7 +228,11 @@ def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
 
 
 def _peak() -> int:
-    """The most memory this process has held so far, in bytes."""
+    """The most memory this process has held so far, in bytes; 0 where nothing tells (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -34,7 +34,6 @@ from lateen.features.shard import Features, ShardContent
 
 PATIENCE = 20.0  # seconds after which no further round of a measurement is begun
 _ROUNDS = 3
-_THREADS = default_workers()
 _ROWS = 1024  # different rows of an imagined store
 Array = np.ndarray[Any, Any]
 Column = str | None  # a caption column, or None for the images
@@ -275,7 +274,7 @@ def stored_parts(encoder: Encoder, section: VisionSection | TextSection) -> list
 
 def default_samples() -> int:
     """Images whose encoding tells a rate: a batch for each preparing thread in every round."""
-    return _ROUNDS * _THREADS * default_batch(True)
+    return _ROUNDS * default_workers() * default_batch(True)
 
 
 def image_rate(encoder: Encoder, items: Sequence[Item], dtype: FeatureDtype) -> Rate:
@@ -292,7 +291,7 @@ def image_rate(encoder: Encoder, items: Sequence[Item], dtype: FeatureDtype) -> 
     """
     batch = default_batch(True)
     _encode(items[:batch], encoder, dtype)
-    size = _THREADS * batch
+    size = default_workers() * batch
     rates: list[float] = []
     skipped: list[dict[str, Any]] = []
     begin = time.perf_counter()
@@ -328,7 +327,7 @@ def _encode(
         writer = StoreWriter(Path(folder), description)
         begin = time.perf_counter()
         encode_items(
-            iter(items), len(items), [encoder], [writer], default_batch(True), _THREADS,
+            iter(items), len(items), [encoder], [writer], default_batch(True), default_workers(),
             on_batch=lambda images: batches.append((time.perf_counter(), images)),
         )  # fmt: skip
     count = len(items)

@@ -1,0 +1,78 @@
+"""Where networks run, and how much at a time, for as long as a command or a block takes.
+
+None of it says what is computed, so none of it is in a content key; ``precision`` is, where it is
+resolved, as the encoder's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from lateen.errors import UsageError, choices
+
+_PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What holds where a call does not say otherwise.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ….
+        batch_size: images, or thousands of text tokens, per forward pass of an encoder.
+        workers: threads that decode and prepare.
+        precision: of what says ``auto`` itself.
+    """
+
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    precision: str = "auto"
+
+
+_CURRENT: ContextVar[Hardware] = ContextVar("hardware")
+_NOTHING_SAID = Hardware()
+
+
+def hardware() -> Hardware:
+    """What holds here."""
+    return _CURRENT.get(_NOTHING_SAID)
+
+
+@contextlib.contextmanager
+def use_hardware(
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    precision: str = "auto",
+) -> Iterator[None]:
+    """Run what is in the block there; what is left at its default stays as it is around the block.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ….
+        batch_size: images, or thousands of text tokens, per forward pass of an encoder.
+        workers: threads that decode and prepare.
+        precision: ``float32`` or ``bfloat16``, of encoders and training that say ``auto``.
+
+    Raises:
+        UsageError: a count below 1, or a precision that there is not.
+    """
+    for option, value in {"batch-size": batch_size, "workers": workers}.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}", "It must be at least 1.")
+    if precision not in _PRECISIONS:
+        raise UsageError(f"precision is {precision!r}", choices(precision, _PRECISIONS))
+    around = hardware()
+    token = _CURRENT.set(
+        Hardware(
+            around.device if device == "auto" else device, batch_size or around.batch_size,
+            workers or around.workers, around.precision if precision == "auto" else precision,
+        )
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
