@@ -9,6 +9,7 @@ and resumed run computes the very same batches and ends with the same bytes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
-from lateen.data.samples import FileImage, TarImage
+from lateen.data.samples import FileImage, HashedImage, TarImage
 from lateen.encoders import Encoder, FusedEncoder, ViewedEncoder
 from lateen.errors import DataError, ImageError
 from lateen.features.writer import StoreWriter
@@ -52,6 +54,7 @@ class _Unit:
         sources: where each prepared item is from.
         skips: items that were left out.
         reduced: how many images were decoded at a part of their size.
+        hashes: of the bytes of each prepared image; none of texts.
     """
 
     items: int
@@ -61,6 +64,7 @@ class _Unit:
     sources: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     reduced: int = 0
+    hashes: list[int] = field(default_factory=list)
 
 
 _Cut = tuple[list[Item | Skip], bool]  # the items of a unit, and whether it ends its shard
@@ -84,6 +88,7 @@ class _OpenShard:
         self._items = 0
         self._texts_at_limit = 0
         self._reduced = 0
+        self._hashes: list[int] = []
 
     def add(self, unit: _Unit, features: torch.Tensor, max_tokens: int | None) -> None:
         """Take the features of a unit. Rows that are not finite become skips."""
@@ -96,6 +101,8 @@ class _OpenShard:
         self._skips += [skip.as_dict() for skip in [*unit.skips, *bad]]
         self._items += unit.items
         self._reduced += unit.reduced
+        if unit.hashes:
+            self._hashes += itertools.compress(unit.hashes, finite)
         self._texts_at_limit += sum(_reaches(max_tokens, tokens) for tokens in unit.prepared)
 
     def write(self) -> None:
@@ -106,7 +113,8 @@ class _OpenShard:
         }
         notes = {what: count for what, count in counts.items() if count}
         features = torch.cat(self._features)
-        self.writer.write(features, self._ids, self._skips, self._items, notes)
+        hashes = np.array(self._hashes, dtype=np.uint64) if self._hashes else None
+        self.writer.write(features, self._ids, self._skips, self._items, notes, hashes)
         self._begin()
 
 
@@ -242,8 +250,9 @@ def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
             unit.skips.append(item)
             continue
         assert not isinstance(item.content, str)
+        source = HashedImage(item.content)
         try:
-            image = decode_image(item.content, short_side=side)
+            image = decode_image(source, short_side=side)
             unit.prepared += encoder.prepare([image])
         except ImageError as error:
             unit.skips.append(Skip(item.id, error.message, item.source))
@@ -253,6 +262,7 @@ def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
             unit.ids.append(item.id)
             unit.sources.append(item.source)
             unit.reduced += REDUCED in image.info
+            unit.hashes.append(source.hash)
     return unit
 
 

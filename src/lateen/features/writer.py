@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lateen.errors import StoreError
@@ -94,6 +95,7 @@ class StoreWriter:
         skipped: Sequence[dict[str, Any]],
         items: int,
         notes: dict[str, int] | None = None,
+        image_hashes: np.ndarray[Any, Any] | None = None,
     ) -> None:
         """Write the next shard.
 
@@ -103,6 +105,7 @@ class StoreWriter:
             skipped: JSON-ready skips among the items covered.
             items: how many input items this shard covers, rows and skips together.
             notes: counts worth telling, summed over shards.
+            image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
 
         Raises:
             StoreError: wrong dim, or values that the store's dtype cannot hold.
@@ -110,7 +113,7 @@ class StoreWriter:
         stored = self._to_dtype(features)
         span = (self.done, self.done + items)
         path = self.folder / shard_name(len(self.shards))
-        self.shards.append(write_shard(path, stored, ids, skipped, span, notes or {}))
+        self.shards.append(write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes))
         self._note(skipped, notes or {})
         self.done += items
 
