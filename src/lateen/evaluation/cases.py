@@ -31,7 +31,7 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, ImageError
-from lateen.evaluation.features import cached_features
+from lateen.evaluation.features import JudgedImages, cached_features
 from lateen.features import Store
 from lateen.files import content_key
 from lateen.metrics import class_embeddings
@@ -301,6 +301,13 @@ class ScoredCases:
     skipped: int
     images: Store
     data: str
+
+    def judged(self) -> JudgedImages:
+        """The images of the cases."""
+        used = {image for case in self.cases for image in case.images}
+        return JudgedImages.of(
+            self.images, [row for row, sample in enumerate(self.images.ids) if sample in used]
+        )
 
     def counts(self) -> dict[str, Any]:
         """What every result says of those left out; the first few by name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
 from lateen.exports import module_summaries
 from lateen.files import make_folder, write_json
+from lateen.progress import log
 
 if TYPE_CHECKING:
     from lateen.model import AlignedModel
@@ -27,6 +29,7 @@ Result = Mapping[str, Any]
 Run = Callable[..., dict[str, Any]]
 
 _NO_CONDITION = ("cache", "out")  # options that no number depends on
+_TRAINED_SHARE = 0.01  # of the images
 
 
 def _recorded_chance(result: Result, key_path: str) -> float | None:
@@ -77,12 +80,16 @@ class Task:
     def __call__(self, model: AlignedModel, **options: Any) -> dict[str, Any]:
         """Run it.
 
+        That images were trained on is said in the log.
+
         Returns:
             What :attr:`run` gives, with ``task`` and the ``options`` that were given; ``templates``
-            and ``seed`` are ``None`` where the task has none.
+            and ``seed`` are ``None`` where the task has none, ``trained_on`` where it is not known
+            whether the model was trained on the images.
 
         Raises:
             UsageError: an option that it does not take, or one that it needs and was not given.
+            ModelError: the model's record of its training images is damaged.
         """
         for name in options:
             if name not in self.options:
@@ -101,8 +108,12 @@ class Task:
             for name, value in options.items()
             if name not in _NO_CONDITION and value is not None
         }
-        result = self.run(model, **options)
-        return {"task": self.name, "templates": None, "seed": None, **result, "options": given}
+        _ = model.trained_on  # what cannot be read fails before anything is encoded
+        absent = dict.fromkeys(("templates", "seed", "trained_on"))
+        result = {"task": self.name, **absent, **self.run(model, **options), "options": given}
+        if sentences := training_note(result):
+            log.warning("%s: %s", self.name, sentences)
+        return result
 
     def main_numbers(self, result: Result) -> Iterator[tuple[str, float, float | None]]:
         """The numbers of a result that stand first, each with its label and what guessing scores.
@@ -157,7 +168,8 @@ def evaluate(
     Returns:
         JSON-ready: ``task``, ``model`` (what it is, and where), the metrics in percent, counts,
         prompts, seed, ``options``, and ``conditions``: content keys of the model and of the data,
-        and versions of libraries.
+        and versions of libraries; ``trained_on``: how many of the images the model was trained on
+        (:func:`~lateen.evaluation.features.find_trained_on`).
 
     Raises:
         UsageError: an unknown task, an option that it does not take, or one that it needs.
@@ -192,6 +204,48 @@ def number(result: Result, key_path: str) -> float | None:
             return None
         value = value[key]
     return float(value) if isinstance(value, int | float) else None
+
+
+def training_note(result: Result) -> str:
+    """What the model saw in training of the images that a result is of, in sentences; empty for
+    nothing, and where it is not known."""
+    seen = result.get("trained_on")
+    if not isinstance(seen, Mapping):
+        return ""
+    of = f"of these {seen['of']:,} images"
+    sentences = []
+    if seen["images"]:
+        by = f"same {seen['by']}"
+        if seen["by"] == "numbers":
+            by = "same ids, but such as any images may have"
+        mistakes = seen.get("by_mistake", 0)
+        about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
+        sentences.append(f"{seen['images']:,} {of} were trained on ({by}{about}).")
+    if count := seen.get("same_ids"):
+        sentences.append(f"{count:,} {of} have the id of one trained on, with other bytes.")
+    if count := seen.get("chosen_on"):
+        sentences.append(f"{count:,} {of} chose the model's best step.")
+    return " ".join(sentences)
+
+
+def was_trained_on(result: Result) -> str | None:
+    """Why a result must not be held to be better than another: the model was trained on its images.
+
+    From 1 % of the images on, as so few can move no number by more than that; beyond what a large
+    record counts by mistake; and not by ids that any images may have.
+
+    Returns:
+        A few words, such as ``475 of 500 images trained on``; ``None`` where it was not, or where
+        it is not known.
+    """
+    seen = result.get("trained_on")
+    if not isinstance(seen, Mapping) or not seen["images"] or seen["by"] == "numbers":
+        return None
+    mistakes = seen.get("by_mistake", 0)
+    most = mistakes + 4 * math.sqrt(mistakes) + 2 if mistakes else 0  # of a Poisson number
+    if seen["images"] <= most or seen["images"] < _TRAINED_SHARE * seen["of"]:
+        return None
+    return f"{seen['images']:,} of {seen['of']:,} images trained on"
 
 
 def _dashed(option: str) -> str:

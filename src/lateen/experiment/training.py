@@ -12,6 +12,7 @@ from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store
 from lateen.files import library_versions, refuse_foreign
 from lateen.model import AlignedModel
+from lateen.model.trained_on import TrainedOn
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
 from lateen.training.loop import train as train_heads
@@ -75,7 +76,7 @@ def train(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
             out=Path(out or temporary), ranks=ranks,
         )  # fmt: skip
-    return build_model(pairs, result, recipe.train)
+    return build_model(pairs, result, recipe.train, trained_on=TrainedOn.of(pairs, validation))
 
 
 def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -128,6 +129,7 @@ def build_model(
     result: TrainResult,
     settings: TrainSection,
     text: Mapping[str, Any] | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> AlignedModel:
     """The trained heads with the names of the encoders whose features they were trained on.
 
@@ -136,6 +138,7 @@ def build_model(
         result: the trained heads.
         settings: of the training.
         text: what to remember of the text encoder, where it is not that of ``pairs``.
+        trained_on: hashes of the images that were trained on.
     """
     conditions = {
         "pairs": len(pairs),
@@ -149,7 +152,7 @@ def build_model(
     }
     return AlignedModel.build(
         result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
-        result.heads.settings.model_dump(mode="json"), training=conditions,
+        result.heads.settings.model_dump(mode="json"), training=conditions, trained_on=trained_on,
     )  # fmt: skip
 
 

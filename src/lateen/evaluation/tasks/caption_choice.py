@@ -45,7 +45,7 @@ from lateen.evaluation.cases import (
     score_cases,
     unusable_captions,
 )
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import content_key
@@ -233,12 +233,14 @@ def evaluate_caption_choice(
         DataError: the data or the images are not there, or of another form.
     """
     categories, keys, counts = {}, [], []
+    judged = JudgedImages()
     for found in read_caption_choice(data, images=images, split=split):
         name = found.cases[0].groups["category"]
         scored = score_cases(model, found, cache=cache and cache / name)
         categories[name] = _category(scored)
         keys.append(scored.data)
         counts.append(scored.counts())
+        judged |= scored.judged()
     return {
         "task": "caption-choice",
         "accuracy": _mean(categories, "accuracy"),
@@ -249,6 +251,7 @@ def evaluate_caption_choice(
         "left_out_examples": [example for c in counts for example in c["left_out_examples"]],
         "categories": categories,
         "split": split,
+        "trained_on": find_trained_on(model, judged),
         "conditions": conditions(model, content_key(keys)),
     }
 
