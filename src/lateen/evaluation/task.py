@@ -214,13 +214,15 @@ def training_note(result: Result) -> str:
         return ""
     of = f"of these {seen['of']:,} images"
     sentences = []
-    if seen["images"]:
-        by = f"same {seen['by']}"
-        if seen["by"] == "numbers":
-            by = "same ids, but such as any images may have"
-        mistakes = seen.get("by_mistake", 0)
-        about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
-        sentences.append(f"{seen['images']:,} {of} were trained on ({by}{about}).")
+    mistakes = seen.get("by_mistake", 0)
+    about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
+    if seen["by"] == "numbers":
+        sentences.append(
+            f"{seen['images']:,} {of} have the id of one trained on, but ids that any images may "
+            f"have{about}."
+        )
+    elif seen["images"]:
+        sentences.append(f"{seen['images']:,} {of} were trained on (same {seen['by']}{about}).")
     if count := seen.get("same_ids"):
         sentences.append(f"{count:,} {of} have the id of one trained on, with other bytes.")
     if count := seen.get("chosen_on"):

@@ -234,12 +234,12 @@ class TrainedOn:
             "version": _VERSION,
             "groups": {
                 name: {"count": group.count, "without_hash": group.without_hash}
-                for name, group in self.groups.items()
+                for name, group in sorted(self.groups.items())
             },
         }
         arrays: dict[str, Any] = {
             f"{name}.{kind}": values
-            for name, group in self.groups.items()
+            for name, group in sorted(self.groups.items())
             for kind, values in (("ids", group.ids.values), ("images", group.images.values))
         }
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -253,7 +253,7 @@ class TrainedOn:
             ModelError: it is damaged, or of a later version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 if about["version"] != _VERSION:
                     raise ModelError(
