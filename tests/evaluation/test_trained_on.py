@@ -120,7 +120,11 @@ def test_an_image_saved_again_is_told_by_its_id(trained: Path) -> None:
         "images": 1, "of": 3, "by": "image files", "chosen_on": 0, "same_ids": 1,
     }  # fmt: skip
     note = training_note({"trained_on": seen})
-    assert note.endswith("1 of these 3 images have the id of one trained on, with other bytes.")
+    assert note.endswith(
+        "1 of these 3 images have the id of one trained on, with other bytes: saved again, most "
+        "likely."
+    )
+    assert was_trained_on({"trained_on": seen}) == "2 of 3 images trained on"
 
 
 @pytest.mark.parametrize(

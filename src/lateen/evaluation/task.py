@@ -224,7 +224,10 @@ def training_note(result: Result) -> str:
     elif seen["images"]:
         sentences.append(f"{seen['images']:,} {of} were trained on (same {seen['by']}{about}).")
     if count := seen.get("same_ids"):
-        sentences.append(f"{count:,} {of} have the id of one trained on, with other bytes.")
+        sentences.append(
+            f"{count:,} {of} have the id of one trained on, with other bytes: saved again, most "
+            "likely."
+        )
     if count := seen.get("chosen_on"):
         sentences.append(f"{count:,} {of} chose the model's best step.")
     return " ".join(sentences)
@@ -233,21 +236,23 @@ def training_note(result: Result) -> str:
 def was_trained_on(result: Result) -> str | None:
     """Why a result must not be held to be better than another: the model was trained on its images.
 
-    From 1 % of the images on, as so few can move no number by more than that; beyond what a large
-    record counts by mistake; and not by ids that any images may have.
+    From 1 % of the images on, as fewer can move no number by more than that; beyond what a large
+    record counts by mistake. Images with the id of one trained on count, whatever their bytes, but
+    not where any images may have such ids.
 
     Returns:
         A few words, such as ``475 of 500 images trained on``; ``None`` where it was not, or where
         it is not known.
     """
     seen = result.get("trained_on")
-    if not isinstance(seen, Mapping) or not seen["images"] or seen["by"] == "numbers":
+    if not isinstance(seen, Mapping):
         return None
+    count = seen.get("same_ids", 0) + (0 if seen["by"] == "numbers" else seen["images"])
     mistakes = seen.get("by_mistake", 0)
     most = mistakes + 4 * math.sqrt(mistakes) + 2 if mistakes else 0  # of a Poisson number
-    if seen["images"] <= most or seen["images"] < _TRAINED_SHARE * seen["of"]:
+    if count <= most or count < _TRAINED_SHARE * seen["of"]:
         return None
-    return f"{seen['images']:,} of {seen['of']:,} images trained on"
+    return f"{count:,} of {seen['of']:,} images trained on"
 
 
 def _dashed(option: str) -> str:
