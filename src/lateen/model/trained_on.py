@@ -66,7 +66,8 @@ class HashSet:
             hashes: ``[n]``, uint64, in any order.
             exact: the most that are kept as they are.
         """
-        different = np.unique(hashes)
+        ordered = np.sort(hashes)  # NumPy's unique is many times slower on random numbers
+        different = ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
         if len(different) <= exact:
             return cls(different)
         bits = np.zeros(math.ceil(len(different) * _BITS / 8), np.uint8)
