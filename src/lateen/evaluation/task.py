@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,12 +243,13 @@ def was_trained_on(result: Result) -> str | None:
         A few words, such as ``475 of 500 images trained on``; ``None`` where it was not, or where
         it is not known.
     """
+    from lateen.report.chance import most_by_chance
+
     seen = result.get("trained_on")
     if not isinstance(seen, Mapping):
         return None
     count = seen.get("same_ids", 0) + (0 if seen["by"] == "numbers" else seen["images"])
-    mistakes = seen.get("by_mistake", 0)
-    most = mistakes + 4 * math.sqrt(mistakes) + 2 if mistakes else 0  # of a Poisson number
+    most = most_by_chance(seen.get("by_mistake", 0))
     if count <= most or count < _TRAINED_SHARE * seen["of"]:
         return None
     return f"{count:,} of {seen['of']:,} images trained on"

@@ -24,6 +24,7 @@ from lateen.data.fingerprint import hash64
 from lateen.errors import ModelError
 from lateen.features import Pairs
 from lateen.files import atomic_path
+from lateen.report.chance import most_by_chance
 
 TRAINED_ON = "trained_on.npz"
 """The file of a model's folder that the record is in."""
@@ -91,6 +92,10 @@ class HashSet:
             for place in _places(hashes[some], 8 * len(self.values)):
                 inside[some] &= (self.values[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
         return inside
+
+    def by_mistake(self, asked: Array) -> float:
+        """How many foreign hashes are taken for known ones, on average, if ``asked`` (bool) are."""
+        return 0.0 if self.is_exact else FALSE_POSITIVES * int(asked.sum())
 
 
 def _in_sorted(hashes: Array, values: Array) -> Array:
@@ -171,8 +176,9 @@ class SameImages:
     Attributes:
         by_bytes: their files' bytes are those of one in the group.
         by_id: bytes could not be compared, and their id is that of one in the group.
-        other_bytes: their id is that of one in the group, with other bytes.
-        by_mistake: how many foreign images a filter may have counted, on average.
+        other_bytes: their id is that of one in the group, with other bytes; none where a filter's
+            mistakes explain as many.
+        by_mistake: how many others a filter has counted in ``by_bytes`` and ``by_id``, on average.
     """
 
     by_bytes: Array
@@ -225,9 +231,11 @@ class TrainedOn:
         by_bytes = has_bytes & known.images.has(hashes)
         same_id = known.ids.has(hash_ids(ids)) & ~by_bytes
         compared = has_bytes if known.without_hash == 0 else np.zeros(len(ids), bool)
-        asked = ((known.images, has_bytes), (known.ids, ~compared))
-        by_mistake = sum(FALSE_POSITIVES * int(n.sum()) for group, n in asked if not group.is_exact)
-        return SameImages(by_bytes, same_id & ~compared, same_id & compared, by_mistake)
+        other_bytes = same_id & compared
+        if other_bytes.sum() <= most_by_chance(known.ids.by_mistake(compared)):
+            other_bytes[:] = False  # a filter's mistakes
+        by_mistake = known.images.by_mistake(has_bytes) + known.ids.by_mistake(~compared)
+        return SameImages(by_bytes, same_id & ~compared, other_bytes, by_mistake)
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all."""
