@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import dense_toys
+import numpy as np
 import pytest
 import torch
 import toys
 from PIL import Image
 
+from lateen.data import hash64
 from lateen.encoders import Encoder, FusedEncoder, load_encoder
 from lateen.errors import DataError, EncoderError, LateenError, UsageError
 from lateen.evaluation import TASKS
 from lateen.evaluation.tasks.attention import _entropy
 from lateen.model import AlignedModel
 from lateen.model.config import AlignedConfig
+from lateen.model.trained_on import ImageGroup, TrainedOn
 
 
 def model(vision: Encoder) -> AlignedModel:
@@ -57,6 +60,17 @@ def test_a_picture_per_image_that_was_chosen(vit: Encoder, tmp_path: Path) -> No
     assert 0 < described["entropy"] <= 100
     with Image.open(tmp_path / "out" / result["pictures"][0]) as picture:
         assert picture.width > 2 * picture.height
+
+
+def test_of_the_images_shown_it_is_said_which_were_trained_on(vit: Encoder, tmp_path: Path) -> None:
+    album = photos(tmp_path)
+    seen = model(vit)
+    hashes = [hash64((album / f"{name}.png").read_bytes()) for name in ("green/1", "blue/2")]
+    train = ImageGroup.of(["one", "two"], np.array(hashes, np.uint64))
+    seen._trained_on = TrainedOn({"train": train})
+    result = TASKS["attention"](seen, images=album, out=tmp_path / "out", pictures=3)
+    # Black 4, green 1 and white 3 are shown.
+    assert result["trained_on"] == {"images": 1, "of": 3, "by": "image files", "chosen_on": 0}
 
 
 def test_of_a_fused_encoder_the_parts_with_attention(vit: Encoder, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from benchmark_toys import picture, write
 from builders import is_fixed, samples, skips
 from PIL import Image
 
+from lateen.data import hash64
 from lateen.data.images import decode_image
-from lateen.data.samples import FileImage, ListDataset, Skip
+from lateen.data.samples import FileImage, HashedImage, ListDataset, Skip
 from lateen.errors import DataError, ImageError
 from lateen.evaluation.cases import (
     Case,
@@ -31,6 +32,13 @@ def test_a_crop_has_the_pixels_of_its_box(tmp_path: Path) -> None:
     whole = decode_image(stripes(tmp_path))
     assert crop.size == (24, 12)
     assert crop.tobytes() == whole.crop((16, 8, 40, 20)).tobytes()
+
+
+def test_a_crop_is_known_by_the_whole_image(tmp_path: Path) -> None:
+    image = HashedImage(CroppedImage(stripes(tmp_path), (16, 8, 40, 20)))
+    assert image.hash == 0
+    decode_image(image)
+    assert image.hash == hash64((tmp_path / "a.png").read_bytes())
 
 
 def test_a_crop_is_black_where_it_reaches_beyond_the_image(tmp_path: Path) -> None:

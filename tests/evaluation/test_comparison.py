@@ -116,7 +116,7 @@ def test_a_model_that_was_trained_on_the_images_has_no_star(tmp_path: Path) -> N
     seen = {"trained_on": {"images": 30, "of": 40, "by": "image files", "chosen_on": 0}}
     found = _pair(tmp_path, [i < 20 for i in range(40)], [i < 39 for i in range(40)], **seen)
     assert _top1(found).best == ()
-    assert found.table().cells()[0][-1] == "b trained on 30 of these images"
+    assert found.table().cells()[0][-1] == "b: 30 of 40 images trained on"
 
 
 def test_seeds_are_averaged_where_nothing_else_differs(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dense_toys
+import numpy as np
 import pytest
 import toys
 from benchmark_toys import (
@@ -20,8 +22,11 @@ from benchmark_toys import (
 )
 from labelled_toys import class_folder
 
+from lateen.data import hash64
 from lateen.evaluation import TASKS, evaluate
+from lateen.evaluation.tables import result_tables
 from lateen.model import AlignedModel
+from lateen.model.trained_on import ImageGroup, TrainedOn
 
 DENSE = ("segmentation", "patch-probe")
 
@@ -86,3 +91,34 @@ def test_results_say_what_they_depend_on_and_agree_on_the_data(task: str, tmp_pa
     third = evaluate(models(task)[0], task, **given)
     assert third["conditions"]["model"] == first["conditions"]["model"]
     assert third["conditions"]["data"] != first["conditions"]["data"]
+
+
+def trained_on(model: AlignedModel, files: Iterable[Path]) -> AlignedModel:
+    """The model, with a record that has these image files under other names."""
+    hashes = np.array([hash64(path.read_bytes()) for path in files], np.uint64)
+    names = [f"renamed photograph {index}" for index in range(len(hashes))]
+    model._trained_on = TrainedOn({"train": ImageGroup.of(names, hashes)})
+    return model
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "attention"])
+def test_every_task_says_which_of_its_images_were_trained_on(
+    task: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = options(task, tmp_path)
+    files = [p for p in tmp_path.rglob("*.[pj][np]g") if "mask" not in str(p)]
+    known = evaluate(trained_on(models(task)[0], files), task, **given)
+    seen = known["trained_on"]
+    judged = known.get("images_tested", len(files))  # a probe also learns from some of them
+    assert seen == {"images": judged, "of": judged, "by": "image files", "chosen_on": 0}
+    said = f"{judged} of these {judged} images were trained on (same image files)."
+    assert f"{task}: {said}" in [record.getMessage() for record in caplog.records]
+    assert said in result_tables(known)[0].note
+    caplog.clear()
+    others = evaluate(trained_on(models(task)[1], []), task, **given)
+    assert others["trained_on"] == {"images": 0, "of": judged, "by": None, "chosen_on": 0}
+    unknown = evaluate(models(task)[0], task, **given)
+    assert unknown["trained_on"] is None
+    for result in (others, unknown):
+        assert "trained on" not in result_tables(result)[0].note
+    assert not [record for record in caplog.records if "trained on" in record.getMessage()]

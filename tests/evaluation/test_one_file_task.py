@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data import open_dataset
-from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.features import (
+    JudgedImages, cached_features, conditions, find_trained_on
+)
 from lateen.evaluation.task import Result, Task
 from lateen.model import AlignedModel
 from lateen.report.tables import Column, TableData
@@ -42,10 +44,12 @@ def evaluate_spread(model: AlignedModel, *, images: str | Path, step: int = 1) -
         step: how many places.
     """
     dataset = open_dataset(images)
-    embeddings = model.project_image(cached_features(dataset, model.vision_encoder)[:])
+    store = cached_features(dataset, model.vision_encoder)
+    embeddings = model.project_image(store[:])
     cosine = (embeddings[step:] * embeddings[:-step]).sum(1).mean()
     return {
         "cosine": cosine.item(), "images": len(embeddings),
+        "trained_on": find_trained_on(model, JudgedImages.of(store)),
         "conditions": conditions(model, dataset.fingerprint),
     }
 

@@ -57,6 +57,11 @@ def test_a_run_trains_the_text_encoder(result: RunResult, original: Path) -> Non
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_it_is_known_what_was_trained_on(album: Path, result: RunResult) -> None:
+    seen = evaluate(result.out / "model", "retrieval", captions=album / "train.jsonl")["trained_on"]
+    assert seen == {"images": 18, "of": 24, "by": "image files", "chosen_on": 6}
+
+
 def test_the_model_loads_again_with_the_same_embeddings(result: RunResult, original: Path) -> None:
     shutil.rmtree(original)
     expected = result.model.encode_text(COLOURS)

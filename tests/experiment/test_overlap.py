@@ -1,9 +1,11 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from test_run import recipe
 from toys import COLOURS, ColourEncoder, WordEncoder, photo
 
@@ -65,6 +67,23 @@ def test_rows_numbered_alike_are_not_the_same_images(tmp_path: Path) -> None:
     first = split(tmp_path / "a", numbered(0, 50))
     others = {name: seed + 101 for name, seed in numbered(0, 50).items()}
     assert warn_of_splits({"train": first, "test": split(tmp_path / "b", others)}) == []
+
+
+def test_the_same_file_is_known_whatever_its_features(tmp_path: Path) -> None:
+    """Computed in another batch, with another version: features of one file may differ."""
+
+    class Other(ColourEncoder):
+        def encode(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
+            return super().encode(prepared) + 0.1
+
+    train = split(tmp_path / "a", numbered(0, 20))
+    test = split(tmp_path / "b", {"copy.png": 7, "again.png": 7, **numbered(100, 148)})
+    images = encode(tmp_path / "b" / "c.jsonl", Other(), tmp_path / "b" / "j")
+    test = pair(images, test.texts[0].store)
+    assert warn_of_splits({"train": train, "test": test}) == [
+        "2 of the 50 images of test are in train too (the first: 'copy.png', in train '7.png'): "
+        "R@K on test is too high; leave them out of one"
+    ]
 
 
 def test_few_held_out_images(tmp_path: Path) -> None:

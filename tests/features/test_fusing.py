@@ -253,3 +253,18 @@ def test_skips_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     fuse([a, b], tmp_path / "f")
     lines = (tmp_path / "f" / "skipped.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [SKIP]
+
+
+def test_hashes_of_the_images_are_those_of_the_part_that_has_them(tmp_path: Path) -> None:
+    first = part(tmp_path / "a", "abc", 3)  # as of an earlier version: without
+    description = Description("image", 2, {**INFO, "id": "b", "dim": 2}, "b", "photos", "data")
+    writer = StoreWriter(tmp_path / "b", description)
+    hashes = np.array([7, 2**64 - 1, 5], np.uint64)
+    writer.write(torch.ones(3, 2), list("cab"), [], 3, image_hashes=hashes)
+    writer.finish()
+    fused = fuse([first, tmp_path / "b"], tmp_path / "f")
+    assert fused.ids == ["a", "b", "c"]
+    assert fused.image_hashes().tolist() == [2**64 - 1, 5, 7]
+    assert fused.image_hashes([2, 0]).tolist() == [7, 2**64 - 1]
+    alone = fuse([first, part(tmp_path / "d", "abc", seed=1)], tmp_path / "g")
+    assert alone.image_hashes().tolist() == [0, 0, 0]

@@ -1,8 +1,9 @@
 import itertools
+import math
 
 import pytest
 
-from lateen.report.chance import median_rank, recall_at_k, top_k
+from lateen.report.chance import median_rank, most_by_chance, recall_at_k, top_k
 
 
 def test_one_relevant_candidate_is_found_in_k_of_n_random_rankings():
@@ -42,3 +43,14 @@ def test_top_k_of_equally_likely_classes():
     assert top_k(1, 10) == 10.0
     assert top_k(5, 10) == 50.0
     assert top_k(5, 3) == 100.0
+
+
+@pytest.mark.parametrize("expected", [0.001, 0.05, 0.5, 5.0, 50.0])
+def test_what_chance_explains_of_rare_events(expected):
+    most = most_by_chance(expected)
+    up_to = math.fsum(
+        math.exp(k * math.log(expected) - expected - math.lgamma(k + 1))
+        for k in range(math.floor(most) + 1)
+    )
+    assert 0 <= 1 - up_to < 1e-4  # of Poisson's distribution
+    assert most_by_chance(0) == 0

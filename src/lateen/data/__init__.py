@@ -1,7 +1,7 @@
 """Samples and where they come from: folders, tables, COCO JSON, shards, the Hugging Face hub."""
 
 from lateen.data.coco import CocoCaptions
-from lateen.data.fingerprint import combine, file_hashes
+from lateen.data.fingerprint import combine, file_hashes, hash64
 from lateen.data.folder import ImageFolder
 from lateen.data.hub import HubDataset
 from lateen.data.images import IMAGE_SUFFIXES, decode_image, upright_rgb
@@ -41,6 +41,7 @@ __all__ = [
     "combine",
     "decode_image",
     "file_hashes",
+    "hash64",
     "open_dataset",
     "upright_rgb",
 ]

@@ -54,6 +54,11 @@ def combine(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def hash64(data: bytes) -> int:
+    """A 64-bit hash (BLAKE2b), never 0: by it a model remembers the images it was trained on."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") or 1
+
+
 def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     """SHA-256 (64 hex digits) of each file's content, in the order given.
 

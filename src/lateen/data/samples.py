@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lateen.data.fingerprint import file_hashes
+from lateen.data.fingerprint import file_hashes, hash64
 from lateen.errors import DataError, UsageError, choices
 
 PEEK = 64
@@ -100,6 +100,33 @@ class MemoryImage:
     def read(self) -> bytes:
         """The bytes."""
         return self.data
+
+
+@dataclass(slots=True)
+class HashedImage:
+    """An image source that remembers a hash of the bytes that were read.
+
+    Of a part of an image (one with an attribute ``whole``) it is the hash of the whole image.
+
+    Attributes:
+        source: where the bytes are.
+        hash: 64 bits (:func:`~lateen.data.fingerprint.hash64`); 0 as long as nothing was read.
+    """
+
+    source: ImageSource
+    hash: int = 0
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    def read(self) -> bytes:
+        """The source's bytes."""
+        data = self.source.read()
+        whole: ImageSource | None = getattr(self.source, "whole", None)
+        self.hash = hash64(data if whole is None else whole.read())
+        return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, ImageError
-from lateen.evaluation.features import cached_features
+from lateen.evaluation.features import JudgedImages, cached_features
 from lateen.features import Store
 from lateen.files import content_key
 from lateen.metrics import class_embeddings
@@ -215,17 +215,17 @@ class CroppedImage:
     """A box within an image.
 
     Attributes:
-        image: the whole.
+        whole: the image.
         box: left, top, right, bottom in pixels of the upright image.
     """
 
-    image: FileImage
+    whole: FileImage
     box: tuple[int, int, int, int]
 
     @property
     def name(self) -> str:
         """The path with the box."""
-        return f"{self.image.name}{list(self.box)}"
+        return f"{self.whole.name}{list(self.box)}"
 
     def read(self) -> bytes:
         """The box as PNG, black where it reaches beyond the image, as ARO's own code has it.
@@ -233,7 +233,7 @@ class CroppedImage:
         A box without anything of the image is an ``OSError``, as is an image that is damaged.
         """
         try:
-            whole = decode_image(self.image, whole=True)  # the box counts its pixels
+            whole = decode_image(self.whole, whole=True)  # the box counts its pixels
         except ImageError as error:
             raise OSError(error.message) from error
         left, top, right, bottom = self.box
@@ -277,7 +277,7 @@ def unusable_captions(captions: Sequence[object]) -> str:
 
 def _file_of(image: ImageSource | str) -> Path | None:
     if isinstance(image, CroppedImage):
-        return image.image.path
+        return image.whole.path
     return image.path if isinstance(image, FileImage | ZipImage) else None
 
 
@@ -301,6 +301,13 @@ class ScoredCases:
     skipped: int
     images: Store
     data: str
+
+    def judged(self) -> JudgedImages:
+        """The images of the cases."""
+        used = {image for case in self.cases for image in case.images}
+        return JudgedImages.of(
+            self.images, [row for row, sample in enumerate(self.images.ids) if sample in used]
+        )
 
     def counts(self) -> dict[str, Any]:
         """What every result says of those left out; the first few by name."""

@@ -25,10 +25,9 @@ from lateen.evaluation.results import (
     by_model,
     folder_labels,
     read_all,
-    was_trained_on,
 )
 from lateen.evaluation.tables import subject
-from lateen.evaluation.task import TASKS, Result, number
+from lateen.evaluation.task import TASKS, Result, number, was_trained_on
 from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell
 
@@ -149,7 +148,7 @@ class Comparison:
 
     def _beware(self, row: ComparisonRow) -> str:
         """Why a row's numbers say less than they seem to."""
-        seen = [f"{self.labels[index]} {words}" for index, words in row.seen.items()]
+        seen = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
         differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
         return "; ".join([*differs, *seen])
 
@@ -205,7 +204,7 @@ class Comparison:
         for row in self.rows:
             found = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
             limits = [end for each in row.intervals for end in each or (None, None)]
-            seen = "; ".join(f"{self.labels[index]} {words}" for index, words in row.seen.items())
+            seen = "; ".join(f"{self.labels[index]}: {words}" for index, words in row.seen.items())
             writer.writerow(
                 [row.task, row.set, row.metric, *map(_plain, [*row.values, *limits]), row.n,
                  *found, "; ".join(row.differs), seen, row.short]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from lateen.data import Dataset
+from lateen.data.samples import HashedImage
 from lateen.encoders import Encoder
 from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, library_versions
 from lateen.model import AlignedModel
+from lateen.model.trained_on import is_anyones
+
+Rows = slice | Sequence[int] | np.ndarray[Any, Any]
 
 
 def cached_features(
@@ -36,6 +43,74 @@ def cached_features(
         name = content_key([encoder.info.key, dataset.fingerprint, column, dtype])[:24]
         folder = cache_folder() / "features" / name
     return encode(dataset, encoder, folder, column=column, dtype=dtype, overwrite=True, wait=True)
+
+
+@dataclass
+class JudgedImages:
+    """The images that a number is of, each once.
+
+    Attributes:
+        hashes: by id, a hash of the image's bytes; 0 where not known.
+    """
+
+    hashes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store, rows: Rows = slice(None)) -> JudgedImages:
+        """The images of some rows of a store, by default of all."""
+        numbers = np.arange(len(store))[rows]
+        hashes = store.image_hashes(numbers).tolist()
+        return cls(dict(zip((store.ids[row] for row in numbers), hashes, strict=True)))
+
+    def add(self, sample: str, image: HashedImage) -> None:
+        """Add an image that was read without a store."""
+        self.hashes[sample] = image.hash
+
+    def __or__(self, other: JudgedImages) -> JudgedImages:
+        return JudgedImages(self.hashes | other.hashes)
+
+
+def find_trained_on(model: AlignedModel, judged: JudgedImages) -> dict[str, Any] | None:
+    """How many of some images the model was trained on, as results have it under ``trained_on``.
+
+    Args:
+        model: the evaluated model.
+        judged: the images.
+
+    Returns:
+        ``None`` where the model does not say what it was trained on, else: ``images``, so many;
+        ``of`` how many; ``by``, the evidence: ``image files`` (the same bytes), ``ids`` or, of
+        numbers and names such as ``img_3``, which prove little, ``numbers``, or ``None``;
+        ``chosen_on``, how many chose its best step; and, where they are not 0, ``same_ids``, how
+        many more have an id of one trained on but other bytes, and ``by_mistake``, how many a
+        large record may count that were not trained on, on average.
+    """
+    record = model.trained_on
+    if record is None:
+        return None
+    ids = list(judged.hashes)
+    hashes = np.fromiter(judged.hashes.values(), np.uint64, len(ids))
+    train, chooser = (record.find(group, ids, hashes) for group in ("train", "chosen_on"))
+    by_id, telling = int(train.by_id.sum()), _telling(ids, train.by_id)
+    kinds = [
+        "image files" if train.by_bytes.any() else "",
+        "" if not by_id else "ids" if 2 * telling >= by_id else "numbers",
+    ]
+    more = {
+        "same_ids": _telling(ids, train.other_bytes), "by_mistake": round(train.by_mistake, 3)
+    }  # fmt: skip
+    return {
+        "images": int(train.by_bytes.sum()) + by_id,
+        "of": len(ids),
+        "by": " and ".join(filter(None, kinds)) or None,
+        "chosen_on": int((chooser.by_bytes | chooser.by_id).sum()),
+        **{key: value for key, value in more.items() if value},
+    }
+
+
+def _telling(ids: Sequence[str], chosen: np.ndarray[Any, Any]) -> int:
+    """How many of the chosen ids are not of a kind that any images may have."""
+    return sum(not is_anyones(ids[row]) for row in np.flatnonzero(chosen).tolist())
 
 
 def conditions(model: AlignedModel, data: str) -> dict[str, Any]:

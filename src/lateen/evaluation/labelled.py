@@ -15,7 +15,12 @@ from torch import Tensor
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
-from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.features import (
+    JudgedImages,
+    cached_features,
+    conditions,
+    find_trained_on,
+)
 from lateen.evaluation.intervals import Arrays, resampled, shares
 from lateen.evaluation.task import FeaturesOf
 from lateen.features import Store, StoreRows
@@ -307,6 +312,7 @@ def probed_result(
         "train_images": len(learned.rows) if learned is not None else None,
         "train_skipped": len(learned.store.skipped) if learned is not None else None,
         **described(found.test.labelled, found.test.store, found.test.rows),
+        "trained_on": find_trained_on(model, JudgedImages.of(found.test.store, found.test.rows)),
         "conditions": labelled_conditions(model, *parts),
     }
 

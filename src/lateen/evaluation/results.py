@@ -149,14 +149,6 @@ def _trained(saved: SavedResult) -> tuple[str | None, int | None]:
     return conditions.get("trained_alike"), conditions.get("train_seed")
 
 
-def was_trained_on(result: Result) -> str:
-    """What a result says of images that its model was trained on or chosen on; empty if nothing."""
-    seen = result.get("trained_on") or {}
-    words = {"images": "trained on", "chosen_on": "chosen on"}
-    counts = ((word, seen.get(key)) for key, word in words.items())
-    return ", ".join(f"{word} {count:,} of these images" for word, count in counts if count)
-
-
 def _groups(
     found: Iterable[SavedResult], key: Callable[[SavedResult], Hashable]
 ) -> list[list[SavedResult]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
-from lateen.evaluation.task import TASKS, Result
+from lateen.evaluation.task import TASKS, Result, training_note
 from lateen.report.tables import Cell, Column, TableData
 
 MOST_CLASSES = 25  # with a table of their own
@@ -17,13 +17,17 @@ _SOURCES = ("data", "captions", "images")
 def result_tables(result: Result) -> list[TableData]:
     """The tables of one task's result, with the levels of chance and baselines that it has.
 
-    A task that is not known here gets a table of the numbers that stand first in its result.
+    A task that is not known here gets a table of the numbers that stand first in its result. The
+    first table's note says how many of the images the model was trained on.
 
     Args:
         result: what :func:`lateen.evaluation.evaluate` gives.
     """
     task = str(result.get("task"))
-    return list(TASKS[task].tables(result) if task in TASKS else _generic(result))
+    tables = list(TASKS[task].tables(result) if task in TASKS else _generic(result))
+    if tables and (sentences := training_note(result)):
+        tables[0] = noted(tables[0], f" {sentences}" if tables[0].note else sentences)
+    return tables
 
 
 def subject(result: Result) -> str:

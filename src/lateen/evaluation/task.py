@@ -18,6 +18,7 @@ from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
 from lateen.exports import module_summaries
 from lateen.files import make_folder, write_json
+from lateen.progress import log
 
 if TYPE_CHECKING:
     from lateen.evaluation.intervals import Arrays, Statistics
@@ -29,6 +30,7 @@ Run = Callable[..., dict[str, Any]]
 FeaturesOf = Literal["encoder", "embedding", "both"]  # what a probe is given
 
 _NO_CONDITION = ("cache", "out")  # options that no number depends on
+_TRAINED_SHARE = 0.01  # of the images
 
 
 def _recorded_chance(result: Result, key_path: str) -> float | None:
@@ -83,12 +85,16 @@ class Task:
     def __call__(self, model: AlignedModel, **options: Any) -> dict[str, Any]:
         """Run it.
 
+        That images were trained on is said in the log.
+
         Returns:
             What :attr:`run` gives, with ``task`` and the ``options`` that were given; ``templates``
-            and ``seed`` are ``None`` where the task has none.
+            and ``seed`` are ``None`` where the task has none, ``trained_on`` where it is not known
+            whether the model was trained on the images.
 
         Raises:
             UsageError: an option that it does not take, or one that it needs and was not given.
+            ModelError: the model's record of its training images is damaged.
         """
         for name in options:
             if name not in self.options:
@@ -107,8 +113,12 @@ class Task:
             for name, value in options.items()
             if name not in _NO_CONDITION and value is not None
         }
-        result = self.run(model, **options)
-        return {"task": self.name, "templates": None, "seed": None, **result, "options": given}
+        _ = model.trained_on  # what cannot be read fails before anything is encoded
+        absent = dict.fromkeys(("templates", "seed", "trained_on"))
+        result = {"task": self.name, **absent, **self.run(model, **options), "options": given}
+        if sentences := training_note(result):
+            log.warning("%s: %s", self.name, sentences)
+        return result
 
     def main_numbers(self, result: Result) -> Iterator[tuple[str, float, float | None]]:
         """The numbers of a result that stand first, each with its label and what guessing scores.
@@ -166,7 +176,8 @@ def evaluate(
     Returns:
         JSON-ready: ``task``, ``model`` (what it is, and where), the metrics in percent, counts,
         prompts, seed, ``options``, and ``conditions``: content keys of the model and of the data,
-        and versions of libraries.
+        and versions of libraries; ``trained_on``: how many of the images the model was trained on
+        (:func:`~lateen.evaluation.features.find_trained_on`).
 
     Raises:
         UsageError: an unknown task, an option that it does not take, or one that it needs.
@@ -204,6 +215,56 @@ def number(result: Result, key_path: str) -> float | None:
             return None
         value = value[key]
     return float(value) if isinstance(value, int | float) else None
+
+
+def training_note(result: Result) -> str:
+    """What the model saw in training of the images that a result is of, in sentences; empty for
+    nothing, and where it is not known."""
+    seen = result.get("trained_on")
+    if not isinstance(seen, Mapping):
+        return ""
+    of = f"of these {seen['of']:,} images"
+    sentences = []
+    mistakes = seen.get("by_mistake", 0)
+    about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
+    if seen["by"] == "numbers":
+        sentences.append(
+            f"{seen['images']:,} {of} have the id of one trained on, but ids that any images may "
+            f"have{about}."
+        )
+    elif seen["images"]:
+        sentences.append(f"{seen['images']:,} {of} were trained on (same {seen['by']}{about}).")
+    if count := seen.get("same_ids"):
+        sentences.append(
+            f"{count:,} {of} have the id of one trained on, with other bytes: saved again, most "
+            "likely."
+        )
+    if count := seen.get("chosen_on"):
+        sentences.append(f"{count:,} {of} chose the model's best step.")
+    return " ".join(sentences)
+
+
+def was_trained_on(result: Result) -> str | None:
+    """Why a result must not be held to be better than another: the model was trained on its images.
+
+    From 1 % of the images on, as fewer can move no number by more than that; beyond what a large
+    record counts by mistake. Images with the id of one trained on count, whatever their bytes, but
+    not where any images may have such ids.
+
+    Returns:
+        A few words, such as ``475 of 500 images trained on``; ``None`` where it was not, or where
+        it is not known.
+    """
+    from lateen.report.chance import most_by_chance
+
+    seen = result.get("trained_on")
+    if not isinstance(seen, Mapping):
+        return None
+    count = seen.get("same_ids", 0) + (0 if seen["by"] == "numbers" else seen["images"])
+    most = most_by_chance(seen.get("by_mistake", 0))
+    if count <= most or count < _TRAINED_SHARE * seen["of"]:
+        return None
+    return f"{count:,} of {seen['of']:,} images trained on"
 
 
 def _dashed(option: str) -> str:

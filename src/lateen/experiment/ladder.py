@@ -24,6 +24,7 @@ from lateen.experiment.stages import (
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
 from lateen.files import LOG, content_key, folder_lock, read_json, write_json
+from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
 from lateen.training.loop import CHECKPOINT, train
 
@@ -150,7 +151,8 @@ def _run(plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any
     begin = time.perf_counter()
     trained = train(pairs, validation=data.validation, head=plan.head, settings=plan.train, out=out)
     seconds = time.perf_counter() - begin
-    model = build_model(pairs, trained, plan.train)
+    record = TrainedOn.of(pairs, data.validation)
+    model = build_model(pairs, trained, plan.train, trained_on=record)
     whole = not (trained.resumed_from or trained.skipped)
     run = {
         "seed": plan.train.seed,

@@ -1,7 +1,8 @@
 """What makes held-out numbers say less than they seem to: images seen before, and too few of them.
 
-Images are told apart by their features, which are on disk: equal features of one encoder are one
-image to it. An id alone proves nothing, as the rows of two tables may both be numbered from 0.
+Images are told apart by hashes of their files' bytes, where their stores have them, and by their
+features: equal features of one encoder are one image to it. An id alone proves nothing, as the rows
+of two tables may both be numbered from 0.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from lateen.features import Pairs, StoreRows
@@ -67,7 +69,7 @@ def _shared(splits: Sequence[Pairs]) -> list[dict[str, str]]:
     first, *others = splits
     if not others:
         return []
-    found = [_same_ids(first, other) for other in others]
+    found = [_same_bytes(first, other) | _same_ids(first, other) for other in others]
     by_digest: dict[bytes, list[tuple[int, str]]] = {}
     for at, other in enumerate(others):
         for sample, digest in _digests(other):
@@ -84,6 +86,16 @@ def _shared(splits: Sequence[Pairs]) -> list[dict[str, str]]:
 def _digests(pairs: Pairs) -> Iterator[tuple[str, bytes]]:
     rows = StoreRows(pairs.image, pairs.image_rows)
     return zip(pairs.ids, rows.digests(), strict=True)
+
+
+def _same_bytes(first: Pairs, second: Pairs) -> dict[str, str]:
+    """For every image of the second split whose file's bytes are those of one in the first, its id
+    there."""
+    here, there = (pairs.image.image_hashes(pairs.image_rows) for pairs in (first, second))
+    values, rows = np.unique(here, return_index=True)
+    at = np.searchsorted(values, there).clip(max=len(values) - 1)
+    same = np.flatnonzero((there != 0) & (values[at] == there))
+    return {second.ids[i]: first.ids[rows[at[i]]] for i in same.tolist()}
 
 
 def _same_ids(first: Pairs, second: Pairs) -> dict[str, str]:

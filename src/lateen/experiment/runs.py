@@ -29,6 +29,7 @@ from lateen.experiment.training import build_model
 from lateen.features import Pairs
 from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
+from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
 from lateen.training.heads import FROZEN
 from lateen.training.lit import TrainedText
@@ -99,13 +100,15 @@ def run(
         )  # fmt: skip
         warnings = warn_of_splits(splits)
         train_pairs = chosen_captions(splits.pop("train"), plan.data)
+        chooser = splits[chosen_on]
         with clock("train"):
-            trained = _train(plan, train_pairs, splits[chosen_on], tower, folder)
+            trained = _train(plan, train_pairs, chooser, tower, folder)
         if tower:
             text = save_tower(trained.heads, tower, plan.text, folder / "model")
             splits = held_out_features(splits, text, plan, folder / "stores")
         side = trained_side(text, plan.text) if tower else None
-        model = build_model(train_pairs, trained, plan.train, text=side)
+        record = TrainedOn.of(train_pairs, chooser)
+        model = build_model(train_pairs, trained, plan.train, text=side, trained_on=record)
         model.set_encoders(vision, text)
         model.save_pretrained(folder / "model")
         with clock("evaluate"):

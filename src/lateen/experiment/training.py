@@ -13,6 +13,7 @@ from lateen.experiment.stages import default_holdout
 from lateen.features import Pairs, Store
 from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
+from lateen.model.trained_on import TrainedOn
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
 from lateen.training.loop import train as train_heads
@@ -79,7 +80,7 @@ def train(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
             out=Path(out or temporary), ranks=ranks,
         )  # fmt: skip
-    return build_model(pairs, result, recipe.train)
+    return build_model(pairs, result, recipe.train, trained_on=TrainedOn.of(pairs, validation))
 
 
 def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -134,6 +135,7 @@ def build_model(
     result: TrainResult,
     settings: TrainSection,
     text: Mapping[str, Any] | None = None,
+    trained_on: TrainedOn | None = None,
 ) -> AlignedModel:
     """The trained heads with the names of the encoders whose features they were trained on.
 
@@ -142,6 +144,7 @@ def build_model(
         result: the trained heads.
         settings: of the training.
         text: what to remember of the text encoder, where it is not that of ``pairs``.
+        trained_on: hashes of the images that were trained on.
     """
     conditions = {
         "pairs": len(pairs),
@@ -156,7 +159,7 @@ def build_model(
     }
     return AlignedModel.build(
         result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
-        result.heads.settings.model_dump(mode="json"), training=conditions,
+        result.heads.settings.model_dump(mode="json"), training=conditions, trained_on=trained_on,
     )  # fmt: skip
 
 

@@ -156,6 +156,19 @@ def _write(
             features = [part[part_rows] for part, part_rows in zip(parts, block, strict=True)]
             ids = parts[0].ids.take(block[0])
             skipped = list(skips.values()) if start == 0 else []
-            writer.write(fuse_features(features, weights), ids, skipped, len(ids))
+            hashes = _image_hashes(parts, block)
+            writer.write(
+                fuse_features(features, weights), ids, skipped, len(ids), image_hashes=hashes
+            )
             progress.update(len(ids))
     writer.finish()
+
+
+def _image_hashes(
+    parts: Sequence[Store], block: Sequence[np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any] | None:
+    """Of each row's image, from the first part that has it; ``None`` where none has any."""
+    hashes = np.zeros(len(block[0]), np.uint64)
+    for part, rows in zip(parts, block, strict=True):
+        hashes = np.where(hashes, hashes, part.image_hashes(rows))
+    return hashes if hashes.any() else None

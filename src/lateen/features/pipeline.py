@@ -24,7 +24,7 @@ import torch
 from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
-from lateen.data.samples import FileImage, TarImage
+from lateen.data.samples import FileImage, HashedImage, TarImage
 from lateen.device import resolve_device
 from lateen.encoders import Encoder, FusedEncoder
 from lateen.errors import DataError, ImageError
@@ -59,6 +59,7 @@ class _Unit:
         sources: where each prepared item is from.
         skips: items that were left out.
         reduced: how many images were decoded at a part of their size.
+        hashes: of the bytes of each prepared image; none of texts.
     """
 
     items: int
@@ -68,6 +69,7 @@ class _Unit:
     sources: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     reduced: int = 0
+    hashes: list[int] = field(default_factory=list)
 
 
 _Cut = tuple[list[Item | Skip], bool]  # the items of a unit, and whether it ends its shard
@@ -82,12 +84,16 @@ class _Piece:
     skips: list[dict[str, Any]]
     items: int
     notes: dict[str, int]
+    hashes: np.ndarray[Any, Any] | None = None  # [rows], uint64: of images' bytes
 
     @classmethod
     def read(cls, part: ShardContent) -> _Piece:
         """What a part holds."""
-        features = _features(part)
-        return cls(features, part.ids, part.skipped, part.stop - part.start, part.notes)
+        features, kept = _features(part), part.image_hashes
+        hashes = None
+        if kept is not None:
+            hashes = kept.read(np.arange(len(part.ids)))[:, 0].view(np.uint64)
+        return cls(features, part.ids, part.skipped, part.stop - part.start, part.notes, hashes)
 
     @classmethod
     def joined(cls, pieces: Sequence[_Piece]) -> _Piece:
@@ -95,11 +101,13 @@ class _Piece:
         notes: Counter[str] = Counter()
         for piece in pieces:
             notes.update(piece.notes)
+        known = [piece.hashes for piece in pieces if piece.hashes is not None]
+        hashes = np.concatenate(known) if known else None  # of a unit without rows there are none
         return cls(
             torch.cat([piece.features for piece in pieces]),
             [sample for piece in pieces for sample in piece.ids],
             [skip for piece in pieces for skip in piece.skips],
-            sum(piece.items for piece in pieces), {k: n for k, n in notes.items() if n},
+            sum(piece.items for piece in pieces), {k: n for k, n in notes.items() if n}, hashes,
         )  # fmt: skip
 
 
@@ -136,19 +144,22 @@ class _OpenShard:
             features[torch.tensor(finite, dtype=torch.bool)] if bad else features,
             [sample for sample, _, good in rows if good],
             [skip.as_dict() for skip in [*unit.skips, *bad]], unit.items, notes,
+            np.array(unit.hashes, np.uint64)[finite] if unit.hashes else None,
         )  # fmt: skip
         self._pieces.append(piece)
 
     def write_part(self) -> None:
         """Write what was added since the last part."""
         new = _Piece.joined(self._pieces[self._saved :])
-        self.writer.write_part(new.features, new.ids, new.skips, new.items, new.notes)
+        self.writer.write_part(new.features, new.ids, new.skips, new.items, new.notes, new.hashes)
         self._saved = len(self._pieces)
 
     def write(self) -> None:
         """Write the shard, and begin the next."""
         whole = _Piece.joined(self._pieces)
-        self.writer.write(whole.features, whole.ids, whole.skips, whole.items, whole.notes)
+        self.writer.write(
+            whole.features, whole.ids, whole.skips, whole.items, whole.notes, whole.hashes
+        )
         self._pieces, self._saved = [], 0
 
 
@@ -392,8 +403,9 @@ def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
             unit.skips.append(item)
             continue
         assert not isinstance(item.content, str)
+        source = HashedImage(item.content)
         try:
-            image = decode_image(item.content, short_side=side)
+            image = decode_image(source, short_side=side)
             unit.prepared += encoder.prepare([image])
         except ImageError as error:
             unit.skips.append(Skip(item.id, error.message, item.source))
@@ -403,6 +415,7 @@ def _prepare_images(cut: _Cut, encoder: Encoder) -> _Unit:
             unit.ids.append(item.id)
             unit.sources.append(item.source)
             unit.reduced += REDUCED in image.info
+            unit.hashes.append(source.hash)
     return unit
 
 

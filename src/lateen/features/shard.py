@@ -1,4 +1,4 @@
-"""One shard: features, ids and skips in one safetensors file, so one rename commits all three."""
+"""One shard: features, ids, hashes and skips in one safetensors file, so one rename commits all."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from lateen.features.manifest import Shard
 from lateen.files import atomic_path, file_sha256
 
 TENSOR = "features"
-
+HASHES = "image_hashes"  # beside the features of images; earlier versions read past them
 
 # A single metadata key: safetensors does not promise an order among several, and a resumed store
 # must end with the same bytes.
 METADATA = "lateen"
 _NUMPY: dict[str, np.dtype[Any]] = {
-    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4")
+    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
 }  # fmt: skip
 _LENGTH = struct.Struct("<Q")
 _GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
@@ -138,6 +139,7 @@ class ShardContent:
         start: first input item covered.
         stop: one past the last input item covered.
         notes: counts worth telling, such as texts that were cut.
+        image_hashes: ``[rows, 1]``, int64, which stay on disk; ``None`` where they were not kept.
     """
 
     ids: Sequence[str]
@@ -146,6 +148,7 @@ class ShardContent:
     start: int
     stop: int
     notes: dict[str, int]
+    image_hashes: Features | None = None
 
 
 def shard_name(index: int) -> str:
@@ -165,6 +168,7 @@ def write_shard(
     skipped: Sequence[dict[str, Any]],
     span: tuple[int, int],
     notes: dict[str, int],
+    image_hashes: Array | None = None,
 ) -> Shard:
     """Write one shard, whole or not at all, and describe it.
 
@@ -175,14 +179,18 @@ def write_shard(
         skipped: JSON-ready skips.
         span: first and one past the last input item covered.
         notes: counts worth telling.
+        image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
     """
     content = {
         "ids": list(ids), "skipped": list(skipped), "start": span[0], "stop": span[1],
         "notes": notes,
     }  # fmt: skip
     metadata = {METADATA: json.dumps(content, ensure_ascii=False, sort_keys=True)}
+    tensors = {TENSOR: features.contiguous()}
+    if image_hashes is not None:
+        tensors[HASHES] = torch.from_numpy(image_hashes.view(np.int64))
     with atomic_path(path) as temporary:
-        save_file({TENSOR: features.contiguous()}, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata=metadata)
     return describe_shard(path, read_shard(path))
 
 
@@ -205,20 +213,33 @@ def read_shard(path: Path) -> ShardContent:
     try:
         header, offset, size = _header(path)
         content = json.loads(header["__metadata__"][METADATA])
-        entry = header[TENSOR]
-        dtype, shape = _NUMPY[entry["dtype"]], tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
+        features = _features(path, header[TENSOR], offset)
+        hashes = _features(path, header[HASHES], offset) if HASHES in header else None
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
+        expected = offset + max(ends)
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing", _AGAIN) from error
     except (KeyError, ValueError, struct.error, SafetensorError) as error:
         raise StoreError(f"{path} is not a whole shard ({error!r})", _AGAIN) from error
-    if size < offset + end:
-        raise StoreError(f"{path} is truncated: {size} of {offset + end} bytes", _AGAIN)
-    if len(content["ids"]) != shape[0]:
-        raise StoreError(f"{path} has {shape[0]} rows but {len(content['ids'])} ids", _AGAIN)
+    if size < expected:
+        raise StoreError(f"{path} is truncated: {size} of {expected} bytes", _AGAIN)
+    rows = features.shape[0]
+    if len(content["ids"]) != rows:
+        raise StoreError(f"{path} has {rows} rows but {len(content['ids'])} ids", _AGAIN)
+    if hashes is not None and hashes.shape[0] != rows:
+        raise StoreError(f"{path} has {rows} rows but {hashes.shape[0]} hashes", _AGAIN)
     content["ids"] = Ids.of(content["ids"])
-    features = ShardFeatures(path, dtype, shape, offset + begin)
-    return ShardContent(features=features, **content)
+    return ShardContent(features=features, image_hashes=hashes, **content)
+
+
+def _features(path: Path, entry: dict[str, Any], offset: int) -> ShardFeatures:
+    """A tensor of a shard, one without columns as one of a single column."""
+    rows, *columns = entry["shape"]
+    (width,) = columns or [1]
+    begin = offset + entry["data_offsets"][0]
+    return ShardFeatures(path, _NUMPY[entry["dtype"]], (rows, width), begin)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:

@@ -52,6 +52,7 @@ class Store:
         self.ids = Ids.joined([Ids.of(shard.ids) for shard in shards])
         self.skipped: list[dict[str, Any]] = [skip for shard in shards for skip in shard.skipped]
         self._features = [shard.features for shard in shards]
+        self._image_hashes = [shard.image_hashes for shard in shards]
         self._ends = np.cumsum([len(shard.ids) for shard in shards])
 
     @classmethod
@@ -155,6 +156,25 @@ class Store:
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"row outside a store of {len(self)} rows")
         return index
+
+    def image_hashes(self, rows: Rows = slice(None)) -> Array:
+        """A hash of the bytes of each row's image ``[n]``, uint64, in the order asked for.
+
+        0 where it was not kept: in stores of texts, imported ones, and those of earlier versions.
+
+        Raises:
+            IndexError: a row outside the store.
+            StoreError: a shard that has gone or been cut since the store was opened.
+        """
+        index = self._index(rows)
+        shard_of = np.searchsorted(self._ends, index, side="right")
+        hashes = np.zeros(len(index), np.uint64)
+        for shard, (content, end) in enumerate(zip(self._image_hashes, self._ends, strict=True)):
+            inside = np.flatnonzero(shard_of == shard)
+            if content is not None and len(inside):
+                first = end - content.shape[0]
+                hashes[inside] = content.read(index[inside] - first)[:, 0].view(np.uint64)
+        return hashes
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
         """All rows in order, ``size`` at a time, float32."""

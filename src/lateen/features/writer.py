@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lateen.errors import StoreError
@@ -130,6 +131,7 @@ class StoreWriter:
         skipped: Sequence[dict[str, Any]],
         items: int,
         notes: dict[str, int] | None = None,
+        image_hashes: np.ndarray[Any, Any] | None = None,
     ) -> None:
         """Write what was encoded of the next shard since its last part.
 
@@ -139,6 +141,7 @@ class StoreWriter:
             skipped: JSON-ready skips.
             items: how many items, or rows in the order they are computed, this part covers.
             notes: counts worth telling.
+            image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
 
         Raises:
             StoreError: wrong dim, or finite values that the store's dtype cannot hold.
@@ -146,7 +149,8 @@ class StoreWriter:
         start = self.parts[-1].stop if self.parts else self.done
         path = self.folder / part_name(len(self.shards), len(self.parts))
         stored = self._to_dtype(features, finite=False)
-        write_shard(path, stored, ids, skipped, (start, start + items), notes or {})
+        span = (start, start + items)
+        write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
         self.parts.append(read_shard(path))
 
     def write(
@@ -156,6 +160,7 @@ class StoreWriter:
         skipped: Sequence[dict[str, Any]],
         items: int,
         notes: dict[str, int] | None = None,
+        image_hashes: np.ndarray[Any, Any] | None = None,
     ) -> None:
         """Write the next shard.
 
@@ -165,6 +170,7 @@ class StoreWriter:
             skipped: JSON-ready skips among the items covered.
             items: how many input items this shard covers, rows and skips together.
             notes: counts worth telling, summed over shards.
+            image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
 
         Raises:
             StoreError: wrong dim, or values that the store's dtype cannot hold.
@@ -172,7 +178,7 @@ class StoreWriter:
         stored = self._to_dtype(features)
         span = (self.done, self.done + items)
         path = self.folder / shard_name(len(self.shards))
-        shard = write_shard(path, stored, ids, skipped, span, notes or {})
+        shard = write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
         self.drop_parts()
         self.shards.append(shard)
         self._note(skipped, notes or {})

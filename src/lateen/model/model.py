@@ -28,6 +28,7 @@ from lateen.model.saving import (
     share_files,
     write_card,
 )
+from lateen.model.trained_on import TRAINED_ON, TrainedOn
 from lateen.training.heads import AlignmentHeads
 
 _TOKENS = 4096  # per text batch
@@ -97,6 +98,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         self.heads = AlignmentHeads(config.head_settings, config.image_dim, config.text_dim)
         self._encoder_pair = EncoderPair(config)
+        self._trained_on: TrainedOn | Path | None = None  # of a path, read when first asked for
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -106,6 +108,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     def build(
         cls, heads: AlignmentHeads, vision: dict[str, Any], text: dict[str, Any],
         head: dict[str, Any], training: dict[str, Any] | None = None,
+        trained_on: TrainedOn | None = None,
     ) -> AlignedModel:  # fmt: skip
         """A model around trained heads.
 
@@ -115,11 +118,24 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             text: the text encoder's info as a dict.
             head: the heads' settings as a dict.
             training: conditions to keep with the model.
+            trained_on: hashes of the images that it was trained on.
         """
         head = {**head, "dim": heads.settings.dim}  # which the settings may leave to the heads
         model = cls(AlignedConfig(vision=vision, text=text, head=head, training=training))
         model.heads.load_state_dict(heads.state_dict())
+        model._trained_on = trained_on
         return cast("AlignedModel", model.eval())
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """Hashes of the images that it was trained on and chosen on; ``None`` if not recorded.
+
+        Raises:
+            ModelError: the record is damaged.
+        """
+        if isinstance(self._trained_on, Path):
+            self._trained_on = TrainedOn.load(self._trained_on)
+        return self._trained_on
 
     # -- encoders ---------------------------------------------------------------------------------
 
@@ -255,14 +271,17 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     # -- saving and loading -----------------------------------------------------------------------
 
     def save_pretrained(
-        self, save_directory: str | Path, *, encoders: bool = False, **options: Any
-    ) -> None:
-        """Write config, heads and a model card.
+        self, save_directory: str | Path, *, encoders: bool = False, trained_on: bool = True,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """Write config, heads, a model card and, where it is known, what was trained on.
 
         Args:
             save_directory: the folder.
             encoders: also copy both encoders into it, so that it works where they are not; one that
                 was trained is always copied.
+            trained_on: False leaves out the hashes of the images that it was trained on: with them,
+                whoever has an image can find out whether it was among those.
             options: passed on to transformers.
 
         Raises:
@@ -271,6 +290,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             EncoderError: an encoder to be copied is not where it was.
         """
         folder = Path(save_directory)
+        record = self.trained_on if trained_on else None
         if not encoders:
             self._encoder_pair.check_originals()
         self._encoder_pair.copy_to(folder, both=encoders)
@@ -281,6 +301,10 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                 super().save_pretrained(folder, **options)
             write_card(self.config, folder)
             share_files(folder)
+            if record is not None:
+                record.save(folder / TRAINED_ON)
+            else:  # of the model that was in this folder before
+                (folder / TRAINED_ON).unlink(missing_ok=True)
         except BaseException:
             self.config.embedded_encoders = embedded_before
             raise
@@ -316,6 +340,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         with quiet_transformers():
             model = super().from_pretrained(folder, config=config)
         model._encoder_pair.folder = folder
+        if (folder / TRAINED_ON).is_file():
+            model._trained_on = folder / TRAINED_ON
         model.set_encoders(vision_encoder, text_encoder)
         return cast("AlignedModel", model.eval())
 

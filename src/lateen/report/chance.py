@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def recall_at_k(k: int, candidates: int, relevant: float = 1.0) -> float:
     """Expected recall@k, in percent, of a random ranking.
@@ -29,3 +31,12 @@ def median_rank(candidates: int, relevant: float = 1.0) -> int:
 def top_k(k: int, classes: int) -> float:
     """Expected top-k accuracy, in percent, of guessing among ``classes`` equally likely classes."""
     return 100.0 * min(k, classes) / classes
+
+
+def most_by_chance(expected: float) -> float:
+    """The most of rare events that chance explains, where so many are expected.
+
+    Four standard deviations of a Poisson number above its mean, and two more for small ones: less
+    than one set in ten thousand has more.
+    """
+    return expected + 4 * math.sqrt(expected) + 2 if expected else 0

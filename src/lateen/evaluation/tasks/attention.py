@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from lateen.data import Sample, Skip, decode_image, open_dataset
+from lateen.data.samples import HashedImage
 from lateen.encoders import Encoder, FusedEncoder
 from lateen.encoders.patches import attention_maps, has_attention
 from lateen.errors import DataError, EncoderError, ImageError, UsageError
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.evaluation.tasks.segmentation import picture_name, spread
@@ -70,6 +71,7 @@ def evaluate_attention(
     out = make_folder(out)
     shown: list[str] = []
     skips: list[Skip] = []
+    judged = JudgedImages()
     with bar(len(chosen), "attention", "image") as progress:
         for position, sample in enumerate(dataset):
             if position not in chosen:
@@ -79,7 +81,7 @@ def evaluate_attention(
                 skips.append(sample)
                 continue
             try:
-                shown += _draw(sample, parts, layer, heads, out, shown)
+                shown += _draw(sample, parts, layer, heads, out, shown, judged)
             except (ImageError, ValueError) as error:
                 skips.append(Skip(sample.id, str(error), getattr(sample.image, "name", "")))
     if not shown:
@@ -94,6 +96,7 @@ def evaluate_attention(
         "skipped": len(skips),
         "skips": [skip.as_dict() for skip in skips[:_TOLD]],
         "pictures": shown,
+        "trained_on": find_trained_on(model, judged),
         "conditions": conditions(model, dataset.fingerprint),
     }
 
@@ -139,15 +142,18 @@ def _attentive(encoder: Encoder) -> list[_Part]:
 
 
 def _draw(
-    sample: Sample, parts: Sequence[_Part], layer: int, heads: int, out: Path, taken: Sequence[str]
-) -> list[str]:
-    """Write a picture for each part; their names, none of them ``taken``."""
+    sample: Sample, parts: Sequence[_Part], layer: int, heads: int, out: Path,
+    taken: Sequence[str], judged: JudgedImages,
+) -> list[str]:  # fmt: skip
+    """Write a picture for each part, and add the image to those judged; the pictures' names, none
+    of them ``taken``."""
     from lateen.report.overlays import attention_overlay
     from lateen.report.plots import save_plot
 
     if sample.image is None:
         raise ImageError("it has no image")
-    photograph = decode_image(sample.image)
+    source = HashedImage(sample.image)
+    photograph = decode_image(source)
     inputs = [part.encoder.prepare([photograph]) for part in parts]
     names: list[str] = []
     for number, (part, prepared) in enumerate(zip(parts, inputs, strict=True)):
@@ -159,6 +165,7 @@ def _draw(
         of = f"-{number}" if len(parts) > 1 else ""
         names.append(picture_name(f"{sample.id}{of}", [*taken, *names]))
         save_plot(figure, out / names[-1])
+    judged.add(sample.id, source)
     return names
 
 

@@ -45,7 +45,7 @@ from lateen.evaluation.cases import (
     score_cases,
     unusable_captions,
 )
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
@@ -238,6 +238,7 @@ def evaluate_caption_choice(
     categories, keys, counts = {}, [], []
     hits: dict[str, Tensor] = {}
     cases: list[Case] = []
+    judged = JudgedImages()
     for found in read_caption_choice(data, images=images, split=split):
         name = found.cases[0].groups["category"]
         scored = score_cases(model, found, cache=cache and cache / name)
@@ -246,6 +247,7 @@ def evaluate_caption_choice(
         cases += scored.cases
         keys.append(scored.data)
         counts.append(scored.counts())
+        judged |= scored.judged()
     return {
         "task": "caption-choice",
         "accuracy": _mean(categories, "accuracy"),
@@ -257,6 +259,7 @@ def evaluate_caption_choice(
         "left_out_examples": [example for c in counts for example in c["left_out_examples"]],
         "categories": categories,
         "split": split,
+        "trained_on": find_trained_on(model, judged),
         "conditions": conditions(model, content_key(keys)),
     }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
+from lateen.evaluation.features import JudgedImages, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
 from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
@@ -114,6 +115,7 @@ def evaluate_classification(
         "templates": list(prompts),
         "templates_verbatim": verbatim,
         "same_name": _same_names(labelled.names),
+        "trained_on": find_trained_on(model, JudgedImages.of(store, rows)),
         "conditions": labelled_conditions(model, labelled),
     }
     counts = confusion_matrix(image, text, target)

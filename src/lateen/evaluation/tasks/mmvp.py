@@ -31,7 +31,12 @@ from lateen.evaluation.cases import (
     score_cases,
     unusable_captions,
 )
-from lateen.evaluation.features import cached_features, conditions, model_key
+from lateen.evaluation.features import (
+    cached_features,
+    conditions,
+    find_trained_on,
+    model_key,
+)
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
@@ -241,6 +246,7 @@ def evaluate_mmvp(
         "patterns": patterns,
         "similarity": {name: five_numbers(values) for name, values in similar.items()},
         "templates": list(templates),
+        "trained_on": find_trained_on(model, scored.judged()),
         "conditions": conditions(model, scored.data),
     }
     if other is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from lateen.data.masks import (
     open_masks,
     settle_binary,
 )
+from lateen.data.samples import HashedImage
 from lateen.encoders import Encoder, ViewedEncoder
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, references, titled
 from lateen.evaluation.task import Result, Task
@@ -138,6 +139,7 @@ def evaluate_patch_probe(
         "holdout": holdout,
         "ignore": ignore,
         "seed": seed,
+        "trained_on": find_trained_on(model, JudgedImages({row.id: row.hash for row in test})),
         "conditions": conditions(model, dataset.fingerprint),
     }
 
@@ -158,11 +160,13 @@ class LabelledPatches:
         features: ``[grid · grid, dim]``, float16.
         labels: which classes are in each ``[grid · grid, classes]``, bool.
         id: of the image.
+        hash: of the image's bytes.
     """
 
     features: Tensor
     labels: Tensor
-    id: str = ""
+    id: str
+    hash: int
 
 
 def patch_labels(labels: np.ndarray[Any, Any], grid: int, classes: int) -> Tensor:
@@ -235,16 +239,26 @@ def _with_patches(encoder: Encoder) -> Encoder:
     return encoder
 
 
+class _Labelled(NamedTuple):
+    """An image that waits for its batch: its middle square, and which classes are in each cell."""
+
+    square: Image
+    labels: Tensor
+    id: str
+    hash: int
+
+
 def _labelled_patches(
     dataset: MaskedImages, encoder: WindowEncoder, ignore: int, left_out: _LeftOut
 ) -> Iterator[LabelledPatches]:
     """Images with their labels, in order; what cannot be used is added to ``left_out``."""
-    waiting: list[tuple[str, Image, Tensor]] = []
+    waiting: list[_Labelled] = []
     with bar(len(dataset), "patches", "image") as progress:
         for pair in dataset:
             progress.update()
+            source = HashedImage(pair.image)
             try:
-                photograph = decode_image(pair.image)
+                photograph = decode_image(source)
                 truth = dataset.counted(pair, ignore)
                 check_same_shape(photograph, truth.labels)
                 square = _middle(resize_short_side(photograph, encoder.window), encoder.window)
@@ -256,7 +270,7 @@ def _labelled_patches(
             if not bool(there.any()):
                 left_out.skips.append(Skip(pair.id, _NOTHING, pair.mask.name))
                 continue
-            waiting.append((pair.id, square, there))
+            waiting.append(_Labelled(square, there, pair.id, source.hash))
             if len(waiting) == _IMAGES:
                 yield from _encoded(encoder, waiting)
                 waiting = []
@@ -264,12 +278,10 @@ def _labelled_patches(
         yield from _encoded(encoder, waiting)
 
 
-def _encoded(
-    encoder: WindowEncoder, waiting: Sequence[tuple[str, Image, Tensor]]
-) -> Iterator[LabelledPatches]:
-    features = encoder.encode([square for _, square, _ in waiting]).flatten(1, 2).half()
-    for each, (name, _, there) in zip(features, waiting, strict=True):
-        yield LabelledPatches(each, there, name)
+def _encoded(encoder: WindowEncoder, waiting: Sequence[_Labelled]) -> Iterator[LabelledPatches]:
+    features = encoder.encode([image.square for image in waiting]).flatten(1, 2).half()
+    for each, image in zip(features, waiting, strict=True):
+        yield LabelledPatches(each, image.labels, image.id, image.hash)
 
 
 def _middle(image: Image, edge: int) -> Image:

@@ -14,7 +14,12 @@ from torch import Tensor
 from lateen.data import Dataset, open_dataset
 from lateen.data.samples import no_captions
 from lateen.errors import DataError, UsageError, choices
-from lateen.evaluation.features import cached_features, conditions
+from lateen.evaluation.features import (
+    JudgedImages,
+    cached_features,
+    conditions,
+    find_trained_on,
+)
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
 from lateen.evaluation.task import Result, Task
@@ -179,6 +184,7 @@ def retrieval_result(
         "per_image": per_image,
         "copies": copies,
         "skipped": len(skipped),
+        "trained_on": find_trained_on(model, JudgedImages.of(pairs.image, pairs.image_rows)),
         "conditions": conditions(model, _data_key(pairs, columns)),
     }
 

@@ -28,10 +28,11 @@ from lateen.data.masks import (
     settle_binary,
 )
 from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
+from lateen.data.samples import HashedImage
 from lateen.encoders.base import Attention
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
 from lateen.evaluation.task import Result, Task
@@ -257,6 +258,7 @@ def evaluate_segmentation(
         "ignore": ignore,
         "background": background,
         "templates": list(prompts),
+        "trained_on": find_trained_on(model, run.judged),
         "conditions": conditions(model, dataset.fingerprint),
     }
 
@@ -317,6 +319,7 @@ class _Run:
     shown: frozenset[int]
     ids: list[str] = field(default_factory=list)
     pixels: PixelCounts = field(default_factory=PixelCounts)
+    judged: JudgedImages = field(default_factory=JudgedImages)
     skips: list[Skip] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     confusion: Tensor = field(init=False)
@@ -376,11 +379,13 @@ class _Run:
 
     def _read(self, pair: MaskedImage, short_side: int) -> tuple[Image, Tensor]:
         """The image, resized, and the class of each pixel of its mask, -1 where there is none."""
-        photograph = decode_image(pair.image)
+        source = HashedImage(pair.image)
+        photograph = decode_image(source)
         truth = self.dataset.counted(pair, self.ignore)
         image = resize_short_side(photograph, short_side)
         check_same_shape(photograph, truth.labels)
         self.pixels.add(truth)
+        self.judged.add(pair.id, source)
         return image, torch.from_numpy(truth.labels)
 
     def _show(self, pair: MaskedImage, image: Image, predicted: Tensor, truth: Tensor) -> None:

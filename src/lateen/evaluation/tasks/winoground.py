@@ -28,7 +28,7 @@ from lateen.evaluation.cases import (
     score_cases,
     unusable_captions,
 )
-from lateen.evaluation.features import conditions
+from lateen.evaluation.features import conditions, find_trained_on
 from lateen.evaluation.intervals import resampled, shares
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
@@ -176,6 +176,7 @@ def evaluate_winoground(
         **scored.counts(),
         "by_tag": {tag: _by_tag(scored.cases, hits, tag) for tag in TAGS},
         "split": split,
+        "trained_on": find_trained_on(model, scored.judged()),
         "conditions": conditions(model, scored.data),
     }
 
