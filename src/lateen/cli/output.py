@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ def process_leads() -> bool:
 def say(text: str) -> None:
     """One line on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def say_skipped(skipped: Sequence[Mapping[str, str]]) -> None:
+    """One line on the images that could not be read, if there are any."""
+    if skipped:
+        first = skipped[0]
+        say(f"{len(skipped)} images could not be read, the first: {first['id']}: {first['reason']}")
 
 
 def show_json(value: Any) -> None:
