@@ -10,7 +10,14 @@ import cyclopts
 
 import lateen
 from lateen.cli import (
-    assessment, evaluation, exchange, experiments, features, labelling, models, planning,
+    assessment,
+    evaluation,
+    exchange,
+    experiments,
+    features,
+    labelling,
+    models,
+    planning,
 )  # fmt: skip
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads

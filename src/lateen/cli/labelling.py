@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lateen.cli.models import TextPlace, VisionPlace
-from lateen.cli.output import say, say_skipped, show_json, show_table
+from lateen.cli.output import check_file, say, say_skipped, show_json, show_table
 from lateen.errors import UsageError
 from lateen.files import write_text
 
@@ -111,9 +111,7 @@ def embed_command(
         Path | None,
         Parameter(help="a text file, one text a line; or a table or COCO JSON with captions"),
     ] = None,
-    column: Annotated[
-        str | None, Parameter(help="caption column of a table (its first)")
-    ] = None,
+    column: Annotated[str | None, Parameter(help="caption column of a table (its first)")] = None,
     out: Annotated[
         Path,
         Parameter(
@@ -154,23 +152,13 @@ def embed_command(
             "unit_length": not raw, "skipped": embeddings.skipped,
         })  # fmt: skip
         return
-    say(f"{rows:,} embeddings of {dim} values, {'as the head gives them' if raw else 'unit length'}")
+    say(
+        f"{rows:,} embeddings of {dim} values, {'as the head gives them' if raw else 'unit length'}"
+    )
     for skip in embeddings.skipped[:1]:
         say(f"{len(embeddings.skipped)} left out, the first: {skip['id']}: {skip['reason']}")
     for file, what in zip(files, ("embeddings", "ids"), strict=False):
         say(f"{what:<10}  {file}")
-
-
-def check_file(file: Path | None, overwrite: bool) -> None:
-    """See that nothing is lost when a file is written.
-
-    Raises:
-        UsageError: there is a folder of that name, or a file that is not to be replaced.
-    """
-    if file is not None and file.is_dir():
-        raise UsageError(f"{file} is a folder", "Give the name of a file.")
-    if file is not None and file.exists() and not overwrite:
-        raise UsageError(f"{file} exists", "Choose another name, or replace it with --overwrite.")
 
 
 def _summary(labelling: Labelling) -> TableData:

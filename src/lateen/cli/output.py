@@ -7,7 +7,10 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lateen.errors import UsageError
 
 if TYPE_CHECKING:
     from lateen.report.tables import TableData
@@ -34,6 +37,18 @@ def say_skipped(skipped: Sequence[Mapping[str, str]]) -> None:
 def show_json(value: Any) -> None:
     """``value`` as indented JSON on standard output."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def check_file(file: Path | None, overwrite: bool) -> None:
+    """See that nothing is lost when a file is written.
+
+    Raises:
+        UsageError: there is a folder of that name, or a file that is not to be replaced.
+    """
+    if file is not None and file.is_dir():
+        raise UsageError(f"{file} is a folder", "Give the name of a file.")
+    if file is not None and file.exists() and not overwrite:
+        raise UsageError(f"{file} exists", "Choose another --out, or replace it with --overwrite.")
 
 
 def width() -> int:

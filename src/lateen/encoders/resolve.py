@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from lateen.files import read_json
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
-_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors"]
+_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "LICENSE*"]
 _LEGACY_WEIGHTS = ["*.bin"]
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 
@@ -43,6 +44,18 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
     resolved = _local(name) or _packaged(name, revision) or _from_hub(name, revision)
     log.info("encoder %s: %s, %s", name, resolved.origin, resolved.folder)
     return resolved
+
+
+def folder_here(name: str, revision: str | None = None) -> Path | None:
+    """The encoder's folder if it is on this machine; the hub is not asked."""
+    with contextlib.suppress(EncoderError):
+        if at_hand := _local(name) or _packaged(name, revision):
+            return at_hand.folder
+    spec = find_spec(name)
+    # What is not in the hub's cache is not here: the client raises many kinds for that.
+    with contextlib.suppress(Exception):
+        return _download(spec.id if spec else name, revision, cached=True)
+    return None
 
 
 def _local(name: str) -> Resolved | None:

@@ -90,9 +90,7 @@ def output_files(path: Path) -> list[Path]:
         UsageError: a suffix that is none of :data:`SUFFIXES`.
     """
     if path.suffix not in SUFFIXES:
-        raise UsageError(
-            f"{path} ends in none of {', '.join(SUFFIXES)}", "Name the file that way."
-        )
+        raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}", "Name the file that way.")
     return [path] if path.suffix == ".parquet" else [path, path.with_suffix(".ids.txt")]
 
 

@@ -1,9 +1,8 @@
 """Label photographs: which of some given labels fits each best, and by how much.
 
-A label's confidence is a softmax over the labels of t · cosine, with the model's own t. It ranks the
-labels that were given; whether the best of them is true, it does not say. That one label has to be
-best is no reason to believe it: "none of these" asks whether it also fits better than words that
-nobody gave.
+A label's confidence is a softmax over the labels of t · cosine, with the model's own t. It ranks
+the labels that were given; whether the best of them is true, it does not say. One label has to be
+best: "none of these" asks whether it also fits better than words that nobody gave.
 """
 
 from __future__ import annotations
@@ -309,4 +308,3 @@ def _sentence(label: str, template: str, verbatim: bool) -> str:
     if own and _ARTICLE_BEFORE.search(template):
         label = label[own.end() :]
     return class_prompts(label, [template], verbatim=verbatim)[0]
-

@@ -1,5 +1,6 @@
-"""Search a folder of photographs with a sentence or an image: exact cosine top-k, encoding only what
-is new.
+"""Search a folder of photographs with a sentence or an image: exact cosine top-k.
+
+Only what is new is encoded.
 
 Features are cached by the *content* of each image, below lateen's cache folder, one folder per
 vision encoder: renamed and moved photographs cost nothing, and all models on the same encoder share
@@ -62,8 +63,8 @@ def search(
 ) -> list[list[Hit]]:
     """The ``k`` images nearest to each query, best first, exactly.
 
-    A query is a sentence (``str``), or an image (a ``Path``, or a PIL image). An image of the folder
-    that is the query itself, to the byte, is no hit of it.
+    A query is a sentence (``str``), or an image (a ``Path``, or a PIL image). An image of the
+    folder that is the query itself, to the byte, is no hit of it.
 
     Args:
         model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.

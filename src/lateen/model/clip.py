@@ -82,7 +82,7 @@ def is_clip(path: str | Path) -> bool:
 
 
 def _take_scale(model: AlignedModel, folder: Path) -> None:
-    """The model's own logit scale and bias; a bias says that it was trained with the sigmoid loss."""
+    """The model's own logit scale and bias; a bias tells of training with the sigmoid loss."""
     found = _scalars(folder, ("logit_scale", "logit_bias"))
     if "logit_scale" not in found:
         log.warning("%s has no logit_scale: confidences and losses are those of lateen's t", folder)
