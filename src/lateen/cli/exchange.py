@@ -242,9 +242,10 @@ def _numbers(task: str, data: str, result: Mapping[str, Any]) -> Iterator[CardRe
     first = {label for label, _, _ in made.main_numbers(result)}
     for label, path in made.headline.items():
         value, interval = number(result, path), intervals.get(path)
+        words = label.replace("T2I", "text → image").replace("I2T", "image → text")
         if value is not None and (label in first or "R@" in path):
             yield CardResult(
-                task, data, label, value, tuple(interval) if interval else None,
+                task, data, words, value, tuple(interval) if interval else None,
                 result.get("images"), made.chance(result, path), bool(result.get("chose_step")),
             )  # fmt: skip
 

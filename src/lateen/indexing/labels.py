@@ -261,10 +261,12 @@ def _labels(given: Sequence[str] | str | Path, *, none: bool) -> tuple[str, ...]
         raise UsageError(f"the label {twice[0]!r} is given twice", "Give every label once.")
     if none and NONE in names:
         raise UsageError(f"{NONE!r} is a label and asked for by --none", "Leave one of them out.")
-    if len(names) < (1 if none else 2):
+    if not names:
+        raise UsageError("there is no label", 'Give two or more, such as --labels "a dog,a cat".')
+    if len(names) == 1 and not none:
         raise UsageError(
-            f"{len(names)} labels are too few: every photograph would get the same",
-            'Give two or more, such as --labels "a dog,a cat", or one with --none.',
+            "one label is too few: every photograph would get it",
+            'Give two or more, such as --labels "a dog,a cat", or --none beside it.',
         )
     return tuple(names)
 
