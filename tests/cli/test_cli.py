@@ -237,7 +237,8 @@ def test_debug_shows_the_trace() -> None:
 
 
 COMMANDS = ["demo", "run", "ablate", "keys", "encode", "fuse", "import", "export", "inspect",
-            "train", "evaluate", "compare", "search", "classify", "embed", "assess", "plan"]  # fmt: skip
+            "train", "evaluate", "compare", "search", "classify", "embed", "assess",
+            "plan"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from lateen.files import write_text
 
 if TYPE_CHECKING:
     from lateen.indexing import Labelling
+    from lateen.indexing.labels import LabelledPhotograph
     from lateen.report.tables import TableData
 
 _ON_SHEET = 6  # photographs of a label: so many of the surest, and of the least sure
@@ -170,11 +172,8 @@ def _summary(labelling: Labelling) -> TableData:
         sure = [p.confidence for p in labelling.of(label) if p.confidence is not None]
         median = statistics.median(sure) if sure else None
         rows.append([label, count, 100 * count / total, median])
-    columns = [
-        Column("label"), Column("photographs", 0), Column("share (%)", 1),
-        Column("median confidence", 2),
-    ]  # fmt: skip
-    note = f"{total:,} photographs. {_RANKING}"
+    columns = [Column("label"), Column("photographs", 0), Column("%", 1), Column("confidence", 2)]
+    note = f"{total:,} photographs; each label's median confidence. {_RANKING}"
     if labelling.conditions["none"]:
         note += f" None of these: {labelling.conditions['none']}."
     return TableData("Labels", columns, rows, note)
@@ -185,8 +184,9 @@ def _write_page(labelling: Labelling, images: Path, page: Path) -> None:
     from lateen.report.page import Page
     from lateen.report.sheet import SheetHit, SheetRow
 
-    def hits(photographs: list[Any]) -> list[SheetHit]:
-        return [SheetHit(p.path, _caption(p), p.confidence) for p in photographs]
+    def gallery(title: str, photographs: Sequence[LabelledPhotograph], *, doubted: bool) -> None:
+        hits = [SheetHit(p.path, _caption(p, doubted), p.confidence) for p in photographs]
+        sheet.gallery(SheetRow(title, hits))
 
     sheet = Page(f"Labels: {images.resolve().name}", _RANKING)
     sheet.table(_summary(labelling))
@@ -195,13 +195,14 @@ def _write_page(labelling: Labelling, images: Path, page: Path) -> None:
     for label in (label for label in labelling.labels if label in shown):
         photographs = labelling.of(label)
         sheet.section(f"{label} ({len(photographs):,})")
+        none = label == NONE
         if len(photographs) <= 2 * _ON_SHEET:
-            order = "worst fit first" if label == NONE else "the surest first"
-            sheet.gallery(SheetRow(f"All of them, {order}", hits(photographs)))
+            order = "worst fit first" if none else "the surest first"
+            gallery(f"All of them, {order}", photographs, doubted=none)
             continue
-        first, last = ("Fit worst", "Fit best") if label == NONE else ("Surest", "Least sure")
-        sheet.gallery(SheetRow(first, hits(photographs[:_ON_SHEET])))
-        sheet.gallery(SheetRow(last, hits(photographs[: -_ON_SHEET - 1 : -1])))
+        first, last = ("Fit worst", "Fit best") if none else ("Surest", "Least sure")
+        gallery(first, photographs[:_ON_SHEET], doubted=none)
+        gallery(last, photographs[: -_ON_SHEET - 1 : -1], doubted=True)
     if len(labelling.counts) > len(shown):
         left = len(labelling.counts) - len(shown)
         sheet.text(f"{left} labels have no photograph, or fewer than those above.")
@@ -218,9 +219,8 @@ def _write_page(labelling: Labelling, images: Path, page: Path) -> None:
     sheet.save(page)
 
 
-def _caption(photograph: Any) -> str:
-    """The photograph's name, and what else it might be."""
-    if photograph.runner_up is None:
-        return str(photograph.id)
-    sure = photograph.runner_up_confidence
-    return f"{photograph.id} · else {photograph.runner_up} {sure:.2f}"
+def _caption(photograph: LabelledPhotograph, doubted: bool) -> str:
+    """The photograph's name; where its label is in doubt behind what else it might be."""
+    if not doubted or photograph.runner_up is None:
+        return photograph.id
+    return f"or {photograph.runner_up} {photograph.runner_up_confidence:.2f} · {photograph.id}"
