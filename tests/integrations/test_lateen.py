@@ -268,3 +268,56 @@ def test_options_of_one_tool_are_refused_with_another(
     words = ["export", model, "--to", "sail", "--out", tmp_path / "a.pt"]
     code, _, err = call(capsys, *words, "--with-encoders")
     assert (code, "--with-encoders belongs to --to lateen" in err) == (2, True)
+
+
+def test_the_parts_of_a_fused_encoder_travel_without_their_folders(
+    model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    from lateen.encoders import FusedEncoder
+
+    secret = tmp_path / "secret"
+    shutil.copytree(secret / "vit", secret / "vit2")
+    vision = FusedEncoder(
+        [load_encoder(str(secret / name), "image", pooling="cls") for name in ("vit", "vit2")],
+        [1, 2],
+    )
+    text = load_encoder(str(secret / "bert"), "text", pooling="mean")
+    head = HeadSection(dropout=0.0, dim=8)
+    fused = AlignedModel.build(
+        AlignmentHeads(head, 32, 16), vision.info.as_dict(), text.info.as_dict(),
+        head.model_dump(mode="json"),
+    )  # fmt: skip
+    fused.save_pretrained(tmp_path / "fused")
+    before = embedded_here(fused)
+    words = ["export", tmp_path / "fused", "--to", "lateen", "--with-encoders", "--out"]
+    assert call(capsys, *words, tmp_path / "out")[0] == 0
+    config = (tmp_path / "out" / "config.json").read_text()
+    assert str(tmp_path) not in config and "./vit2" in config
+    shutil.rmtree(secret)
+    again = AlignedModel.from_pretrained(tmp_path / "out")
+    for now, then in zip(embedded_here(again), before, strict=True):
+        assert torch.equal(now, then)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| images | vit |" in card and "| images | vit2 |" in card
+
+
+def test_a_model_of_imported_features_is_handed_on_without_encoders(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    side = {"id": "some encoder", "imported": ".npy", "dim": 6}
+    head = HeadSection(dropout=0.0, dim=8)
+    made = AlignedModel.build(
+        AlignmentHeads(head, 6, 6), {**side, "modality": "image"}, {**side, "modality": "text"},
+        head.model_dump(mode="json"),
+    )  # fmt: skip
+    made.save_pretrained(tmp_path / "m")
+    words = ["export", tmp_path / "m", "--to", "lateen", "--out", tmp_path / "out"]
+    code, _, err = call(capsys, *words, "--with-encoders")
+    assert (code, "does not know how to load its vision encoder" in err) == (1, True)
+    assert call(capsys, *words)[0] == 0
+    again = AlignedModel.from_pretrained(tmp_path / "out")
+    features = torch.randn(2, 6)
+    assert torch.equal(again.project_image(features), made.project_image(features))
+    assert (
+        "| images | some encoder | unknown: look it up" in (tmp_path / "out/README.md").read_text()
+    )

@@ -96,16 +96,19 @@ class EncoderPair:
         sources: dict[Side, list[EncoderSource]] = {}
         for side in SIDES:
             recorded = self._recorded(side)
-            loads = _part_loads(recorded.get("load") or {"name": str(recorded.get("id"))})
+            if not recorded.get("load"):  # only its name is known
+                name = str(recorded.get("id"))
+                name = Path(name).name if Path(name).is_absolute() else name
+                sources[side] = [EncoderSource(name, None, None)]
+                continue
+            loads = _part_loads(recorded["load"])
             inside = self._embedded_folders(folder, side)
             sources[side] = [
                 EncoderSource.of(load, where if where.is_dir() else _here(load))
                 for load, where in zip(loads, inside, strict=True)
             ]
             if self._trained(side):  # its files lie in the model, under the name of what it was
-                name = str(recorded["id"])
-                of = {"name": name, "revision": recorded.get("revision")}
-                sources[side] = [EncoderSource.of(of, inside[0])]
+                sources[side] = [EncoderSource.of({"name": recorded["id"]}, inside[0])]
         return sources
 
     def _recorded(self, side: Side) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -163,16 +162,15 @@ def without_paths(side: Mapping[str, Any]) -> dict[str, Any]:
 
     Its weights' hash stays, by which an encoder found elsewhere is known to be the same.
     """
-    load = dict(side.get("load") or {})
-    if "parts" in load:
+    load, name = dict(side.get("load") or {}), str(side.get("id"))
+    if "parts" in load:  # their names in the id have no folders
         load["parts"] = [{**part, **_without_path(part)} for part in load["parts"]]
-    elif load:
+    else:
         load |= _without_path(load)
-    name = str(side.get("id"))
-    names = [Path(part).name if _is_path(part) else part for part in name.split(" + ")]
-    if "parts" not in load and load.get("name", "").startswith("./") and not side.get("trained"):
-        names = [Path(name).name]
-    return {**side, "id": " + ".join(names), **({"load": load} if "load" in side else {})}
+        own = load.get("name", "").startswith("./") and not side.get("trained")
+        if own or name.startswith((".", "~")) or Path(name).is_absolute():
+            name = Path(name).name
+    return {**side, "id": name, **({"load": load} if "load" in side else {})}
 
 
 def _without_path(load: Mapping[str, Any]) -> dict[str, str]:
@@ -180,10 +178,6 @@ def _without_path(load: Mapping[str, Any]) -> dict[str, str]:
     if not name or is_factory(name) or load.get("revision") or find_spec(name):
         return {}
     return {"name": f"./{Path(name).name}"}
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "~")) or Path(name).is_absolute() or Path(name).is_dir()
 
 
 def forget_paths(folder: Path) -> list[str]:
@@ -207,5 +201,5 @@ def forget_paths(folder: Path) -> list[str]:
 
 def _private() -> list[str]:
     """The beginnings of paths that only this machine has."""
-    places = {str(Path.home()), str(Path.cwd()), tempfile.gettempdir()}
-    return [f"{place}/" for place in places if len(Path(place).parts) > 1]
+    deep = [Path.cwd()] if len(Path.cwd().parts) > 2 else []  # /data stands in many a text
+    return [f"{place}/" for place in {Path.home(), *deep}]
