@@ -156,37 +156,35 @@ def export_command(
     """
     from lateen.model import open_model
 
-    tools_own = tool(to)
+    target = tool(to)
     given = {"encoders": with_encoders, "results": results}
     for name, flag in (("encoders", "--with-encoders"), ("results", "--results")):
-        if given[name] and name not in tools_own.options:
+        if given[name] and name not in target.options:
             raise UsageError(f"{flag} belongs to --to lateen", f"Leave it out, as {to} has none.")
-    if tools_own.marks:
-        _check_folder(out, tools_own.marks, tools_own.beside, overwrite)
+    if target.marks:
+        _check_folder(out, target.marks, target.beside, overwrite)
     else:
         check_file(out, overwrite)
     ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
     options: dict[str, Any] = {}
     shown: list[Path] = []
-    if "results" in tools_own.options:
+    if "results" in target.options:
         options["results"], shown = _card_results(ready, model, results)
-    if "encoders" in tools_own.options:
+    if "encoders" in target.options:
         options["encoders"] = with_encoders
-    tools_own.export(ready, out, **options)
-    _show_model(ready, json, "model" if tools_own.marks else "file", out)
+    target.export(ready, out, **options)
+    _show_model(ready, json, "model" if target.marks else "file", out)
     if json:
         return
-    if tools_own.marks:
+    if target.marks:
         say(f"card     {out / 'README.md'}")
     for path in shown:
         say(f"results  of {path}")
-    if "encoders" in tools_own.options and not with_encoders:
+    if "encoders" in target.options and not with_encoders:
         say("the encoders are not in it (--with-encoders puts them in)")
 
 
-def _check_folder(
-    out: Path, marks: Sequence[str], beside: Sequence[str], overwrite: bool
-) -> None:  # fmt: skip
+def _check_folder(out: Path, marks: Sequence[str], beside: Sequence[str], overwrite: bool) -> None:
     """See that nothing is lost when a folder is exported.
 
     Raises:
@@ -200,13 +198,13 @@ def _check_folder(
 
 
 def _card_results(
-    model: AlignedModel, place: Path, asked: Sequence[Path] | None
+    model: AlignedModel, folder: Path, asked: Sequence[Path] | None
 ) -> tuple[list[CardResult], list[Path]]:
     """The results that a card is to show, and the files that they are in.
 
     Args:
         model: what they must be of.
-        place: its folder; a run's own results lie beside it.
+        folder: its own; a run's own results lie beside it.
         asked: result files, or folders of them.
 
     Raises:
@@ -216,7 +214,7 @@ def _card_results(
     from lateen.evaluation.results import read_all
     from lateen.experiment.runs import RESULTS
 
-    own = place.parent / RESULTS
+    own = folder.parent / RESULTS
     paths = list(asked) if asked else [own] if own.is_file() else []
     key = model_key(model)
     rows: list[CardResult] = []

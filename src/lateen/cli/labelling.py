@@ -207,13 +207,13 @@ def _write_page(labelling: Labelling, images: Path, page: Path) -> None:
         left = len(labelling.counts) - len(shown)
         sheet.text(f"{left} labels have no photograph, or fewer than those above.")
     sheet.section("How the labels were given")
-    told = {
+    facts = {
         name.replace("_", " "): "; ".join(value) if isinstance(value, list) else value
         for name, value in labelling.conditions.items()
     }
-    scale = told.pop("logit scale")
+    scale = facts.pop("logit scale")
     sheet.facts({
-        **{name: value for name, value in told.items() if value is not None},
+        **{name: value for name, value in facts.items() if value is not None},
         "logit scale": f"{scale:.4g}", "could not be read": len(labelling.skipped),
     })  # fmt: skip
     sheet.save(page)

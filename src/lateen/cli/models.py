@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from lateen.cli.keys import takes_keys
 from lateen.cli.output import process_leads, say, say_skipped, show_json, show_table
 from lateen.config import parse_value
-from lateen.errors import UsageError
+from lateen.errors import DataError, UsageError
 from lateen.experiment.recipe import keys
 from lateen.training.config import FEATURE_PRESETS
 
@@ -99,6 +99,10 @@ def search_command(
             "there is nothing to look for" if image is None else "there are two queries",
             "Give either a sentence or --image FILE.",
         )
+    if image is not None and not image.is_file():
+        raise DataError(f"there is no image {image}", "Check the path of the query.")
+    if query is not None and Path(query).suffix and Path(query).is_file():
+        raise UsageError(f"the query {query!r} is a file", "For photographs like it: --image FILE.")
     from lateen.indexing import search
     from lateen.model import open_model
 
@@ -110,9 +114,8 @@ def search_command(
     if out is not None:
         _write_sheet(asked, hits, out)
     if json:
-        found = [hit.as_dict() for hit in hits]
         words = {"query": query} if image is None else {"image": str(image), "same": same}
-        show_json({**words, "hits": found, "skipped": skipped})
+        show_json({**words, "hits": [hit.as_dict() for hit in hits], "skipped": skipped})
         return
     from lateen.report.tables import hits_table
 

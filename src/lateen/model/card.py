@@ -78,7 +78,7 @@ class EncoderSource:
         return cls(name, hub, _licence(said), tuple(str(each) for each in languages))
 
     @property
-    def licence_told(self) -> str:
+    def licence_text(self) -> str:
         """Its licence, or where to look it up."""
         if self.licence:
             return self.licence

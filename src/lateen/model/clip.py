@@ -83,14 +83,14 @@ def is_clip(path: str | Path) -> bool:
 
 def _take_scale(model: AlignedModel, folder: Path) -> None:
     """The model's own logit scale and bias; a bias tells of training with the sigmoid loss."""
-    found = _scalars(folder, ("logit_scale", "logit_bias"))
-    if "logit_scale" not in found:
+    scalars = _scalars(folder, ("logit_scale", "logit_bias"))
+    if "logit_scale" not in scalars:
         log.warning("%s has no logit_scale: confidences and losses are those of lateen's t", folder)
     with torch.no_grad():
         model.logit_bias.zero_()
-        for name, tensor in found.items():
+        for name, tensor in scalars.items():
             getattr(model, name).copy_(tensor.reshape(()))
-    model.config.training = {"loss": "sigmoid" if "logit_bias" in found else "infonce"}
+    model.config.training = {"loss": "sigmoid" if "logit_bias" in scalars else "infonce"}
 
 
 def _scalars(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
