@@ -137,7 +137,7 @@ def write_card(
     both = [source for side in SIDES for source in sources[side]]
     bases = list(dict.fromkeys(source.hub for source in both if source.hub))
     languages = list(dict.fromkeys(each for s in sources["text"] for each in s.languages))
-    # Of no use without a dataset and a number: the hub refuses an empty list.
+    # A model-index without a result is refused by the hub.
     measured: dict[str, Any] = {}
     if shown:
         measured = {"model_name": name, "eval_results": [_eval_result(each) for each in shown]}
