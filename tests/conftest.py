@@ -108,6 +108,27 @@ def clip_folder(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.fixture(scope="session")
+def siglip_folder(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random SigLIP, saved as the hub does."""
+    import torch
+    from transformers import AutoTokenizer, SiglipConfig, SiglipModel
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2}  # fmt: skip
+    config = SiglipConfig(
+        text_config={**sizes, "vocab_size": 60, "max_position_embeddings": 8},
+        vision_config={**sizes, "image_size": 32, "patch_size": 16},
+    )
+    SiglipModel(config).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert_folder).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     """A folder with 24 pictures and a caption file; see ``toys.album``."""

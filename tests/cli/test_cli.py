@@ -244,7 +244,8 @@ def test_debug_shows_the_trace() -> None:
 
 
 COMMANDS = ["demo", "init", "run", "ablate", "keys", "encode", "fuse", "import", "export",
-            "inspect", "train", "evaluate", "compare", "search", "assess", "plan"]  # fmt: skip
+            "inspect", "train", "evaluate", "compare", "search", "classify", "embed", "assess",
+            "plan"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -279,8 +280,8 @@ def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "LateenError", "Pairs", "Recipe", "Store", "assess",
-        "assess_stores", "compare", "encode", "evaluate", "fuse", "import_features",
-        "load_encoder", "pair", "plan", "run", "search", "train",
+        "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "fuse",
+        "import_features", "load_encoder", "pair", "plan", "run", "search", "train",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name

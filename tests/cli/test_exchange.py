@@ -104,7 +104,7 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     ),
     (["export", "nowhere", "--format", "sail", "--out", "."], 2, ". is a folder"),
     (["export", "nowhere", "--format", "sail", "--out", "text.pt"], 2, "text.pt exists"),
-    (["export", "nowhere", "--out", "a.pt"], 2, "--format"),
+    (["export", "nowhere", "--out", "a.pt"], 2, "--to"),
     (["export", "nowhere", "--format", "gguf", "--out", "a.pt"], 2, '"sail"'),
 ]
 

@@ -83,24 +83,7 @@ def test_a_view_keeps_its_way_into_the_shared_space(encoder: VisionEncoder) -> N
     assert encoder.view("mean").encode_patches(prepared).shape == (1, 4, 24)
 
 
-def siglip(folder: Path, tokenizer: Path) -> Path:
-    """A tiny random SigLIP, saved as the hub does."""
-    from transformers import AutoTokenizer, SiglipConfig, SiglipModel
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-             "num_attention_heads": 2}  # fmt: skip
-    config = SiglipConfig(
-        text_config={**sizes, "vocab_size": 60, "max_position_embeddings": 8},
-        vision_config={**sizes, "image_size": 32, "patch_size": 16},
-    )
-    SiglipModel(config).save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
-    return folder
-
-
-def test_siglip_pools_before_the_shared_space(bert_folder: Path, tmp_path: Path) -> None:
-    encoder = load_encoder(str(siglip(tmp_path, bert_folder)), "image", pooling="projection")
+def test_siglip_pools_before_the_shared_space(siglip_folder: Path) -> None:
+    encoder = load_encoder(str(siglip_folder), "image", pooling="projection")
     with pytest.raises(EncoderError, match=r"as SigLIP does.*no features per patch\. Use a CLIP"):
         WindowEncoder(encoder)

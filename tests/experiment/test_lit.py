@@ -14,6 +14,7 @@ from lateen.errors import DataError, EncoderError, ModelError, RecipeError, Usag
 from lateen.evaluation import evaluate
 from lateen.experiment import RunResult, ablate, run, write_run_page
 from lateen.indexing.photographs import search
+from lateen.integrations import tool
 from lateen.model import AlignedModel
 
 TRAIN = {"batch": 18, "micro_batch": 5, "epochs": 30, "lr": 0.01, "tower_lr": 0.003}
@@ -75,6 +76,20 @@ def test_the_model_loads_again_with_the_same_embeddings(result: RunResult, origi
     shutil.rmtree(result.out / "model")
     shutil.rmtree(result.out / "copy")
     assert torch.equal(model.encode_text(COLOURS), expected)
+
+
+def test_its_trained_encoder_is_handed_on_with_it(
+    result: RunResult, original: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    expected = result.model.encode_text(["a red dog"])
+    tool("lateen").export(AlignedModel.from_pretrained(result.out / "model"), out)
+    shutil.rmtree(result.out / "model")
+    shutil.rmtree(original)
+    again = AlignedModel.from_pretrained(out)
+    assert torch.equal(again.encode_text(["a red dog"]), expected)
+    for path in out.rglob("*.*"):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
 
 
 def test_it_evaluates_and_searches_like_any(result: RunResult, album: Path) -> None:

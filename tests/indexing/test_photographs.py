@@ -11,7 +11,7 @@ from toys import ColourEncoder, photo
 from lateen.errors import DataError, UsageError
 from lateen.experiment import run
 from lateen.indexing.photographs import Photographs, search
-from lateen.model import AlignedModel
+from lateen.model import AlignedModel, open_model
 
 
 @pytest.fixture
@@ -100,3 +100,34 @@ def test_search_explains_wrong_input(model: Path, album: Path, tmp_path: Path) -
         search(model, "  ", album / "images")
     with pytest.raises(UsageError, match="at least one hit"):
         search(model, "red", album / "images", k=0)
+
+
+def test_an_image_is_a_query_and_no_hit_of_itself(model: Path, album: Path, tmp_path: Path) -> None:
+    loaded = AlignedModel.from_pretrained(model)
+    images = album / "images"
+    shutil.copyfile(images / "000.png", images / "copy.png")
+    same: list[str] = []
+    [hits] = search(loaded, images / "000.png", images, k=4, same=same)
+    assert same == ["000.png", "copy.png"]
+    everything = loaded.encode_image(sorted(images.iterdir()))
+    cosines = everything @ loaded.encode_image(images / "000.png")[0]
+    others = [c for c, path in zip(cosines.tolist(), sorted(images.iterdir()), strict=True)
+              if path.name not in same]  # fmt: skip
+    assert [hit.score for hit in hits] == pytest.approx(sorted(others, reverse=True)[:4], abs=1e-3)
+    query = photo(tmp_path / "query.png", "red", seed=99)
+    same.clear()
+    [hits] = search(loaded, query, images, k=3, same=same)
+    assert not same and len(hits) == 3
+    with pytest.raises(DataError, match="there is no image"):
+        search(loaded, tmp_path / "none.png", images)
+
+
+@pytest.mark.parametrize("name", ["clip_folder", "siglip_folder"])
+def test_a_plain_clip_searches(name: str, album: Path, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(name)
+    [hits] = search(folder, "a red dog", album / "images", k=24)
+    model = open_model(folder)
+    cosines = model.encode_text("a red dog") @ model.encode_image([hit.path for hit in hits]).T
+    torch.testing.assert_close(
+        torch.tensor([hit.score for hit in hits]), cosines[0], atol=3e-3, rtol=0
+    )

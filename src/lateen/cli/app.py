@@ -10,7 +10,16 @@ from collections.abc import Collection
 import cyclopts
 
 import lateen
-from lateen.cli import assessment, evaluation, exchange, experiments, features, models, planning
+from lateen.cli import (
+    assessment,
+    evaluation,
+    exchange,
+    experiments,
+    features,
+    labelling,
+    models,
+    planning,
+)  # fmt: skip
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError, choices, is_out_of_memory, reason
@@ -49,7 +58,8 @@ for command in (
     exchange.import_command, exchange.export_command, features.inspect_command,
     assessment.assess_command,
     planning.plan_command, models.train_command, evaluation.compare_command,
-    models.search_command, experiments.ablate_command,
+    models.search_command, labelling.classify_command, labelling.embed_command,
+    experiments.ablate_command,
 ):  # fmt: skip
     app.command(command, name=command.__name__.removesuffix("_command"))
 app.command(evaluation.app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,17 +10,20 @@ from cyclopts import Group, Parameter
 
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.features import summary
-from lateen.cli.output import say, show_json, show_table
+from lateen.cli.models import TextPlace, VisionPlace
+from lateen.cli.output import check_file, say, show_json, show_table
 from lateen.errors import Faults, LateenError, ModelError, StoreError, UsageError
+from lateen.files import refuse_foreign
 from lateen.integrations import tool, tools
 
 if TYPE_CHECKING:
     from lateen.encoders import Encoder
-    from lateen.model import AlignedModel
+    from lateen.model import AlignedModel, CardResult
 
 
 _FEATURES = Group("With --format features")
 _SAIL = Group("With --format sail")
+_LATEEN = Group("With --to lateen")
 
 
 def import_command(
@@ -114,38 +117,142 @@ def export_command(
     model: Path,
     /,
     *,
-    format: Annotated[
+    to: Annotated[
         str,
         Parameter(
+            name=("--to", "--format"),
             help="; ".join(f"{name}: {what}" for name, what in tools().items()),
             choices=list(tools()),
         ),
     ],
-    out: Annotated[Path, Parameter(help="the file")],
-    overwrite: Annotated[bool, Parameter(help="replace the file")] = False,
+    out: Annotated[Path, Parameter(help="the file; with --to lateen the folder")],
+    with_encoders: Annotated[
+        bool,
+        Parameter(
+            group=_LATEEN,
+            help="also copy the files of both encoders, so that nothing else is needed; an encoder "
+            "of your own code (package.module:function) cannot be copied",
+        ),
+    ] = False,
+    results: Annotated[
+        list[Path] | None,
+        Parameter(
+            group=_LATEEN,
+            consume_multiple=True,
+            help="what `lateen evaluate --out` wrote, for the card (a run's own results)",
+        ),
+    ] = None,
+    vision_encoder: VisionPlace = None,
+    text_encoder: TextPlace = None,
+    overwrite: Annotated[bool, Parameter(help="replace the file, or the model in it")] = False,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
-    """Write a model for another tool to read.
+    """Write a model for other people, or for another tool to read.
 
-    SAIL's format holds glu, mlp and linear heads of depth 1, t and b, and no encoders.
+    `--to lateen --with-encoders` makes a folder that loads on any machine with lateen, with a model
+    card for the Hugging Face hub; no folder of this machine is named in it. SAIL's format holds
+    glu, mlp and linear heads of depth 1, t and b, and no encoders.
 
     Parameters
     ----------
     model
-        Folder of a model, such as runs/f8k/model.
+        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
     """
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder", "Give the name of a file, such as heads.pt.")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} exists", "Choose another --out, or replace it with --overwrite.")
+    target = tool(to)
+    given = {"encoders": with_encoders, "results": results}
+    for name, flag in (("encoders", "--with-encoders"), ("results", "--results")):
+        if given[name] and name not in target.options:
+            raise UsageError(f"{flag} belongs to --to lateen", f"Leave it out, as {to} has none.")
+    if target.marks:
+        _check_folder(out, target.marks, target.beside, overwrite)
+    else:
+        check_file(out, overwrite)
     faults = Faults()
     check_model(faults, model)
     check_inputs(faults)
-    from lateen.model import AlignedModel
+    from lateen.model import open_model
 
-    ready = AlignedModel.from_pretrained(model)
-    tool(format).export(ready, out)
-    _show_model(ready, json, "file", out)
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+    options: dict[str, Any] = {}
+    shown: list[Path] = []
+    if "results" in target.options:
+        options["results"], shown = _card_results(ready, model, results)
+    if "encoders" in target.options:
+        options["encoders"] = with_encoders
+    target.export(ready, out, **options)
+    _show_model(ready, json, "model" if target.marks else "file", out)
+    if json:
+        return
+    if target.marks:
+        say(f"card     {out / 'README.md'}")
+    for path in shown:
+        say(f"results  of {path}")
+    if "encoders" in target.options and not with_encoders:
+        say("the encoders are not in it (--with-encoders puts them in)")
+
+
+def _check_folder(out: Path, marks: Sequence[str], beside: Sequence[str], overwrite: bool) -> None:
+    """See that nothing is lost when a folder is exported.
+
+    Raises:
+        UsageError: it holds something else, or a model that is not to be replaced.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", "Give the name of a folder.")
+    refuse_foreign(out, "the folder of a model", marks, beside, error=UsageError)
+    if any((out / mark).exists() for mark in marks):
+        _check_free(out, overwrite)
+
+
+def _card_results(
+    model: AlignedModel, folder: Path, asked: Sequence[Path] | None
+) -> tuple[list[CardResult], list[Path]]:
+    """The results that a card is to show, and the files that they are in.
+
+    Args:
+        model: what they must be of.
+        folder: its own; a run's own results lie beside it.
+        asked: result files, or folders of them.
+
+    Raises:
+        UsageError: one is of another model.
+    """
+    from lateen.evaluation.features import model_key
+    from lateen.evaluation.results import read_all
+    from lateen.experiment.preflight import RESULTS
+
+    own = folder.parent / RESULTS
+    paths = list(asked) if asked else [own] if own.is_file() else []
+    key = model_key(model)
+    rows: list[CardResult] = []
+    files: list[Path] = []
+    for saved in read_all(paths) if paths else []:
+        if saved.model != key:
+            if not asked:
+                continue
+            raise UsageError(
+                f"{saved.path} has results of another model", "Evaluate this one, and give those."
+            )
+        files.append(saved.path)
+        rows += _numbers(*saved.key, saved.result)
+    return rows, list(dict.fromkeys(files))
+
+
+def _numbers(task: str, data: str, result: Mapping[str, Any]) -> Iterator[CardResult]:
+    """The numbers that stand first in a result, and all its recalls; in percent."""
+    from lateen.evaluation.task import TASKS, number
+    from lateen.model import CardResult
+
+    made, intervals = TASKS[task], result.get("intervals") or {}
+    first = {label for label, _, _ in made.main_numbers(result)}
+    for label, path in made.headline.items():
+        value, interval = number(result, path), intervals.get(path)
+        words = label.replace("T2I", "text → image").replace("I2T", "image → text")
+        if value is not None and (label in first or "R@" in path):
+            yield CardResult(
+                task, data, words, value, tuple(interval) if interval else None,
+                result.get("images"), made.chance(result, path), bool(result.get("chose_step")),
+            )  # fmt: skip
 
 
 def _refuse(options: Mapping[str, object], owner: str) -> None:

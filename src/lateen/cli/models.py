@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_hardware, takes_keys
-from lateen.cli.output import process_leads, say, show_json, show_table
+from lateen.cli.output import process_leads, say, say_skipped, show_json, show_table
 from lateen.config import assigned, parse_value
-from lateen.errors import Faults
+from lateen.errors import DataError, Faults, UsageError
 from lateen.experiment.recipe import Recipe, keys
 from lateen.training.config import FEATURE_PRESETS
 
@@ -88,9 +88,12 @@ def train_command(
 @takes_hardware()
 def search_command(
     model: Path,
-    query: str,
+    query: str | None = None,
     /,
     *,
+    image: Annotated[
+        Path | None, Parameter(help="look for photographs like this one, instead of a sentence")
+    ] = None,
     images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
     k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
     out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
@@ -98,39 +101,51 @@ def search_command(
     text_encoder: TextPlace = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:
-    """Find the photographs that a sentence describes.
+    """Find the photographs that a sentence describes, or that are like an image.
 
     The search is exact. Only photographs that are new or changed since the last search are encoded.
+    A photograph that is the query image itself, to the byte, is no hit, and told.
 
     Parameters
     ----------
     model
-        Folder of a model, such as runs/f8k/model.
+        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
     query
         What to look for, in words.
     """
+    if (query is None) == (image is None):
+        raise UsageError(
+            "there is nothing to look for" if image is None else "there are two queries",
+            "Give either a sentence or --image FILE.",
+        )
+    if image is not None and not image.is_file():
+        raise DataError(f"there is no image {image}", "Check the path of the query.")
+    if query is not None and Path(query).suffix and Path(query).is_file():
+        raise UsageError(f"the query {query!r} is a file", "For photographs like it: --image FILE.")
     faults = Faults()
     check_model(faults, model)
     check_inputs(faults, folders=(images,), out=out and out.parent)
     from lateen.indexing import search
-    from lateen.model import AlignedModel
+    from lateen.model import open_model
 
-    ready = AlignedModel.from_pretrained(
-        model, vision_encoder=vision_encoder, text_encoder=text_encoder
-    )
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
     skipped: list[dict[str, str]] = []
-    [hits] = search(ready, query, images, k=k, skipped=skipped)
+    same: list[str] = []
+    asked = image if image is not None else str(query)
+    [hits] = search(ready, asked, images, k=k, skipped=skipped, same=same)
     if out is not None:
-        _write_sheet(query, hits, out)
+        _write_sheet(asked, hits, out)
     if json:
-        show_json({"query": query, "hits": [h.as_dict() for h in hits], "skipped": skipped})
+        words = {"query": query} if image is None else {"image": str(image), "same": same}
+        show_json({**words, "hits": [hit.as_dict() for hit in hits], "skipped": skipped})
         return
     from lateen.report.tables import hits_table
 
-    show_table(hits_table([hit.as_dict() for hit in hits], title=query))
-    if skipped:
-        first = skipped[0]
-        say(f"{len(skipped)} images could not be read, the first: {first['id']}: {first['reason']}")
+    title = query if image is None else f"like {image.name}"
+    show_table(hits_table([hit.as_dict() for hit in hits], title=str(title)))
+    if same:
+        say(f"left out, as it is the query itself: {', '.join(same)}")
+    say_skipped(skipped)
     if out is not None:
         say(f"contact sheet  {out}")
 
@@ -150,8 +165,11 @@ def demo_command(
     say(f"report  {page.resolve()}")
 
 
-def _write_sheet(query: str, hits: list[Any], out: Path) -> None:
+def _write_sheet(query: str | Path, hits: list[Any], out: Path) -> None:
     from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, save_png
 
-    row = SheetRow(query, [SheetHit(hit.path, hit.id, hit.score) for hit in hits])
-    save_png(contact_sheet([row]), out)
+    shown = [SheetHit(hit.path, hit.id, hit.score) for hit in hits]
+    if isinstance(query, Path):
+        shown.insert(0, SheetHit(query, "the query"))
+    title = f"like {query.name}" if isinstance(query, Path) else query
+    save_png(contact_sheet([SheetRow(title, shown)]), out)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,6 +38,13 @@ def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def say_skipped(skipped: Sequence[Mapping[str, str]]) -> None:
+    """One line on the images that could not be read, if there are any."""
+    if skipped:
+        first = skipped[0]
+        say(f"{len(skipped)} images could not be read, the first: {first['id']}: {first['reason']}")
+
+
 def show_json(value: Any) -> None:
     """``value`` as indented JSON on standard output."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
@@ -57,6 +65,18 @@ def show_markup(markup: Markup, *tables: TableData) -> None:
     """Tables on standard output as Markdown or LaTeX, and nothing else."""
     texts = [table.latex() if markup == "latex" else table.markdown() for table in tables]
     say("\n".join(texts).rstrip("\n"))
+
+
+def check_file(file: Path | None, overwrite: bool) -> None:
+    """See that nothing is lost when a file is written.
+
+    Raises:
+        UsageError: there is a folder of that name, or a file that is not to be replaced.
+    """
+    if file is not None and file.is_dir():
+        raise UsageError(f"{file} is a folder", "Give the name of a file.")
+    if file is not None and file.exists() and not overwrite:
+        raise UsageError(f"{file} exists", "Choose another --out, or replace it with --overwrite.")
 
 
 def width() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from lateen.files import read_json
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
-_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors"]
+_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "LICENSE*"]
 _LEGACY_WEIGHTS = ["*.bin"]
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 
@@ -125,6 +126,18 @@ def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
             f"{folder} holds a model of type {kind!r}, not a lateen model",
             "Point at the model folder of a run.",
         )
+
+
+def folder_here(name: str, revision: str | None = None) -> Path | None:
+    """The encoder's folder if it is on this machine; the hub is not asked."""
+    with contextlib.suppress(EncoderError):
+        if at_hand := _local(name) or _packaged(name, revision):
+            return at_hand.folder
+    spec = find_spec(name)
+    # What is not in the hub's cache is not here: the client raises many kinds for that.
+    with contextlib.suppress(Exception):
+        return _download(spec.id if spec else name, revision, cached=True)
+    return None
 
 
 def _local(name: str) -> Resolved | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lateen.data.hub import is_hub_name
 from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import default_holdout
@@ -149,7 +150,9 @@ def build_model(
     conditions = {
         "pairs": len(pairs),
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
+        "data name": _data_name(pairs.image),
         "data": pairs.key,
+        "loss": settings.loss,
         "seed": settings.seed,
         "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
         "steps": result.steps,
@@ -161,6 +164,13 @@ def build_model(
         result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
         result.heads.settings.model_dump(mode="json"), training=conditions, trained_on=trained_on,
     )  # fmt: skip
+
+
+def _data_name(store: Store) -> str:
+    """What was encoded, in a word: a dataset's hub name, or a file's or folder's without the path,
+    which may say more of its owner than of the data."""
+    source = store.manifest.description.source
+    return source if is_hub_name(source) and not Path(source).exists() else Path(source).name
 
 
 def _side(store: Store) -> dict[str, Any]:

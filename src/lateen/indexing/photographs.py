@@ -1,4 +1,6 @@
-"""Search a folder of photographs with a sentence: exact cosine top-k, encoding only what is new.
+"""Search a folder of photographs with a sentence or an image: exact cosine top-k.
+
+Only what is new is encoded.
 
 Features are cached by the *content* of each image, below lateen's cache folder, one folder per
 vision encoder: renamed and moved photographs cost nothing, and all models on the same encoder share
@@ -8,6 +10,7 @@ one cache.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +18,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 
-from lateen.data import FileImage, ImageFolder, ListDataset, Sample
+from lateen.data import FileImage, ImageFolder, ListDataset, Sample, Skip
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import may_be_read_later
 from lateen.errors import DataError, StoreError, UsageError
 from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, folder_lock
-from lateen.model import AlignedModel
+from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
+
+Query = str | Path | Image
 
 
 @dataclass(frozen=True)
@@ -47,41 +53,60 @@ class Hit:
 
 def search(
     model: AlignedModel | str | Path,
-    query: str | Sequence[str],
+    query: Query | Sequence[Query],
     images: str | Path,
     *,
     k: int = 12,
     cache: Path | None = None,
     skipped: list[dict[str, str]] | None = None,
+    same: list[str] | None = None,
 ) -> list[list[Hit]]:
     """The ``k`` images nearest to each query, best first, exactly.
 
+    A query is a sentence (``str``), or an image (a ``Path``, or a PIL image). An image of the
+    folder that is the query itself, to the byte, is no hit of it.
+
     Args:
-        model: an AlignedModel or its folder.
-        query: one sentence or several.
+        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        query: one query or several.
         images: a folder of images, with all its subfolders.
         k: hits per query; all images if there are fewer.
         cache: where to keep features; lateen's cache folder if not given.
         skipped: receives ``id`` and ``reason`` of every image that could not be read.
+        same: receives the id of every image that was left out because it is the query itself.
 
     Returns:
         One list of hits per query.
 
     Raises:
         UsageError: an empty query, or k below 1.
-        DataError: no readable image in the folder.
+        DataError: no readable image in the folder, or a query that cannot be read.
     """
-    queries = [query] if isinstance(query, str) else list(query)
+    queries = [query] if isinstance(query, Query) else list(query)
     if k < 1:
         raise UsageError(f"k is {k}", "Ask for at least one hit.")
-    if not queries or not all(q.strip() for q in queries):
+    if not queries or not all(q.strip() for q in queries if isinstance(q, str)):
         raise UsageError("the query is empty", "Say in a few words what to look for.")
-    ready = model if isinstance(model, AlignedModel) else AlignedModel.from_pretrained(model)
-    _ = ready.text_encoder  # what cannot be loaded fails before photographs are encoded
+    for each in queries:
+        if isinstance(each, Path) and not each.is_file():
+            raise DataError(f"there is no image {each}", "Check the path of the query.")
+    ready = model if isinstance(model, AlignedModel) else open_model(model)
+    embedded = torch.cat([_embedded(ready, each) for each in queries])
     photographs = Photographs.of(ready, images, cache=cache)
     if skipped is not None:
         skipped += photographs.unreadable
-    return photographs.nearest(ready.encode_text(queries), k)
+    results = []
+    for each, embedding in zip(queries, embedded, strict=True):
+        itself = photographs.copies_of(each) if isinstance(each, Path) else set()
+        if same is not None:
+            same += sorted(itself)
+        [hits] = photographs.nearest(embedding[None], k + len(itself))
+        results.append([hit for hit in hits if hit.id not in itself][:k])
+    return results
+
+
+def _embedded(model: AlignedModel, query: Query) -> torch.Tensor:
+    return model.encode_text(query) if isinstance(query, str) else model.encode_image(query)
 
 
 @dataclass(frozen=True)
@@ -90,32 +115,37 @@ class Photographs:
 
     Attributes:
         samples: those that can be read.
-        embeddings: ``[n, dim]`` of them, L2-normalised.
+        embeddings: ``[n, dim]`` of them, L2-normalised unless asked for otherwise.
         unreadable: ``id`` and ``reason`` of the others.
+        hashes: of the contents of the samples' files.
     """
 
     samples: list[Sample]
     embeddings: torch.Tensor
     unreadable: list[dict[str, str]]
+    hashes: list[str]
 
     @classmethod
     def of(
-        cls, model: AlignedModel, images: str | Path, *, cache: Path | None = None
-    ) -> Photographs:
+        cls, model: AlignedModel, images: str | Path, *, cache: Path | None = None,
+        normalize: bool = True,
+    ) -> Photographs:  # fmt: skip
         """Embed the images of a folder; only those that are new to the cache are encoded.
 
         Args:
             model: an AlignedModel.
             images: a folder of images, with all its subfolders.
             cache: where to keep features; lateen's cache folder if not given.
+            normalize: L2-normalise the embeddings.
 
         Raises:
             DataError: no readable image in the folder.
         """
-        samples = [s for s in ImageFolder(images) if isinstance(s, Sample)]
+        items = list(ImageFolder(images))
+        samples = [item for item in items if isinstance(item, Sample)]
         if not samples:
             raise DataError(f"{images} has no images", "Give a folder of photographs.")
-        hashes = file_hashes([_path(sample) for sample in samples])
+        hashes = file_hashes([photograph_path(sample) for sample in samples])
         stores = _encoded(model, dict(zip(hashes, samples, strict=True)), cache)
 
         # Which row of all stores, one after the other, each image's features are in.
@@ -133,19 +163,28 @@ class Photographs:
             for sample, content in zip(samples, hashes, strict=True)
             if content not in row_of
         ]
+        unreadable += [{"id": i.id, "reason": i.reason} for i in items if isinstance(i, Skip)]
+        project = functools.partial(model.project_image, normalize=normalize)
         return cls(
             [s for s, content in zip(samples, hashes, strict=True) if content in row_of],
-            project_rows(model.project_image, features, range(len(features))), unreadable,
+            project_rows(project, features, range(len(features))), unreadable,
+            [content for content in hashes if content in row_of],
         )  # fmt: skip
 
     def nearest(self, queries: torch.Tensor, k: int) -> list[list[Hit]]:
         """The ``k`` images nearest to each query ``[q, dim]``, L2-normalised, best first."""
         best = (queries @ self.embeddings.T).topk(min(k, len(self.samples)), dim=1)
         return [
-            [Hit(self.samples[i].id, _path(self.samples[i]), score)
+            [Hit(self.samples[i].id, photograph_path(self.samples[i]), score)
              for i, score in zip(row.tolist(), scores.tolist(), strict=True)]
             for row, scores in zip(best.indices, best.values, strict=True)
         ]  # fmt: skip
+
+    def copies_of(self, image: Path) -> set[str]:
+        """The ids of the images that have the very bytes of a file."""
+        [wanted] = file_hashes([image])
+        pairs = zip(self.samples, self.hashes, strict=True)
+        return {sample.id for sample, content in pairs if content == wanted}
 
 
 def _encoded(model: AlignedModel, images: dict[str, Sample], cache: Path | None) -> list[Store]:
@@ -208,6 +247,7 @@ def _finished(folder: Path) -> list[Store]:
     return stores
 
 
-def _path(sample: Sample) -> Path:
+def photograph_path(sample: Sample) -> Path:
+    """Where a photograph of a folder lies."""
     assert isinstance(sample.image, FileImage)
     return sample.image.path

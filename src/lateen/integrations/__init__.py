@@ -1,14 +1,23 @@
 """One file per tool of the field that a model is handed over to.
 
 A module here has a function ``export(model, out)``; its name is the tool's, as on the command line,
-and the first line of its docstring says what the tool gets. Nothing else has to know of it.
+and the first line of its docstring says what the tool gets. Nothing else has to know of it. It may
+have more:
+
+* ``MARKS``: then ``out`` is a folder, and these are the files by which one that was exported before
+  is known (:func:`lateen.files.refuse_foreign`); ``BESIDE``: what a killed export may have left.
+* keyword arguments of ``export``: ``encoders``, whether to copy the encoders' files; ``results``,
+  what a model card is to show (:class:`lateen.model.CardResult`).
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from lateen.exports import module_summaries
 
@@ -16,11 +25,31 @@ if TYPE_CHECKING:
     from lateen.model import AlignedModel
 
 
-class Tool(Protocol):
-    """What a module of this package gives."""
+@dataclass(frozen=True)
+class Tool:
+    """A tool, and what its module says.
 
-    def export(self, model: AlignedModel, out: Path) -> None:
-        """Write a model for the tool to read."""
+    Attributes:
+        name: as on the command line.
+        marks: the files by which a folder of an earlier export is known; empty for a single file.
+        beside: what a killed export may have left.
+        options: the keyword arguments that its ``export`` takes.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    beside: tuple[str, ...]
+    options: tuple[str, ...]
+
+    def export(self, model: AlignedModel, out: Path, **options: Any) -> None:
+        """Write a model for the tool to read.
+
+        Args:
+            model: an aligned model.
+            out: a file, or a folder if there are :attr:`marks`.
+            options: some of :attr:`options`.
+        """
+        _module(self.name).export(model, out, **options)
 
 
 def tools() -> dict[str, str]:
@@ -29,5 +58,13 @@ def tools() -> dict[str, str]:
 
 
 def tool(name: str) -> Tool:
-    """The module of a tool, by its name."""
-    return cast(Tool, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
+    """A tool, by its name."""
+    module = _module(name)
+    marks: Sequence[str] = getattr(module, "MARKS", ())
+    beside: Sequence[str] = getattr(module, "BESIDE", ())
+    options = list(inspect.signature(module.export).parameters)[2:]
+    return Tool(name, tuple(marks), tuple(beside), tuple(options))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

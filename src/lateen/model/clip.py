@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
+from lateen.progress import log
 
 
 def clip_model(name: str, *, device: str = "auto", revision: str | None = None) -> AlignedModel:
@@ -80,11 +82,25 @@ def is_clip(path: str | Path) -> bool:
 
 
 def _take_scale(model: AlignedModel, folder: Path) -> None:
-    """The model's own logit scale and bias, where its weights are safetensors."""
-    targets = {"logit_scale": model.logit_scale, "logit_bias": model.logit_bias}
+    """The model's own logit scale and bias; a bias tells of training with the sigmoid loss."""
+    scalars = _scalars(folder, ("logit_scale", "logit_bias"))
+    if "logit_scale" not in scalars:
+        log.warning("%s has no logit_scale: confidences and losses are those of lateen's t", folder)
     with torch.no_grad():
         model.logit_bias.zero_()
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(str(path), framework="pt") as file:
-                for name in targets.keys() & set(file.keys()):
-                    targets[name].copy_(file.get_tensor(name).reshape(()))
+        for name, tensor in scalars.items():
+            getattr(model, name).copy_(tensor.reshape(()))
+    model.config.training = {"loss": "sigmoid" if "logit_bias" in scalars else "infonce"}
+
+
+def _scalars(folder: Path, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Tensors of a model's weight files, by name, as far as they are there."""
+    found: dict[str, torch.Tensor] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        with safe_open(str(path), framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in set(names) & set(file.keys())}
+    for path in [] if files else sorted(folder.glob("*.bin")):
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        found |= {name: weights[name] for name in names if name in weights}
+    return found

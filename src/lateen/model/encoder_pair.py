@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lateen.encoders import SIDES, Encoder, Side, load_encoder, modality_of
-from lateen.encoders.resolve import resolve
+from lateen.encoders.own import is_factory
+from lateen.encoders.resolve import folder_here, resolve
 from lateen.errors import ModelError
 from lateen.files import canonical_json
 from lateen.hardware import hardware
+from lateen.model.card import EncoderSource
 from lateen.model.config import AlignedConfig
 from lateen.model.saving import copy_encoder
 
@@ -81,12 +83,34 @@ class EncoderPair:
         for side in (side for side in SIDES if not self._trained(side)):
             for part in _part_loads(self._recorded(side).get("load", {})):
                 name = Path(part.get("name", ""))
-                if name.is_absolute() and not name.is_dir():
+                elsewhere = name.is_absolute() or part.get("name", "").startswith("./")
+                if elsewhere and not name.is_dir():
                     raise ModelError(
                         f"the {side} encoder lies in the model's own folder and no longer in "
                         f"{name}, so that a model saved without its encoders could not find it",
                         "Save with encoders=True.",
                     )
+
+    def card_sources(self, folder: Path) -> dict[Side, list[EncoderSource]]:
+        """Where each side's encoder, or its parts, come from, for the card of a model saved in
+        ``folder``."""
+        sources: dict[Side, list[EncoderSource]] = {}
+        for side in SIDES:
+            recorded = self._recorded(side)
+            if not recorded.get("load"):  # only its name is known
+                name = str(recorded.get("id"))
+                name = Path(name).name if Path(name).is_absolute() else name
+                sources[side] = [EncoderSource(name, None, None)]
+                continue
+            loads = _part_loads(recorded["load"])
+            inside = self._embedded_folders(folder, side)
+            sources[side] = [
+                EncoderSource.of(load, where if where.is_dir() else _here(load))
+                for load, where in zip(loads, inside, strict=True)
+            ]
+            if self._trained(side):  # its files lie in the model, under the name of what it was
+                sources[side] = [EncoderSource.of({"name": recorded["id"]}, inside[0])]
+        return sources
 
     def _recorded(self, side: Side) -> dict[str, Any]:
         recorded: dict[str, Any] = getattr(self._config, side)
@@ -133,6 +157,13 @@ class EncoderPair:
                 f"the {side} encoder {recorded['id']} is of {len(parts)} parts, and the places of "
                 f"{len(names)} are given",
                 f"Give one for each: --{side}.encoder A,B or {side}_encoder=[A, B].",
+            )
+        if given is None and (gone := next(filter(_is_gone, names), None)):
+            raise ModelError(
+                f"the {side} encoder of this model was a folder called {Path(gone).name} where the "
+                "model was made, and is not in it",
+                f"Say where it is now with --{side}.encoder or {side}_encoder=; or export the "
+                "model again, with --with-encoders.",
             )
         loads = [_relocated(part, name) for name, part in zip(names, parts, strict=True)]
         arguments = {**load, "parts": loads} if "parts" in load else loads[0]
@@ -215,6 +246,16 @@ def describe_encoder(
     return encoder.info.as_dict(), encoder
 
 
+def _is_gone(name: str) -> bool:
+    """Whether a name is that of a folder of another machine (:func:`saving.without_paths`)."""
+    return name.startswith("./") and not Path(name).is_dir()
+
+
+def _here(load: Mapping[str, Any]) -> Path | None:
+    name = str(load.get("name", ""))
+    return None if not name or is_factory(name) else folder_here(name, load.get("revision"))
+
+
 def _part_loads(load: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """What loads each part of a fused encoder; else what loads the encoder."""
     parts: Sequence[Mapping[str, Any]] = load.get("parts") or [load]
@@ -239,10 +280,11 @@ def _relocated(load: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _source_folder(side: Side, load: Mapping[str, Any]) -> Path:
     name = load["name"]
-    if ":" in name and not Path(name).exists():
+    if is_factory(name):
         raise ModelError(
             f"the {side} encoder {name} is code and cannot be saved with the model",
-            "Save without encoders=True, and install its package where the model is used.",
+            "Save without encoders=True (--with-encoders), and install its package where the model "
+            "is used.",
         )
     return resolve(name, load.get("revision")).folder
 

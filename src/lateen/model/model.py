@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from lateen.data import FileImage, decode_image, upright_rgb
-from lateen.encoders import Encoder
+from lateen.encoders import SIDES, Encoder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
 from lateen.features import Store, token_batches
+from lateen.model.card import CardResult, write_card
 from lateen.model.config import AlignedConfig, read_config
 from lateen.model.encoder_pair import EncoderPair, describe_encoder
 from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
@@ -26,7 +27,7 @@ from lateen.model.saving import (
     check_weights,
     find_folder,
     share_files,
-    write_card,
+    without_paths,
 )
 from lateen.model.trained_on import TRAINED_ON, TrainedOn
 from lateen.training.heads import AlignmentHeads
@@ -148,6 +149,11 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
     def text_encoder(self) -> Encoder:
         """The frozen text encoder, loaded when first asked for."""
         return self._encoder_pair.get("text")
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model was loaded from, or saved last; ``None`` if neither."""
+        return self._encoder_pair.folder
 
     def set_encoders(
         self, vision: str | Encoder | None = None, text: str | Encoder | None = None
@@ -272,7 +278,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
     def save_pretrained(
         self, save_directory: str | Path, *, encoders: bool = False, trained_on: bool = True,
-        **options: Any,
+        local_paths: bool = True, results: Sequence[CardResult] = (), **options: Any,
     ) -> None:  # fmt: skip
         """Write config, heads, a model card and, where it is known, what was trained on.
 
@@ -282,6 +288,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                 was trained is always copied.
             trained_on: False leaves out the hashes of the images that it was trained on: with them,
                 whoever has an image can find out whether it was among those.
+            local_paths: remember the folders of this machine that encoders were loaded from, so
+                that the model finds them here; for other machines, leave them out.
+            results: for the card.
             options: passed on to transformers.
 
         Raises:
@@ -294,12 +303,17 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         if not encoders:
             self._encoder_pair.check_originals()
         self._encoder_pair.copy_to(folder, both=encoders)
+        before = {side: getattr(self.config, side) for side in SIDES}
         embedded_before = self.config.embedded_encoders
         self.config.embedded_encoders = encoders
+        sources = self._encoder_pair.card_sources(folder)
         try:
+            if not local_paths:
+                for side in SIDES:
+                    setattr(self.config, side, without_paths(before[side]))
             with quiet_transformers():
                 super().save_pretrained(folder, **options)
-            write_card(self.config, folder)
+            write_card(self.config, folder, sources, results)
             share_files(folder)
             if record is not None:
                 record.save(folder / TRAINED_ON)
@@ -308,6 +322,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         except BaseException:
             self.config.embedded_encoders = embedded_before
             raise
+        finally:
+            for side in SIDES:
+                setattr(self.config, side, before[side])
         self._encoder_pair.folder = folder
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The files of a saved model besides its config: weights, a card, encoders if asked for."""
+"""The files of a saved model besides its config and card: weights, encoders if asked for."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lateen.encoders import TextEncoder
+from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import resolve
 from lateen.encoders.sentence import MODULES, read_layout
+from lateen.encoders.specs import find_spec
 from lateen.encoders.text import TextNetwork
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
-from lateen.files import atomic_path, write_text
-from lateen.model.config import AlignedConfig
+from lateen.files import atomic_path, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
 _AUTO_OPTIONS = {"config", "trust_remote_code", "adapter_kwargs", "_from_auto"}
-_COPIED = ("*.json", "*.txt", "*.model", "*.py", "*.safetensors")
+_COPIED = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.py",
+    "*.safetensors",
+    "README.md",
+    "LICENSE*",
+    "NOTICE*",
+)
 _WEIGHTS = (".safetensors", ".index.json")
 
 
@@ -147,29 +157,49 @@ def share_files(folder: Path) -> None:
         weights.chmod(mode)
 
 
-def write_card(config: AlignedConfig, folder: Path) -> None:
-    """Write README.md in the hub's model-card form, from the config alone."""
-    from huggingface_hub import ModelCard, ModelCardData
+def without_paths(side: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config remembers of an encoder, with folders of this machine by their last name alone.
 
-    training = config.training or {}
-    absent = dict.fromkeys(("pooling", "layer", "dim", "weights"))
-    vision, text = {**absent, **(config.vision or {})}, {**absent, **(config.text or {})}
-    heads = config.head_settings
-    card = ModelCard.from_template(
-        ModelCardData(
-            library_name="lateen", tags=["clip", "vision-language", "zero-shot"],
-            pipeline_tag="zero-shot-image-classification",
-        ),
-        template_path=str(Path(__file__).with_name("model_card.md.j2")),
-        name=folder.resolve().parent.name if folder.name == "model" else folder.name,
-        vision=vision, text=text, vision_name=_name(vision), text_name=_name(text),
-        image_head=heads.image_name, text_head=heads.name, dim=(config.head or {}).get("dim"),
-        validation=training.get("validation"),
-        conditions={key: value for key, value in training.items() if key != "validation"},
-    )  # fmt: skip
-    write_text(folder / "README.md", f"{str(card).rstrip()}\n")
+    Its weights' hash stays, by which an encoder found elsewhere is known to be the same.
+    """
+    load, name = dict(side.get("load") or {}), str(side.get("id"))
+    if "parts" in load:  # their names in the id have no folders
+        load["parts"] = [{**part, **_without_path(part)} for part in load["parts"]]
+    else:
+        load |= _without_path(load)
+        own = load.get("name", "").startswith("./") and not side.get("trained")
+        if own or name.startswith((".", "~")) or Path(name).is_absolute():
+            name = Path(name).name
+    return {**side, "id": name, **({"load": load} if "load" in side else {})}
 
 
-def _name(side: Mapping[str, Any]) -> str:
-    name = str(side.get("id"))
-    return Path(name).name if Path(name).exists() else name
+def _without_path(load: Mapping[str, Any]) -> dict[str, str]:
+    name = str(load.get("name", ""))
+    if not name or is_factory(name) or load.get("revision") or find_spec(name):
+        return {}
+    return {"name": f"./{Path(name).name}"}
+
+
+def forget_paths(folder: Path) -> list[str]:
+    """Take folders of this machine out of what the encoders' own files say of where they came from.
+
+    Returns:
+        The files that name one elsewhere: they are a part of what an encoder is, and stay.
+    """
+    for path in folder.rglob("config.json"):
+        config = read_json(path)
+        origin = config.get("_name_or_path") if isinstance(config, dict) else None
+        if isinstance(origin, str) and Path(origin).is_absolute():
+            write_json(path, {**config, "_name_or_path": Path(origin).name})
+    named = []
+    for path in sorted(p for s in ("*.json", "*.txt", "*.md", "*.py") for p in folder.rglob(s)):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if any(private in text for private in _private()):
+            named.append(str(path.relative_to(folder)))
+    return named
+
+
+def _private() -> list[str]:
+    """The beginnings of paths that only this machine has."""
+    deep = [Path.cwd()] if len(Path.cwd().parts) > 2 else []  # /data stands in many a text
+    return [f"{place}/" for place in {Path.home(), *deep}]

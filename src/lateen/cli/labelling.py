@@ -1,0 +1,236 @@
+"""Commands that use a model on what the user has: ``classify``, ``embed``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from lateen.cli.checks import check_inputs, check_model
+from lateen.cli.keys import takes_hardware
+from lateen.cli.models import TextPlace, VisionPlace
+from lateen.cli.output import check_file, say, say_skipped, show_json, show_table
+from lateen.errors import Faults, UsageError
+from lateen.files import write_text
+
+if TYPE_CHECKING:
+    from lateen.indexing import Labelling
+    from lateen.indexing.labels import LabelledPhotograph
+    from lateen.report.tables import TableData
+
+_ON_SHEET = 6  # photographs of a label: so many of the surest, and of the least sure
+_MOST_LABELS = 40  # on a page
+_RANKING = (
+    "A confidence ranks the labels that were given; it is no probability that the label is true."
+)
+
+
+@takes_hardware()
+def classify_command(
+    model: Path,
+    /,
+    *,
+    images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
+    labels: Annotated[
+        str, Parameter(help='with commas, "a dog,a cat"; or a text file with one a line')
+    ],
+    templates: Annotated[
+        str | None,
+        Parameter(
+            help='a sentence with {} for the label, such as "a photo of {}."; a file with one a '
+            "line; or the name of lateen's own for a kind of picture: sketch, small, food, scene, "
+            "... (eight for photographs)"
+        ),
+    ] = None,
+    none: Annotated[
+        bool,
+        Parameter(
+            help='also tell the photographs of "none of these": whose best label fits no better '
+            "than --none-percent of 100 everyday words (CIFAR-100's class names). A test, not a "
+            "probability: with many labels, more pass it by chance"
+        ),
+    ] = False,
+    none_percent: Annotated[
+        float | None,
+        Parameter(help="from which a label is believed: higher, and fewer are labelled (90)"),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="write a row for every photograph: a CSV file")
+    ] = None,
+    page: Annotated[
+        Path | None,
+        Parameter(help="write a contact sheet, the surest and least sure of each label: HTML"),
+    ] = None,
+    overwrite: Annotated[bool, Parameter(help="replace these files")] = False,
+    vision_encoder: VisionPlace = None,
+    text_encoder: TextPlace = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Label photographs: each gets the one of your labels that fits best.
+
+    A confidence (0 to 1) is the label's share in a softmax over your labels, with the model's own
+    scale. It ranks the labels you gave and is no probability of being true: a photograph of
+    something else has a confident label, too. --none asks for more than being the best of a few.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
+    """
+    if none_percent is not None and not none:
+        raise UsageError("--none-percent belongs to --none", "Give both, or neither.")
+    for file in (out, page):
+        check_file(file, overwrite)
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults, folders=(images,))
+    from lateen.indexing import classify
+    from lateen.model import open_model
+
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+    level = none if none_percent is None else none_percent
+    labelling = classify(ready, images, labels, templates=templates, none=level)
+    if out is not None:
+        write_text(out, labelling.csv())
+    if page is not None:
+        _write_page(labelling, images, page)
+    if json:
+        show_json(labelling.as_dict())
+        return
+    show_table(_summary(labelling))
+    say_skipped(labelling.skipped)
+    for what, file in (("labels", out), ("page", page)):
+        if file is not None:
+            say(f"{what:<7}  {file}")
+
+
+@takes_hardware()
+def embed_command(
+    model: Path,
+    /,
+    *,
+    images: Annotated[
+        str | None,
+        Parameter(help="a folder of photographs, with its subfolders; a table, shards or a hub id"),
+    ] = None,
+    texts: Annotated[
+        Path | None,
+        Parameter(help="a text file, one text a line; or a table or COCO JSON with captions"),
+    ] = None,
+    column: Annotated[str | None, Parameter(help="caption column of a table (its first)")] = None,
+    out: Annotated[
+        Path,
+        Parameter(
+            help="X.npy, float32 [rows, dim], with the ids one a line in X.ids.txt beside it; or "
+            "X.parquet with the columns id and embedding"
+        ),
+    ],
+    raw: Annotated[
+        bool, Parameter(help="as the head gives them, instead of at unit length")
+    ] = False,
+    overwrite: Annotated[bool, Parameter(help="replace the files")] = False,
+    vision_encoder: VisionPlace = None,
+    text_encoder: TextPlace = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Write the embeddings of images or texts, with their ids, for other tools.
+
+    `lateen import` reads what this writes.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
+    """
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults, sources=(images, texts))
+    from lateen.indexing.embeddings import embed, output_files
+    from lateen.model import open_model
+
+    for file in output_files(out):
+        check_file(file, overwrite)
+
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+    embeddings = embed(ready, images=images, texts=texts, column=column, raw=raw)
+    files = embeddings.save(out)
+    rows, dim = embeddings.values.shape
+    if json:
+        show_json({
+            "files": [str(file) for file in files], "rows": rows, "dim": dim,
+            "unit_length": not raw, "skipped": embeddings.skipped,
+        })  # fmt: skip
+        return
+    say(
+        f"{rows:,} embeddings of {dim} values, {'as the head gives them' if raw else 'unit length'}"
+    )
+    for skip in embeddings.skipped[:1]:
+        say(f"{len(embeddings.skipped)} left out, the first: {skip['id']}: {skip['reason']}")
+    for file, what in zip(files, ("embeddings", "ids"), strict=False):
+        say(f"{what:<10}  {file}")
+
+
+def _summary(labelling: Labelling) -> TableData:
+    from lateen.report.tables import Column, TableData
+
+    total = len(labelling.photographs)
+    rows: list[list[Any]] = []
+    for label, count in labelling.counts.items():
+        sure = [p.confidence for p in labelling.of(label) if p.confidence is not None]
+        median = statistics.median(sure) if sure else None
+        rows.append([label, count, 100 * count / total, median])
+    columns = [Column("label"), Column("photographs", 0), Column("%", 1), Column("confidence", 2)]
+    note = f"{total:,} photographs; each label's median confidence. {_RANKING}"
+    if labelling.conditions["none"]:
+        note += f" None of these: {labelling.conditions['none']}."
+    return TableData("Labels", columns, rows, note)
+
+
+def _write_page(labelling: Labelling, images: Path, page: Path) -> None:
+    from lateen.indexing.labels import NONE
+    from lateen.report.page import Page
+    from lateen.report.sheet import SheetHit, SheetRow
+
+    def gallery(title: str, photographs: Sequence[LabelledPhotograph], *, doubted: bool) -> None:
+        hits = [SheetHit(p.path, _caption(p, doubted), p.confidence) for p in photographs]
+        sheet.gallery(SheetRow(title, hits))
+
+    sheet = Page(f"Labels: {images.resolve().name}", _RANKING)
+    sheet.table(_summary(labelling))
+    by_count = sorted(labelling.counts.items(), key=lambda item: -item[1])
+    shown = {label for label, count in by_count[:_MOST_LABELS] if count}
+    for label in (label for label in labelling.labels if label in shown):
+        photographs = labelling.of(label)
+        sheet.section(f"{label} ({len(photographs):,})")
+        none = label == NONE
+        if len(photographs) <= 2 * _ON_SHEET:
+            order = "worst fit first" if none else "the surest first"
+            gallery(f"All of them, {order}", photographs, doubted=none)
+            continue
+        first, last = ("Fit worst", "Fit best") if none else ("Surest", "Least sure")
+        gallery(first, photographs[:_ON_SHEET], doubted=none)
+        gallery(last, photographs[: -_ON_SHEET - 1 : -1], doubted=True)
+    if len(labelling.counts) > len(shown):
+        left = len(labelling.counts) - len(shown)
+        sheet.text(f"{left} labels have no photograph, or fewer than those above.")
+    sheet.section("How the labels were given")
+    facts = {
+        name.replace("_", " "): "; ".join(value) if isinstance(value, list) else value
+        for name, value in labelling.conditions.items()
+    }
+    scale = facts.pop("logit scale")
+    sheet.facts({
+        **{name: value for name, value in facts.items() if value is not None},
+        "logit scale": f"{scale:.4g}", "could not be read": len(labelling.skipped),
+    })  # fmt: skip
+    sheet.save(page)
+
+
+def _caption(photograph: LabelledPhotograph, doubted: bool) -> str:
+    """The photograph's name; where its label is in doubt behind what else it might be."""
+    if not doubted or photograph.runner_up is None:
+        return photograph.id
+    return f"or {photograph.runner_up} {photograph.runner_up_confidence:.2f} · {photograph.id}"

@@ -1,0 +1,202 @@
+"""Embed images or texts with a model, and write the embeddings where other tools read them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lateen.data import ImageFolder, ListDataset, Sample, open_dataset
+from lateen.data.rows import TABLE_SUFFIXES
+from lateen.data.samples import AbsentImages, Dataset, no_captions
+from lateen.data.text import read_json, read_list
+from lateen.errors import DataError, UsageError
+from lateen.evaluation.features import cached_features
+from lateen.features import Store
+from lateen.files import atomic_path, content_key, write_text
+from lateen.indexing.photographs import Photographs
+from lateen.model import AlignedModel, open_model
+from lateen.model.model import project_rows
+
+SUFFIXES = (".npy", ".parquet")
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings with the ids of what they are of.
+
+    Attributes:
+        ids: of each row: an image's path in its folder, the number of a text's line, from 1, or the
+            sample's id in a table, which several captions may share.
+        values: ``[n, dim]``, float32; L2-normalised, or as the head gives them.
+        skipped: ``id`` and ``reason`` of what could not be embedded.
+        texts: of each row, where they were given as a list.
+    """
+
+    ids: list[str]
+    values: Array
+    skipped: list[dict[str, str]]
+    texts: list[str] | None = None
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write them to a ``.npy`` file, with the ids one a line in ``NAME.ids.txt`` beside it; or
+        to a ``.parquet`` file with the columns ``id``, ``embedding`` and, if known, ``text``.
+
+        ``lateen import`` reads both.
+
+        Returns:
+            The files.
+
+        Raises:
+            UsageError: another suffix, or an id with a line break, which a line cannot hold.
+        """
+        file = Path(path)
+        for out in output_files(file):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".parquet":
+            self._save_parquet(file)
+            return [file]
+        broken = next((name for name in self.ids if len(name.splitlines()) > 1), None)
+        if broken is not None:
+            raise UsageError(f"the id {broken!r} has a line break", "Write a .parquet file.")
+        with atomic_path(file) as temporary, temporary.open("wb") as opened:
+            np.save(opened, self.values)
+        _, ids = output_files(file)
+        write_text(ids, "".join(f"{name}\n" for name in self.ids))
+        return [file, ids]
+
+    def _save_parquet(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        flat = pa.array(self.values.reshape(-1), pa.float32())
+        rows = pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])
+        columns = {"id": pa.array(self.ids, pa.string()), "embedding": rows}
+        if self.texts is not None:
+            columns["text"] = pa.array(self.texts, pa.string())
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.table(columns), temporary)
+
+
+def output_files(path: Path) -> list[Path]:
+    """The files that :meth:`Embeddings.save` writes for a path.
+
+    Raises:
+        UsageError: a suffix that is none of :data:`SUFFIXES`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}", "Name the file that way.")
+    return [path] if path.suffix == ".parquet" else [path, path.with_suffix(".ids.txt")]
+
+
+def embed(
+    model: AlignedModel | str | Path,
+    *,
+    images: str | Path | None = None,
+    texts: Sequence[str] | str | Path | None = None,
+    column: str | None = None,
+    raw: bool = False,
+    cache: Path | None = None,
+) -> Embeddings:
+    """Embeddings of images, or of texts, with their ids.
+
+    Features are cached by content: a second call costs little.
+
+    Args:
+        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        images: a folder of images, with all its subfolders; or a table, shards or a hub id, as
+            :func:`~lateen.data.open_dataset` reads them.
+        texts: a list of texts; a text file with one a line, or JSON with a list of them; or a table
+            or COCO JSON with captions, whose images need not be there.
+        column: the caption column of a table; the first one if not given.
+        raw: as the head gives them, not L2-normalised.
+        cache: where to keep features of photographs; lateen's cache folder if not given.
+
+    Raises:
+        UsageError: both of images and texts, or neither.
+        DataError: nothing to embed, or what cannot be read.
+    """
+    if (images is None) == (texts is None):
+        both = "images and texts at once" if texts is not None else "neither images nor texts"
+        raise UsageError(f"embed is given {both}", "Give one of --images and --texts.")
+    if column is not None and images is not None:
+        raise UsageError("--column is of captions", "Leave it out, or give --texts.")
+    dataset = _images(images) if images is not None else None
+    words = _texts(texts, column) if texts is not None else None
+    ready = model if isinstance(model, AlignedModel) else open_model(model)
+    if isinstance(dataset, Path):
+        photographs = Photographs.of(ready, dataset, cache=cache, normalize=not raw)
+        ids = [sample.id for sample in photographs.samples]
+        return Embeddings(ids, photographs.embeddings.numpy(), photographs.unreadable)
+    if dataset is not None:
+        return _of_store(_features(ready, dataset, "image"), ready, "image", raw)
+    assert words is not None
+    chosen = column if column is not None else words.columns[0]
+    embeddings = _of_store(_features(ready, words, "text", chosen), ready, "text", raw)
+    if isinstance(words, ListDataset):
+        text_of = {s.id: s.captions[chosen][0] for s in words if isinstance(s, Sample)}
+        embeddings = Embeddings(
+            embeddings.ids, embeddings.values, embeddings.skipped,
+            [text_of[name] for name in embeddings.ids],
+        )  # fmt: skip
+    return embeddings
+
+
+def _images(source: str | Path) -> Path | Dataset:
+    """A folder of photographs, whose features are cached by photograph; else a dataset."""
+    dataset = open_dataset(source)
+    return Path(source) if isinstance(dataset, ImageFolder) else dataset
+
+
+def _texts(given: Sequence[str] | str | Path, column: str | None) -> Dataset:
+    """Texts as a dataset, with a caption column.
+
+    Raises:
+        DataError: there are none.
+        UsageError: a column of what has no columns.
+    """
+    if isinstance(given, str | Path) and _is_table(Path(given)):
+        dataset = open_dataset(
+            given, images=AbsentImages(), captions=(column,) if column is not None else ()
+        )
+        if not dataset.columns:
+            raise DataError(no_captions(dataset), "Give a file that has, with --texts.")
+        return dataset
+    if column is not None:
+        raise UsageError("a list of texts has no column", "Leave --column out.")
+    lines = read_list(Path(given)) if isinstance(given, str | Path) else list(given)
+    samples = [Sample(str(i), None, {"text": (t,)}) for i, t in enumerate(lines, 1) if t.strip()]
+    if not samples:
+        raise DataError("there are no texts to embed", "Write one a line.")
+    return ListDataset("texts", samples, content_key(lines), ("text",))
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file has captions of samples, rather than one text a line."""
+    if path.suffix.lower() == ".json" and path.is_file():
+        content = read_json(path)
+        return isinstance(content, dict) and bool({"annotations", "images"} & set(content))
+    return path.suffix.lower() in (*TABLE_SUFFIXES, ".tar") or path.is_dir()
+
+
+def _features(
+    model: AlignedModel, dataset: Dataset, modality: Literal["image", "text"],
+    column: str | None = None,
+) -> Store:  # fmt: skip
+    side: Literal["vision", "text"] = "vision" if modality == "image" else "text"
+    encoder = model.vision_encoder if modality == "image" else model.text_encoder
+    return cached_features(dataset, encoder, column, dtype=model.config.feature_dtype(side))
+
+
+def _of_store(
+    store: Store, model: AlignedModel, modality: Literal["image", "text"], raw: bool
+) -> Embeddings:
+    project = model.project_image if modality == "image" else model.project_text
+    values = project_rows(functools.partial(project, normalize=not raw), store, range(len(store)))
+    skipped = [{"id": skip["id"], "reason": skip["reason"]} for skip in store.skipped]
+    return Embeddings(list(store.ids), values.numpy(), skipped)

@@ -1,0 +1,40 @@
+"""A folder that lateen loads on any machine, with a card; also the encoders, if asked for.
+
+The encoders' files are copied (``encoders``), or left to be found by their hub ids. Neither the
+config nor the card has a folder of this machine in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lateen.model import AlignedModel, CardResult
+from lateen.model.saving import forget_paths
+from lateen.progress import log
+
+MARKS = ("model.safetensors",)
+BESIDE = ("vision_encoder", "text_encoder")
+
+
+def export(
+    model: AlignedModel, out: Path, *, encoders: bool = False, results: Sequence[CardResult] = ()
+) -> None:
+    """Write the model's folder.
+
+    Args:
+        model: an aligned model, or a plain CLIP as one.
+        out: the folder.
+        encoders: also copy the files of both encoders into it.
+        results: for the card.
+
+    Raises:
+        ModelError: an encoder cannot be copied, as it is code, or nothing says where it is.
+        EncoderError: its files are not where they were.
+    """
+    model.save_pretrained(out, encoders=encoders, local_paths=False, results=results)
+    if named := forget_paths(out):
+        log.warning(
+            "%s: %s name a folder of this machine; they are files of the encoders, whose hash they "
+            "are a part of, and were left as they are", out, ", ".join(named),
+        )  # fmt: skip

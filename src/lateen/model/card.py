@@ -1,0 +1,201 @@
+"""The model card of a saved model: README.md, as the hub's metadata wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lateen.encoders import SIDES, Side
+from lateen.encoders.own import is_factory
+from lateen.encoders.specs import find_spec
+from lateen.files import write_text
+from lateen.model.config import AlignedConfig
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+_DEPTHS = ("R@1", "R@5", "R@10")
+_WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+
+
+@dataclass(frozen=True)
+class CardResult:
+    """One number of a card.
+
+    Attributes:
+        task: as lateen calls it: ``retrieval``.
+        data: what it was measured on, in a few words.
+        metric: its name.
+        value: in percent.
+        interval: its lowest and highest likely value, if it is known.
+        images: how many it is of, if that is known.
+        chance: what guessing scores, if that is known.
+        chose: whether this split also chose the training step that was kept.
+    """
+
+    task: str
+    data: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None = None
+    images: int | None = None
+    chance: float | None = None
+    chose: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """Where an encoder, or a part of a fused one, comes from, and what its own card says.
+
+    Attributes:
+        name: for people: a hub id, the name of a folder, or ``package.module:function``.
+        hub: its hub id, if it has one.
+        licence: as its card or config says, in the hub's words; ``None`` where neither does.
+        languages: that its card says.
+    """
+
+    name: str
+    hub: str | None
+    licence: str | None
+    languages: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, load: Mapping[str, Any], folder: Path | None) -> EncoderSource:
+        """From what loads an encoder, and its folder if that is here."""
+        given = str(load.get("name", "unknown"))
+        spec = find_spec(given)
+        hub = spec.id if spec else given if load.get("revision") else None
+        name = hub or (given if is_factory(given) else Path(given).name)
+        said = _said(folder) if folder is not None else {}
+        languages = said.get("language") or ()
+        languages = (languages,) if isinstance(languages, str) else tuple(languages)
+        return cls(name, hub, _licence(said), tuple(str(each) for each in languages))
+
+    @property
+    def licence_text(self) -> str:
+        """Its licence, or where to look it up."""
+        if self.licence:
+            return self.licence
+        where = f"https://huggingface.co/{self.hub}" if self.hub else "where it came from"
+        return f"unknown: look it up ({where})"
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    """What an encoder's own card, else its config, says of it."""
+    from huggingface_hub.repocard import metadata_load
+
+    card: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        card = metadata_load(folder / "README.md") or {}
+    if "license" not in card:
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            config = yaml.safe_load((folder / "config.json").read_text(encoding="utf-8"))
+            if isinstance(config, dict) and isinstance(config.get("license"), str):
+                card = {**card, "license": config["license"]}
+    return card
+
+
+def _licence(said: Mapping[str, Any]) -> str | None:
+    licence = said.get("license")
+    if not licence:
+        return None
+    named = licence if isinstance(licence, str) else ", ".join(map(str, licence))
+    details = [str(said[key]) for key in ("license_name", "license_link") if said.get(key)]
+    return f"{named} ({', '.join(details)})" if details else named
+
+
+def write_card(
+    config: AlignedConfig,
+    folder: Path,
+    sources: Mapping[Side, Sequence[EncoderSource]],
+    results: Sequence[CardResult] = (),
+) -> None:
+    """Write README.md in the hub's model-card form. No path of this machine is in it.
+
+    Args:
+        config: of the model.
+        folder: of the saved model.
+        sources: of each side, its encoder or the parts of it.
+        results: to show; those of the split that chose the training step stand in the config.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    training = dict(config.training or {})
+    validation = training.pop("validation", None)
+    shown = list(results)
+    if not any(each.chose for each in results):
+        shown += _validation(validation)
+    absent = dict.fromkeys(("pooling", "layer", "dim", "weights"))
+    sides = {side: {**absent, **(getattr(config, side) or {})} for side in SIDES}
+    heads, name = config.head_settings, _title(folder)
+    both = [source for side in SIDES for source in sources[side]]
+    bases = list(dict.fromkeys(source.hub for source in both if source.hub))
+    languages = list(dict.fromkeys(each for s in sources["text"] for each in s.languages))
+    # A model-index without a result is refused by the hub.
+    measured: dict[str, Any] = {}
+    if shown:
+        measured = {"model_name": name, "eval_results": [_eval_result(each) for each in shown]}
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="lateen", tags=["clip", "vision-language", "zero-shot"],
+            pipeline_tag="zero-shot-image-classification", base_model=bases or None,
+            language=languages or None, **measured,
+        ),
+        template_path=str(Path(__file__).with_name("model_card.md.j2")),
+        name=name, vision=sides["vision"], text=sides["text"],
+        vision_name=_joined(sources["vision"]), text_name=_joined(sources["text"]),
+        image_head=heads.image_name, text_head=heads.name, dim=(config.head or {}).get("dim"),
+        sources=[(side, source) for side in SIDES for source in sources[side]],
+        packed=config.embedded_encoders, results=shown,
+        conditions=training,
+    )  # fmt: skip
+    write_text(folder / "README.md", f"{str(card).rstrip()}\n")
+
+
+def _validation(validation: Mapping[str, Any] | None) -> Iterator[CardResult]:
+    """The numbers of the split that chose the step, both ways."""
+    if not validation:
+        return
+    intervals = validation.get("intervals") or {}
+    for way, label in _WAYS.items():
+        for depth in _DEPTHS:
+            interval = intervals.get(f"{way}.{depth}")
+            yield CardResult(
+                "retrieval", "held-out split", f"{label} {depth}", validation[way][depth],
+                tuple(interval) if interval else None, validation.get("images"), chose=True,
+            )  # fmt: skip
+
+
+def _eval_result(result: CardResult) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    known = {
+        "unit": "percent", "interval": list(result.interval) if result.interval else None,
+        "images": result.images, "chance": result.chance,
+        "chose_training_step": True if result.chose else None,
+    }  # fmt: skip
+    return EvalResult(
+        task_type=result.task, dataset_type=_slug(result.data), dataset_name=result.data,
+        metric_type=_slug(result.metric), metric_name=result.metric,
+        metric_value=round(result.value, 2),
+        metric_args={key: value for key, value in known.items() if value is not None},
+    )  # fmt: skip
+
+
+def _slug(words: str) -> str:
+    return "-".join(re.findall("[a-z0-9]+", words.lower().replace("→", "to")))
+
+
+def _title(folder: Path) -> str:
+    whole = folder.resolve()
+    return whole.parent.name if whole.name == "model" else whole.name
+
+
+def _joined(sources: Sequence[EncoderSource]) -> str:
+    return " + ".join(source.name for source in sources)
