@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from lateen.progress import log
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -18,6 +20,15 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATEEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """What a command says, and how much, is no matter of the tests after it."""
+    level, propagate, handlers = log.level, log.propagate, log.handlers[:]
+    yield
+    log.setLevel(level)
+    log.propagate, log.handlers[:] = propagate, handlers
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import call, saved_model
@@ -19,6 +20,7 @@ from lateen.encoders import load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json, write_json
 from lateen.model import AlignedModel, open_model
+from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
 
@@ -222,9 +224,12 @@ def test_a_run_s_own_results_are_on_the_card_and_another_model_s_are_refused(
 def test_what_a_model_remembers_of_its_data_travels(
     model: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    (model / "trained_on.bin").write_bytes(b"hashes")
+    record = TrainedOn({"train": ImageGroup.of(["a.jpg"], np.array([7], np.uint64))})
+    record.save(model / "trained_on.npz")
     assert call(capsys, "export", model, "--to", "lateen", "--out", tmp_path / "out")[0] == 0
-    assert (tmp_path / "out" / "trained_on.bin").read_bytes() == b"hashes"
+    assert (tmp_path / "out" / "trained_on.npz").read_bytes() == (
+        model / "trained_on.npz"
+    ).read_bytes()
 
 
 def test_a_folder_of_other_things_and_a_model_are_not_overwritten(

@@ -14,6 +14,7 @@ from lateen.assessment.measurement import Notes, Values
 from lateen.assessment.probing import CUTOFF, Probe
 from lateen.assessment.recipe import MeasureSection
 from lateen.metrics import bootstrap_scores, percentile_interval
+from lateen.metrics.resampling import binomial_limits
 
 Results = Mapping[str, Any]  # the content of assessment.json
 Row = dict[str, Any]
@@ -102,6 +103,10 @@ def rank_rows(
     result = []
     for rank, index in enumerate(order):
         interval = percentile_interval(scores[rank], settings.level)
+        if interval[0] == interval[1]:  # of all or of nothing, which no draw changes
+            images = len(next(iter(probes[index].values())).hits.captions)
+            least, most = (100 * limit for limit in binomial_limits(images, settings.level))
+            interval = (least, 100.0) if interval[0] else (0.0, most)
         low, high = percentile_interval(scores[0] - scores[rank], settings.level)
         probe = {**rows[index]["probe"], "interval": list(interval)}
         result.append(

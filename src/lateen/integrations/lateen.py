@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lateen.model import AlignedModel, CardResult
-from lateen.model.saving import forget_paths
 from lateen.progress import log
+
+if TYPE_CHECKING:
+    from lateen.model import AlignedModel, CardResult
 
 MARKS = ("model.safetensors",)
 BESIDE = ("vision_encoder", "text_encoder")
@@ -32,6 +34,8 @@ def export(
         ModelError: an encoder cannot be copied, as it is code, or nothing says where it is.
         EncoderError: its files are not where they were.
     """
+    from lateen.model.saving import forget_paths  # torch; options are asked for without it
+
     model.save_pretrained(out, encoders=encoders, local_paths=False, results=results)
     if named := forget_paths(out):
         log.warning(

@@ -6,8 +6,10 @@ The format itself lies with the model (:mod:`lateen.model.sail`): it is a way to
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lateen.model import AlignedModel
+if TYPE_CHECKING:
+    from lateen.model import AlignedModel
 
 
 def export(model: AlignedModel, out: Path) -> None:

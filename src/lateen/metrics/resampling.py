@@ -216,9 +216,8 @@ class Tally:
         hits, tries = self._columns
         if 0 < hits.sum() < tries.sum():
             return None
-        open_end = ((1 - level) / 2) ** (1 / units)
-        low, high = (open_end, 1.0) if hits.sum() else (0.0, 1 - open_end)
-        return self.scale * low, self.scale * high
+        low, high = binomial_limits(units, level)
+        return self.scale * (low if hits.sum() else 0), self.scale * (1 if hits.sum() else high)
 
     @property
     def _columns(self) -> tuple[Array, Array]:
@@ -282,6 +281,16 @@ def drawn_scores(
         for name, statistic in statistics.items():
             blocks[name].append(statistic.drawn(counts))
     return {name: np.concatenate(parts) for name, parts in blocks.items()}
+
+
+def binomial_limits(units: int, level: float) -> Interval:
+    """The lowest share of which ``units`` of as many, and the highest of which none, are likely.
+
+    Clopper and Pearson's exact limits of all and of nothing: what is seen happens in no more than
+    half of ``1 - level`` of the cases beyond them.
+    """
+    low = ((1 - level) / 2) ** (1 / units)
+    return low, 1 - low
 
 
 def interval_of(statistic: Statistic, drawn: Array, units: int, level: float) -> Interval:
