@@ -155,7 +155,7 @@ def test_only_a_number_after_the_mark_is_a_position() -> None:
     ],
 )
 def test_ids_that_are_the_same_but_for_how_they_are_written(
-    texts: list[str], words: str, tmp_path: Path
+    texts: list[str], words: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = make(tmp_path / "i", ["a", "b", "c"])
     captions = make(tmp_path / "t", texts, "text")
@@ -163,16 +163,33 @@ def test_ids_that_are_the_same_but_for_how_they_are_written(
         PairingError, match=rf"2 of them are the same {words} \('a' and '{texts[0]}'"
     ):
         pair(images, captions)
-    with pytest.raises(PairingError, match=rf"share no id.*the same {words}"):
+    with pytest.raises(PairingError, match=rf"share no id.*the same {words}") as caught:
         pair(images, captions, missing="drop")
+    assert "--ids alike" in str(caught.value.remedy)
+    joined = pair(images, captions, missing="drop", ids="alike")
+    assert list(joined.ids) == ["a", "b"]
+    assert joined.texts[0].rows.tolist() == [0, 1]
+    assert f"2 of 2 captions are joined by ids that are the same {words}" in caplog.text
+    with pytest.raises(PairingError, match="1 ids are only in .*: 'c'"):
+        pair(images, captions, ids="alike")
 
 
 def test_ids_that_two_spellings_would_mix_up_are_not_said_to_be_the_same(tmp_path: Path) -> None:
     images = make(tmp_path / "i", ["a.jpg", "a.png"])
     captions = make(tmp_path / "t", ["a", "b"], "text")
-    with pytest.raises(PairingError) as caught:
-        pair(images, captions)
-    assert "of them are the same" not in str(caught.value)
+    for ids in ("exact", "alike"):
+        with pytest.raises(PairingError) as caught:
+            pair(images, captions, ids=ids)
+        assert "of them are the same" not in str(caught.value)
+
+
+def test_only_ids_that_differ_are_joined_by_another_spelling(tmp_path: Path) -> None:
+    images = make(tmp_path / "i", ["a.jpg", "b.jpg", "c.jpg"])
+    captions = make(tmp_path / "t", ["a.jpg", "b", "c", "b"], "text")
+    joined = pair(images, captions, ids="alike")
+    assert list(joined.ids) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert joined.texts[0].rows.tolist() == [0, 1, 3, 2]
+    assert joined.texts[0].counts.tolist() == [1, 2, 1]
 
 
 def test_near_duplicates_within_a_store_and_between_two(tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ def train_command(
     missing: Annotated[
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
+    ids: Annotated[
+        Literal["exact", "alike"],
+        Parameter(help="alike: also join ids that differ in ending, folders, capitals or zeros"),
+    ] = "exact",
     holdout: Annotated[
         float | None,
         Parameter(
@@ -67,7 +71,7 @@ def train_command(
     from lateen.experiment import train
     from lateen.features import pair
 
-    pairs = pair(images, *texts, missing=missing)
+    pairs = pair(images, *texts, missing=missing, ids=ids)
     model = train(
         pairs, preset=preset, holdout=holdout, holdout_seed=holdout_seed, out=out, **settings
     )

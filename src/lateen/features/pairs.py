@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import posixpath
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,13 @@ import torch
 from lateen.data.captions import split_position
 from lateen.errors import DataError, PairingError, UsageError, choices
 from lateen.features.ids import IdIndex, Ids
+from lateen.features.spelling import join_alike, spelled_alike, told_alike
 from lateen.features.store import Store
 from lateen.files import content_key
 
 Array = np.ndarray[Any, Any]
 _WHY_UNIQUE = "Ids join images to captions"
+_JOIN_ALIKE = "Or join them so: ids='alike' (lateen train --ids alike)."
 _SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
 
 
@@ -66,34 +67,9 @@ def only_in_one(
         f"{len(ids)} ids are only in {store.path}: {', '.join(map(repr, ids[:3]))}"
         for store, ids in differing
     )
-    return f"{told}{_spelled_alike(*(i for _, i in differing))}" if len(differing) == 2 else told
-
-
-# How people write one id in two ways: the way in words, and what is left without it.
-_SPELLINGS: dict[str, Callable[[str], str]] = {
-    "but for their endings": lambda i: posixpath.splitext(i)[0],
-    "but for the folders before them": posixpath.basename,
-    "but for capital letters": str.lower,
-    "but for zeros before the number": lambda i: i.lstrip("0") or "0",
-    "but for folders and endings": lambda i: posixpath.splitext(posixpath.basename(i))[0],
-    "but for folders, endings and zeros before the number": lambda i: (
-        posixpath.splitext(posixpath.basename(i))[0].lstrip("0") or "0"
-    ),
-}
-
-
-def _spelled_alike(first: Collection[str], second: Collection[str]) -> str:
-    """What half of the ids that two stores do not share differ in, in words; empty for no such."""
-    for words, spelling in _SPELLINGS.items():
-        others = {spelling(sample): sample for sample in second}
-        both = [(i, others[spelling(i)]) for i in first if spelling(i) in others]
-        unique = len(others) == len(second) and len({spelling(i) for i in first}) == len(first)
-        if unique and 2 * len(both) >= min(len(first), len(second)):
-            return (
-                f"; {len(both)} of them are the same {words} ({both[0][0]!r} and {both[0][1]!r}): "
-                "write them alike in both"
-            )
-    return ""
+    if len(differing) < 2:
+        return told
+    return told + told_alike(spelled_alike(*(ids for _, ids in differing)))
 
 
 @dataclass(frozen=True)
@@ -281,6 +257,7 @@ def pair(
     images: Store | str | Path,
     *texts: Store | str | Path,
     missing: Literal["error", "drop"] = "error",
+    ids: Literal["exact", "alike"] = "exact",
 ) -> Pairs:
     """Join an image store with one text store per caption column, by id.
 
@@ -290,6 +267,9 @@ def pair(
         images: an image store or its path.
         texts: text stores or their paths, one per caption column.
         missing: what to do with ids that only one side knows: ``error``, or ``drop`` them.
+        ids: ``alike`` also joins ids that differ in their ending, the folders before them, capital
+            letters or zeros before a number alone, where no two of a store become the same; the
+            image's stands. It is said in what.
 
     Raises:
         PairingError: ids that differ (the first are named), a duplicate image id, a store of the
@@ -297,6 +277,8 @@ def pair(
     """
     if missing not in ("error", "drop"):
         raise UsageError(f"missing is {missing!r}", "It is 'error' or 'drop'.")
+    if ids not in ("exact", "alike"):
+        raise UsageError(f"ids are {ids!r}", "They are 'exact' or 'alike'.")
     image = images if isinstance(images, Store) else Store.open(images)
     columns = [text if isinstance(text, Store) else Store.open(text) for text in texts]
     _check_modalities(image, columns)
@@ -304,18 +286,21 @@ def pair(
     # Of every caption the row of its image, -1 where there is none.
     owners = [index.find(column.ids) for column in columns]
     del index
+    if ids == "alike":
+        owners = [join_alike(image, *each) for each in zip(columns, owners, strict=True)]
     captioned = [_rows_named(owner, len(image)) for owner in owners]
     if missing == "error":
         for column, owner, has_caption in zip(columns, owners, captioned, strict=True):
             _check_same_ids(image, np.flatnonzero(~has_caption), column, np.flatnonzero(owner < 0))
     common = np.flatnonzero(np.logical_and.reduce(captioned))
     if not common.size:
-        spelled = _spelled_alike(list(image.ids), list(dict.fromkeys(columns[0].ids)))
+        spelled = spelled_alike(list(image.ids), list(dict.fromkeys(columns[0].ids)))
         raise PairingError(
             f"{image.path} and {columns[0].path} share no id: for example {image.ids[0]!r} "
-            f"against {columns[0].ids[0]!r}{spelled}",
+            f"against {columns[0].ids[0]!r}{told_alike(spelled)}",
+            _JOIN_ALIKE if spelled else
             "Encode both from the same dataset, so that they carry the same ids.",
-        )
+        )  # fmt: skip
     joined = list(zip(columns, owners, strict=True))
     strangers = [column.ids.take(np.flatnonzero(owner < 0)) for column, owner in joined]
     return Pairs(
@@ -355,7 +340,7 @@ def _check_same_ids(image: Store, alone: Array, column: Store, column_alone: Arr
     if differences:
         raise PairingError(
             f"the stores do not describe the same samples: {differences}",
-            _SAME_IDS,
+            _JOIN_ALIKE if "are the same but for" in differences else _SAME_IDS,
         )
 
 
