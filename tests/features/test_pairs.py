@@ -170,7 +170,7 @@ def test_ids_that_are_the_same_but_for_how_they_are_written(
     assert list(joined.ids) == ["a", "b"]
     assert joined.texts[0].rows.tolist() == [0, 1]
     assert f"2 of 2 captions are joined by ids that are the same {words}" in caplog.text
-    with pytest.raises(PairingError, match="1 ids are only in .*: 'c'"):
+    with pytest.raises(PairingError, match=r"1 ids are only in .*: 'c'"):
         pair(images, captions, ids="alike")
 
 
