@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.evaluation.tables import result_tables, subject_and_split
-from lateen.evaluation.task import TASKS, Result
+from lateen.evaluation.task import TASKS, Result, was_trained_on
 from lateen.report.confusion import confusion_plot
 from lateen.report.page import Headline, Page, interval_note, made_with
 from lateen.report.plots import bar_chart
@@ -84,10 +84,11 @@ def _pictures(folder: Path, result: Result) -> Iterator[Path]:
 
 
 def _headlines(result: Result) -> Iterator[Headline]:
-    task = TASKS[result["task"]]
+    task, seen = TASKS[result["task"]], was_trained_on(result)
     for label, value, chance in task.main_numbers(result):
         notes = [interval_note(result, task.headline[label])]
         notes += [] if chance is None else [f"chance {chance:.1f}"]
+        notes += [f"beware: {seen}"] if seen else []
         # Most are percent, but a task may lead with a cosine or a rank.
         shown = f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
         yield Headline(shown, label, "; ".join(filter(None, notes)))

@@ -19,14 +19,15 @@ from lateen.data.labels import SETS, ClassificationSet
 from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
+from lateen.evaluation.intervals import interval
 from lateen.evaluation.page import add_pictures
 from lateen.evaluation.tables import result_tables
-from lateen.evaluation.task import TASKS
+from lateen.evaluation.task import TASKS, was_trained_on
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
 from lateen.report.page import Headline, Page, interval_note, made_with
-from lateen.report.tables import Cell, Column, TableData
+from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 Options = dict[str, Any]
 _PROBED = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")  # KUEA's, also by a linear probe
@@ -338,12 +339,18 @@ def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData
 def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
     rows: list[list[Cell]] = []
     for name, result in results.items():
-        for line, (metric, value, chance) in enumerate(TASKS[result["task"]].main_numbers(result)):
-            rows.append(["" if line else name, metric, value, chance])
+        task = TASKS[result["task"]]
+        for line, (metric, value, chance) in enumerate(task.main_numbers(result)):
+            limits = interval_cell(interval(result, task.headline[metric]))
+            rows.append(["" if line else name, metric, value, limits, chance])
     columns = [
-        Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("chance (%)", 1)
+        Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("95 % interval", 1),
+        Column("chance (%)", 1),
     ]  # fmt: skip
     note = f"{len(results)} of {len(summary['evaluations'])} evaluations."
+    seen = {name: words for name, result in results.items() if (words := was_trained_on(result))}
+    if seen:
+        note += f" Beware: {'; '.join(f'{name}: {words}' for name, words in seen.items())}."
     return TableData("Results", columns, rows, note)
 
 
@@ -412,6 +419,8 @@ def _headlines(results: Results) -> Iterator[Headline]:
         for label, value, chance in list(task.main_numbers(results[name]))[:1]:
             notes = [interval_note(results[name], task.headline[label])]
             notes += [] if chance is None else [f"chance {chance:.1f} %"]
+            seen = was_trained_on(results[name])
+            notes += [f"beware: {seen}"] if seen else []
             yield Headline(f"{value:.1f} %", f"{name}: {label}", "; ".join(filter(None, notes)))
 
 

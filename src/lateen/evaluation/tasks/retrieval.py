@@ -262,7 +262,8 @@ def retrieval_tables(result: Result) -> Iterator[TableData]:
     table = retrieval_table(result, titled("Retrieval", result) + on)
     total = f" rsum {result['rsum']:.1f} of 600." if "rsum" in result else ""
     first = f" The first {result['per_image']} captions." if result.get("per_image") else ""
-    copies = f" {result['copies']:,} images are copies." if result.get("copies") else ""
+    copied = result.get("copies", 0)
+    copies = f" {copied:,} image{'s are copies' if copied > 1 else ' is a copy'}." if copied else ""
     yield noted(table, first + total + copies + left_out(result))
     for name, part in list(result.get("by_column", {}).items())[1:]:
         yield retrieval_table(part, f"Captions {name}")
