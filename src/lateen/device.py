@@ -55,7 +55,7 @@ def resolve_device(device: str = "auto") -> torch.device:
     if "," in name:
         raise UsageError(
             f"one process runs on one device, and {name!r} are several",
-            "Encode each split in a process of its own, with a --device for each.",
+            "Several are for `lateen encode`; then train or evaluate on one, or with torchrun.",
         )
     try:
         torch.empty(0, device=name)

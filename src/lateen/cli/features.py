@@ -54,7 +54,9 @@ def encode_command(
     shard_items: Annotated[
         int | None, Parameter(help="per shard file (2,048 images or 8,192 captions)")
     ] = None,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, …")] = "auto",
+    device: Annotated[
+        str, Parameter(help="auto, cpu, cuda, ...; several with commas have a process each")
+    ] = "auto",
     revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
     trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,
     overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,13 @@ from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
 from lateen.features.pipeline import (
     default_batch,
+    default_workers,
     encode_items,
     fingerprint,
     items_of,
     resized_side,
 )
+from lateen.features.shares import Share, encode_shares
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
@@ -79,7 +82,9 @@ def encode(
         overwrite: replace a store made differently.
         wait: for another process that writes to ``out``, instead of refusing.
         allow_empty: finish the store even if nothing could be encoded.
-        encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`.
+        encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`;
+            several devices with commas (``cuda:0,cuda:1``) get a process each, for which source and
+            encoder must be names, and a script must start below ``if __name__ == "__main__"``.
 
     Raises:
         DataError: nothing to encode in the source, or no such caption column.
@@ -89,6 +94,53 @@ def encode(
         BusyError: another process writes to ``out``.
     """
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
+    device = encoder_options.get("device", "auto")
+    several = [name.strip() for name in str(device).split(",") if name.strip()]
+    shares: Callable[[], list[Path]] | None = None
+    if len(several) > 1:
+        for each in several:
+            resolve_device(each)
+        if not (isinstance(source, str | Path) and isinstance(encoder, str)):
+            raise UsageError(
+                f"{device} are several devices, and a process of its own must open the data and "
+                "load the encoder",
+                "Give both by name, or one device.",
+            )
+        inputs = {
+            "source": source, "encoder": encoder, "modality": modality, "column": column,
+            "images": images, "image_column": image_column, "captions": captions, "split": split,
+            "texts_only": texts_only,
+        }  # fmt: skip
+        settings = {
+            "column": column, "dtype": dtype, "batch_size": batch_size, "shard_items": shard_items,
+            "workers": max(1, (workers or default_workers()) // len(several)),
+        }  # fmt: skip
+        shares = partial(encode_shares, inputs, settings, dict(encoder_options), several, Path(out))
+        encoder_options["device"] = device = several[0]
+    dataset, ready = open_inputs(
+        source, encoder, modality=modality, column=column, images=images,
+        image_column=image_column, captions=captions, split=split, texts_only=texts_only,
+        options=encoder_options,
+    )  # fmt: skip
+    return encode_views(
+        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
+        allow_empty=allow_empty, device=device, shares=shares,
+    )[0]  # fmt: skip
+
+
+def open_inputs(
+    source: str | Path | Dataset, encoder: str | Encoder, *, modality: Modality | None,
+    column: str | None, images: str | Path | None, image_column: str | None,
+    captions: Sequence[str], split: str | None, texts_only: bool, options: Mapping[str, Any],
+) -> tuple[Dataset, Encoder]:  # fmt: skip
+    """The dataset and the encoder that :func:`encode` is given, open; arguments are as there.
+
+    Raises:
+        DataError: there is no such dataset.
+        EncoderError: the encoder cannot be loaded.
+        UsageError: ``texts_only`` with an encoder of images, or with a folder of images.
+    """
     dataset, ready, side = source, encoder, modality
     if texts_only:
         _check_texts_only(side if isinstance(ready, str) else ready.info.modality, images)
@@ -100,12 +152,8 @@ def encode(
             captions=captions or ((column,) if column else ()),
         )  # fmt: skip
     if isinstance(ready, str):
-        ready = load_encoder(ready, side, **encoder_options)
-    return encode_views(
-        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
-        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
-        allow_empty=allow_empty, device=encoder_options.get("device", "auto"),
-    )[0]  # fmt: skip
+        ready = load_encoder(ready, side, **options)
+    return dataset, ready
 
 
 def encode_views(
@@ -122,6 +170,8 @@ def encode_views(
     wait: bool = False,
     allow_empty: bool = False,
     device: str = "auto",
+    share: Share | None = None,
+    shares: Callable[[], list[Path]] | None = None,
 ) -> list[Store]:
     """Encode layers and poolings of one network in one pass, each into a store of its own.
 
@@ -142,6 +192,8 @@ def encode_views(
         wait: for another process that writes to one of ``outs``.
         allow_empty: finish a store even if nothing could be encoded.
         device: that the network is on.
+        share: encode this part of the shards alone and leave the stores unfinished.
+        shares: encodes such parts elsewhere, and gives the folders that they are in.
 
     Raises:
         DataError: nothing to encode in the dataset, or no such caption column.
@@ -177,18 +229,28 @@ def encode_views(
         # Every process takes its locks in the same order, so that none waits for another for ever.
         for index in sorted(missing, key=lambda index: str(outs[index])):
             locks.enter_context(folder_lock(outs[index], wait=wait))
+        items_here = share.items(count, descriptions[0].shard_items) if share else range(count)
+        first = items_here.start // descriptions[0].shard_items
         writers = {
             index: StoreWriter(
-                outs[index], descriptions[index], conditions=conditions, overwrite=overwrite
+                outs[index], descriptions[index], conditions=conditions, overwrite=overwrite,
+                first=first,
             )
             for index in missing
-        }
+        }  # fmt: skip
         # Another process may have finished some while this one waited.
         unfinished = {index: writer for index, writer in writers.items() if not writer.finished}
         if unfinished:
+            for folder in shares() if shares is not None else ():
+                for writer in unfinished.values():
+                    writer.take(folder)
             items = items_of(dataset, modality, chosen)
             encoders = [views[index] for index in unfinished]
-            encode_items(items, count, encoders, list(unfinished.values()), batch, workers)
+            encode_items(
+                items, items_here.stop, encoders, list(unfinished.values()), batch, workers
+            )
+        if share is not None:
+            return []
         for writer in unfinished.values():
             writer.finish(allow_empty=allow_empty)
     opened = [store or Store.open(out) for store, out in zip(stores, outs, strict=True)]

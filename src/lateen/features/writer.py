@@ -6,6 +6,7 @@ it. Once the whole shard is written its parts are removed: the finished store ha
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class StoreWriter:
         conditions: what can change bytes without changing what they mean (batch, device, library
             versions). A half-written store of other conditions is begun anew.
         overwrite: replace a store that was made differently instead of refusing.
+        first: number of the first shard that is written here; those before it are elsewhere.
 
     Attributes:
         done: input items covered by the whole shards already on disk.
@@ -54,8 +56,10 @@ class StoreWriter:
         *,
         conditions: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        first: int = 0,
     ) -> None:
         self.folder = folder
+        self._first = first
         self.description = description
         self._conditions = {**library_versions(), **(conditions or {})}
         self.shards: list[Shard] = []
@@ -68,7 +72,27 @@ class StoreWriter:
                 raise _different(folder, present, description)
             clear_store(folder)
         self._adopt()
-        self.done = self.shards[-1].stop if self.shards else 0
+        self.done = self._stop
+        self.parts = self._adopt_parts()
+
+    @property
+    def _next(self) -> int:
+        """The number of the next shard."""
+        return self._first + len(self.shards)
+
+    @property
+    def _stop(self) -> int:
+        """Where the items of the shards here end."""
+        return self.shards[-1].stop if self.shards else self._first * self.description.shard_items
+
+    def take(self, folder: Path) -> None:
+        """Move in the shards that were written for this store elsewhere; the folder is removed."""
+        for path in sorted(folder.glob("shard-*.safetensors")):
+            if ".part-" not in path.name:
+                path.replace(self.folder / path.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._adopt_shards()
+        self.done = self._stop
         self.parts = self._adopt_parts()
 
     def _adopt(self) -> None:
@@ -92,8 +116,8 @@ class StoreWriter:
     def _adopt_shards(self) -> None:
         """Take over the whole shards on disk, from the first one to the first that is not there."""
         while True:
-            path = self.folder / shard_name(len(self.shards))
-            start = self.shards[-1].stop if self.shards else 0
+            path = self.folder / shard_name(self._next)
+            start = self._stop
             content = _whole(path)
             if content is None or content.start != start:
                 path.unlink(missing_ok=True)
@@ -107,7 +131,7 @@ class StoreWriter:
         parts: list[ShardContent] = []
         names = set()
         while True:
-            name = part_name(len(self.shards), len(parts))
+            name = part_name(self._next, len(parts))
             content = _whole(self.folder / name)
             if content is None or content.start != (parts[-1].stop if parts else self.done):
                 break
@@ -121,7 +145,7 @@ class StoreWriter:
     def drop_parts(self, first: int = 0) -> None:
         """Remove the parts of the next shard from the one with this index on."""
         for index in range(first, len(self.parts)):
-            (self.folder / part_name(len(self.shards), index)).unlink(missing_ok=True)
+            (self.folder / part_name(self._next, index)).unlink(missing_ok=True)
         del self.parts[first:]
 
     def write_part(
@@ -147,7 +171,7 @@ class StoreWriter:
             StoreError: wrong dim, or finite values that the store's dtype cannot hold.
         """
         start = self.parts[-1].stop if self.parts else self.done
-        path = self.folder / part_name(len(self.shards), len(self.parts))
+        path = self.folder / part_name(self._next, len(self.parts))
         stored = self._to_dtype(features, finite=False)
         span = (start, start + items)
         write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
@@ -177,7 +201,7 @@ class StoreWriter:
         """
         stored = self._to_dtype(features)
         span = (self.done, self.done + items)
-        path = self.folder / shard_name(len(self.shards))
+        path = self.folder / shard_name(self._next)
         shard = write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
         self.drop_parts()
         self.shards.append(shard)
