@@ -42,7 +42,7 @@ def test_a_device_that_is_not_there_is_one_line_with_those_that_are() -> None:
     for name in ("cuda:97", "mps", "gpu", ""):
         with pytest.raises(UsageError, match=r"there is no device .*Use auto.* or cpu"):
             resolve_device(name)
-    with pytest.raises(UsageError, match=r"one device.*a --device for each"):
+    with pytest.raises(UsageError, match=r"one device.*are for `lateen encode`"):
         resolve_device("cuda:0,cuda:1")
 
 

@@ -1,4 +1,5 @@
 import base64
+import html
 import io
 import re
 import subprocess
@@ -197,7 +198,7 @@ def test_a_plot_says_how_narrow_it_may_be():
     ("argv", "command"),
     [
         (["/usr/bin/lateen", "run", "a b.yaml"], "lateen run 'a b.yaml'"),
-        (["/x/lateen/__main__.py", "run", "{home}/r.yaml"], "lateen run ~/r.yaml"),
+        (["/x/lateen/__main__.py", "run", "{home}/r.yaml"], "lateen run {home}/r.yaml"),
         (["/usr/bin/pytest", "tests"], None),
         ([""], None),
     ],
@@ -205,5 +206,24 @@ def test_a_plot_says_how_narrow_it_may_be():
 def test_a_page_says_when_and_how_it_was_made(argv, command, monkeypatch):
     monkeypatch.setattr("sys.argv", [word.format(home=Path.home()) for word in argv])
     facts = made_with()
-    assert facts.get("command") == command
+    assert facts.get("command") == (command and command.format(home=Path.home()))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \S+", facts["written"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("captions /data/mine/f8k/train.csv, images /data/mine/f8k/images",
+         "captions …/f8k/train.csv, images …/f8k/images"),
+        (r"run 'C:\Users\me\photos\a.csv'", r"run '…\photos\a.csv'"),
+        ("{home}/my photos/a.csv", "~/my photos/a.csv"),
+        ("facebook/dinov2-small, 1/2, https://a.b/c/d", "facebook/dinov2-small, 1/2, https://a.b/c/d"),
+        ("/tmp/x", "/tmp/x"),
+    ],
+)  # fmt: skip
+def test_conditions_name_no_folder_of_this_machine(text: str, shown: str, tmp_path: Path) -> None:
+    page = Page("p", "q")
+    page.section("Conditions").facts({"options": text.format(home=Path.home())})
+    page.save(tmp_path / "p.html")
+    page_text = html.unescape((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert shown in page_text

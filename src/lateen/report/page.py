@@ -22,7 +22,7 @@ from lateen.report.palette import THEME
 from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
 from lateen.report.tables import TableData, fact, interval_cell
-from lateen.report.text import escape, escape_lines, render
+from lateen.report.text import escape, escape_lines, render, without_folders
 from lateen.report.thumbnail import thumbnail
 
 if TYPE_CHECKING:
@@ -85,8 +85,13 @@ class Page:
         return self._add("table", Markup(table.html()))
 
     def facts(self, facts: Mapping[str, Any]) -> Self:
-        """Names and values: the conditions under which the numbers were taken."""
-        return self._add("facts", [(name, fact(value)) for name, value in facts.items()])
+        """Names and values: the conditions under which the numbers were taken.
+
+        Of absolute paths the end alone is shown: a page is handed on, and says nothing of where
+        things lie on this machine.
+        """
+        shown = [(name, without_folders(fact(value))) for name, value in facts.items()]
+        return self._add("facts", shown)
 
     def figure(self, figure: Figure | Image, caption: str = "", alt: str = "") -> Self:
         """A plot (as SVG, its text searchable) or a picture (at most 1,600 pixels wide).
@@ -147,14 +152,14 @@ def interval_note(result: Mapping[str, Any], key_path: str) -> str:
 
 
 def made_with() -> dict[str, str]:
-    """When and by what command this page is written; a home folder in it is ``~``.
+    """When and by what command this page is written.
 
     Without a command where Python called the function.
     """
     facts = {"written": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
     program, *words = sys.argv
     if Path(program).stem == "lateen" or Path(program).parts[-2:] == ("lateen", "__main__.py"):
-        facts["command"] = shlex.join(["lateen", *words]).replace(str(Path.home()), "~")
+        facts["command"] = shlex.join(["lateen", *words])
     return facts
 
 

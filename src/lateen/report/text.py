@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -16,6 +18,9 @@ from markupsafe import Markup
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+# Three parts or more, so that neither a fraction nor owner/name is one.
+_PART = r"[/\\][^/\\\s,:'\"]+"
+_ABSOLUTE = re.compile(rf"(?<![\w.~/…])(?:[A-Za-z]:)?(?:{_PART})+?((?:{_PART}){{2}})(?![/\\\w])")
 _LAST_LATIN = 0x17F  # of Latin Extended-A; pdfLaTeX sets up to there
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
@@ -85,3 +90,12 @@ def _environment() -> Environment:
 
 def _visible(text: str) -> str:
     return "".join("�" if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths cut to their last two parts: ``…/flickr8k/train.csv``; the home
+    folder is ``~``."""
+    home = str(Path.home())
+    if len(Path(home).parts) > 1:
+        text = text.replace(home, "~")
+    return _ABSOLUTE.sub(r"…\1", text)
