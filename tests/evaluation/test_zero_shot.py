@@ -111,7 +111,7 @@ def test_a_class_is_the_mean_of_its_prompts(
     means = torch.stack([text[:2].mean(0), text[2:].mean(0), text[:2].mean(0)])
     wanted = torch.nn.functional.normalize(means, dim=1)
     torch.testing.assert_close(embed_classes(model, ["red", "blue", "red"], templates), wanted)
-    monkeypatch.setattr("lateen.evaluation.tasks.classification._CLASSES", 1)
+    monkeypatch.setattr("lateen.evaluation.features._CLASSES", 1)
     torch.testing.assert_close(embed_classes(model, ["red", "blue", "red"], templates), wanted)
 
 

@@ -122,20 +122,21 @@ class Comparison:
         """
         published = published and any(row.published for row in self.rows)
         beware = [self._beware(row) for row in self.rows]
+        counted = any(row.n for row in self.rows)
         columns = [Column("task", whole=True), Column("set"), Column("metric", whole=True)]
         columns += [Column(label, 1) for label in self._headings()]
-        columns += [Column("n", 0)] if any(row.n for row in self.rows) else []
+        columns += [Column("n", 0)] * counted
         columns += [Column("published (other\ndata and model)")] if published else []
-        columns += [Column("beware")] if any(beware) else []
+        columns += [Column("beware")] * any(beware)
         rows: list[list[Cell]] = []
         before = ("", "")
         for row, words in zip(self.rows, beware, strict=True):
             now = (row.task, f"{row.set} ({row.short})" if row.short else row.set)
             head = ["", ""] if now == before else [*now]
             cells: list[Cell] = [*head, row.metric.replace("_", " "), *_starred(row)]
-            cells += [row.n] if any(row.n for row in self.rows) else []
+            cells += [row.n] * counted
             cells += [", ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
-            cells += [words] if any(beware) else []
+            cells += [words] * any(beware)
             rows.append(cells)
             before = now
         return TableData("", columns, rows, self._note())
@@ -170,7 +171,7 @@ class Comparison:
         return note
 
     def text(self, kind: str, published: bool = False) -> str:
-        """As ``json``, ``csv`` (numbers not rounded), ``latex``, or otherwise Markdown.
+        """As ``json``, ``csv`` (six decimals), ``latex``, or otherwise Markdown.
 
         Args:
             kind: which.
@@ -188,19 +189,9 @@ class Comparison:
         more = ["published"] if published else []
         ends = [f"{label} {end}" for label in self.labels for end in ("low", "high")]
         writer.writerow(
-            [
-                "task",
-                "set",
-                "metric",
-                *self.labels,
-                *ends,
-                "n",
-                *more,
-                "differs",
-                "trained on",
-                "short",
-            ]
-        )
+            ["task", "set", "metric", *self.labels, *ends, "n", *more, "differs", "trained on",
+             "short"]
+        )  # fmt: skip
         for row in self.rows:
             found = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
             limits = [end for each in row.intervals for end in each or (None, None)]
@@ -358,22 +349,22 @@ def _best(
         low: whether the lowest is best.
     """
     sign = -1 if low else 1
-    told = [
+    comparable = [
         (sign * value, drawn, index)
         for index, (value, drawn) in enumerate(zip(values, draws, strict=True))
         if value is not None and drawn is not None
     ]
-    if len(told) < 2:
+    if len(comparable) < 2:
         return ()
-    _, best, _ = max(told, key=lambda each: each[0])
-    level = 1 - (1 - LEVEL) / (len(told) - 1)
+    _, best, _ = max(comparable, key=lambda each: each[0])
+    level = 1 - (1 - LEVEL) / (len(comparable) - 1)
     worse = [
         index
-        for _, drawn, index in told
+        for _, drawn, index in comparable
         if np.count_nonzero(best.by_unit != drawn.by_unit) >= _FEWEST
         and percentile_interval(sign * (best.scores - drawn.scores), level)[0] > 0
     ]
-    return tuple(index for *_, index in told if index not in worse) if worse else ()
+    return tuple(index for *_, index in comparable if index not in worse) if worse else ()
 
 
 def _mean_row(average: Average, models: Sequence[_Model]) -> ComparisonRow | None:

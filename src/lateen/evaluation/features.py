@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lateen.data import Dataset
 from lateen.data.samples import HashedImage
 from lateen.encoders import Encoder
 from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, library_versions
+from lateen.metrics import class_embeddings
 from lateen.model import AlignedModel
 from lateen.model.trained_on import is_anyones
 
+_CLASSES = 256  # whose prompts are encoded at a time
 Rows = slice | Sequence[int] | np.ndarray[Any, Any]
 
 
@@ -111,6 +115,22 @@ def find_trained_on(model: AlignedModel, judged: JudgedImages) -> dict[str, Any]
 def _telling(ids: Sequence[str], chosen: np.ndarray[Any, Any]) -> int:
     """How many of the chosen ids are not of a kind that any images may have."""
     return sum(not is_anyones(ids[row]) for row in np.flatnonzero(chosen).tolist())
+
+
+@torch.no_grad()
+def embed_prompts(model: AlignedModel, prompts: Sequence[Sequence[str]]) -> Tensor:
+    """One L2-normalised embedding per class ``[c, dim]``, the mean of its prompts'.
+
+    Args:
+        model: an aligned model.
+        prompts: of each class, equally many.
+    """
+    parts = []
+    for start in range(0, len(prompts), _CLASSES):
+        some = prompts[start : start + _CLASSES]
+        text = model.encode_text([prompt for each in some for prompt in each])
+        parts.append(class_embeddings(text.view(len(some), len(some[0]), -1)))
+    return torch.cat(parts)
 
 
 def conditions(model: AlignedModel, data: str) -> dict[str, Any]:

@@ -84,14 +84,29 @@ def _pictures(folder: Path, result: Result) -> Iterator[Path]:
 
 
 def _headlines(result: Result) -> Iterator[Headline]:
-    task, seen = TASKS[result["task"]], was_trained_on(result)
+    task = TASKS[result["task"]]
     for label, value, chance in task.main_numbers(result):
-        notes = [interval_note(result, task.headline[label])]
-        notes += [] if chance is None else [f"chance {chance:.1f}"]
-        notes += [f"beware: {seen}"] if seen else []
         # Most are percent, but a task may lead with a cosine or a rank.
         shown = f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
-        yield Headline(shown, label, "; ".join(filter(None, notes)))
+        note = headline_note(result, label, None if chance is None else f"{chance:.1f}")
+        yield Headline(shown, label, note)
+
+
+def headline_note(result: Result, label: str, chance: str | None) -> str:
+    """What stands below a number: its interval, what guessing scores, images trained on.
+
+    Args:
+        result: of a task.
+        label: of the number, in the task's headline.
+        chance: what guessing scores, if that is known.
+    """
+    seen = was_trained_on(result)
+    notes = [
+        interval_note(result, TASKS[result["task"]].headline[label]),
+        f"chance {chance}" if chance is not None else "",
+        f"beware: {seen}" if seen else "",
+    ]
+    return "; ".join(filter(None, notes))
 
 
 def _facts(result: Result) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
 from lateen.evaluation.intervals import interval
-from lateen.evaluation.page import add_pictures
+from lateen.evaluation.page import add_pictures, headline_note
 from lateen.evaluation.tables import result_tables
 from lateen.evaluation.task import TASKS, was_trained_on
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.report.page import Headline, Page, interval_note, made_with
+from lateen.report.page import Headline, Page, made_with
 from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 Options = dict[str, Any]
@@ -417,11 +417,9 @@ def _headlines(results: Results) -> Iterator[Headline]:
     for name in names[:_MOST_HEADLINES]:
         task = TASKS[results[name]["task"]]
         for label, value, chance in list(task.main_numbers(results[name]))[:1]:
-            notes = [interval_note(results[name], task.headline[label])]
-            notes += [] if chance is None else [f"chance {chance:.1f} %"]
-            seen = was_trained_on(results[name])
-            notes += [f"beware: {seen}"] if seen else []
-            yield Headline(f"{value:.1f} %", f"{name}: {label}", "; ".join(filter(None, notes)))
+            guess = None if chance is None else f"{chance:.1f} %"
+            note = headline_note(results[name], label, guess)
+            yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
 
 
 def _facts(summary: Mapping[str, Any], results: Results) -> dict[str, Any]:

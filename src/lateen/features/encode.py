@@ -23,7 +23,7 @@ from lateen.features.pipeline import (
     items_of,
     resized_side,
 )
-from lateen.features.shares import Share, encode_shares
+from lateen.features.shares import Share, encode_shares, split_devices
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
@@ -94,39 +94,34 @@ def encode(
         BusyError: another process writes to ``out``.
     """
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
-    device = encoder_options.get("device", "auto")
-    several = [name.strip() for name in str(device).split(",") if name.strip()]
+    opened = partial(
+        open_inputs, source, encoder, modality=modality, column=column, images=images,
+        image_column=image_column, captions=captions, split=split, texts_only=texts_only,
+    )  # fmt: skip
+    encoded = partial(
+        encode_views, column=column, dtype=dtype, batch_size=batch_size, shard_items=shard_items
+    )
+    device = str(encoder_options.get("device", "auto"))
     shares: Callable[[], list[Path]] | None = None
-    if len(several) > 1:
-        for each in several:
-            resolve_device(each)
+    if several := split_devices(device):
         if not (isinstance(source, str | Path) and isinstance(encoder, str)):
             raise UsageError(
                 f"{device} are several devices, and a process of its own must open the data and "
                 "load the encoder",
                 "Give both by name, or one device.",
             )
-        inputs = {
-            "source": source, "encoder": encoder, "modality": modality, "column": column,
-            "images": images, "image_column": image_column, "captions": captions, "split": split,
-            "texts_only": texts_only,
-        }  # fmt: skip
-        settings = {
-            "column": column, "dtype": dtype, "batch_size": batch_size, "shard_items": shard_items,
-            "workers": max(1, (workers or default_workers()) // len(several)),
-        }  # fmt: skip
-        shares = partial(encode_shares, inputs, settings, dict(encoder_options), several, Path(out))
+        divided = max(1, (workers or default_workers()) // len(several))
+        shares = partial(
+            encode_shares, opened, partial(encoded, workers=divided), dict(encoder_options),
+            several, Path(out),
+        )  # fmt: skip
         encoder_options["device"] = device = several[0]
-    dataset, ready = open_inputs(
-        source, encoder, modality=modality, column=column, images=images,
-        image_column=image_column, captions=captions, split=split, texts_only=texts_only,
-        options=encoder_options,
-    )  # fmt: skip
-    return encode_views(
-        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
-        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
+    dataset, ready = opened(options=encoder_options)
+    [store] = encoded(
+        dataset, [ready], [Path(out)], workers=workers, overwrite=overwrite, wait=wait,
         allow_empty=allow_empty, device=device, shares=shares,
-    )[0]  # fmt: skip
+    )  # fmt: skip
+    return store
 
 
 def open_inputs(

@@ -7,13 +7,16 @@ it, and what is missing is encoded as ever.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lateen.data import Dataset
+from lateen.device import resolve_device
+from lateen.encoders import Encoder
 from lateen.errors import LateenError, StoreError
 from lateen.hardware import Hardware, hardware, use_hardware
 from lateen.progress import bar, log
@@ -34,15 +37,29 @@ class Share:
         return range(*ends)
 
 
+def split_devices(device: str) -> list[str]:
+    """The devices in ``cuda:0,cuda:1``; none where it is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    names = [name.strip() for name in device.split(",") if name.strip()]
+    if len(names) < 2:
+        return []
+    for name in names:
+        resolve_device(name)
+    return names
+
+
 def encode_shares(
-    inputs: Mapping[str, Any], settings: Mapping[str, Any], options: Mapping[str, Any],
-    devices: Sequence[str], out: Path,
+    open_inputs: Callable[..., tuple[Dataset, Encoder]], encode_views: Callable[..., Any],
+    options: Mapping[str, Any], devices: Sequence[str], out: Path,
 ) -> list[Path]:  # fmt: skip
     """Encode on several devices at once.
 
     Args:
-        inputs: of :func:`~lateen.features.encode.open_inputs`, but for the options.
-        settings: of :func:`~lateen.features.encode_views`, but for what was opened, and the device.
+        open_inputs: opens the data and the encoder, given the ``options`` of this.
+        encode_views: encodes what was opened, given a folder, a device and a share.
         options: of the encoder, but for its device.
         devices: of each process; one may stand several times.
         out: the store's folder.
@@ -61,8 +78,8 @@ def encode_shares(
     ) as progress:  # fmt: skip
         waiting = [
             pool.submit(
-                _encode_share, inputs, settings, {**options, "device": device}, hardware(), folder,
-                Share(index, len(devices)),
+                _encode_share, open_inputs, encode_views, {**options, "device": device}, hardware(),
+                folder, Share(index, len(devices)),
             )
             for index, (device, folder) in enumerate(zip(devices, folders, strict=True))
         ]  # fmt: skip
@@ -81,20 +98,17 @@ def encode_shares(
 
 
 def _encode_share(
-    inputs: Mapping[str, Any], settings: Mapping[str, Any], options: Mapping[str, Any],
-    around: Hardware, folder: Path, share: Share,
+    open_inputs: Callable[..., tuple[Dataset, Encoder]], encode_views: Callable[..., Any],
+    options: Mapping[str, Any], around: Hardware, folder: Path, share: Share,
 ) -> tuple[str, str] | None:  # fmt: skip
     """Encode a share in this process; returns what went wrong, with its remedy."""
-    from lateen.features.encode import encode_views, open_inputs
-
     device = options["device"]
     try:
         with use_hardware(device, around.batch_size, around.workers, around.precision):
-            dataset, encoder = open_inputs(**inputs, options=options)
+            dataset, encoder = open_inputs(options=options)
             encode_views(
-                dataset, [encoder], [folder], **settings, device=device, wait=True, overwrite=True,
-                share=share,
-            )  # fmt: skip
+                dataset, [encoder], [folder], device=device, wait=True, overwrite=True, share=share
+            )
     except LateenError as error:
         return error.message, error.remedy
     return None

@@ -22,8 +22,8 @@ from lateen.data.labels.names import packaged_class_names
 from lateen.data.prompts import DOMAIN_TEMPLATES, TEMPLATES, class_prompts, read_templates
 from lateen.data.text import read_list
 from lateen.errors import DataError, UsageError, choices
+from lateen.evaluation.features import embed_prompts
 from lateen.indexing.photographs import Photographs, photograph_path
-from lateen.metrics import class_embeddings
 from lateen.model import AlignedModel, open_model
 
 NONE = "none of these"
@@ -192,8 +192,8 @@ def _embedded(
     model: AlignedModel, names: Sequence[str], templates: Sequence[str], verbatim: bool
 ) -> Tensor:
     """One embedding per name ``[n, dim]``, L2-normalised, the mean of its sentences'."""
-    sentences = [_sentence(name, template, verbatim) for name in names for template in templates]
-    return class_embeddings(model.encode_text(sentences).view(len(names), len(templates), -1))
+    sentences = [[_sentence(name, each, verbatim) for each in templates] for name in names]
+    return embed_prompts(model, sentences)
 
 
 def _labelled(

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.features import JudgedImages, find_trained_on
+from lateen.evaluation.features import JudgedImages, embed_prompts, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
 from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import make_folder
 from lateen.metrics import (
-    class_embeddings,
     class_ranks,
     classification_of_ranks,
     confusion_matrix,
@@ -42,7 +40,6 @@ from lateen.report.tables import (
     per_class_table,
 )
 
-_CLASSES = 256  # whose prompts are encoded at a time
 _MOST_CONFUSED = 10  # pairs in the table
 _METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 _DEEPEST = 255  # rank that is kept; those below it are no nearer to being right
@@ -159,7 +156,6 @@ def classification_statistics(arrays: Arrays) -> Statistics:
     }
 
 
-@torch.no_grad()
 def embed_classes(
     model: AlignedModel, names: Sequence[str], templates: Sequence[str], *, verbatim: bool = False
 ) -> Tensor:
@@ -172,14 +168,9 @@ def embed_classes(
         verbatim: take them as written.
     """
     different = list(dict.fromkeys(names))
-    parts = []
-    for start in range(0, len(different), _CLASSES):
-        some = different[start : start + _CLASSES]
-        prompts = [p for name in some for p in class_prompts(name, templates, verbatim=verbatim)]
-        text = model.encode_text(prompts)
-        parts.append(class_embeddings(text.view(len(some), len(templates), -1)))
+    prompts = [class_prompts(name, templates, verbatim=verbatim) for name in different]
     index_of = {name: index for index, name in enumerate(different)}
-    return torch.cat(parts)[[index_of[name] for name in names]]
+    return embed_prompts(model, prompts)[[index_of[name] for name in names]]
 
 
 def _templates(

@@ -32,12 +32,12 @@ from lateen.data.samples import HashedImage
 from lateen.encoders.base import Attention
 from lateen.encoders.patches import WindowEncoder
 from lateen.errors import DataError, ImageError, UsageError
-from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
+from lateen.evaluation.features import JudgedImages, conditions, embed_prompts, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import MOST_CLASSES, by_class, left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.files import jsonl, make_folder, write_text
-from lateen.metrics.classification import class_embeddings, class_scores
+from lateen.metrics.classification import class_scores
 from lateen.metrics.resampling import Tally
 from lateen.metrics.segmentation import (
     class_pixels,
@@ -437,9 +437,7 @@ def _embed_classes(
             "Name two or more.",
         )
     prompts = [class_prompts(names[index], templates) for index in indices]
-    text = model.encode_text([prompt for each in prompts for prompt in each])
-    embeddings = class_embeddings(text.view(len(indices), -1, text.shape[-1]))
-    return embeddings, torch.tensor(indices), rest
+    return embed_prompts(model, prompts), torch.tensor(indices), rest
 
 
 def _check_sizes(short_side: int, window: int, stride: int) -> None:
