@@ -41,7 +41,7 @@ def test_positions_are_interpolated_as_transformers_does(encoder: VisionEncoder)
     assert (windows.window, windows.grid) == (48, 6)
     pixels = torch.stack(encoder.prepare_uncut([noise(48)]))
     with torch.no_grad():
-        tokens = encoder.network(
+        tokens = encoder.network.model(
             pixel_values=pixels, interpolate_pos_encoding=True
         ).last_hidden_state
     expected = torch.cat([tokens[:, :1].expand(-1, 36, -1), tokens[:, 1:]], dim=-1)
@@ -143,11 +143,15 @@ def test_a_projection_has_no_features_per_patch() -> None:
     from transformers import CLIPVisionConfig, CLIPVisionModel
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+    class Dual(torch.nn.Module):
+        def get_image_features(self, pixel_values: torch.Tensor) -> Any:
+            return tower(pixel_values=pixel_values)
+
     tower = CLIPVisionModel(CLIPVisionConfig(**SIZES)).eval()
     encoder = VisionEncoder(
         tower, ViTImageProcessorPil(size={"height": 32, "width": 32}),
         EncoderInfo("tiny", "image", 0, "projection", "random"), torch.device("cpu"),
-        project=lambda pixels: tower(pixel_values=pixels).pooler_output,
+        dual=Dual(),
     )  # fmt: skip
     with pytest.raises(EncoderError, match="'projection' has no features per patch"):
         WindowEncoder(encoder, 48)

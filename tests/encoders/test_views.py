@@ -54,7 +54,7 @@ def test_the_network_runs_once_for_all_views(
 ) -> None:
     views = load_views(str(vit_folder), "image", VISION)
     calls = []
-    network = views[0]._model  # type: ignore[attr-defined]
+    network = views[0].network.model  # type: ignore[attr-defined]
     network.register_forward_hook(lambda *_: calls.append(1))
     assert isinstance(views[0], ViewedEncoder)
     views[0].encode_views(views[0].prepare(IMAGES), views)

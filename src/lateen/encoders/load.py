@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -321,13 +321,10 @@ def _load_tower(request: _Request) -> Encoder:
 def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
     """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
 
-    def project(pixels: torch.Tensor) -> torch.Tensor:
-        return _projected(model.get_image_features(pixel_values=pixels))
-
     model.to(request.device)
     return _vision(
         request, model.vision_model, request.folder, request.pooling or "pooler", trained,
-        project=project, project_tokens=_token_projection(model),
+        dual=model,
     )  # fmt: skip
 
 
@@ -343,15 +340,6 @@ def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
         request, model.text_model, request.folder, request.pooling or "pooler", trained,
         project=project, max_tokens=request.max_tokens or length,
     )  # fmt: skip
-
-
-def _token_projection(model: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What a CLIP does to its CLS token, for any token; other towers pool before they project."""
-    norm = getattr(model.vision_model, "post_layernorm", None)
-    projection = getattr(model, "visual_projection", None)
-    if norm is None or projection is None:
-        return None
-    return lambda tokens: torch.as_tensor(projection(norm(tokens)))
 
 
 def _projected(output: Any) -> torch.Tensor:
@@ -401,16 +389,12 @@ def _vision(
     pooling: str,
     trained: bool,
     *,
-    project: Any = None,
-    project_tokens: Any = None,
+    dual: Any = None,
 ) -> VisionEncoder:
     processor = load_processor(folder, trust_remote_code=request.remote)
     weights = request.weights(folder, model)
     info = request.info("image", pooling, weights, describe_processing(processor))
-    return VisionEncoder(
-        model, processor, info, request.device, pooler_trained=trained, project=project,
-        project_tokens=project_tokens,
-    )  # fmt: skip
+    return VisionEncoder(model, processor, info, request.device, pooler_trained=trained, dual=dual)
 
 
 def _text(

@@ -122,7 +122,7 @@ def _uncut(encoder: Encoder, windows: Sequence[Image.Image]) -> Sequence[Any]:
 
 
 def _check_patches(encoder: VisionEncoder, window: int | None) -> None:
-    patch = getattr(encoder.network.config, "patch_size", None)
+    patch = getattr(encoder.network.model.config, "patch_size", None)
     if isinstance(patch, int) and window is not None and (window < patch or window % patch):
         raise UsageError(
             f"a window of {window} pixels is not a whole number of {encoder.info.id}'s patches of "
@@ -143,7 +143,7 @@ class _Block:
 
 def has_attention(encoder: Encoder) -> bool:
     """Whether it is a vision transformer whose attention can be looked at and changed."""
-    return isinstance(encoder, VisionEncoder) and bool(_blocks(encoder.network))
+    return isinstance(encoder, VisionEncoder) and bool(_blocks(encoder.network.model))
 
 
 @contextlib.contextmanager
@@ -210,12 +210,12 @@ def attention_maps(encoder: Encoder, prepared: Sequence[Tensor], layer: int = -2
     caught: list[Any] = []
     hook = blocks[layer].attention.register_forward_hook(lambda _, __, out: caught.append(out))
     try:
-        with _weights_kept(vision.network):
+        with _weights_kept(vision.network.model):
             vision.encode(prepared)
     finally:
         hook.remove()
     weights = caught[0][1] if caught and isinstance(caught[0], tuple) else None
-    patch = getattr(vision.network.config, "patch_size", 1)
+    patch = getattr(vision.network.model.config, "patch_size", 1)
     edges = (patch, patch) if isinstance(patch, int) else patch
     rows, columns = (size // edge for size, edge in zip(vision.image_size, edges, strict=True))
     prefix = -1 if weights is None else weights.shape[-1] - rows * columns
@@ -230,7 +230,7 @@ def attention_maps(encoder: Encoder, prepared: Sequence[Tensor], layer: int = -2
 
 
 def _transformer(encoder: Encoder) -> tuple[VisionEncoder, list[_Block]]:
-    if isinstance(encoder, VisionEncoder) and (blocks := _blocks(encoder.network)):
+    if isinstance(encoder, VisionEncoder) and (blocks := _blocks(encoder.network.model)):
         return encoder, blocks
     raise EncoderError(
         f"{encoder.info.id} has no attention (query, key and value projections in blocks)",

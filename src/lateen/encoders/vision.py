@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import nn
 
 from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, view_info
@@ -48,6 +49,108 @@ class TokenLayout:
         return [*names, "pooler"] if self.pooler else names
 
 
+class VisionNetwork(nn.Module):
+    """A transformers vision model and its pooling: what an encoder computes from pixels.
+
+    Gradients flow where they are enabled.
+
+    Args:
+        model: takes ``pixel_values [n, 3, H, W]``.
+        info: the encoder's; its pooling and layer count.
+        layout: how the model lays out its output tokens.
+        size: height and width in pixels of the model's own images.
+        dual: for ``projection`` pooling: the model with two towers that ``model`` is one of.
+
+    Attributes:
+        model: the transformers model.
+        dual: as given.
+        layout: as given.
+    """
+
+    def __init__(
+        self, model: Any, info: EncoderInfo, layout: TokenLayout, size: tuple[int, int],
+        dual: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model = model
+        self.dual = dual
+        self.layout = layout
+        self._info, self._size = info, size
+        self._interpolates = _INTERPOLATE in inspect.signature(model.forward).parameters
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixel values ``[n, 3, H, W]`` to features ``[n, dim]``, float32."""
+        return self.pooled(self.output(pixels)).float()
+
+    @property
+    def projects(self) -> bool:
+        """Whether the features are those of a dual tower's own projection."""
+        return self._info.pooling == "projection" and self.dual is not None
+
+    def output(self, pixels: torch.Tensor, *, hidden: bool = False) -> Any:
+        """What :meth:`pooled` takes: the model's output, or the embedding of a dual tower.
+
+        Args:
+            pixels: ``[n, 3, H, W]``.
+            hidden: with the hidden states of all layers.
+        """
+        if self.projects:
+            output = self.dual.get_image_features(pixel_values=pixels)
+            return torch.as_tensor(getattr(output, "pooler_output", output))
+        return self.run(pixels, hidden=hidden)
+
+    def run(self, pixels: torch.Tensor, *, hidden: bool = False) -> Any:
+        """What the model itself gives, before any pooling."""
+        options: dict[str, Any] = {}
+        if self._interpolates and tuple(pixels.shape[2:]) != self._size:
+            options[_INTERPOLATE] = True
+        if self.model.config.model_type == "vit_mae":
+            # Nothing is masked (mask_ratio 0), and ordered noise keeps the patches in order.
+            edge = self.model.config.patch_size
+            patches = (pixels.shape[2] // edge) * (pixels.shape[3] // edge)
+            options["noise"] = torch.arange(patches, device=pixels.device).expand(len(pixels), -1)
+        hidden = hidden or self._info.layer is not None
+        return self.model(pixel_values=pixels, output_hidden_states=hidden, **options)
+
+    def pooled(self, output: Any) -> torch.Tensor:
+        """What :meth:`output` gives, pooled: features ``[n, dim]``."""
+        pooling = self._info.pooling
+        if pooling == "projection":
+            return torch.as_tensor(output)
+        if pooling == "pooler":
+            return torch.as_tensor(output.pooler_output).flatten(1)
+        tokens = self._tokens(output).float()
+        mean = tokens[:, self.layout.prefix :].mean(1)
+        if pooling == "mean":
+            return mean
+        cls = tokens[:, 0]
+        return cls if pooling == "cls" else torch.cat([cls, mean], dim=1)
+
+    def patches(self, output: Any) -> torch.Tensor:
+        """Patch features ``[n, patches, dim]``, in raster order, of what :meth:`run` gives."""
+        tokens = self._tokens(output)
+        patches = tokens[:, self.layout.prefix :]
+        if self._info.pooling == "cls+mean":
+            return torch.cat([tokens[:, :1].expand_as(patches), patches], dim=-1)
+        if self.projects:
+            # What a CLIP does to its CLS token, for any token.
+            projected = self.dual.visual_projection(self.dual.vision_model.post_layernorm(patches))
+            return torch.as_tensor(projected)
+        return patches
+
+    @property
+    def projects_patches(self) -> bool:
+        """Whether the dual tower maps single tokens, as CLIP does; others pool before they map."""
+        return hasattr(self.model, "post_layernorm") and hasattr(self.dual, "visual_projection")
+
+    def _tokens(self, output: Any) -> torch.Tensor:
+        layer = self._info.layer
+        hidden: torch.Tensor = (
+            output.last_hidden_state if layer is None else output.hidden_states[layer]
+        )
+        return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
+
+
 class VisionEncoder:
     """A frozen transformers vision model with one pooling.
 
@@ -57,41 +160,38 @@ class VisionEncoder:
         info: its description; ``dim`` may be 0, it is filled in here.
         device: where the forward pass runs.
         pooler_trained: whether the checkpoint had pooler weights.
-        project: for ``projection`` pooling: pixel values to the embedding of a dual tower.
-        project_tokens: likewise for features per patch: output tokens ``[n, t, c]`` to the shared
-            space, as ``project`` takes the CLS token there; ``None`` where there is no such map.
+        dual: for ``projection`` pooling: the model with two towers that ``model`` is one of.
+
+    Attributes:
+        info: its description.
+        network: what computes features from pixels; its model belongs to all views, so leave it as
+            it was.
+        processor: the model's own image processor.
 
     Raises:
         EncoderError: the model has no such pooling or layer; the choices are listed.
     """
 
     def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        info: EncoderInfo,
-        device: torch.device,
-        *,
-        pooler_trained: bool = True,
-        project: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        project_tokens: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    ) -> None:
+        self, model: Any, processor: Any, info: EncoderInfo, device: torch.device, *,
+        pooler_trained: bool = True, dual: Any = None,
+    ) -> None:  # fmt: skip
         # channels_last is what convolutions on bf16 processors are fastest in.
-        self._model = model.to(device=device, memory_format=torch.channels_last)
-        self._processor = processor
+        model = model.to(device=device, memory_format=torch.channels_last)
+        self.processor = processor
         self._device = device
-        self._project = project
-        self._project_tokens = project_tokens
         self._pooler_trained = pooler_trained
-        self._interpolates = _INTERPOLATE in inspect.signature(model.forward).parameters
         self.info = info
+        unknown = TokenLayout(0, False, pooler_trained)
+        self.network = VisionNetwork(model, info, unknown, self.image_size, dual)
         with probing(info.id):
-            probe = self._probe(self._forward)
-            patches = info.pooling == "projection" and project_tokens is not None
-            tokens = self._probe(self._run) if patches else probe
-            self.layout = _layout(tokens, self.image_size, model.config, pooler_trained)
+            probe = self._probe(self.network.output)
+            patches = self.network.projects and self.network.projects_patches
+            tokens = self._probe(self.network.run) if patches else probe
+            layout = _layout(tokens, self.image_size, model.config, pooler_trained)
+            self.network.layout = layout
         self._check(probe)
-        dim = self._pool(probe).shape[1]
+        dim = self.network.pooled(probe).shape[1]
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[Image]) -> list[torch.Tensor]:
@@ -105,12 +205,12 @@ class VisionEncoder:
             if max(image.size) > _LONGEST_ASPECT * min(image.size):
                 width, height = image.size
                 raise ValueError(f"aspect ratio {width}:{height} is beyond {_LONGEST_ASPECT}:1")
-        values = self._processor(images=list(items), return_tensors="pt")["pixel_values"]
+        values = self.processor(images=list(items), return_tensors="pt")["pixel_values"]
         return list(values)
 
     def prepare_uncut(self, items: Sequence[Image]) -> list[torch.Tensor]:
         """RGB images to pixel values ``[3, H, W]`` of their own size: normalised, not resized."""
-        values = self._processor(
+        values = self.processor(
             images=list(items), do_resize=False, do_center_crop=False, return_tensors="pt"
         )["pixel_values"]
         return list(values)
@@ -118,7 +218,8 @@ class VisionEncoder:
     def encode(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Pooled features ``[n, dim]``, float32."""
         with forward_pass(self._device, self.info.precision):
-            return self._pool(self._forward(prepared)).float().cpu()
+            features: torch.Tensor = self.network(self._pixels(prepared))
+        return features.cpu()
 
     def encode_patches(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         """Patch features ``[n, patches, dim]``, float32, in raster order.
@@ -130,81 +231,62 @@ class VisionEncoder:
             EncoderError: the pooling has no per-patch counterpart (``cls``, ``pooler``, and the
                 ``projection`` of a model that pools by attention, as SigLIP).
         """
-        self._check_patches()
+        self.check_patches()
         with forward_pass(self._device, self.info.precision):
-            tokens = self._tokens(self._run(prepared))
-            patches = tokens[:, self.layout.prefix :]
-            if self.info.pooling == "cls+mean":
-                patches = torch.cat([tokens[:, :1].expand_as(patches), patches], dim=-1)
-            elif self.info.pooling == "projection" and self._project_tokens is not None:
-                patches = self._project_tokens(patches)
+            patches = self.network.patches(self.network.run(self._pixels(prepared)))
         return patches.float().cpu()
 
     def view(self, pooling: str | None = None, layer: int | None = None) -> VisionEncoder:
         """The same network with another pooling and layer; see
         :class:`~lateen.encoders.ViewedEncoder`."""
         return VisionEncoder(
-            self._model, self._processor, view_info(self.info, pooling, layer), self._device,
-            pooler_trained=self._pooler_trained, project=self._project,
-            project_tokens=self._project_tokens,
+            self.network.model, self.processor, view_info(self.info, pooling, layer), self._device,
+            pooler_trained=self._pooler_trained, dual=self.network.dual,
         )  # fmt: skip
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
-        ours = [view for view in views if isinstance(view, VisionEncoder)]
+        networks = [view.network for view in views if isinstance(view, VisionEncoder)]
         # A projection has a forward pass of its own; all other views share one.
-        together = [view for view in ours if view.info.pooling != "projection"]
-        hidden = any(view.info.layer is not None for view in together)
+        together = [network for network in networks if not network.projects]
+        hidden = any(view.info.layer is not None for view in views)
+        pixels = self._pixels(prepared)
         with forward_pass(self._device, self.info.precision):
-            shared = together[0]._forward(prepared, hidden=hidden) if together else None
-            outputs = [shared if view in together else view._forward(prepared) for view in ours]
+            shared = together[0].output(pixels, hidden=hidden) if together else None
             return [
-                view._pool(output).float().cpu() for view, output in zip(ours, outputs, strict=True)
+                network.pooled(network.output(pixels) if network.projects else shared).float().cpu()
+                for network in networks
             ]
 
     @property
-    def network(self) -> Any:
-        """The transformers model; it belongs to all views, so leave it as it was."""
-        return self._model
+    def layout(self) -> TokenLayout:
+        """How the model lays out its output tokens."""
+        return self.network.layout
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of what :meth:`prepare` gives."""
-        size = getattr(self._processor, "crop_size", None) or self._processor.size
+        size = getattr(self.processor, "crop_size", None) or self.processor.size
         edge = size.get("shortest_edge")
         return (size.get("height") or edge, size.get("width") or edge)
 
-    def _probe(self, forward: Callable[[list[torch.Tensor]], Any]) -> Any:
+    def _probe(self, forward: Callable[[torch.Tensor], Any]) -> Any:
         """One black image through the model: tells shapes, and that the forward pass works."""
         height, width = self.image_size
         with forward_pass(self._device, self.info.precision):
-            return forward([torch.zeros(3, height, width)])
-
-    def _forward(self, prepared: Sequence[torch.Tensor], *, hidden: bool = False) -> Any:
-        if self.info.pooling == "projection" and self._project is not None:
-            return self._project(self._pixels(prepared))
-        return self._run(prepared, hidden=hidden)
+            return forward(self._pixels([torch.zeros(3, height, width)]))
 
     def _pixels(self, prepared: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack(list(prepared)).to(self._device, memory_format=torch.channels_last)
 
-    def _run(self, prepared: Sequence[torch.Tensor], *, hidden: bool = False) -> Any:
-        """What the network itself gives, before any pooling."""
-        pixels = self._pixels(prepared)
-        options: dict[str, Any] = {}
-        if self._interpolates and tuple(pixels.shape[2:]) != self.image_size:
-            options[_INTERPOLATE] = True
-        if self._model.config.model_type == "vit_mae":
-            # Nothing is masked (mask_ratio 0), and ordered noise keeps the patches in order.
-            edge = self._model.config.patch_size
-            patches = (pixels.shape[2] // edge) * (pixels.shape[3] // edge)
-            options["noise"] = torch.arange(patches, device=self._device).expand(len(pixels), -1)
-        hidden = hidden or self.info.layer is not None
-        return self._model(pixel_values=pixels, output_hidden_states=hidden, **options)
+    def check_patches(self) -> None:
+        """See that there is a feature per patch that its pooling is made of.
 
-    def _check_patches(self) -> None:
+        Raises:
+            EncoderError: there is none.
+        """
         pooling = self.info.pooling
-        if pooling == "projection" and self._project_tokens is None:
+        if pooling == "projection" and not self.network.projects_patches:
             raise EncoderError(
                 f"{self.info.id} maps only its pooled output to the shared space, as SigLIP does, "
                 "so pooling 'projection' has no features per patch",
@@ -217,7 +299,7 @@ class VisionEncoder:
 
     def _check(self, output: Any) -> None:
         pooling, layer = self.info.pooling, self.info.layer
-        valid = self.layout.poolings + (["projection"] if self._project else [])
+        valid = self.layout.poolings + (["projection"] if self.network.dual is not None else [])
         if pooling not in valid:
             raise EncoderError(
                 f"{self.info.id} has no pooling {pooling!r}", f"Choose one of: {', '.join(valid)}."
@@ -235,26 +317,6 @@ class VisionEncoder:
                 f"{self.info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
                 "Choose a layer in that range.",
             )
-
-    def _tokens(self, output: Any) -> torch.Tensor:
-        layer = self.info.layer
-        hidden: torch.Tensor = (
-            output.last_hidden_state if layer is None else output.hidden_states[layer]
-        )
-        return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
-
-    def _pool(self, output: Any) -> torch.Tensor:
-        pooling = self.info.pooling
-        if pooling == "projection":
-            return torch.as_tensor(output)
-        if pooling == "pooler":
-            return torch.as_tensor(output.pooler_output).flatten(1)
-        tokens = self._tokens(output).float()
-        mean = tokens[:, self.layout.prefix :].mean(1)
-        if pooling == "mean":
-            return mean
-        cls = tokens[:, 0]
-        return cls if pooling == "cls" else torch.cat([cls, mean], dim=1)
 
 
 def _layout(output: Any, size: tuple[int, int], config: Any, pooler_trained: bool) -> TokenLayout:
