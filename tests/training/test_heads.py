@@ -183,10 +183,10 @@ def test_scale_is_stored_as_its_log_and_held_to_one_hundred() -> None:
     assert heads.logit_scale.item() == pytest.approx(math.log(7))
     assert heads.scale.item() == pytest.approx(7)
     assert heads.logit_bias.item() == -3
-    heads.clamp_scale()
+    heads.after_step()
     assert heads.scale.item() == pytest.approx(7)
     heads.logit_scale.data.fill_(9.0)
-    heads.clamp_scale()
+    heads.after_step()
     assert heads.scale.item() == pytest.approx(100)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import TrainingError
-from lateen.training import step as steps
+from lateen.training import heads as heads_module
 from lateen.training.batches import BatchRows, StoreSource
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
@@ -76,7 +76,7 @@ def test_rows_of_the_logit_matrix_are_halved_too(
 ) -> None:
     pairs = make_pairs([1] * 16)
     expected, _ = trained(pairs, {})
-    plain, sizes = steps.sigmoid_loss, []
+    plain, sizes = heads_module.sigmoid_loss, []
 
     def sigmoid_loss(*arguments: Any, chunk_size: int, **options: Any) -> Tensor:
         sizes.append(chunk_size)
@@ -84,7 +84,7 @@ def test_rows_of_the_logit_matrix_are_halved_too(
             raise MemoryError
         return plain(*arguments, chunk_size=chunk_size, **options)
 
-    monkeypatch.setattr(steps, "sigmoid_loss", sigmoid_loss)
+    monkeypatch.setattr(heads_module, "sigmoid_loss", sigmoid_loss)
     rows, _ = trained(pairs, {})
     assert sizes == [1024, 4, 2, *[2] * 5]
     for row, other in zip(rows, expected, strict=True):
@@ -101,7 +101,7 @@ def test_running_statistics_count_a_step_once(
         torch.manual_seed(0)
         heads = AlignmentHeads(HeadSection.model_validate({"width": 2, **head}), 12, 8)
         states.append(new_state(heads, section))
-        plain = steps.sigmoid_loss
+        plain = heads_module.sigmoid_loss
 
         def sigmoid_loss(
             *arguments: Any, chunk_size: int, most: int = chunk, plain: Any = plain, **options: Any
@@ -111,7 +111,7 @@ def test_running_statistics_count_a_step_once(
             return plain(*arguments, chunk_size=chunk_size, **options)
 
         with monkeypatch.context() as patch:
-            patch.setattr(steps, "sigmoid_loss", sigmoid_loss)
+            patch.setattr(heads_module, "sigmoid_loss", sigmoid_loss)
             list(run_steps(states[-1], StoreSource(pairs, section), section))
     buffers = [dict(state.heads.named_buffers()) for state in states]
     assert any("running_mean" in name for name in buffers[0])

@@ -16,7 +16,7 @@ from lateen.training.batches import Batch, BatchRows
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import TrainResult, fit
-from lateen.training.step import StepParts, TrainState, add_gradients, contrastive_loss
+from lateen.training.step import StepParts, TrainState, add_gradients
 
 IMAGES, STEPS = 12, 6
 
@@ -108,7 +108,7 @@ def test_pixels_in_parts_have_the_gradient_of_the_plain_loss(loss: str) -> None:
     [whole] = PixelSource().stream(PixelSource().parts(0))
     image = plain.embed_image(whole.image)
     text = plain.embed_text(whole.texts[0].double())
-    expected = contrastive_loss(image, [text], plain, settings)
+    expected = plain.loss(image, [text], settings)
     expected.backward()  # type: ignore[no-untyped-call]
     heads = module(dropout=0.0).double()
     source = PixelSource(micro=5)

@@ -31,7 +31,7 @@ from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
-from lateen.training.heads import FROZEN
+from lateen.training.heads import FROZEN, AlignmentHeads
 from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
@@ -144,7 +144,7 @@ def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
 
 def _train(
     plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
-) -> TrainResult:
+) -> TrainResult[AlignmentHeads]:
     return train_heads(
         pairs, validation=validation, head=plan.head, settings=plan.train,
         trained=TrainedText(tower) if tower else FROZEN,

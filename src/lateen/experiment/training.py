@@ -16,6 +16,7 @@ from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.training.config import HeadSection, TrainSection
+from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
@@ -133,7 +134,7 @@ def _hold_out(pairs: Pairs, share: float | None, seed: int) -> tuple[Pairs, Pair
 
 def build_model(
     pairs: Pairs,
-    result: TrainResult,
+    result: TrainResult[AlignmentHeads],
     settings: TrainSection,
     text: Mapping[str, Any] | None = None,
     trained_on: TrainedOn | None = None,

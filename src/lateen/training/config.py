@@ -103,7 +103,32 @@ class HeadSection(Section):
         return self
 
 
-class TrainSection(Section):
+class LoopSection(Section):
+    """How anything is trained: what the loop itself asks for."""
+
+    optimizer: Literal["adamw", "lion"] = Field("adamw", description="optimiser")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="not on biases, norms, scale and bias")
+    betas: tuple[float, float] | None = Field(None, description="(0.9, 0.99 lion; 0.9, 0.95 adamw)")
+    batch: int = Field(512, gt=1, description="images per step at most; an epoch is split evenly")
+    epochs: int = Field(60, ge=0, description="passes over the images; 0 for train.cca alone")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with rising rate")
+    clip_norm: float | None = Field(1.0, gt=0, description="gradient norm limit, null for none")
+    chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
+    micro_batch: int | None = Field(
+        None, gt=0, description="images in memory at a time; the step stays that of the whole "
+        "batch, for another forward pass (without it, the whole batch)"
+    )  # fmt: skip
+    precision: Precision = Field("auto", description="of the matrix products in training")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="run the heads through torch.compile; auto = on a GPU"
+    )
+    validations: int = Field(10, ge=1, description="validation retrievals during training")
+    checkpoints: int = Field(10, ge=1, description="checkpoints during training")
+    seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
+
+
+class TrainSection(LoopSection):
     """How the heads are trained (METHODS §1.3, §1.4)."""
 
     loss: Literal["sigmoid", "infonce"] = Field("sigmoid", description="contrastive loss")
@@ -114,37 +139,17 @@ class TrainSection(Section):
     captions_per_image: int = Field(
         1, gt=0, description="captions of each column drawn per image and step, each a positive"
     )
-    optimizer: Literal["adamw", "lion"] = Field("adamw", description="optimiser")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate")
     tower_lr: float = Field(
         5e-5, gt=0, description="peak learning rate of a text encoder that is trained (text.train)"
     )
-    weight_decay: float = Field(1e-4, ge=0, description="not on biases, norms, scale and bias")
-    betas: tuple[float, float] | None = Field(None, description="(0.9, 0.99 lion; 0.9, 0.95 adamw)")
-    batch: int = Field(512, gt=1, description="images per step at most; an epoch is split evenly")
-    epochs: int = Field(60, ge=0, description="passes over the images; 0 for train.cca alone")
     cca: float | None = Field(
         None, ge=0, description="weight of closed-form canonical directions put beside the trained "
         "ones, as further dims of linear heads (0.8 with linear heads on up to 4096 values, else 0)"
     )  # fmt: skip
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with rising rate")
-    clip_norm: float | None = Field(1.0, gt=0, description="gradient norm limit, null for none")
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")
-    chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
-    micro_batch: int | None = Field(
-        None, gt=0, description="images in memory at a time; the step stays that of the whole "
-        "batch, for another forward pass (without it, the whole batch)"
-    )  # fmt: skip
     block: int | None = Field(
         None, gt=0, description="neighbouring images read and shuffled together (1 up to 256 MiB "
         "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
         "64th of a batch)"
     )  # fmt: skip
-    precision: Precision = Field("auto", description="of the matrix products in training")
-    compile: bool | Literal["auto"] = Field(
-        "auto", description="run the heads through torch.compile; auto = on a GPU"
-    )
-    validations: int = Field(10, ge=1, description="validation retrievals during training")
-    checkpoints: int = Field(10, ge=1, description="checkpoints during training")
-    seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")

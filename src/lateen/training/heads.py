@@ -8,6 +8,7 @@ Their parameters are named as in SAIL's checkpoints (METHODS §1.8).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, cast
 
@@ -18,8 +19,11 @@ from torch import Tensor, nn
 from lateen.errors import TrainingError
 from lateen.features import Pairs
 from lateen.training.batches import BatchRows
-from lateen.training.config import HeadName, HeadSection
+from lateen.training.config import HeadName, HeadSection, TrainSection
 from lateen.training.layers import GATE_LIMIT, BatchNorm, Dropout, frozen_linear, gate, linear
+from lateen.training.losses import infonce_loss, sigmoid_loss
+from lateen.training.ranks import ALONE, Ranks
+from lateen.training.trainable import Trainable
 
 _SHARELOCK_HIDDEN = 4096
 _SHARELOCK_LAYERS = 3
@@ -252,7 +256,7 @@ def complete(settings: HeadSection, image_dim: int, text_dim: int) -> HeadSectio
     return settings.model_copy(update={"dim": dim})
 
 
-class AlignmentHeads(nn.Module):
+class AlignmentHeads(Trainable):
     """Both heads with the learned scale and bias of the loss: all that training changes.
 
     Args:
@@ -294,8 +298,48 @@ class AlignmentHeads(nn.Module):
         """t = exp(``logit_scale``), a scalar."""
         return self.logit_scale.exp()
 
+    def loss(
+        self, image: Tensor, texts: Sequence[Tensor], settings: TrainSection, ranks: Ranks = ALONE
+    ) -> Tensor:
+        """The contrastive loss of a batch of embeddings, a scalar.
+
+        Args:
+            image: ``[n, dim]``, this process's rows.
+            texts: as many, for each text of an image.
+            settings: which loss.
+            ranks: the processes that share the batch.
+        """
+        if settings.loss == "infonce":
+            return infonce_loss(
+                image, texts, self.scale, positives=settings.positives,
+                chunk_size=settings.chunk, ranks=ranks,
+            )  # fmt: skip
+        return sigmoid_loss(
+            image, texts, self.scale, self.logit_bias, normalization=settings.normalization,
+            positives=settings.positives, chunk_size=settings.chunk, ranks=ranks,
+        )  # fmt: skip
+
+    def of_the_loss(self) -> list[nn.Parameter]:
+        """What is learned beside the two sides: t and b."""
+        return [self.logit_scale, self.logit_bias]
+
+    def rates(self, settings: TrainSection) -> list[tuple[list[nn.Parameter], float]]:
+        """All parameters by their share of the learning rate: 1, and ``tower_lr / lr`` for what a
+        side has that was trained before (:class:`~lateen.training.lit.TextTower`)."""
+        networks = [getattr(side, "pretrained", None) for side in (self.vision, self.text)]
+        pretrained = [
+            p for network in networks if network is not None for p in network.parameters()
+        ]
+        known = set(map(id, pretrained))
+        fresh = [p for p in self.parameters() if id(p) not in known]
+        return [(fresh, 1.0), (pretrained, settings.tower_lr / settings.lr)]
+
+    def figures(self) -> dict[str, float]:
+        """What is logged of a step beside its loss."""
+        return {"logit_scale": self.scale.item(), "logit_bias": self.logit_bias.item()}
+
     @torch.no_grad()
-    def clamp_scale(self) -> None:
+    def after_step(self) -> None:
         """Bring t back to at most 100; the training loop calls it after every step.
 
         The parameter is clamped and not its value in the forward pass, where the gradient beyond

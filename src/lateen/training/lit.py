@@ -42,6 +42,11 @@ class TextTower(nn.Module):
         self.whole_batch = bool(head.whole_batch)
         self.train()
 
+    @property
+    def pretrained(self) -> nn.Module:
+        """What was trained before, and is trained on at ``train.tower_lr``."""
+        return self.network
+
     def train(self, mode: bool = True) -> Self:
         """As for any module, with the network always in evaluation mode."""
         super().train(mode)

@@ -1,4 +1,4 @@
-"""The training loop of the alignment heads (SAIL, METHODS §1.2–1.4), and what it leaves on disk."""
+"""The training loop and what it leaves on disk: of alignment heads, and of whatever else embeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 
@@ -14,7 +14,7 @@ from lateen.device import empty_cache, resolve_device
 from lateen.errors import TrainingError
 from lateen.features import Pairs
 from lateen.files import folder_lock
-from lateen.metrics.retrieval import Retrieval, retrieval
+from lateen.metrics.retrieval import Retrieval, mean_recall, retrieval
 from lateen.progress import bar, log
 from lateen.training.batches import BatchPart, BatchSource, StoreSource, Stream, seeded
 from lateen.training.canonical import add_canonical, canonical_share
@@ -23,7 +23,7 @@ from lateen.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from lateen.training.config import HeadSection, TrainSection
+from lateen.training.config import HeadSection, LoopSection, TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders, complete
 from lateen.training.inputs import check_several, check_trainable
 from lateen.training.log import MetricsLog
@@ -37,10 +37,12 @@ from lateen.training.step import (
     passes,
     training_step,
 )
+from lateen.training.trainable import Trainable
 
 _CHUNK = 8192
 CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+M = TypeVar("M", bound=Trainable)
 _ROWS = 200  # lines of metrics.jsonl over a whole run, validations aside
 
 
@@ -84,6 +86,49 @@ def validate(heads: AlignmentHeads, pairs: Pairs) -> Retrieval:
     return retrieval(torch.cat(image), torch.cat(text), owner)
 
 
+class Validation(Protocol):
+    """What is measured of a module during training, and what is made of it."""
+
+    def measure(self, module: Any, step: int) -> Mapping[str, Any]:
+        """Measure the module as it is after ``step`` steps; JSON values."""
+
+    def better(self, metrics: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+        """Whether the weights with ``metrics`` are to be given back rather than those of before."""
+
+    def enough(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether training is to end here."""
+
+
+@dataclass(frozen=True)
+class RetrievalValidation:
+    """Keeps the heads with the best mean over R@1, R@5 and R@10 both ways: R@10 alone saturates on
+    a few hundred images.
+
+    Attributes:
+        pairs: whose images and first captions find each other.
+    """
+
+    pairs: Pairs
+
+    def measure(self, module: AlignmentHeads, step: int) -> Retrieval:
+        """:func:`validate`."""
+        del step
+        return validate(module, self.pairs)
+
+    def better(self, metrics: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+        """Whether the mean recall is higher."""
+        return best is None or _mean_recall(metrics) > _mean_recall(best)
+
+    def enough(self, metrics: Mapping[str, Any]) -> bool:
+        """Never: the schedule has its end."""
+        del metrics
+        return False
+
+
+def _mean_recall(metrics: Mapping[str, Any]) -> float:
+    return mean_recall(cast(Retrieval, metrics))
+
+
 class Journal(contextlib.ExitStack):
     """Writes what is due after each step, until its block ends. One process of a run keeps it.
 
@@ -93,41 +138,47 @@ class Journal(contextlib.ExitStack):
         start: the step that training goes on from.
         total: steps of the whole training.
         settings: how often.
-        measure: the validation of the heads as they are, if there is one.
+        validation: of the heads as they are, if there is one.
     """
 
     def __init__(
         self, out: Path, identity: Mapping[str, Any], start: int, total: int,
-        settings: TrainSection, measure: Callable[[AlignmentHeads], Retrieval] | None,
+        settings: LoopSection, validation: Validation | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self._checkpoint = out / CHECKPOINT
         self._identity, self._total = identity, total
-        self._settings, self._measure = settings, measure
+        self._settings, self._validation = settings, validation
         self._metrics = self.enter_context(MetricsLog(out / METRICS, start))
         self._progress = self.enter_context(bar(total, "training", "step", initial=start))
 
-    def record(self, state: TrainState, epoch: int, row: Mapping[str, float]) -> None:
+    def record(self, state: TrainState, epoch: int, row: Mapping[str, float]) -> bool:
         """Write what is due after the step that ``state`` has just done.
 
         Args:
             state: after the step.
             epoch: that the step belonged to, from 1.
             row: what the step returned.
+
+        Returns:
+            Whether the validation says that it is enough.
         """
-        done, total = state.step, self._total
+        done, total, enough = state.step, self._total, False
         if _due(done, total, _ROWS):
             self._metrics.write({"step": done, "epoch": epoch, **row})
             self._progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)
-        if self._measure is not None and _due(done, total, self._settings.validations):
-            recall = self._measure(state.heads)
-            self._metrics.write({"step": done, "validation": recall})
-            state.keep_if_best(recall)
-        if _due(done, total, self._settings.checkpoints):
+        if self._validation is not None and _due(done, total, self._settings.validations):
+            metrics = self._validation.measure(state.heads, done)
+            self._metrics.write({"step": done, "validation": metrics})
+            if self._validation.better(metrics, state.best_metrics):
+                state.keep(metrics)
+            enough = self._validation.enough(metrics)
+        if enough or _due(done, total, self._settings.checkpoints):
             self._metrics.sync()  # a checkpoint must never know more than the log beside it
-            checkpoint = state.checkpoint(self._identity, finished=done == total)
+            checkpoint = state.checkpoint(self._identity, finished=enough or done == total)
             save_checkpoint(self._checkpoint, checkpoint)
         self._progress.update()
+        return enough
 
 
 def _due(done: int, total: int, times: int) -> bool:
@@ -136,20 +187,20 @@ def _due(done: int, total: int, times: int) -> bool:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Generic[M]):
     """What training gives back.
 
     Attributes:
         heads: the best ones, in evaluation mode, on the CPU.
-        steps: how many steps the whole training has.
+        steps: how many steps were done: all, or until the validation said that it is enough.
         best_step: the step the heads are from; the last one if there was no validation.
-        best_metrics: their validation retrieval, if there was one.
+        best_metrics: what the validation measured of them, if there was one.
         metrics: path of ``metrics.jsonl``.
         resumed_from: the step at which an interrupted run was taken up; 0 for a new one.
         skipped: whether the training was found finished, so that nothing was done.
     """
 
-    heads: AlignmentHeads
+    heads: M
     steps: int
     best_step: int
     best_metrics: Mapping[str, Any] | None
@@ -167,7 +218,7 @@ def train(
     out: Path,
     trained: FrozenEncoders = FROZEN,
     ranks: Ranks = ALONE,
-) -> TrainResult:
+) -> TrainResult[AlignmentHeads]:
     """Train alignment heads on the features of ``pairs``.
 
     Where ``settings.cca`` is above 0, closed-form canonical directions are put beside the trained
@@ -198,7 +249,6 @@ def train(
     identity = _identity(pairs, validation, head, settings, trained)
     _check_same(ranks, "settings or data", identity)
     share = canonical_share(settings, head, *trained.frozen_dims(pairs))
-    measure = None if validation is None else lambda heads: validate(heads, validation)
 
     def new_source() -> StoreSource:
         _check_data(pairs, validation)
@@ -212,24 +262,27 @@ def train(
         else:
             result = fit(
                 lambda: new_heads(pairs, head, settings, trained), new_source, settings, out,
-                identity=identity, measure=measure, ranks=ranks,
+                identity=identity, ranks=ranks,
+                validation=None if validation is None else RetrievalValidation(validation),
             )  # fmt: skip
     if share == 0:
         return result
     heads = add_canonical(result.heads, pairs, share, alone=settings.epochs == 0)
-    return replace(result, heads=heads, best_metrics=measure(heads) if measure else None)
+    metrics = None if validation is None else validate(heads, validation)
+    return replace(result, heads=heads, best_metrics=metrics)
 
 
 def fit(
-    new_module: Callable[[], AlignmentHeads],
+    new_module: Callable[[], M],
     new_source: Callable[[], BatchSource[Any]],
-    settings: TrainSection,
+    settings: LoopSection,
     out: Path,
     *,
     identity: Mapping[str, Any],
-    measure: Callable[[AlignmentHeads], Retrieval] | None = None,
+    validation: Validation | None = None,
+    start: Mapping[str, Any] | None = None,
     ranks: Ranks = ALONE,
-) -> TrainResult:
+) -> TrainResult[M]:
     """Train whatever embeds what a source yields, from the last checkpoint or from the start.
 
     Args:
@@ -238,7 +291,8 @@ def fit(
         settings: loss, optimiser, schedule.
         out: folder for the checkpoint and ``metrics.jsonl``.
         identity: everything that decides the result, as JSON values.
-        measure: a validation, whose mean recall picks the best weights.
+        validation: what is measured, picks the weights that are given back, and may end training.
+        start: what was measured of the first weights, where they are among those to pick from.
         ranks: the processes that train together.
 
     Raises:
@@ -250,28 +304,37 @@ def fit(
         log.info("%s is already trained", out)
         return _result(saved, new_module(), out, skipped=True)
     source = new_source()
-    state = new_state(new_module(), settings)
+    module = new_module()
+    state = new_state(module, settings)
     if saved is not None:
         state.restore(saved)
         log.info("going on at step %d of %d", state.step, source.steps)
-    start = state.step
+    elif start is not None:
+        state.keep(start)
+    first = state.step
     with contextlib.ExitStack() as stack:
         journal = None
         if ranks.leads:
             journal = stack.enter_context(
-                Journal(out, identity, start, source.steps, settings, measure)
+                Journal(out, identity, first, source.steps, settings, validation)
             )
         steps = stack.enter_context(contextlib.closing(run_steps(state, source, settings, ranks)))
         for row in steps:
+            enough = False
             if journal is not None:
-                journal.record(state, source.epoch(state.step - 1) + 1, row)
+                enough = journal.record(state, source.epoch(state.step - 1) + 1, row)
+            measured = validation is not None and _due(
+                state.step, source.steps, settings.validations
+            )
+            if measured and any(ranks.agree(enough)):
+                break
     ranks.wait()  # for the checkpoint, whose heads all processes return
     saved = load_checkpoint(out / CHECKPOINT, identity)
     assert saved is not None
-    return _result(saved, state.heads, out, resumed_from=start)
+    return _result(saved, module, out, resumed_from=first)
 
 
-def new_state(module: AlignmentHeads, settings: TrainSection) -> TrainState:
+def new_state(module: Trainable, settings: LoopSection) -> TrainState:
     """What is trained, on its device, its networks compiled where that is asked for."""
     device = resolve_device()
     state = TrainState(module.to(device), settings)
@@ -281,7 +344,7 @@ def new_state(module: AlignmentHeads, settings: TrainSection) -> TrainState:
 
 
 def run_steps(
-    state: TrainState, source: BatchSource[Any], settings: TrainSection, ranks: Ranks = ALONE
+    state: TrainState, source: BatchSource[Any], settings: LoopSection, ranks: Ranks = ALONE
 ) -> Generator[Mapping[str, float]]:
     """The loop itself: do every step from ``state.step`` on, and give what each returned.
 
@@ -313,12 +376,12 @@ def run_steps(
 
 
 def _steps(
-    state: TrainState, source: BatchSource[Any], settings: TrainSection, ranks: Ranks,
+    state: TrainState, source: BatchSource[Any], settings: LoopSection, ranks: Ranks,
     division: Division,
 ) -> Generator[Mapping[str, float]]:  # fmt: skip
     """:func:`run_steps` with steps divided in one way."""
     heads, start = state.heads, state.step
-    device = heads.logit_scale.device
+    device = next(heads.parameters()).device
     divided = settings.model_copy(update={"chunk": division.chunk})
 
     def order() -> Iterator[BatchPart]:
@@ -376,9 +439,8 @@ def _check_data(pairs: Pairs, validation: Pairs | None) -> None:
 
 
 def _result(
-    saved: Checkpoint, heads: AlignmentHeads, out: Path, *, resumed_from: int = 0,
-    skipped: bool = False,
-) -> TrainResult:  # fmt: skip
+    saved: Checkpoint, heads: M, out: Path, *, resumed_from: int = 0, skipped: bool = False
+) -> TrainResult[M]:  # fmt: skip
     heads.load_state_dict(saved.heads)
     return TrainResult(
         heads.cpu().eval().requires_grad_(False), saved.step, saved.best_step, saved.best_metrics,

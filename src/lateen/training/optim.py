@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lateen.training.config import TrainSection
-from lateen.training.lit import TextTower
+from lateen.training.config import LoopSection
+from lateen.training.trainable import Trainable
 
 _IN_CACHE = 2**19  # values of each of four tensors
 _BETAS = {"lion": (0.9, 0.99), "adamw": (0.9, 0.95)}
@@ -87,21 +87,16 @@ def _lion(
     torch._foreach_lerp_(momenta, gradients, 1 - beta2)
 
 
-def build_optimizer(heads: nn.Module, settings: TrainSection) -> torch.optim.Optimizer:
+def build_optimizer(module: Trainable, settings: LoopSection) -> torch.optim.Optimizer:
     """AdamW or Lion, with weight decay on weight matrices only.
 
     Biases, LayerNorm, scale and bias are vectors or scalars and stay free of it (METHODS §1.4).
-    A group's ``pace`` is its share of the learning rate: 1, and for a text encoder that is trained
-    (:class:`~lateen.training.lit.TextTower`) ``tower_lr / lr``.
+    A group's ``pace`` is its share of the learning rate.
     """
-    towers = [module.network for module in heads.modules() if isinstance(module, TextTower)]
-    pretrained = [p for network in towers for p in network.parameters()]
-    known = set(map(id, pretrained))
-    fresh = [p for p in heads.parameters() if id(p) not in known]
     groups = [
         {"params": [p for p in params if (p.ndim >= 2) == decays], "pace": pace,
          "weight_decay": settings.weight_decay if decays else 0.0}
-        for params, pace in ((fresh, 1.0), (pretrained, settings.tower_lr / settings.lr))
+        for params, pace in module.rates(settings)
         for decays in (True, False) if params
     ]  # fmt: skip
     betas = settings.betas or _BETAS[settings.optimizer]
@@ -110,7 +105,7 @@ def build_optimizer(heads: nn.Module, settings: TrainSection) -> torch.optim.Opt
     return torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=True)
 
 
-def learning_rate(step: int, total: int, settings: TrainSection) -> float:
+def learning_rate(step: int, total: int, settings: LoopSection) -> float:
     """Linear warm-up to ``settings.lr``, then cosine to 0.
 
     Args:

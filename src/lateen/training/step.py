@@ -20,18 +20,16 @@ from torch import Tensor, nn
 from lateen.config import Precision
 from lateen.device import resolve_precision
 from lateen.errors import TrainingError, is_out_of_memory
-from lateen.metrics.retrieval import Retrieval, mean_recall
 from lateen.training.batches import Batch, BatchRows
 from lateen.training.checkpoint import (
     Checkpoint,
     optimizer_tensors,
     restore_optimizer,
 )
-from lateen.training.config import TrainSection
-from lateen.training.heads import AlignmentHeads
-from lateen.training.losses import infonce_loss, sigmoid_loss
+from lateen.training.config import LoopSection
 from lateen.training.optim import build_optimizer
 from lateen.training.ranks import ALONE, Ranks
+from lateen.training.trainable import Trainable
 
 
 class StepTooLargeError(TrainingError):
@@ -45,30 +43,6 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     """Matrix products in bfloat16 where ``precision`` says so; parameters stay float32."""
     low = resolve_precision(precision, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=low)
-
-
-def contrastive_loss(
-    image: Tensor, texts: Sequence[Tensor], heads: AlignmentHeads, settings: TrainSection,
-    ranks: Ranks = ALONE,
-) -> Tensor:  # fmt: skip
-    """The loss of a batch of embeddings, a scalar.
-
-    Args:
-        image: ``[n, dim]``, this process's rows.
-        texts: as many, for each text of an image.
-        heads: whose scale and bias enter.
-        settings: which loss.
-        ranks: the processes that share the batch.
-    """
-    if settings.loss == "infonce":
-        return infonce_loss(
-            image, texts, heads.scale, positives=settings.positives, chunk_size=settings.chunk,
-            ranks=ranks,
-        )  # fmt: skip
-    return sigmoid_loss(
-        image, texts, heads.scale, heads.logit_bias, normalization=settings.normalization,
-        positives=settings.positives, chunk_size=settings.chunk, ranks=ranks,
-    )  # fmt: skip
 
 
 class StepParts:
@@ -168,7 +142,7 @@ class Division:
         return Division(min(2 * self.pieces, largest), max(1, min(self.chunk, whole) // 2))
 
 
-def passes(parts: int, heads: AlignmentHeads) -> int:
+def passes(parts: int, heads: Trainable) -> int:
     """How often a step goes over its parts: twice if a head has to embed them again."""
     return 2 if any(_embeds_again(head, parts) for head in (heads.vision, heads.text)) else 1
 
@@ -178,7 +152,7 @@ def _embeds_again(head: nn.Module, parts: int) -> bool:
 
 
 def training_step(
-    state: TrainState, parts: StepParts, lr: float, settings: TrainSection, ranks: Ranks = ALONE
+    state: TrainState, parts: StepParts, lr: float, settings: LoopSection, ranks: Ranks = ALONE
 ) -> Mapping[str, float]:
     """Update the heads once and count the step.
 
@@ -190,8 +164,8 @@ def training_step(
         ranks: the processes that share the batch.
 
     Returns:
-        ``loss``; ``lr``; ``logit_scale`` (t itself) and ``logit_bias`` that the loss was computed
-        with; ``grad_norm`` before clipping.
+        ``loss``; ``lr``; the module's own figures, of heads ``logit_scale`` (t itself) and
+        ``logit_bias`` that the loss was computed with; ``grad_norm`` before clipping.
 
     Raises:
         TrainingError: the loss or a gradient is NaN or infinite; the heads are left as they were.
@@ -222,8 +196,7 @@ def training_step(
 
     # What is written of the step; nothing is updated by numbers that are not finite.
     row = {
-        "loss": loss.item(), "lr": lr, "logit_scale": heads.scale.item(),
-        "logit_bias": heads.logit_bias.item(), "grad_norm": norm.item(),
+        "loss": loss.item(), "lr": lr, **heads.figures(), "grad_norm": norm.item(),
     }  # fmt: skip
     if not torch.isfinite(loss + norm):
         raise TrainingError(
@@ -239,13 +212,13 @@ def training_step(
     for group in optimizer.param_groups:
         group["lr"] = lr * group["pace"]
     optimizer.step()
-    heads.clamp_scale()
+    heads.after_step()
     state.step += 1
     return row
 
 
 def add_gradients(
-    heads: AlignmentHeads, parts: StepParts, settings: TrainSection, ranks: Ranks = ALONE
+    heads: Trainable, parts: StepParts, settings: LoopSection, ranks: Ranks = ALONE
 ) -> Tensor:
     """Add the gradients of the batch's loss to the heads' ``grad`` and return the loss.
 
@@ -270,16 +243,17 @@ def add_gradients(
     embeddings = [*image.embeddings(), *text.embeddings()]
 
     # The loss, and its gradient with respect to t, b and every embedding.
-    with autocast(settings.precision, heads.logit_scale.device):
-        loss = contrastive_loss(embeddings[0], embeddings[1:], heads, settings, ranks)
-    learned = [heads.logit_scale, heads.logit_bias]
-    gradients = torch.autograd.grad(loss, [*learned, *embeddings], allow_unused=True)
-    for parameter, gradient in zip(learned, gradients, strict=False):
+    with autocast(settings.precision, embeddings[0].device):
+        loss = heads.loss(embeddings[0], embeddings[1:], settings, ranks)
+    learned = [parameter for parameter in heads.of_the_loss() if parameter.requires_grad]
+    all_gradients = torch.autograd.grad(loss, [*learned, *embeddings], allow_unused=True)
+    for parameter, gradient in zip(learned, all_gradients, strict=False):
         parameter.grad = gradient
+    gradients = all_gradients[len(learned) :]
 
     # Through the heads whose graph was kept.
-    image.backward(gradients[2:3])
-    text.backward(gradients[3:])
+    image.backward(gradients[:1])
+    text.backward(gradients[1:])
 
     # Second pass: through the others, part by part.
     if passes(len(parts), heads) > 1:
@@ -288,8 +262,8 @@ def add_gradients(
             part = slice(begin, begin + batch.rows.count)
             image.embed_again([batch.image], batch.rows)
             text.embed_again(batch.texts, batch.rows.texts(len(batch.texts)))
-            image.backward([gradient[part] for gradient in gradients[2:3]])
-            text.backward([gradient[part] for gradient in gradients[3:]])
+            image.backward([gradient[part] for gradient in gradients[:1]])
+            text.backward([gradient[part] for gradient in gradients[1:] if gradient is not None])
             begin = part.stop
     return loss.detach()
 
@@ -351,7 +325,7 @@ class TrainState:
     """A training run between two steps.
 
     Args:
-        heads: freshly made, on the device they train on.
+        heads: freshly made, on the device they train on; or whatever else is trained.
         settings: of the optimiser.
 
     Attributes:
@@ -359,10 +333,10 @@ class TrainState:
         optimizer: over their parameters.
         step: steps done.
         best_step: the step of the best heads; 0 before the first validation.
-        best_metrics: validation retrieval of the best heads.
+        best_metrics: what was measured of the best heads.
     """
 
-    def __init__(self, heads: AlignmentHeads, settings: TrainSection) -> None:
+    def __init__(self, heads: Trainable, settings: LoopSection) -> None:
         self.heads = heads
         self.optimizer = build_optimizer(heads, settings)
         self.step = 0
@@ -370,21 +344,17 @@ class TrainState:
         self.best_metrics: Mapping[str, Any] | None = None
         self._best: dict[str, Tensor] = {}
 
-    def keep_if_best(self, metrics: Retrieval) -> None:
-        """Keep a copy of the heads if their mean recall is higher than any before.
-
-        The mean over R@1, R@5 and R@10: R@10 alone saturates on a few hundred images.
-        """
-        if self.best_metrics is None or mean_recall(metrics) > mean_recall(self.best_metrics):
-            self.best_step, self.best_metrics = self.step, metrics
-            self._best = {name: p.clone() for name, p in self.heads.state_dict().items()}
+    def keep(self, metrics: Mapping[str, Any]) -> None:
+        """Keep a copy of the heads as they are now, as the best, with what was measured."""
+        self.best_step, self.best_metrics = self.step, metrics
+        self._best = {name: p.clone() for name, p in self.heads.state_dict().items()}
 
     def checkpoint(self, identity: Mapping[str, Any], *, finished: bool) -> Checkpoint:
         """What :meth:`restore` needs; of a finished run only the best heads, else the last."""
         if finished:
             return Checkpoint(
-                identity, self.step, True, self.best_step or self.step, self.best_metrics,
-                heads=self._best or self.heads.state_dict(),
+                identity, self.step, True, self.best_step if self._best else self.step,
+                self.best_metrics, heads=self._best or self.heads.state_dict(),
             )  # fmt: skip
         return Checkpoint(
             identity, self.step, False, self.best_step, self.best_metrics, self.heads.state_dict(),

@@ -76,9 +76,10 @@ def measure_training(
     dims = trained.dims(train)
     head = complete(plan.head, *dims)
     share = canonical_share(settings, head, *trained.frozen_dims(train))
-    state = new_state(new_heads(train, head, settings, trained), settings)
+    heads = new_heads(train, head, settings, trained)
+    state = new_state(heads, settings)
     costs = [] if settings.epochs == 0 else [_steps(state, StoreSource(train, settings), settings)]
-    retrieval = {name: _retrieval(state.heads, pairs, tower) for name, pairs in splits.items()}
+    retrieval = {name: _retrieval(heads, pairs, tower) for name, pairs in splits.items()}
     validations = min(settings.validations, sum(c.count for c in costs)) + (share > 0)
     costs.append(Cost.timed("validate", "train", validations, "validation", retrieval[chosen_on]))
     unknown = ["writing checkpoints"]
@@ -92,7 +93,7 @@ def measure_training(
         costs.append(
             Cost.timed("retrieval", "evaluate", len(retrieval), "split", total / len(retrieval))
         )
-    parameters = sum(p.nbytes for p in state.heads.parameters())
+    parameters = sum(p.nbytes for p in heads.parameters())
     beside = min(head.dim or 0, *dims) / (head.dim or 1) if share > 0 else 0.0
     return Training(
         costs, costs[0].count if settings.epochs else 0,
