@@ -29,7 +29,7 @@ def test_a_loss_beyond_the_limit_is_told_with_how_sure_it_is():
 
     assert not stop.held(sure)
     assert stop.broken(sure) == [
-        "zero-shot top-1 lost 1.2 points, and 0.5 is the limit (95 % interval of the difference "
+        "Zero-shot top-1 lost 1.2 points, and 0.5 is the limit (95 % interval of the difference "
         "−2.0 to −0.4: more than other images would explain)."
     ]
     assert "−3.0 to +0.6: other images may explain it" in stop.broken(unsure)[0]

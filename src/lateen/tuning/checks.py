@@ -123,8 +123,9 @@ _DATA = {
 
 def _loss(measure: Mapping[str, Any], limit: float) -> str:
     """One measure's loss beside its limit and the interval of the difference."""
-    difference = measure["difference"]
-    text = f"{measure['label']} lost {-difference['value']:.1f} points, and {limit:g} is the limit"
+    difference, label = measure["difference"], measure["label"]
+    lost = f"{label[:1].upper()}{label[1:]} lost {-difference['value']:.1f} points"
+    text = f"{lost}, and {limit:g} is the limit"
     if difference["interval"] is None:
         return f"{text} (how sure that is cannot be told: not the same images were measured)."
     low, high = (signed(end) for end in difference["interval"])
