@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lateen.tuning.objective import alignment_bound
+
 _QUANTILES = {"q01": 0.01, "q05": 0.05, "q50": 0.50}
 _MOST_TEXTS = 5000
 _BLOCK = 2**24  # cosines held at a time
@@ -74,7 +76,7 @@ def drift_of(start: Tensor, candidate: Tensor, texts: Tensor | None = None) -> d
     same = (start == candidate).all(1)
     cosine = torch.where(same, 1.0, functional.cosine_similarity(candidate, start))
     lengths = candidate.norm(dim=1) / start.norm(dim=1) - 1
-    bound = _alignment_bound(candidate, start)
+    bound = alignment_bound(candidate, start).double()
     quantiles = {name: cosine.quantile(at).item() for name, at in _QUANTILES.items()}
     drift: dict[str, Any] = {
         "images": len(start),
@@ -105,13 +107,6 @@ def _against_texts(
         "tightness": _summary(ratio) if len(ratio) else None,
         "violations": int((change > bound + _ROUNDING).sum()),
     }
-
-
-def _alignment_bound(candidate: Tensor, start: Tensor) -> Tensor:
-    """2‖f − f₀‖ / max(‖f‖, ‖f₀‖) of each row ``[n]``."""
-    longest = torch.maximum(candidate.norm(dim=1), start.norm(dim=1))
-    bound: Tensor = 2 * (candidate - start).norm(dim=1) / longest
-    return bound
 
 
 def _summary(values: Tensor) -> dict[str, float]:
