@@ -124,7 +124,8 @@ def _remarks(results: Results) -> Iterator[str]:
     stopped = results.get("stopped")
     if stopped:
         yield f"Stopped at step {stopped['step']:,}. {' '.join(stopped['why'])}"
-    if results.get("settings", {}).get("stop") and len(results["checkpoints"]) > 1:
+    limits = results["settings"].get("stop") or {}
+    if any(limit is not None for limit in limits.values()) and len(results["checkpoints"]) > 1:
         yield (
             "These images also decided at which step to stop: measure on others before you rely on "
             "the numbers."
