@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from benchmark_toys import PaletteEncoder, colour_model, mmvp_folder
@@ -16,7 +17,10 @@ from lateen.data import open_dataset
 from lateen.encoders import EncoderInfo
 from lateen.errors import DataError
 from lateen.evaluation import evaluate
+from lateen.evaluation.features import cached_features
 from lateen.files import cache_folder
+from lateen.model import clip_model
+from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.tuning.checks import EvalSection
 from lateen.tuning.compatibility import Compatibility
 
@@ -169,6 +173,41 @@ def test_features_of_checkpoints_are_not_kept(data, monkeypatch, tmp_path):
 
     assert sorted(path.name for path in (cache_folder() / "features").iterdir()) == before
     assert list(scratch.iterdir()) == []
+
+
+def test_a_clip_of_transformers_tuned_in_place(data, clip_folder):
+    """One network for start and candidate, under one name: what the start was is remembered."""
+    model = clip_model(str(clip_folder))
+    compatibility = Compatibility(model, EvalSection(classes=data.classes, k=3))
+    with torch.no_grad():
+        for parameter in model.vision_encoder._model.parameters():
+            parameter += 0.05 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(0)
+            )
+
+    check = compatibility.check(model, 1)
+
+    assert check["drift"]["cosine"]["mean"] < 0.999
+    assert check["drift"]["bound"]["mean"] > 0.01
+    assert 0 < check["drift"]["tightness"]["max"] <= 1
+    assert compatibility.check(model, 2)["drift"] == check["drift"]
+
+
+def test_images_that_were_trained_on_are_told_of(data):
+    model = colour_model()
+    album_of = open_dataset(data.captions, images=data.images)
+    store = cached_features(album_of, model.vision_encoder)
+    hashes = store.image_hashes(np.arange(len(store)))
+    model._trained_on = TrainedOn({"train": ImageGroup.of(store.ids, hashes)})
+
+    compatibility = Compatibility(model, data)
+
+    # Six pictures are in both sets, byte for byte.
+    assert compatibility.start["beware"] == [
+        "captions: 24 of these 24 images were trained on (same image files).",
+        "classes: 6 of these 36 images were trained on (same image files).",
+    ]
+    assert compatibility.check(colour_model(), 1)["beware"] == []
 
 
 def test_what_is_not_given_is_left_out_and_said(data):

@@ -62,7 +62,6 @@ class Compatibility:
         self._measured = _all_measures(found)
         self._embedded = [each.embedded for each in found.values()]
         self._texts = _all_texts(found)
-        self._beware = list(dict.fromkeys(each.beware for each in found.values() if each.beware))
         self.left_out = list(_left_out(settings, self._sets))
         for sentence in self.left_out:
             log.info("not measured: %s", sentence)
@@ -81,7 +80,7 @@ class Compatibility:
             ``difference`` from the start (``value``, ``interval`` by paired bootstrap, and ``told``
             whether it is beyond what other images would explain); ``drift``, see
             :func:`lateen.tuning.drift.drift_of`, with ``lost``, how many images of the start have
-            no embedding any more; ``left_out``; ``beware``, what the start was trained on of these
+            no embedding any more; ``left_out``; ``beware``, what the model was trained on of these
             images; ``seconds``.
 
         Raises:
@@ -104,7 +103,7 @@ class Compatibility:
             "measures": measures,
             "drift": self._drift([each.embedded for each in found.values()], step),
             "left_out": list(self.left_out),
-            "beware": list(self._beware),
+            "beware": [f"{name}: {each.beware}" for name, each in found.items() if each.beware],
         }
 
     def _drift(self, embedded: list[Embedded], step: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lateen.data import Dataset, open_dataset
 from lateen.data.samples import no_captions
 from lateen.errors import DataError
 from lateen.evaluation.cases import score_cases
-from lateen.evaluation.features import cached_features
+from lateen.evaluation.features import JudgedImages, cached_features, find_trained_on
 from lateen.evaluation.intervals import (
     LEVEL,
     Redrawn,
@@ -202,9 +202,9 @@ class ClassSet:
                 self.left_out |= dict.fromkeys(names, error.message)
         self._first = False
         test = found.test
-        return SetResult(
-            measures, _embedded(model, test.store, np.asarray(test.rows)), self._classes
-        )
+        seen = find_trained_on(model, JudgedImages.of(test.store, test.rows))
+        embedded = _embedded(model, test.store, np.asarray(test.rows))
+        return SetResult(measures, embedded, self._classes, training_note({"trained_on": seen}))
 
     def _takers(
         self, model: AlignedModel, found: Probed

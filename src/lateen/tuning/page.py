@@ -131,7 +131,7 @@ def _remarks(results: Results) -> Iterator[str]:
             "the numbers."
         )
     checks: Sequence[Mapping[str, Any]] = results["checkpoints"]
-    for key, before in (("beware", "Of the start: "), ("left_out", "Not measured: ")):
+    for key, before in (("beware", "Beware: "), ("left_out", "Not measured: ")):
         if said := list(dict.fromkeys(text for check in checks for text in check.get(key, ()))):
             yield f"{before}{'; '.join(text.rstrip('.') for text in said)}."
 
