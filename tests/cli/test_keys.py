@@ -15,6 +15,7 @@ import lateen.assessment
 import lateen.encoders
 import lateen.evaluation
 import lateen.experiment
+import lateen.tuning
 from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
 from lateen.cli.app import app
 from lateen.config import Section
@@ -135,7 +136,15 @@ def test_help_loads_no_torch(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", [lateen, lateen.assessment, lateen.encoders, lateen.evaluation, lateen.experiment]
+    "package",
+    [
+        lateen,
+        lateen.assessment,
+        lateen.encoders,
+        lateen.evaluation,
+        lateen.experiment,
+        lateen.tuning,
+    ],
 )
 def test_what_a_package_exports_is_what_type_checkers_see(package: object) -> None:
     import ast

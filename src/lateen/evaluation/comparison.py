@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from lateen.errors import UsageError
-from lateen.evaluation.intervals import LEVEL, Redrawn, interval, redrawn, units_key
+from lateen.evaluation.intervals import (
+    LEVEL,
+    Redrawn,
+    interval,
+    paired_difference,
+    redrawn,
+    units_key,
+)
 from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall
 from lateen.evaluation.results import (
     MADE_BY,
@@ -39,9 +46,6 @@ _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "ho
 _SIZES = ("short_side", "window", "stride")
 _COUNTS = ("images", "examples", "pairs")
 _BEST = "★"
-# Of so many images on which two models differ, all for the same one, a coin would do it once in 32
-# (a sign test at 5 %); of fewer, no draw can tell.
-_FEWEST = 6
 
 
 @dataclass(frozen=True)
@@ -358,11 +362,11 @@ def _best(
         return ()
     _, best, _ = max(comparable, key=lambda each: each[0])
     level = 1 - (1 - LEVEL) / (len(comparable) - 1)
+    against = {index: paired_difference(best, drawn, level) for _, drawn, index in comparable}
     worse = [
         index
-        for _, drawn, index in comparable
-        if np.count_nonzero(best.by_unit != drawn.by_unit) >= _FEWEST
-        and percentile_interval(sign * (best.scores - drawn.scores), level)[0] > 0
+        for index, difference in against.items()
+        if difference.told and sign * sum(difference.interval) > 0
     ]
     return tuple(index for *_, index in comparable if index not in worse) if worse else ()
 

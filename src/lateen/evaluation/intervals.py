@@ -21,6 +21,7 @@ from lateen.metrics.resampling import (
     Tally,
     drawn_scores,
     interval_of,
+    percentile_interval,
 )
 
 Array = np.ndarray[Any, Any]
@@ -31,6 +32,9 @@ LEVEL = 0.95
 _RESAMPLES = 1000
 _FEWEST_RESAMPLES = 200
 _DRAWS = 50_000_000  # of single images, in all draws together
+# Of so many images on which two models differ, all for the same one, a coin would do it once in 32
+# (a sign test at 5 %); of fewer, no draw can tell.
+_FEWEST = 6
 
 
 def resampled(statistics: _FromArrays, arrays: Arrays, units: Iterable[str]) -> dict[str, Any]:
@@ -128,6 +132,32 @@ def redrawn(result: Mapping[str, Any], statistics: _FromArrays) -> dict[str, Red
     by_path, units = statistics(arrays), int(result["n"])
     scores = _drawn(by_path, units, units_key(result))
     return {path: Redrawn(scores[path], each.by_unit(units)) for path, each in by_path.items()}
+
+
+class Difference(NamedTuple):
+    """How much a number is above another's, by what the same images contribute to both.
+
+    Attributes:
+        interval: of the difference, paired: both are of the same draws of images.
+        told: whether the two can be told apart: the interval is on one side of 0, and there are
+            images enough on which they differ.
+    """
+
+    interval: Interval
+    told: bool
+
+
+def paired_difference(first: Redrawn, second: Redrawn, level: float = LEVEL) -> Difference:
+    """The difference of two numbers in the same draws of the same images.
+
+    Args:
+        first: in every draw.
+        second: likewise; it is taken from the first.
+        level: share of the draws that the interval holds.
+    """
+    low, high = percentile_interval(first.scores - second.scores, level)
+    enough = np.count_nonzero(first.by_unit != second.by_unit) >= _FEWEST
+    return Difference((low, high), bool(enough and (low > 0 or high < 0)))
 
 
 def units_key(result: Mapping[str, Any]) -> str:

@@ -281,16 +281,11 @@ def laid_out(figure: Figure) -> Figure:
 
 
 def _loss_panel(axes: Axes, losses: Sequence[tuple[float, float]]) -> None:
-    steps, values = _thinned(losses)
+    steps, values = thinned(losses)
     axes.plot(steps, values, color=INK, linewidth=1.2)
     finite = [value for value in values if math.isfinite(value)]
     if finite and min(finite) > 0 and max(finite) > 5 * min(finite):
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+        set_log_scale(axes)
     axes.set_title("training")
     axes.set_ylabel("loss, log scale" if axes.get_yscale() == "log" else "loss")
 
@@ -327,7 +322,19 @@ def _published_panel(axes: Axes, place: int, values: Mapping[str, float]) -> Non
             )  # fmt: skip
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def set_log_scale(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers beside it, as the style sets no formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axes.dataLim.intervaly
+    few = low > 0 and high < 100 * low
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """At most ``_MOST_POINTS`` points, each the mean of as many neighbours."""
     size = math.ceil(len(points) / _MOST_POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)]

@@ -304,22 +304,28 @@ def _similarities(
 ) -> dict[str, Tensor]:
     """Image–image cosines ``[pairs]`` of the model, of its encoder, and of the baseline."""
     similar = {
-        "model": _within_pairs(model.project_image, scored.images, scored.cases),
-        "encoder": _within_pairs(_as_is, scored.images, scored.cases),
+        "model": within_pairs(model.project_image, scored.images, scored.cases),
+        "encoder": within_pairs(_as_is, scored.images, scored.cases),
     }
     if baseline is not None:
         store = cached_features(
             found.images, baseline.vision_encoder, folder=cache and cache / "baseline-images",
             dtype=baseline.config.feature_dtype("vision"),
         )  # fmt: skip
-        similar["baseline"] = _within_pairs(baseline.project_image, store, scored.cases)
+        similar["baseline"] = within_pairs(baseline.project_image, store, scored.cases)
     return similar
 
 
-def _within_pairs(
+def within_pairs(
     project: Callable[[Tensor], Tensor], store: Store, cases: Sequence[Case]
 ) -> Tensor:
-    """Cosines of the pairs of which both images have features."""
+    """Cosines ``[n]`` of the pairs of which both images have features.
+
+    Args:
+        project: what is made of the features.
+        store: the features of all images.
+        cases: of two images each.
+    """
     rows = {sample: row for row, sample in enumerate(store.ids)}
     pairs = [[rows[i] for i in case.images] for case in cases if rows.keys() >= {*case.images}]
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))

@@ -1,0 +1,19 @@
+"""Tuning the image tower of a CLIP on images alone, towards a stronger vision encoder (KUEA)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lateen.exports import exported
+
+if TYPE_CHECKING:
+    from lateen.tuning.fitting import fit_kernel as fit_kernel
+    from lateen.tuning.objective import kernel_alignment_loss as kernel_alignment_loss
+
+__getattr__, __all__ = exported(
+    __name__,
+    {
+        "lateen.tuning.fitting": ["fit_kernel"],
+        "lateen.tuning.objective": ["kernel_alignment_loss"],
+    },
+)

@@ -1,0 +1,385 @@
+"""What each set of evaluation data says of a model: numbers, and what its images contribute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lateen.data import Dataset, open_dataset
+from lateen.data.samples import no_captions
+from lateen.errors import DataError
+from lateen.evaluation.cases import score_cases
+from lateen.evaluation.features import JudgedImages, cached_features, find_trained_on
+from lateen.evaluation.intervals import (
+    LEVEL,
+    Redrawn,
+    Statistics,
+    interval,
+    redrawn,
+    resampled,
+    resamples,
+    shares,
+    units_key,
+)
+from lateen.evaluation.labelled import (
+    FOLDS,
+    Probed,
+    check_classes,
+    open_probed,
+    probe_scores,
+    usable_ks,
+    votes,
+)
+from lateen.evaluation.task import Result, number, training_note
+from lateen.evaluation.tasks.classification import (
+    classification_facts,
+    classification_statistics,
+    embed_classes,
+)
+from lateen.evaluation.tasks.mmvp import (
+    TEMPLATES,
+    evaluate_mmvp,
+    mmvp_statistics,
+    read_mmvp,
+    within_pairs,
+)
+from lateen.evaluation.tasks.retrieval import retrieval_result, retrieval_statistics
+from lateen.features import Store, pair
+from lateen.metrics import class_ranks
+from lateen.metrics.choice import percent
+from lateen.metrics.resampling import Interval, Tally, drawn_scores, percentile_interval
+from lateen.model import AlignedModel
+from lateen.model.model import project_rows
+from lateen.report.chance import recall_at_k, top_k
+from lateen.tuning.drift import Embedded
+
+_CUTOFFS = (1, 5, 10)
+_TEMPERATURE = 0.07  # of the votes (METHODS §1.5)
+_WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number of one model.
+
+    Attributes:
+        label: what it is, for people.
+        value: in percent; a cosine is a cosine.
+        interval: at 95 %, over images drawn anew.
+        n: of how many.
+        of: images or pairs.
+        chance: what guessing scores.
+        units: hash of what it was measured on, image by image.
+        drawn: it in every draw of the images.
+    """
+
+    label: str
+    value: float
+    interval: Interval | None
+    n: int
+    of: str
+    chance: float | None
+    units: str
+    drawn: Redrawn | None
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What one set says of a model.
+
+    Attributes:
+        measures: by name.
+        embedded: the set's images with the model's embeddings of them.
+        texts: ``[m, dim]`` L2-normalised embeddings of the set's texts, if it has any.
+        beware: what the model was trained on of these images, in sentences.
+    """
+
+    measures: dict[str, Measured]
+    embedded: Embedded
+    texts: Tensor | None
+    beware: str = ""
+
+
+class CaptionSet:
+    """Images with captions: retrieval both ways.
+
+    The captions are encoded once, by the first model that is measured.
+
+    Args:
+        source: of pairs, as ``lateen evaluate retrieval`` takes them.
+        images: folder of the images that ``source`` names.
+        column: the caption column, the first if not given.
+
+    Raises:
+        DataError: there is no such source or column, or it has no captions.
+    """
+
+    def __init__(self, source: str, images: str | None, column: str | None) -> None:
+        self._dataset = open_dataset(source, images=images, captions=(column,) if column else ())
+        columns = (column,) if column else tuple(self._dataset.columns)
+        if not columns:
+            raise DataError(no_captions(self._dataset), "Give a file that has, as eval.captions.")
+        self._column = columns[0]
+        self._texts: Store | None = None
+
+    def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
+        """Retrieval of a model.
+
+        Args:
+            model: whose text side is that of the first one measured.
+            folder: where to keep the images' features; lateen's cache if not given.
+        """
+        if self._texts is None:
+            self._texts = cached_features(
+                self._dataset, model.text_encoder, self._column,
+                dtype=model.config.feature_dtype("text"),
+            )  # fmt: skip
+        store = _image_store(model, self._dataset, folder and folder / "images")
+        pairs = pair(store, self._texts)
+        result = retrieval_result(model, pairs)
+        images, captions = result["images"], result["captions"]
+        guesses = {
+            "text_to_image": [recall_at_k(k, images) for k in _CUTOFFS],
+            "image_to_text": [recall_at_k(k, captions, captions / images) for k in _CUTOFFS],
+        }
+        of_result = partial(_measured, result, retrieval_statistics, of="images")
+        mean = sum(guess for guesses_of in guesses.values() for guess in guesses_of) / 6
+        measures = {"retrieval": of_result("retrieval", "rsum", chance=mean, scale=1 / 6)}
+        for way, label in _WAYS.items():
+            for k, guess in zip(_CUTOFFS, guesses[way], strict=True):
+                path = f"{way}.R@{k}"
+                measures[path] = of_result(f"{label} R@{k}", path, chance=guess)
+        texts = project_rows(model.project_text, pairs.texts[0].store, pairs.texts[0].rows)
+        embedded = _embedded(model, store, np.asarray(pairs.image_rows))
+        return SetResult(measures, embedded, texts, training_note(result))
+
+
+class ClassSet:
+    """Labelled images: zero-shot with the usual prompts, nearest neighbours, linear probe.
+
+    Without a part to learn from, each image is classified by all the others, and the probe predicts
+    each of five folds by the others.
+
+    Args:
+        source: labelled images, as ``lateen evaluate knn`` takes them.
+        k: nearest neighbours that vote.
+        linear_probe: also the probe.
+
+    Attributes:
+        left_out: why a measure is not taken, by name; known after the first model.
+    """
+
+    def __init__(self, source: str, k: int, linear_probe: bool) -> None:
+        self._source, self._k, self._probe = source, k, linear_probe
+        self._classes: Tensor | None = None
+        self._first = True
+        self.left_out: dict[str, str] = {}
+
+    def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
+        """All measures that the first model could be given.
+
+        Args:
+            model: whose text side is that of the first one measured.
+            folder: where to keep the images' features; lateen's cache if not given.
+        """
+        found = open_probed(model, self._source, {}, None, "both", folder)
+        measures: dict[str, Measured] = {}
+        for names, take in self._takers(model, found):
+            if any(name in self.left_out for name in names):
+                continue
+            try:
+                measures |= take()
+            except DataError as error:
+                if not self._first:
+                    raise
+                self.left_out |= dict.fromkeys(names, error.message)
+        self._first = False
+        test = found.test
+        seen = find_trained_on(model, JudgedImages.of(test.store, test.rows))
+        embedded = _embedded(model, test.store, np.asarray(test.rows))
+        return SetResult(measures, embedded, self._classes, training_note({"trained_on": seen}))
+
+    def _takers(
+        self, model: AlignedModel, found: Probed
+    ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, Measured]]]]:
+        """What is to be measured: names, and what measures them."""
+        yield ("zero_shot",), partial(self._zero_shot, model, found)
+        yield ("knn_encoder", "knn_embedding"), partial(self._knn, found)
+        if self._probe:
+            names = ("linear_probe_encoder", "linear_probe_embedding")
+            yield names, partial(self._linear_probe, found)
+
+    def _zero_shot(self, model: AlignedModel, found: Probed) -> dict[str, Measured]:
+        labelled, test = found.test.labelled, found.test
+        if not labelled.named_by:
+            raise DataError(f"{labelled.dataset.name} numbers its classes and does not name them")
+        if self._classes is None:
+            self._classes = embed_classes(
+                model, labelled.names, labelled.templates, verbatim=labelled.verbatim
+            )
+        ranks = class_ranks(test.features["embedding"], self._classes, test.target)
+        result = {
+            "top1": percent(ranks == 1),
+            **classification_facts(ranks, test.target, _ids(found)),
+        }
+        chance = top_k(1, len(labelled.names))
+        return {
+            "zero_shot": _measured(
+                result, classification_statistics, "zero-shot top-1", "top1", of="images",
+                chance=chance,
+            )
+        }  # fmt: skip
+
+    def _knn(self, found: Probed) -> dict[str, Measured]:
+        voters = len(found.train.rows) if found.train is not None else len(found.test.rows) - 1
+        check_classes(found, least=1)
+        ks = usable_ks([self._k], voters)
+        hits = {
+            kind: votes(*found.of(kind), ks, _TEMPERATURE)[str(self._k)]
+            for kind in ("encoder", "embedding")
+        }
+        return _shares_measured(hits, found, "knn", f"{self._k}-NN")
+
+    def _linear_probe(self, found: Probed) -> dict[str, Measured]:
+        check_classes(found, least=2 if found.train is not None else FOLDS)
+        hits = {kind: probe_scores(*found.of(kind), 0).right for kind in ("encoder", "embedding")}
+        return _shares_measured(hits, found, "linear_probe", "linear probe")
+
+
+class PairSet:
+    """MMVP-VLM: pairs of images that CLIP takes for alike, and how alike they are.
+
+    Args:
+        source: the folder, as ``lateen evaluate mmvp`` takes it.
+
+    Raises:
+        DataError: it is not there, or not of that form.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._found = read_mmvp(source)
+
+    def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
+        """Pairs solved, and the mean cosine within them.
+
+        Args:
+            model: an aligned model.
+            folder: where to keep features; lateen's cache if not given.
+        """
+        result = evaluate_mmvp(model, data=self._source, cache=folder)
+        # Nothing is encoded again: the task has just kept it.
+        scored = score_cases(model, self._found, templates=TEMPLATES, cache=folder)
+        measures = {
+            "mmvp": _measured(
+                result, mmvp_statistics, "MMVP-VLM pairs", "pair_accuracy", of="pairs",
+                chance=result["chance"],
+            ),
+            "mmvp_cosine": _mean_cosine(
+                within_pairs(model.project_image, scored.images, scored.cases), result
+            ),
+        }  # fmt: skip
+        rows = np.arange(len(scored.images))
+        return SetResult(
+            measures, _embedded(model, scored.images, rows), None, training_note(result)
+        )
+
+
+class ImageSet:
+    """Images alone, of which nothing is measured but the drift.
+
+    Args:
+        dataset: the images.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
+        """The embeddings.
+
+        Args:
+            model: an aligned model.
+            folder: where to keep features; lateen's cache if not given.
+        """
+        store = _image_store(model, self._dataset, folder and folder / "images")
+        return SetResult({}, _embedded(model, store, np.arange(len(store))), None)
+
+
+def _image_store(model: AlignedModel, dataset: Dataset, folder: Path | None) -> Store:
+    return cached_features(
+        dataset, model.vision_encoder, folder=folder, dtype=model.config.feature_dtype("vision")
+    )
+
+
+def _embedded(model: AlignedModel, store: Store, rows: np.ndarray[Any, Any]) -> Embedded:
+    raw = project_rows(partial(model.project_image, normalize=False), store, rows)
+    return Embedded([store.ids[int(row)] for row in rows], raw)
+
+
+def _ids(found: Probed) -> list[str]:
+    return [found.test.store.ids[row] for row in found.test.rows]
+
+
+def _shares_measured(
+    hits: Mapping[str, Any], found: Probed, name: str, label: str
+) -> dict[str, Measured]:
+    """Accuracies on encoder features and on embeddings, of which images are right."""
+    values = {kind: percent(torch.as_tensor(right)) for kind, right in hits.items()}
+    result = {**values, **resampled(shares, hits, _ids(found))}
+    chance = top_k(1, len(found.test.labelled.names))
+    return {
+        f"{name}_{kind}": _measured(
+            result, shares, f"{label}, {kind}", kind, of="images", chance=chance
+        )
+        for kind in hits
+    }
+
+
+def _measured(
+    result: Result, statistics: Callable[[Mapping[str, Any]], Statistics], label: str, path: str,
+    *, of: str, chance: float | None, scale: float = 1.0,
+) -> Measured:  # fmt: skip
+    """A number of a task's result.
+
+    Args:
+        result: of the task, with what each image contributes.
+        statistics: the task's own.
+        label: what the number is.
+        path: where it is in the result.
+        of: what was counted.
+        chance: what guessing scores.
+        scale: of value and interval; ``chance`` has it already.
+    """
+    # One number of several, so that those that are not asked for are not drawn again.
+    own = redrawn(result, lambda arrays: {path: statistics(arrays)[path]})
+    drawn = None if own is None else own[path]
+    value, limits = number(result, path), interval(result, path)
+    if scale != 1 and drawn is not None:
+        drawn = Redrawn(drawn.scores * scale, drawn.by_unit)
+    return Measured(
+        label,
+        scale * (value if value is not None else float("nan")),
+        None if limits is None else (scale * limits[0], scale * limits[1]),
+        int(result["n"]), of, chance, units_key(result), drawn,
+    )  # fmt: skip
+
+
+def _mean_cosine(cosines: Tensor, result: Result) -> Measured:
+    """The mean cosine of the images of a pair ``[pairs]``, its interval over pairs."""
+    values, pairs, key = cosines.double().numpy(), len(cosines), units_key(result)
+    tally = Tally(np.arange(pairs), values, scale=1.0)
+    scores = drawn_scores(
+        {"cosine": tally}, pairs, resamples=resamples(pairs), seed=int(key[:8], 16)
+    )["cosine"]
+    return Measured(
+        "cosine within MMVP-VLM's pairs", float(values.mean()), percentile_interval(scores, LEVEL),
+        pairs, "pairs", None, key, Redrawn(scores, tally.by_unit(pairs)),
+    )  # fmt: skip
