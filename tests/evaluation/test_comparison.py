@@ -14,7 +14,7 @@ from lateen.errors import DataError, UsageError
 from lateen.evaluation import Comparison, ComparisonRow, compare
 from lateen.evaluation.comparison import _best
 from lateen.evaluation.intervals import Redrawn, resampled
-from lateen.evaluation.published import AVERAGES
+from lateen.evaluation.published import AVERAGES, KUEA_SETS
 from lateen.evaluation.tasks.classification import classification_statistics
 
 
@@ -228,8 +228,42 @@ def test_published_numbers_stand_beside(tmp_path: Path) -> None:
     found = compare([tmp_path / "a"])
     first = found.table(published=True)
     assert first.columns[-1].name.startswith("published (other")
-    assert first.cells()[0][-1] == "73.4 SAIL-L, 54 SAIL CC3M"
-    assert all("published" not in column.name for column in found.table().columns)
+    assert first.cells()[0][-1] == (
+        "73.4 SAIL-L, 54 SAIL CC3M, 67.72→67.84 KUEA B-16, 74.9→75.52 KUEA L-14"
+    )
+    assert first.note.endswith("Also published, and given in JSON and CSV: KUEA L-14-336.")
+    plain = found.table()
+    assert "KUEA" not in plain.note
+    assert all("published" not in column.name for column in plain.columns)
+    whole = json.loads(found.text("json"))["rows"][0]["published"]
+    assert [each["value"] for each in whole] == [
+        73.4, 54, 67.72, 67.84, 74.9, 75.52, 75.82, 76.3,
+    ]  # fmt: skip
+
+
+def test_retrieval_of_kuea_has_the_remark_that_others_measured_less(tmp_path: Path) -> None:
+    retrieval(tmp_path / "coco.json", "m", 5.0, images=5_000)
+    table = compare([tmp_path]).table(published=True)
+    shown = [cells[-1] for cells in table.cells()]
+    assert shown[0] == "48.6 SAIL-L, 32.9 SAIL CC3M, 34.51→35.98 KUEA L-14"
+    assert shown[1] == ""  # of R@5 nothing is published
+    assert "79.20 (I2T R@1) and 60.70 (T2I R@1)" in table.note
+    assert "patches" not in table.note
+
+
+def test_of_two_means_of_kuea_the_one_beside_imagenet_is_the_published(tmp_path: Path) -> None:
+    for name in KUEA_SETS:
+        score = 90.0 if name == "imagenet" else 30.0
+        put(tmp_path / f"{name}.json", "m", set=name, top1=score, images=60_000,
+            conditions={"model": "m", "data": name})  # fmt: skip
+    rows = {row.set: row for row in compare([tmp_path]).rows}
+    others, every = rows["mean of KUEA's 11 sets beside ImageNet"], rows["mean of KUEA's 12 sets"]
+    assert (others.values, every.values) == ((30.0,), (35.0,))
+    published = {each.source: each.value for each in others.published}
+    assert (published["CLIP L-14"], published["KUEA L-14"]) == (65.26, 66.54)
+    published = {each.source: each.value for each in every.published}
+    # (74.90 + 11 · 65.26) / 12 and (75.52 + 11 · 66.54) / 12
+    assert (published["CLIP L-14"], published["KUEA L-14"]) == (66.06, 67.29)
 
 
 def test_papers_means_are_of_all_their_sets_or_not_there(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import dense_toys
 import numpy as np
 import pytest
+import toys
 from benchmark_toys import (
     BlindEncoder,
     check_intervals,
@@ -23,10 +24,13 @@ from labelled_toys import benchmark_folder
 from PIL import Image
 
 from lateen.data.labels import SETS
+from lateen.encoders import load_encoder
 from lateen.errors import BusyError, DataError, UsageError
-from lateen.evaluation import SUITES, compare, evaluate_suite
+from lateen.evaluation import SUITES, TASKS, compare, evaluate_suite
+from lateen.evaluation.published import PUBLISHED
 from lateen.files import folder_lock
 from lateen.model import AlignedModel
+from lateen.model.config import AlignedConfig
 
 EUROSAT = ["red", "green", "blue", *(f"other {i}" for i in range(7))]
 
@@ -247,6 +251,9 @@ def test_two_models_suites_are_compared(model: AlignedModel, tmp_path: Path) -> 
 def test_a_folder_without_any_set_names_the_layout(model: AlignedModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has none of the .* imagenet/.*coco/dataset_coco\.json"):
         evaluate_suite(model, tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"of the 27 sets .*mmvp-vlm, ade20k") as kuea:
+        evaluate_suite(model, tmp_path, tmp_path / "out", suite="kuea")
+    assert "winoground" not in str(kuea.value)
     with pytest.raises(DataError, match="there is no folder"):
         evaluate_suite(model, tmp_path / "absent", tmp_path / "out")
     with pytest.raises(UsageError, match="Did you mean 'paper'"):
@@ -255,6 +262,81 @@ def test_a_folder_without_any_set_names_the_layout(model: AlignedModel, tmp_path
     eurosat(tmp_path / "eurosat")
     with folder_lock(tmp_path / "out"), pytest.raises(BusyError):
         evaluate_suite(model, tmp_path, tmp_path / "out")
+
+
+@pytest.fixture
+def seeing_transformer(vit_folder: Path) -> AlignedModel:
+    """A random vision transformer, and heads that nobody trained."""
+    vision = load_encoder(str(vit_folder), "image", pooling="cls+mean", precision="float32")
+    words = toys.WordEncoder()
+    head = {"name": "linear", "dim": 4}
+    made = AlignedModel(
+        AlignedConfig(vision=vision.info.as_dict(), text=words.info.as_dict(), head=head)
+    )
+    made.set_encoders(vision, words)
+    made.eval()
+    return made
+
+
+def test_kuea_also_probes_patches_and_shows_attention(
+    seeing_transformer: AlignedModel, tmp_path: Path
+) -> None:
+    root, out = everything(tmp_path / "data"), tmp_path / "out"
+    for kind, end in (("images", "jpg"), ("annotations", "png")):
+        folder = root / "ade20k" / kind / "validation"
+        shutil.copy(folder / f"a.{end}", folder / f"b.{end}")
+    settled(root)
+    summary, results = evaluate_suite(seeing_transformer, root, out, suite="kuea")
+    assert states(summary) == dict.fromkeys(
+        ("eurosat", "coco-retrieval", "flickr30k-retrieval", "mmvp-vlm", "ade20k-patches",
+         "attention"), "done",
+    )  # fmt: skip
+    probed = results["ade20k-patches"]
+    assert (probed["task"], probed["set"], probed["images"]) == ("patch-probe", "ade20k", 2)
+    pictures = results["attention"]["pictures"]
+    assert results["attention"]["layer"] == -2
+    assert len(pictures) == 2  # those of MMVP
+    assert all((out / "attention" / name).is_file() for name in pictures)
+    page = (out / "report.html").read_text()
+    for text in ("Suite kuea", "Patch probing: ade20k", "block -2", "2 pictures", "local recall"):
+        assert text in page
+    # What two suites share is evaluated once.
+    kept = states(evaluate_suite(seeing_transformer, root, out, suite="sail")[0])
+    assert kept == dict.fromkeys(("coco-retrieval", "flickr30k-retrieval", "mmvp-vlm"), "kept") | {
+        "winoground": "done", "ade20k": "done",
+    }  # fmt: skip
+
+
+def test_photographs_of_your_own_are_what_attention_is_shown_of(
+    seeing_transformer: AlignedModel, tmp_path: Path
+) -> None:
+    root = everything(tmp_path / "data")
+    write(root / "attention" / "mine.png", picture("red", "blue"))
+    _, results = evaluate_suite(seeing_transformer, root, tmp_path / "out", suite="kuea")
+    assert results["attention"]["pictures"] == ["mine.png.png"]
+
+
+def test_each_papers_suite_has_its_evaluations() -> None:
+    names = {suite: {each.name for each in SUITES[suite]} for suite in SUITES}
+    probed = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")
+    assert names["kuea"] == {
+        "imagenet", "cifar10", "cifar100", "caltech101", "pets", "dtd", "fer2013", "pcam",
+        "resisc45", "eurosat", "imagenet-o", "imagenet-sketch", *probed,
+        *(f"{name}-probe" for name in probed), "coco-retrieval", "flickr30k-retrieval", "mmvp-vlm",
+        "ade20k-patches", "coco-stuff-patches", "voc20-patches", "attention",
+    }  # fmt: skip
+    assert names["sail"] == {
+        "imagenet", "imagenet-v2", "food101", "cifar10", "cifar100", "sun397", "stanford-cars",
+        "fgvc-aircraft", "dtd", "pets", "caltech101", "flowers102", "coco-retrieval",
+        "flickr30k-retrieval", "winoground", "mmvp-vlm", "ade20k", "coco-stuff", "voc20",
+    }  # fmt: skip
+    only = {"ade20k-patches", "coco-stuff-patches", "voc20-patches", "attention"}
+    assert names["paper"] == (names["sail"] | names["kuea"] | {"sugarcrepe"}) - only
+    for (task, name, metric), numbers in PUBLISHED.items():
+        measured = [e for e in SUITES["paper"] + SUITES["kuea"] if (e.task, e.set) == (task, name)]
+        assert measured or name.startswith("mean of")
+        assert numbers
+        assert all(metric in TASKS[each.task].headline for each in measured)
 
 
 def test_the_suite_has_every_set_and_says_where_to_get_it() -> None:

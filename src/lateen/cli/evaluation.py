@@ -153,7 +153,10 @@ def suite_command(
     *,
     data_root: Annotated[Path, Parameter(name="--data.root", help="the folder of all its sets")],
     out: Annotated[Path, Parameter(help="folder for results, pictures and a page")],
-    suite: Annotated[str, Parameter(help="which: `paper` is what SAIL and KUEA report")] = "paper",
+    suite: Annotated[
+        str,
+        Parameter(help="which: `sail` and `kuea` are what these papers report, `paper` is both"),
+    ] = "paper",
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
     json: _JSON = False,

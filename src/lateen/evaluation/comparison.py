@@ -23,7 +23,7 @@ from lateen.evaluation.intervals import (
     redrawn,
     units_key,
 )
-from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall
+from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall, shown
 from lateen.evaluation.results import (
     MADE_BY,
     Key,
@@ -122,9 +122,11 @@ class Comparison:
         """A row for each number, a column for each model; what is best beyond chance has a star.
 
         Args:
-            published: also what papers report, if they report any of these.
+            published: also what papers report, if they report any of these: the sources that report
+                the most (:func:`lateen.evaluation.published.shown`).
         """
         published = published and any(row.published for row in self.rows)
+        papers = shown([(row.task, row.published) for row in self.rows])
         beware = [self._beware(row) for row in self.rows]
         counted = any(row.n for row in self.rows)
         columns = [Column("task", whole=True), Column("set"), Column("metric", whole=True)]
@@ -134,16 +136,17 @@ class Comparison:
         columns += [Column("beware")] * any(beware)
         rows: list[list[Cell]] = []
         before = ("", "")
-        for row, words in zip(self.rows, beware, strict=True):
+        for row, words, reported in zip(self.rows, beware, papers.cells, strict=True):
             now = (row.task, f"{row.set} ({row.short})" if row.short else row.set)
             head = ["", ""] if now == before else [*now]
             cells: list[Cell] = [*head, row.metric.replace("_", " "), *_starred(row)]
             cells += [row.n] * counted
-            cells += [", ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
+            cells += [reported] * published
             cells += [words] * any(beware)
             rows.append(cells)
             before = now
-        return TableData("", columns, rows, self._note())
+        note = f"{self._note()} {papers.note}" if published and papers.note else self._note()
+        return TableData("", columns, rows, note)
 
     def _headings(self) -> list[str]:
         return [

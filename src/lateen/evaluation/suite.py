@@ -1,7 +1,9 @@
 """A suite: all of a paper's evaluations whose data is there, with one page.
 
-The evaluations are those of SAIL (arXiv:2412.04616) and KUEA; every path is relative to the folder
-that the user gives.
+The evaluations are those of SAIL (arXiv:2412.04616) and KUEA (arXiv:2506.02557), METHODS §1.6, §2;
+every path is relative to the folder that the user gives. On which set KUEA probes patches is not
+known: it is done on every set of masks that is there. Attention is shown of photographs in a folder
+``attention``, else of those of MMVP.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
 from lateen.evaluation.intervals import interval
 from lateen.evaluation.page import add_pictures, headline_note
+from lateen.evaluation.published import KUEA_SETS
 from lateen.evaluation.tables import result_tables
 from lateen.evaluation.task import TASKS, was_trained_on
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
@@ -34,9 +37,11 @@ _PROBED = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")  # KUEA's, also by
 _OF_KUEA_ALONE = {
     *_PROBED, "fer2013", "pcam", "resisc45", "eurosat", "imagenet-o", "imagenet-sketch",
 }  # fmt: skip
+_KUEA_TASKS = ("linear-probe", "retrieval", "mmvp", "patch-probe", "attention")
 _COCO_VAL = (
     "sugarcrepe/val2017", "sugarcrepe/images", "coco/val2017", "coco/images/val2017", "val2017",
 )  # fmt: skip
+_MMVP = ("mmvp-vlm", "MMVP_VLM")
 SUMMARY = "suite.json"
 PAGE = "report.html"
 _MOST_PICTURES = 4  # of one evaluation, beside its plots
@@ -117,7 +122,7 @@ def _sugarcrepe(root: Path, path: Path) -> Options | None:
     return {"data": path, "images": _first(root, _COCO_VAL) or path}
 
 
-def _masks(layout: MaskLayout) -> Evaluation:
+def _masks(task: str, layout: MaskLayout) -> Evaluation:
     def find(_: Path, path: Path) -> Options | None:
         found = {"data": path, "layout": layout.name}
         return found if layout.look(path) is not None else None
@@ -125,12 +130,17 @@ def _masks(layout: MaskLayout) -> Evaluation:
     # COCO-Stuff's masks may lie with the images of COCO that retrieval uses.
     also = ("coco",) if layout.name == "coco-stuff" else ("VOCdevkit",)
     paths = (layout.name, *layout.folders, *(also if layout.name != "ade20k" else ()))
+    end = "-patches" if task == "patch-probe" else ""
     return Evaluation(
-        layout.name, "segmentation", layout.name, paths, layout.source, False, find
+        layout.name + end, task, layout.name, paths, layout.source, False, find
     )  # fmt: skip
 
 
-def _paper() -> list[Evaluation]:
+def _photographs(_: Path, path: Path) -> Options | None:
+    return {"images": path} if path.is_dir() and any(path.iterdir()) else None
+
+
+def _every() -> list[Evaluation]:
     mine = sorted(SETS.values(), key=lambda each: each.name in _OF_KUEA_ALONE)
     return [
         *(_labelled("classification", each) for each in mine),
@@ -151,15 +161,37 @@ def _paper() -> list[Evaluation]:
             _sugarcrepe,
         ),
         Evaluation(
-            "mmvp-vlm", "mmvp", "mmvp-vlm", ("mmvp-vlm", "MMVP_VLM"),
-            "MMVP/MMVP_VLM", False, _filled,
+            "mmvp-vlm", "mmvp", "mmvp-vlm", _MMVP, "MMVP/MMVP_VLM", False, _filled,
         ),
-        *(_masks(layout) for layout in LAYOUTS.values()),
+        *(_masks("segmentation", layout) for layout in LAYOUTS.values()),
+        *(_masks("patch-probe", layout) for layout in LAYOUTS.values()),
+        Evaluation(
+            "attention", "attention", "attention",
+            ("attention", *(f"{name}/MLLM_VLM Images" for name in _MMVP), "coco/images"),
+            "photographs of your own", False, _photographs,
+        ),
     ]  # fmt: skip
 
 
-SUITES: dict[str, list[Evaluation]] = {"paper": _paper()}
-"""By name: ``paper`` is what SAIL and KUEA report."""
+def _suites() -> dict[str, list[Evaluation]]:
+    every = _every()
+    paper = [each for each in every if each.task not in ("patch-probe", "attention")]
+    sets = (*KUEA_SETS, *_PROBED)
+    return {
+        "paper": paper,
+        "sail": [e for e in paper if e.set not in _OF_KUEA_ALONE and e.name != "sugarcrepe"],
+        "kuea": [
+            each for each in every
+            if each.task in _KUEA_TASKS or (each.task == "classification" and each.set in sets)
+        ],
+    }  # fmt: skip
+
+
+SUITES: dict[str, list[Evaluation]] = _suites()
+"""By name: ``sail`` and ``kuea`` are what these papers report.
+
+``paper`` is both of them and SugarCrepe, but for KUEA's patch probing and attention maps.
+"""
 
 
 def evaluate_suite(
@@ -229,11 +261,12 @@ def _found(root: Path, wanted: Sequence[Evaluation]) -> dict[str, tuple[Path, Op
         raise DataError(f"there is no folder {root}", "Give the folder of all sets as --data.root.")
     found = {each.name: there for each in wanted if (there := each.options(root)) is not None}
     if not found:
+        labelled = ("classification", "linear-probe")
+        others = dict.fromkeys(e.paths[0] for e in wanted if e.task not in labelled)
         raise DataError(
             f"{root} has none of the {len(wanted)} sets of the suite",
             "It looks for imagenet/, cifar10/ and so on with labelled images (or as the hub's "
-            "wds_imagenet1k/), coco/dataset_coco.json, flickr30k/dataset_flickr30k.json, "
-            "winoground/, sugarcrepe/, mmvp-vlm/, ade20k/, coco-stuff/ and voc20/.",
+            f"wds_imagenet1k/), {', '.join(others)}.",
         )
     return found
 
@@ -343,6 +376,8 @@ def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
         for line, (metric, value, chance) in enumerate(task.main_numbers(result)):
             limits = interval_cell(interval(result, task.headline[metric]))
             rows.append(["" if line else name, metric, value, limits, chance])
+        if not task.headline:
+            rows.append([name, f"{len(result.get('pictures', ()))} pictures", None, "", None])
     columns = [
         Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("95 % interval", 1),
         Column("chance (%)", 1),
