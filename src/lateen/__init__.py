@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lateen.indexing import search as search
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
+    from lateen.tuning import tune as tune
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __getattr__, __all__ = exported(
         "lateen.features": ["Pairs", "Store", "encode", "fuse", "import_features", "pair"],
         "lateen.indexing": ["classify", "embed", "search"],
         "lateen.model": ["AlignedConfig", "AlignedModel"],
+        "lateen.tuning": ["tune"],
     },
 )
 

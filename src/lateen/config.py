@@ -299,7 +299,7 @@ class Shipped(NamedTuple):
 
     Attributes:
         path: its file.
-        kind: ``recipe`` (of `lateen run`), ``ladder`` or ``assessment``.
+        kind: ``recipe`` (of `lateen run`), ``ladder``, ``assessment`` or ``tuning``.
         summary: the first sentence of its comment.
     """
 
@@ -319,7 +319,9 @@ def shipped_recipes() -> dict[str, Shipped]:
 
 
 def recipe_kind(values: Any) -> str:
-    """Whose recipe the values of a file are: ``recipe``, ``ladder`` or ``assessment``."""
+    """Whose recipe the values of a file are: ``recipe``, ``ladder``, ``assessment``, ``tuning``."""
+    if isinstance(values, Mapping) and "target" in values:
+        return "tuning"
     if isinstance(values, Mapping) and "rungs" in values:
         return "ladder"
     several = isinstance(values, Mapping) and isinstance(values.get("vision"), list)

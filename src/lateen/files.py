@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -102,6 +103,40 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise disk_full(path) from error
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that takes the place of ``path`` when the block ends well.
+
+    The bytes of its files reach the disk before it gets its name. What was in ``path`` is then
+    removed; whoever looks in the moment between two renames finds no folder, never half of one.
+
+    Raises:
+        LateenError: the disk is full, and the new folder is removed; or a file is in its place.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise LateenError(f"{path} is a file", "Give the name of a folder.")
+    made, former = (path.with_name(f".{path.name}.{kind}") for kind in ("tmp", "old"))
+    shutil.rmtree(made, ignore_errors=True)  # of a killed process
+    try:
+        made.mkdir(parents=True)
+        yield made
+        for file in (each for each in made.rglob("*") if each.is_file()):
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(former, ignore_errors=True)
+        if path.exists():
+            path.rename(former)
+        made.rename(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if is_disk_full(error):
+            raise disk_full(path) from error
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -135,6 +135,30 @@ def test_it_is_saved_and_loaded_and_the_same_bytes_each_time(tmp_path: Path) -> 
     assert again.groups["train"].without_hash == 1
 
 
+def test_two_records_are_joined_group_by_group() -> None:
+    hashes = np.array([11, 12, 0], np.uint64)
+    first = TrainedOn({"train": ImageGroup.of(["a", "b", "c"], hashes)})
+    second = TrainedOn(
+        {
+            "train": ImageGroup.of(["b", "d"], np.array([12, 14], np.uint64)),
+            "chosen_on": ImageGroup.of(["e"], np.array([15], np.uint64)),
+        }
+    )
+    both = first | second
+    assert both.is_exact
+    assert {name: (g.count, g.without_hash) for name, g in both.groups.items()} == {
+        "train": (4, 1), "chosen_on": (1, 0),
+    }  # fmt: skip
+    assert both.groups["train"].images.values.tolist() == [11, 12, 14]
+    ids = ["x", "c", "d", "e"]
+    same = both.find("train", ids, np.array([11, 0, 14, 15], np.uint64))
+    assert same.by_bytes.tolist() == [True, False, True, False]
+    assert same.by_id.tolist() == [False, True, False, False]
+    assert first.groups.keys() == {"train"} and first.groups["train"].count == 3
+    filtered = ImageGroup.of(["a", "b"], np.array([1, 2], np.uint64), exact=1)
+    assert not TrainedOn({"train": filtered}).is_exact
+
+
 def test_training_records_what_was_trained_and_chosen_on(tmp_path: Path) -> None:
     pairs = pairs_of(tmp_path)
     train, held_out = pairs.holdout(0.25)

@@ -19,6 +19,7 @@ from lateen.cli import (
     labelling,
     models,
     planning,
+    tuning,
 )  # fmt: skip
 from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
@@ -57,7 +58,7 @@ for command in (
     experiments.keys_command, features.encode_command, features.fuse_command,
     exchange.import_command, exchange.export_command, features.inspect_command,
     assessment.assess_command,
-    planning.plan_command, models.train_command, evaluation.compare_command,
+    planning.plan_command, models.train_command, tuning.tune_command, evaluation.compare_command,
     models.search_command, labelling.classify_command, labelling.embed_command,
     experiments.ablate_command,
 ):  # fmt: skip

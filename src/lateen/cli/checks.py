@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lateen.errors import DataError, Faults, StoreError
+
+if TYPE_CHECKING:
+    from lateen.tuning.config import TuneRecipe
 
 # What is imported in the functions needs numpy and pillow, and `lateen --help` does not.
 
@@ -78,3 +82,23 @@ def check_inputs(
         if out is not None:
             check_writable(out)
     faults.raise_all()
+
+
+def check_tuning(plan: TuneRecipe, out: Path) -> None:
+    """See that what a tuning names is there, and that it may write; raise all that is wrong.
+
+    Args:
+        plan: its recipe.
+        out: its folder.
+
+    Raises:
+        LateenError: something is not there, or cannot be written.
+    """
+    faults = Faults()
+    check_model(faults, plan.model)
+    check_encoder_name(faults, plan.target.encoder, plan.target.revision)
+    measured = plan.eval
+    check_inputs(
+        faults, sources=(plan.images, measured.captions, measured.classes), out=out,
+        folders=[Path(folder) for folder in (measured.images, measured.mmvp) if folder],
+    )  # fmt: skip

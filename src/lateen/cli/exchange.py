@@ -14,7 +14,7 @@ from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import check_file, say, show_json, show_table
 from lateen.errors import Faults, LateenError, ModelError, StoreError, UsageError
 from lateen.files import refuse_foreign
-from lateen.integrations import tool, tools
+from lateen.integrations import Tool, tool, tools
 
 if TYPE_CHECKING:
     from lateen.encoders import Encoder
@@ -125,7 +125,9 @@ def export_command(
             choices=list(tools()),
         ),
     ],
-    out: Annotated[Path, Parameter(help="the file; with --to lateen the folder")],
+    out: Annotated[
+        Path, Parameter(help="the file; with --to lateen and --to open-clip the folder")
+    ],
     with_encoders: Annotated[
         bool,
         Parameter(
@@ -151,7 +153,8 @@ def export_command(
 
     `--to lateen --with-encoders` makes a folder that loads on any machine with lateen, with a model
     card for the Hugging Face hub; no folder of this machine is named in it. SAIL's format holds
-    glu, mlp and linear heads of depth 1, t and b, and no encoders.
+    glu, mlp and linear heads of depth 1, t and b, and no encoders. `--to open-clip` takes a plain
+    CLIP of transformers, which may be tuned.
 
     Parameters
     ----------
@@ -164,7 +167,7 @@ def export_command(
         if given[name] and name not in target.options:
             raise UsageError(f"{flag} belongs to --to lateen", f"Leave it out, as {to} has none.")
     if target.marks:
-        _check_folder(out, target.marks, target.beside, overwrite)
+        _check_folder(out, target, overwrite)
     else:
         check_file(out, overwrite)
     faults = Faults()
@@ -191,7 +194,7 @@ def export_command(
         say("the encoders are not in it (--with-encoders puts them in)")
 
 
-def _check_folder(out: Path, marks: Sequence[str], beside: Sequence[str], overwrite: bool) -> None:
+def _check_folder(out: Path, target: Tool, overwrite: bool) -> None:
     """See that nothing is lost when a folder is exported.
 
     Raises:
@@ -199,9 +202,13 @@ def _check_folder(out: Path, marks: Sequence[str], beside: Sequence[str], overwr
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file", "Give the name of a folder.")
-    refuse_foreign(out, "the folder of a model", marks, beside, error=UsageError)
-    if any((out / mark).exists() for mark in marks):
+    refuse_foreign(out, "the folder of a model", target.marks, target.beside, error=UsageError)
+    if not any((out / mark).exists() for mark in target.marks):
+        return
+    if target.name == "lateen":  # whose mark every model of transformers has
         _check_free(out, overwrite)
+    elif not overwrite:
+        raise _holds_a_model(out)
 
 
 def _card_results(
@@ -304,9 +311,13 @@ def _check_free(folder: Path, overwrite: bool) -> None:
             f"{folder} exists and is no folder of a model", "Choose another --out."
         ) from error
     if not overwrite:
-        raise UsageError(
-            f"{folder} already holds a model", "Choose another --out, or replace it: --overwrite."
-        )
+        raise _holds_a_model(folder)
+
+
+def _holds_a_model(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} already holds a model", "Choose another --out, or replace it: --overwrite."
+    )
 
 
 def _show_model(model: AlignedModel, as_json: bool, made: str, place: Path) -> None:

@@ -52,7 +52,7 @@ def init_command(
         from lateen.report.tables import Column, TableData
 
         columns = [Column("recipe", whole=True), Column("of", whole=True), Column("what it is")]
-        of = {"recipe": "run", "ladder": "ablate", "assessment": "assess"}
+        of = {"recipe": "run", "ladder": "ablate", "assessment": "assess", "tuning": "tune"}
         rows = [[name, of[each.kind], each.summary] for name, each in shipped_recipes().items()]
         show_table(TableData("Recipes that come with lateen", columns, rows))
         return

@@ -16,7 +16,8 @@ from lateen.files import read_json
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
-_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "LICENSE*"]
+_FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "LICENSE*", "NOTICE*",
+          "trained_on.npz"]  # fmt: skip
 _LEGACY_WEIGHTS = ["*.bin"]
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 

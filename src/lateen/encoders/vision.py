@@ -72,8 +72,11 @@ class VisionNetwork(nn.Module):
         dual: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model = model
         self.dual = dual
+        if dual is None:
+            self.model = model
+        else:  # inside the dual model already: a module has each of its parameters once
+            object.__setattr__(self, "model", model)
         self.layout = layout
         self._info, self._size = info, size
         self._interpolates = _INTERPOLATE in inspect.signature(model.forward).parameters
@@ -137,6 +140,16 @@ class VisionNetwork(nn.Module):
             projected = self.dual.visual_projection(self.dual.vision_model.post_layernorm(patches))
             return torch.as_tensor(projected)
         return patches
+
+    def with_patches(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features ``[n, dim]`` and those of every patch ``[n, patches, dim]``, float32, in one
+        forward pass."""
+        output = self.run(pixels)
+        if self.projects:
+            features = self.dual.visual_projection(output.pooler_output)
+        else:
+            features = self.pooled(output)
+        return features.float(), self.patches(output).float()
 
     @property
     def projects_patches(self) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.faults import explained, loading
@@ -17,6 +19,8 @@ from lateen.files import content_key, read_json
 from lateen.progress import log
 
 _WEIGHTS = ("*.safetensors", "*.bin")
+# As safetensors calls them.
+_FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
 # Fields of a config.json that say where a model came from, not what it computes.
@@ -97,6 +101,39 @@ def load_pretrained(
     return model.eval().requires_grad_(False), not pooler
 
 
+def load_as_stored(folder: Path) -> Any:
+    """A transformers model on the CPU, each tensor in the number format that its file has it in.
+
+    So every tensor is, to the bit, the file's; transformers itself would take one format for all.
+    (What it renames while loading is in the format of most of the file.)
+
+    Raises:
+        EncoderError: as :func:`load_pretrained`.
+    """
+    model, _ = load_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    dtypes = _stored_dtypes(folder)
+    usual = Counter(dtypes.values()).most_common(1)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            dtype = dtypes.get(name, usual[0][0] if usual else tensor.dtype)
+            tensor.data = tensor.data.to(dtype)  # float32 holds the values of all of them
+    return model
+
+
+def _stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
+    """The number format of each float tensor of a folder's weight files, by its name there."""
+    found: dict[str, torch.dtype] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        found |= {name: _FLOATS[kind] for name, kind in stored.items() if kind in _FLOATS}
+    for path in [] if files else sorted(folder.glob("*.bin")):
+        weights = torch.load(path, map_location="meta", weights_only=True)
+        found |= {name: each.dtype for name, each in weights.items() if each.is_floating_point()}
+    return found
+
+
 def load_untrained(
     folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
 ) -> Any:
@@ -129,7 +166,7 @@ def tensors_hash(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return content_key(["untrained", digest.hexdigest()])
 
 

@@ -145,6 +145,7 @@ class Recipe(RecipeFile):
             what = {
                 "assessment": "lists candidates: it is a recipe of `lateen assess`",
                 "ladder": "has rungs: it is a ladder of `lateen ablate`",
+                "tuning": "names a target: it is a recipe of `lateen tune`",
             }[kind]
             raise RecipeError(
                 f"{path} {what}",

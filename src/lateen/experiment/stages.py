@@ -55,7 +55,7 @@ def save_tower(
     """
     tower = cast(TextTower, heads.text)
     path = folder / "text_encoder"
-    save_trained_encoder(tower.network, original, path)
+    save_trained_encoder(tower.network.model, original, path)
     heads.text = tower.head
     encoder = load_encoder(str(path), "text", **section.options())
     encoder.info = replace(encoder.info, id=original.info.id)

@@ -18,9 +18,11 @@ from lateen.files import write_text
 from lateen.model.config import AlignedConfig
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, ModelCardData
 
 _DEPTHS = ("R@1", "R@5", "R@10")
+_TAGS = ["clip", "vision-language", "zero-shot"]
+_PIPELINE = "zero-shot-image-classification"
 _WAYS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
@@ -124,7 +126,7 @@ def write_card(
         sources: of each side, its encoder or the parts of it.
         results: to show; those of the split that chose the training step stand in the config.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     training = dict(config.training or {})
     validation = training.pop("validation", None)
@@ -133,21 +135,16 @@ def write_card(
         shown += _validation(validation)
     absent = dict.fromkeys(("pooling", "layer", "dim", "weights"))
     sides = {side: {**absent, **(getattr(config, side) or {})} for side in SIDES}
-    heads, name = config.head_settings, _title(folder)
+    heads, name = config.head_settings, title_of(folder)
     both = [source for side in SIDES for source in sources[side]]
     bases = list(dict.fromkeys(source.hub for source in both if source.hub))
     languages = list(dict.fromkeys(each for s in sources["text"] for each in s.languages))
-    # A model-index without a result is refused by the hub.
-    measured: dict[str, Any] = {}
-    if shown:
-        measured = {"model_name": name, "eval_results": [_eval_result(each) for each in shown]}
-    card = ModelCard.from_template(
+    _write(
+        folder, "model_card.md.j2",
         ModelCardData(
-            library_name="lateen", tags=["clip", "vision-language", "zero-shot"],
-            pipeline_tag="zero-shot-image-classification", base_model=bases or None,
-            language=languages or None, **measured,
+            library_name="lateen", tags=_TAGS, pipeline_tag=_PIPELINE, base_model=bases or None,
+            language=languages or None, **_measured(name, shown),
         ),
-        template_path=str(Path(__file__).with_name("model_card.md.j2")),
         name=name, vision=sides["vision"], text=sides["text"],
         vision_name=_joined(sources["vision"]), text_name=_joined(sources["text"]),
         image_head=heads.image_name, text_head=heads.name, dim=(config.head or {}).get("dim"),
@@ -155,7 +152,80 @@ def write_card(
         packed=config.embedded_encoders, results=shown,
         conditions=training,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClipCard:
+    """What the card of a ready CLIP says of it, beside its origin and its numbers.
+
+    Attributes:
+        title: its name.
+        library: that loads it, as the hub calls it.
+        about: what was done to its origin, to go after the origin's name and a comma.
+        code: how it is loaded, in Python.
+        tuned: whether its weights are others than its origin's.
+    """
+
+    title: str
+    library: str
+    about: str
+    code: str
+    tuned: bool
+
+
+def write_clip_card(
+    folder: Path,
+    card: ClipCard,
+    load: Mapping[str, Any],
+    source: Path,
+    training: Mapping[str, Any] | None = None,
+    results: Sequence[CardResult] = (),
+) -> None:
+    """Write README.md for a CLIP that is one of transformers', tuned or in another form.
+
+    The licence that the origin's card states is stated again. No path of this machine is in it.
+
+    Args:
+        folder: where to.
+        card: what it says.
+        load: what loads the origin, as an encoder's ``load``.
+        source: the folder of the origin.
+        training: conditions of the tuning.
+        results: to show.
+    """
+    from huggingface_hub import ModelCardData
+
+    origin, said = EncoderSource.of(load, source), _said(source)
+    keys = ("license", "license_name", "license_link", "language")
+    stated = {key: said[key] for key in keys if said.get(key)}
+    if card.tuned and origin.hub:
+        stated["base_model_relation"] = "finetune"
+    _write(
+        folder, "clip_card.md.j2",
+        ModelCardData(
+            library_name=card.library, tags=_TAGS, pipeline_tag=_PIPELINE, base_model=origin.hub,
+            **stated, **_measured(card.title, results),
+        ),
+        name=card.title, base=origin.hub or title_of(source), about=card.about, code=card.code,
+        tuned=card.tuned, licence=origin.licence_text, results=results, conditions=training,
+    )  # fmt: skip
+
+
+def _write(folder: Path, template: str, data: ModelCardData, **values: Any) -> None:
+    """Write README.md from one of the templates beside this file."""
+    from huggingface_hub import ModelCard
+    from jinja2 import Environment, FileSystemLoader
+
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent))
+    card = ModelCard(templates.get_template(template).render(card_data=data.to_yaml(), **values))
     write_text(folder / "README.md", f"{str(card).rstrip()}\n")
+
+
+def _measured(name: str, results: Sequence[CardResult]) -> dict[str, Any]:
+    """Results for the metadata; a model-index without any is refused by the hub."""
+    if not results:
+        return {}
+    return {"model_name": name, "eval_results": [_eval_result(each) for each in results]}
 
 
 def _validation(validation: Mapping[str, Any] | None) -> Iterator[CardResult]:
@@ -192,7 +262,8 @@ def _slug(words: str) -> str:
     return "-".join(re.findall("[a-z0-9]+", words.lower().replace("→", "to")))
 
 
-def _title(folder: Path) -> str:
+def title_of(folder: Path) -> str:
+    """What a saved model is called: its folder, or that of the run it is in."""
     whole = folder.resolve()
     return whole.parent.name if whole.name == "model" else whole.name
 

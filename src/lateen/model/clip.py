@@ -14,6 +14,7 @@ from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
+from lateen.model.trained_on import TRAINED_ON
 from lateen.progress import log
 
 
@@ -41,7 +42,10 @@ def clip_model(name: str, *, device: str = "auto", revision: str | None = None) 
     config = AlignedConfig(vision=vision.info.as_dict(), text=text.info.as_dict(), head=head)
     model = AlignedModel(config)
     model.set_encoders(vision, text)
-    _take_scale(model, resolve(name, revision).folder)
+    folder = resolve(name, revision).folder
+    _take_scale(model, folder)
+    if (folder / TRAINED_ON).is_file():  # of one that was tuned
+        model._trained_on = folder / TRAINED_ON
     model.eval()
     return model
 

@@ -10,15 +10,14 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lateen.encoders import TextEncoder
+from lateen.encoders import Encoder
 from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import resolve
 from lateen.encoders.sentence import MODULES, read_layout
 from lateen.encoders.specs import find_spec
-from lateen.encoders.text import TextNetwork
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
-from lateen.files import atomic_path, read_json, write_json
+from lateen.files import atomic_folder, atomic_path, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
@@ -118,13 +117,16 @@ def copy_encoder(source: Path, target: Path) -> None:
             shutil.copyfile(file, temporary)
 
 
-def save_trained_encoder(network: TextNetwork, original: TextEncoder, folder: Path) -> None:
-    """Write a text encoder whose weights were trained, in the layout of the original's files.
+def save_trained_encoder(
+    model: Any, original: Encoder, folder: Path, *, without: tuple[str, ...] = ()
+) -> None:
+    """Write an encoder whose weights were trained, in the layout of the original's files.
 
     Args:
-        network: the trained network.
+        model: the trained transformers model.
         original: the encoder that it began as.
         folder: where to; what is there is replaced.
+        without: what the names of tensors begin with that are left out, as the original lacks them.
 
     Raises:
         EncoderError: the original's files are not where they were.
@@ -132,17 +134,21 @@ def save_trained_encoder(network: TextNetwork, original: TextEncoder, folder: Pa
     load = original.info.load
     source = resolve(str(load["name"]), load.get("revision")).folder
     inside = read_layout(source).transformer if (source / MODULES).is_file() else source
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(folder) as made:
+        copy_all_but_weights(source, made)
+        with quiet_transformers():
+            state = {n: t for n, t in model.state_dict().items() if not n.startswith(without)}
+            model.save_pretrained(made / inside.relative_to(source), state_dict=state)
+
+
+def copy_all_but_weights(source: Path, target: Path) -> None:
+    """Copy what an encoder is loaded from beside its weights: config, tokenizer, image processor,
+    code, card and licence."""
     for file in _files(source):
         if not file.name.endswith(_WEIGHTS):
-            target = temporary / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-    with quiet_transformers():
-        network.model.save_pretrained(temporary / inside.relative_to(source))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+            copied = target / file.relative_to(source)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
 
 
 def _files(source: Path) -> list[Path]:

@@ -168,6 +168,18 @@ class ImageGroup:
             HashSet.of(known, exact=exact),
         )  # fmt: skip
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether all hashes are kept as they are."""
+        return self.ids.is_exact and self.images.is_exact
+
+    def __or__(self, other: ImageGroup) -> ImageGroup:
+        """The images of both groups, which must be exact; one with one id in both is one image."""
+        ids = np.union1d(self.ids.values, other.ids.values)
+        images = np.union1d(self.images.values, other.images.values)
+        unknown = min(self.without_hash + other.without_hash, len(ids))
+        return ImageGroup(len(ids), unknown, HashSet.of(ids), HashSet.of(images))
+
 
 @dataclass(frozen=True)
 class SameImages:
@@ -212,6 +224,18 @@ class TrainedOn:
                 for name, each in pairs.items()
             }
         )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it can be joined with another, as filters cannot."""
+        return all(group.is_exact for group in self.groups.values())
+
+    def __or__(self, other: TrainedOn) -> TrainedOn:
+        """The record of both, of a training that began where another ended; both must be exact."""
+        joined = dict(self.groups)
+        for name, group in other.groups.items():
+            joined[name] = joined[name] | group if name in joined else group
+        return TrainedOn(joined)
 
     def find(self, group: str, ids: Sequence[str], hashes: Array) -> SameImages:
         """Which of some images are in a group; none where there is no such group.

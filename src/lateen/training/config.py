@@ -127,6 +127,10 @@ class LoopSection(Section):
     checkpoints: int = Field(10, ge=1, description="checkpoints during training")
     seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
 
+    def warmup_of(self, steps: int) -> int:
+        """How many of the training's steps are warm-up."""
+        return round(self.warmup * steps)
+
 
 class TrainSection(LoopSection):
     """How the heads are trained (METHODS §1.3, §1.4)."""

@@ -111,9 +111,9 @@ def learning_rate(step: int, total: int, settings: LoopSection) -> float:
     Args:
         step: from 0; the last one is ``total - 1``.
         total: how many steps there are.
-        settings: ``lr``, and ``warmup`` as a share of ``total``.
+        settings: ``lr``, and how many steps of ``total`` are warm-up.
     """
-    warmup = round(settings.warmup * total)
+    warmup = settings.warmup_of(total)
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     progress = (step - warmup) / max(total - warmup, 1)

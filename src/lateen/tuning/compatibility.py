@@ -67,6 +67,11 @@ class Compatibility:
             log.info("not measured: %s", sentence)
         self.start = self._compared(found, 0)
 
+    @property
+    def judged(self) -> list[str]:
+        """Ids of the images that checks are of."""
+        return [sample for each in self._embedded for sample in each.ids]
+
     def check(self, model: AlignedModel, step: int) -> dict[str, Any]:
         """Measure a candidate.
 

@@ -71,10 +71,24 @@ def patch_alignment_loss(
     """
     if student.ndim != 3 or target.ndim != 3 or len(student) != len(target) or not len(student):
         raise _unpaired(student, target, "[n, p, d] and [n, q, e]")
-    if student.shape[1] != target.shape[1]:
-        sides = [_side(tokens.shape[1]) for tokens in (student, target)]
-        student, target = (_pooled(tokens, min(sides)) for tokens in (student, target))
+    student, target = same_grid(student, target)
     return _distance(student, target, student_kernel, target_kernel, diagonal, "patch")
+
+
+def same_grid(student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the same number of patches: the finer grid is averaged down to the coarser.
+
+    Args:
+        student: ``[n, p, d]``.
+        target: ``[n, q, e]``.
+
+    Raises:
+        TrainingError: different numbers of patches that are not both square.
+    """
+    if student.shape[1] == target.shape[1]:
+        return student, target
+    side = min(_side(tokens.shape[1]) for tokens in (student, target))
+    return _pooled(student, side), _pooled(target, side)
 
 
 def drift_penalty(student: Tensor, start: Tensor, *, space: Space = "raw") -> Tensor:

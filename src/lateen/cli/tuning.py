@@ -1,0 +1,73 @@
+"""The command that tunes an image tower: ``tune``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from lateen.cli.keys import takes_keys
+from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
+from lateen.tuning.config import TuneRecipe, tune_keys
+
+_GIVEN = ("model", "images", "preset")  # options of the command itself
+
+
+@takes_keys(key for key in tune_keys().values() if key.path not in _GIVEN)
+def tune_command(
+    model: Annotated[
+        str | None, Parameter(help="folder or hub id of an AlignedModel, a CLIP or a SigLIP")
+    ] = None,
+    /,
+    *,
+    target: Annotated[
+        str | None, Parameter(help="the stronger vision encoder: folder, hub id or module:factory")
+    ] = None,
+    images: Annotated[
+        str | None, Parameter(help="images to tune on, without captions: a folder, or any source")
+    ] = None,
+    preset: Annotated[
+        str | None, Parameter(help="small, or KUEA's values: b16, l14, l14-336 [default: small]")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Parameter(help="YAML file, or the name of one that comes with lateen: "
+                                    "tune-flickr8k; what is given here stands above it")
+    ] = None,
+    out: Annotated[Path, Parameter(help="folder of the tuning: model, results.json, report.html")],
+    format: TableFormat = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+    overrides: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Tune a CLIP's image tower to a stronger vision encoder, on images alone; texts stay.
+
+    The tower's kernel matrix is pulled to the target's while embeddings are held near their start
+    (KUEA). `--eval.captions F.csv --eval.images DIR --eval.classes DIR` measure every checkpoint;
+    `--stop.retrieval 0.5` ends it where more points are lost, and keeps the last that held. A
+    killed tuning goes on. OUT/model has the form that the model came in.
+    """
+    markup = markup_of(format, json=json)
+    given = {
+        "model": model, "target.encoder": target, "images": images, "preset": preset, **overrides
+    }  # fmt: skip
+    plan = TuneRecipe.above(recipe, {key: value for key, value in given.items() if value})
+    from lateen.cli.checks import check_tuning
+
+    check_tuning(plan, out)  # before torch is loaded
+    from lateen.tuning.summary import tune_tables
+    from lateen.tuning.tuner import MODEL, RESULTS, run_tuning
+
+    results = run_tuning(plan, out).results
+    if json:
+        show_json(results)
+        return
+    if markup:
+        show_markup(markup, *tune_tables(results))
+        return
+    show_table(*tune_tables(results))
+    verdict = results["verdict"]
+    say(f"{verdict[:1].upper()}{verdict[1:]}.")
+    say(f"model    {out / MODEL}")
+    say(f"results  {out / RESULTS}")
+    say(f"report   {out / 'report.html'}")

@@ -1,0 +1,68 @@
+"""A tuned model, saved in the form that it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lateen.encoders import load_encoder
+from lateen.encoders.vision import VisionEncoder
+from lateen.model import AlignedModel
+from lateen.model.clip import is_clip
+from lateen.model.clip_saving import save_tuned_clip, tower_tensors
+from lateen.model.saving import save_trained_encoder
+from lateen.model.trained_on import TrainedOn
+
+
+def save_tuned(
+    model: AlignedModel, source: str, folder: Path, record: TrainedOn, training: Mapping[str, Any]
+) -> None:
+    """Write a tuned model: a CLIP as a folder of transformers, an AlignedModel with its encoder.
+
+    Args:
+        model: with the tuned tower.
+        source: folder or hub id of the model that was tuned.
+        folder: where to.
+        record: of the images that it was tuned on.
+        training: conditions of the tuning.
+
+    Raises:
+        ModelError: it cannot be saved.
+        EncoderError: the files of its tower are not where they were.
+    """
+    encoder = model.vision_encoder
+    assert isinstance(encoder, VisionEncoder)
+    load = encoder.info.load
+    if is_clip(source):
+        save_tuned_clip(
+            source, _dual_tensors(encoder), folder, revision=load.get("revision"),
+            trained_on=record, training=training,
+        )  # fmt: skip
+        return
+    tower = folder / "vision_encoder"
+    if encoder.network.dual is not None:
+        save_tuned_clip(
+            str(load["name"]), _dual_tensors(encoder), tower, revision=load.get("revision")
+        )
+    else:
+        pooler = () if encoder.layout.pooler else ("pooler.",)
+        save_trained_encoder(encoder.network.model, encoder, tower, without=pooler)
+    again = {**load, "name": str(tower)}
+    again.pop("revision", None)
+    loaded = load_encoder(modality="image", **again)
+    loaded.info = replace(loaded.info, id=encoder.info.id)
+    side = {**(model.config.vision or {}), **loaded.info.as_dict(), "trained": True}
+    whole = AlignedModel.build(
+        model.heads, side, model.config.text or {}, model.config.head or {},
+        training={**(model.config.training or {}), "tuned": dict(training)}, trained_on=record,
+    )  # fmt: skip
+    whole.set_encoders(vision=loaded, text=model.text_encoder)
+    whole.save_pretrained(folder)
+
+
+def _dual_tensors(encoder: VisionEncoder) -> dict[str, Any]:
+    """The tensors of a dual model's image tower by their own names."""
+    state = encoder.network.dual.state_dict()
+    return {name: state[name].cpu() for name in tower_tensors(state)}

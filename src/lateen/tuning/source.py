@@ -1,0 +1,231 @@
+"""Images to tune on: decoded pixels, with what the target and the start give for each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lateen.data import Dataset, Sample, decode_image
+from lateen.data.samples import ImageSource
+from lateen.encoders import Encoder
+from lateen.encoders.vision import VisionEncoder
+from lateen.errors import DataError, ImageError, TrainingError
+from lateen.features import Pairs, Store
+from lateen.features.ids import IdIndex
+from lateen.features.pipeline import default_workers
+from lateen.hardware import hardware
+from lateen.training.batches import Batch, BatchPlan, BatchRows, Part
+from lateen.training.ranks import ALONE, Ranks
+from lateen.tuning.config import TuneSection
+
+_AHEAD = 1  # parts that are read while one is computed
+_SMALLEST_CROP = 0.5  # share of an image's area
+_VIEWS = 7  # what the random views are drawn for, beside training's own streams
+
+
+@dataclass(frozen=True)
+class TuningImages:
+    """Images that both the student's encoder and the target's could read.
+
+    Attributes:
+        pairs: the student's features before tuning, by row; without captions.
+        target: the target's features.
+        target_rows: ``[n]`` the row of each image there.
+        sources: where each image is, by id.
+    """
+
+    pairs: Pairs
+    target: Store
+    target_rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    sources: Mapping[str, ImageSource]
+
+    @classmethod
+    def join(cls, dataset: Dataset, start: Store, target: Store) -> TuningImages:
+        """The images of a dataset that are in both stores.
+
+        Raises:
+            DataError: there are fewer than three: two to compare, one to hold out.
+        """
+        sources = {s.id: s.image for s in dataset if isinstance(s, Sample) and s.image is not None}
+        rows = IdIndex(target.ids).find(start.ids)
+        common = np.flatnonzero(rows >= 0)
+        if len(common) < 3:
+            raise DataError(
+                f"{dataset.name} has {len(common)} images that both encoders can read",
+                "Give more images: a kernel matrix compares them with each other.",
+            )
+        pairs = Pairs(start.ids.take(common), start, common, ())
+        return cls(pairs, target, rows[common], sources)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, samples: np.ndarray[tuple[int], np.dtype[np.int64]]) -> TuningImages:
+        """These images only, in this order."""
+        chosen = self.pairs.take(samples)
+        return TuningImages(chosen, self.target, self.target_rows[samples], self.sources)
+
+    def split(self, share: float, seed: int) -> tuple[TuningImages, TuningImages]:
+        """Split into (rest, held out); an image's side depends on its id and the seed alone."""
+        rest, held_out = (set(part.image_rows.tolist()) for part in self.pairs.holdout(share, seed))
+        rows = self.pairs.image_rows.tolist()
+        sides = ([i for i, row in enumerate(rows) if row in side] for side in (rest, held_out))
+        first, second = (self.take(np.array(side, np.int64)) for side in sides)
+        return first, second
+
+    def targets(self, samples: np.ndarray[tuple[int], np.dtype[np.int64]] | slice) -> Tensor:
+        """Target features ``[len(samples), dim]``, float32."""
+        return self.target[self.target_rows[samples]]
+
+
+class Reference(Protocol):
+    """What an image's embedding is compared with: what target and start give for it."""
+
+    def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
+        """``[n, width]``, one row for each image of a part.
+
+        Args:
+            part: which images.
+            views: as they are seen in this step, RGB.
+            pixels: the same, prepared for the student.
+        """
+
+
+class PixelSource:
+    """Batches of decoded images, prepared for the student, with their reference beside them.
+
+    Args:
+        images: to train on.
+        encoder: the student's, whose preprocessing it is.
+        reference: what target and start give.
+        settings: of the batches and the views.
+        ranks: the processes that share them.
+
+    Raises:
+        TrainingError: fewer images in a batch than there are processes.
+    """
+
+    def __init__(
+        self, images: TuningImages, encoder: Encoder, reference: Reference, settings: TuneSection,
+        ranks: Ranks = ALONE,
+    ) -> None:  # fmt: skip
+        plan = BatchPlan(
+            images.pairs, batch=settings.batch, epochs=settings.epochs, captions_per_image=1,
+            seed=settings.seed, block=1, micro_batch=settings.micro_batch, ranks=ranks,
+        )  # fmt: skip
+        smallest = len(images) // plan.steps_per_epoch
+        if smallest < max(2, ranks.size):
+            raise TrainingError(
+                f"batches of {smallest} images cannot be compared with each other by "
+                f"{ranks.size} processes",
+                "Raise tune.batch, tune on more images, or start fewer processes.",
+            )
+        self.steps = plan.steps
+        self.epoch, self.rows, self.parts = plan.epoch, plan.rows, plan.parts
+        self._images, self._encoder, self._reference = images, encoder, reference
+        self._settings = settings
+
+    def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
+        """The images of ``parts``, decoded ahead of time. Close the iterator to stop reading."""
+        workers = hardware().workers or default_workers()
+        with ThreadPoolExecutor(workers, "lateen-pixels") as readers:
+            ahead: deque[tuple[Part, list[Future[tuple[Image.Image, Tensor]]]]] = deque()
+            try:
+                for part in parts:
+                    each = [readers.submit(self._read, part, i) for i in range(len(part.samples))]
+                    ahead.append((part, each))
+                    if len(ahead) > _AHEAD:
+                        yield self._batch(*ahead.popleft())
+                while ahead:
+                    yield self._batch(*ahead.popleft())
+            finally:
+                readers.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, part: Part, index: int) -> tuple[Image.Image, Tensor]:
+        """An image as it is seen in this step, and prepared."""
+        name = self._images.pairs.ids[int(part.samples[index])]
+        try:
+            view = decode_image(self._images.sources[name])
+            if self._settings.augment == "crop":
+                view = _random_view(view, part.rows, index)
+            [pixels] = self._encoder.prepare([view])
+        except (ImageError, ValueError, OSError) as error:
+            raise TrainingError(
+                f"image {name} could be read when it was encoded, and now cannot: {error}",
+                "Put it back, and run the same command again: it goes on at the last checkpoint.",
+            ) from error
+        return view, pixels
+
+    def _batch(self, part: Part, reads: list[Future[tuple[Image.Image, Tensor]]]) -> Batch:
+        views, prepared = zip(*(read.result() for read in reads), strict=True)
+        pixels = torch.stack(prepared)
+        return Batch(pixels, [self._reference.of(part, views, pixels)], part.rows)
+
+
+def _random_view(image: Image.Image, rows: BatchRows, index: int) -> Image.Image:
+    """A random crop with the image's own proportions, mirrored in half of the cases."""
+    random = np.random.default_rng([rows.seed, _VIEWS, rows.step, rows.first + index])
+    width, height = image.size
+    edge = float(np.sqrt(random.uniform(_SMALLEST_CROP, 1)))
+    size = max(1, round(edge * width)), max(1, round(edge * height))
+    left, top = (int(random.integers(0, w - s + 1)) for w, s in zip(image.size, size, strict=True))
+    view = image.crop((left, top, left + size[0], top + size[1])).resize((width, height))
+    mirrored = bool(random.integers(2))
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else view
+
+
+@dataclass(frozen=True)
+class StoredReference:
+    """The reference from stores: the target's features, then the start's embedding.
+
+    Attributes:
+        images: to train on.
+        project: the start's features to its embeddings.
+    """
+
+    images: TuningImages
+    project: torch.nn.Module
+
+    @torch.no_grad()
+    def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
+        """``[n, e + d]``."""
+        del views, pixels
+        start = self.project(self.images.pairs.image_features(part.samples)).float()
+        return torch.cat([self.images.targets(part.samples), start], dim=1)
+
+
+@dataclass(frozen=True)
+class LiveReference:
+    """The reference computed in every step: for views that change, and for patches.
+
+    Attributes:
+        target: the target encoder.
+        start: the student's encoder before tuning.
+        project: its features to embeddings.
+        patches: also the target's features of every patch.
+    """
+
+    target: Encoder
+    start: Encoder
+    project: torch.nn.Module
+    patches: bool
+
+    @torch.no_grad()
+    def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
+        """``[n, e + d]``, or with patches ``[n, e + d + q · e']``."""
+        del part
+        seen = self.target.prepare(list(views))
+        start = self.project(self.start.encode(list(pixels))).float()
+        columns = [self.target.encode(seen), start]
+        if self.patches:
+            assert isinstance(self.target, VisionEncoder)
+            columns.append(self.target.encode_patches(seen).flatten(1))
+        return torch.cat(columns, dim=1)
