@@ -59,7 +59,7 @@ class TuningImages:
         common = np.flatnonzero(rows >= 0)
         if len(common) < 3:
             raise DataError(
-                f"{dataset.name} has {len(common)} images that both encoders can read",
+                f"of the images of {dataset.name} both encoders can read {len(common)}",
                 "Give more images: a kernel matrix compares them with each other.",
             )
         pairs = Pairs(start.ids.take(common), start, common, ())
@@ -110,7 +110,7 @@ class PixelSource:
         ranks: the processes that share them.
 
     Raises:
-        TrainingError: fewer images in a batch than there are processes.
+        TrainingError: fewer images in a batch than there are processes, or one alone.
     """
 
     def __init__(
@@ -122,10 +122,15 @@ class PixelSource:
             seed=settings.seed, block=1, micro_batch=settings.micro_batch, ranks=ranks,
         )  # fmt: skip
         smallest = len(images) // plan.steps_per_epoch
-        if smallest < max(2, ranks.size):
+        if smallest < 2:
             raise TrainingError(
-                f"batches of {smallest} images cannot be compared with each other by "
-                f"{ranks.size} processes",
+                f"tune.batch {settings.batch} leaves batches of one image, which has nothing to be "
+                "compared with",
+                "Raise tune.batch, or tune on more images.",
+            )
+        if smallest < ranks.size:
+            raise TrainingError(
+                f"batches of {smallest} images cannot be shared by {ranks.size} processes",
                 "Raise tune.batch, tune on more images, or start fewer processes.",
             )
         self.steps = plan.steps

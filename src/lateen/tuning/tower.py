@@ -16,7 +16,7 @@ from lateen.encoders.vision import VisionEncoder
 from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, UsageError
 from lateen.model import AlignedModel
-from lateen.training.batches import BatchRows
+from lateen.training.batches import BatchRows, Stream, seeded
 from lateen.tuning.config import TuneSection
 
 _TEXT = "text"  # what the names of a dual model's text side begin with
@@ -112,7 +112,9 @@ class ImageTower(nn.Module):
         """
         names = _chosen(self, settings)
         if settings.parameters == "lora":
-            self._adapters = (_add_lora(self.network.model, settings.lora_rank),)
+            # Drawn from the seed: every process of a run, and every run, begins with the same.
+            with seeded(settings.seed, Stream.WEIGHTS):
+                self._adapters = (_add_lora(self.network.model, settings.lora_rank),)
             names |= {name for name, _ in self.named_parameters() if "lora_" in name}
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in names)
