@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from tuner_toys import aligned, own_cache
+from torch import Tensor
+from tuner_toys import own_cache, students
 
 from lateen.encoders import load_encoder
 from lateen.errors import EncoderError, UsageError
@@ -42,40 +42,13 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A convolution with batch statistics that are not those of its start."""
-    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
-
-    folder = tmp_path_factory.mktemp("resnet")
-    torch.manual_seed(0)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-    model = ResNetModel(config)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            module.running_mean.normal_(0, 0.1)
-    model.save_pretrained(folder)
-    ConvNextImageProcessorPil(size={"shortest_edge": 32}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def models(
     clip_folder: Path, siglip_folder: Path, vit_folder: Path, bert_folder: Path,
-    resnet_folder: Path, tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Models]:  # fmt: skip
     place = tmp_path_factory.mktemp("models")
     with own_cache(place / "cache"), use_hardware(precision="float32"):
-        sides = {
-            "vit": load_encoder(str(vit_folder), "image", pooling="cls+mean"),
-            "conv": load_encoder(str(resnet_folder), "image", pooling="mean"),
-            "clip tower": load_encoder(str(clip_folder), "image", pooling="projection"),
-            "clip pooler": load_encoder(str(clip_folder), "image", pooling="pooler"),
-        }
-        made = {name: aligned(place / name, side, bert_folder) for name, side in sides.items()}
-        bare = load_encoder(str(vit_folder), "image", pooling="cls")
-        made["bare"] = aligned(place / "bare", bare, bert_folder, kind="identity")
-        yield Models({"clip": clip_folder, "siglip": siglip_folder, **made})
+        yield Models(students(place, clip_folder, siglip_folder, vit_folder, bert_folder))
 
 
 def pixels(count: int = 4) -> Tensor:

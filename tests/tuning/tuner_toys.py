@@ -65,6 +65,36 @@ def own_cache(folder: Path) -> Iterator[None]:
         yield
 
 
+def resnet(folder: Path) -> Path:
+    """A convolution whose running statistics are not those of its start."""
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    model = ResNetModel(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            module.running_mean.normal_(0, 0.1)
+    model.save_pretrained(folder)
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}).save_pretrained(folder)
+    return folder
+
+
+def students(place: Path, clip: Path, siglip: Path, vit: Path, bert: Path) -> dict[str, Path]:
+    """Folders of a model of every kind that has a tower to tune, by name."""
+    sides = {
+        "vit": load_encoder(str(vit), "image", pooling="cls+mean"),
+        "conv": load_encoder(str(resnet(place / "resnet")), "image", pooling="mean"),
+        "clip tower": load_encoder(str(clip), "image", pooling="projection"),
+        "clip pooler": load_encoder(str(clip), "image", pooling="pooler"),
+    }
+    made = {name: aligned(place / name, side, bert) for name, side in sides.items()}
+    bare = load_encoder(str(vit), "image", pooling="cls")
+    made["bare"] = aligned(place / "bare", bare, bert, kind="identity")
+    return {"clip": clip, "siglip": siglip, **made}
+
+
 def aligned(folder: Path, vision: Encoder, text: Path, dim: int = 8, kind: str = "linear") -> Path:
     """The folder of an AlignedModel with random heads."""
     words = load_encoder(str(text), "text", pooling="mean")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lateen.encoders import load_encoder
 from lateen.encoders.vision import VisionEncoder
+from lateen.files import atomic_folder
 from lateen.model import AlignedModel
 from lateen.model.clip import is_clip
 from lateen.model.clip_saving import save_tuned_clip, tower_tensors
@@ -60,6 +61,31 @@ def save_tuned(
     )  # fmt: skip
     whole.set_encoders(vision=loaded, text=model.text_encoder)
     whole.save_pretrained(folder)
+
+
+def save_replaced(
+    model: AlignedModel, folder: Path, record: TrainedOn, training: Mapping[str, Any]
+) -> None:
+    """Write a model whose tower another encoder took the place of: always an AlignedModel, which
+    names both its encoders.
+
+    Args:
+        model: the model.
+        folder: where to; what is there is replaced.
+        record: of the images that its map was fitted on.
+        training: conditions of the fit.
+
+    Raises:
+        ModelError: it cannot be saved.
+    """
+    config = model.config
+    whole = AlignedModel.build(
+        model.heads, config.vision or {}, config.text or {}, config.head or {},
+        training={**(config.training or {}), "tuned": dict(training)}, trained_on=record,
+    )  # fmt: skip
+    whole.set_encoders(vision=model.vision_encoder, text=model.text_encoder)
+    with atomic_folder(folder) as made:
+        whole.save_pretrained(made)
 
 
 def _dual_tensors(encoder: VisionEncoder) -> dict[str, Any]:

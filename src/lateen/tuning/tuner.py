@@ -20,7 +20,8 @@ from lateen.model import AlignedModel
 from lateen.model.clip import open_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
-from lateen.training.loop import fit
+from lateen.training.checkpoint import load_checkpoint
+from lateen.training.loop import CHECKPOINT, fit
 from lateen.training.ranks import Ranks, process_group
 from lateen.tuning.alignment import Alignment, KernelAlignment, TunedTower
 from lateen.tuning.baseline import projection_model
@@ -30,7 +31,7 @@ from lateen.tuning.config import TuneRecipe, TuneSection
 from lateen.tuning.fitting import KernelFit
 from lateen.tuning.page import write_tune_page
 from lateen.tuning.preparation import Preparation
-from lateen.tuning.saving import save_tuned
+from lateen.tuning.saving import save_replaced, save_tuned
 from lateen.tuning.summary import JUDGED, verdict
 
 MODEL, RESULTS, TRAINING = "model", "results.json", "train"
@@ -111,7 +112,11 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
         if ranks.leads:
             results = _results(prepared, outcome, time.perf_counter() - begin)
             record = _record(prepared, outcome)
-            save_tuned(outcome.model, plan.model, out / MODEL, record, results["conditions"])
+            told = results["conditions"]
+            if plan.tune.method == "projection":
+                save_replaced(outcome.model, out / MODEL, record, told)
+            else:
+                save_tuned(outcome.model, plan.model, out / MODEL, record, told)
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
         ranks.wait()  # for the results, which all processes return
@@ -169,7 +174,7 @@ def _trained(prepared: Preparation, folder: Path, ranks: Ranks) -> _Outcome:
 
 def _replaced(prepared: Preparation, folder: Path, ranks: Ranks) -> _Outcome:
     """The baseline ``projection``, in which nothing is trained."""
-    del folder
+    load_checkpoint(folder / CHECKPOINT, _identity(prepared))  # of a tuning by another method
     train = prepared.train
     model = projection_model(
         prepared.start, prepared.target, train.targets(slice(None)), prepared.embeddings(train)
