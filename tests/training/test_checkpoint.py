@@ -17,6 +17,7 @@ from lateen.training.checkpoint import (
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.optim import build_optimizer
+from lateen.training.trainable import Trainable
 
 IDENTITY = {"train": {"lr": 0.001, "batch": 4}, "data": {"pairs": "a" * 64, "validation": None}}
 
@@ -107,3 +108,44 @@ def test_a_restored_optimizer_goes_on_exactly(name: str) -> None:
     restore_optimizer(restored, saved)
     step(other, restored, 2)
     assert all(map(torch.equal, heads.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_a_restored_optimizer_of_a_convolution_with_channels_last_goes_on_exactly(
+    name: str, tmp_path: Path
+) -> None:
+    settings = TrainSection.model_validate({"optimizer": name, "lr": 0.1})
+
+    class Convolution(Trainable):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.network = torch.nn.Conv2d(3, 4, 2)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def step(module: Convolution, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for p in module.parameters():
+            p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
+        optimizer.step()
+
+    module, plain = Convolution(), Convolution()
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    optimizer, others = build_optimizer(module, settings), build_optimizer(plain, settings)
+    step(module, optimizer, 1)
+    state = Checkpoint(IDENTITY, 1, False, 0, None, module.state_dict(),
+                       optimizer=optimizer_tensors(optimizer))  # fmt: skip
+    save_checkpoint(tmp_path / "c", state)
+    step(module, optimizer, 2)
+    for seed in (1, 2):
+        step(plain, others, seed)
+    assert torch.equal(module.network.weight, plain.network.weight)
+
+    saved, other = load_checkpoint(tmp_path / "c", IDENTITY), Convolution()
+    assert saved is not None
+    restored = build_optimizer(other, settings)
+    other.load_state_dict(saved.heads)
+    restore_optimizer(restored, saved.optimizer)
+    step(other, restored, 2)
+    assert torch.equal(other.network.weight, module.network.weight)

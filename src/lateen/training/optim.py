@@ -64,6 +64,9 @@ class Lion(torch.optim.Optimizer):
             _lion(params, gradients, momenta, group)
             return
         for p, g, m in zip(params, gradients, momenta, strict=True):
+            if not p.is_contiguous():  # of which no flat view can be had: channels last
+                _lion([p], [g], [m], group)
+                continue
             flat = (torch.split(t.reshape(-1), _IN_CACHE) for t in (p, g, m))
             for some_p, some_g, some_m in zip(*flat, strict=True):
                 _lion([some_p], [some_g], [some_m], group)

@@ -16,6 +16,7 @@ import numpy as np
 
 from lateen.evaluation.features import model_facts, model_key
 from lateen.files import LOG, folder_lock, library_versions, read_json, refuse_foreign, write_json
+from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
 from lateen.model.clip import open_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
@@ -102,6 +103,7 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
     refuse_foreign(out, "the folder of a tuning", (RESULTS, LOG), (MODEL, TRAINING))
     begin = time.perf_counter()
     with plan.on_hardware(), process_group() as ranks, contextlib.ExitStack() as stack:
+        stack.enter_context(use_hardware(precision=plan.precision))  # of the model that is tuned
         if ranks.leads:
             stack.enter_context(folder_lock(out))
             stack.enter_context(log_file(out / LOG))
