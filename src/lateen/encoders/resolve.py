@@ -125,7 +125,7 @@ def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
     if kind != "lateen":
         raise ModelError(
             f"{folder} holds a model of type {kind!r}, not a lateen model",
-            "Point at the model folder of a run.",
+            "Point at the model folder of a run, or at a CLIP with both its towers.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -105,6 +105,9 @@ class HeadSection(Section):
 
 class LoopSection(Section):
     """How anything is trained: what the loop itself asks for."""
+
+    section: ClassVar[str] = "train"
+    """The recipe's section that it is, by which errors name its keys."""
 
     optimizer: Literal["adamw", "lion"] = Field("adamw", description="optimiser")
     lr: float = Field(3e-3, gt=0, description="peak learning rate")

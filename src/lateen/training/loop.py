@@ -371,7 +371,8 @@ def run_steps(
         at_a_time = -(-max(part.count for part in rows) // division.pieces)
         log.warning(
             "out of memory in step %d: going on with %d images and %d rows of logits at a time "
-            "(train.micro_batch and train.chunk)", state.step + 1, at_a_time, division.chunk,
+            "(%s.micro_batch and %s.chunk)", state.step + 1, at_a_time, division.chunk,
+            settings.section, settings.section,
         )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ class Division:
         if self.pieces >= largest and self.chunk <= 1:
             raise TrainingError(
                 f"a step of {whole} images does not fit into memory, whatever it is divided into",
-                "Lower train.batch, head.dim or head.width, or choose another device.",
+                "Lower the batch, take smaller heads or networks, or choose another device.",
             )
         return Division(min(2 * self.pieces, largest), max(1, min(self.chunk, whole) // 2))
 
@@ -186,7 +186,8 @@ def training_step(
             buffer.copy_(buffers[name])
         raise StepTooLargeError(
             "there is not enough memory for a step",
-            "Lower train.micro_batch and train.chunk, which change no result, or train.batch.",
+            f"Lower {settings.section}.micro_batch and {settings.section}.chunk, which change no "
+            f"result, or {settings.section}.batch.",
         ) from error
     parameters = list(heads.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -202,8 +203,8 @@ def training_step(
         raise TrainingError(
             f"step {state.step + 1} has loss {row['loss']:.4g} and gradient norm "
             f"{row['grad_norm']:.4g} at learning rate {lr:.3g}",
-            "Lower train.lr or raise train.warmup, and choose another --out: the last checkpoint "
-            "before it is kept.",
+            f"Lower {settings.section}.lr or raise {settings.section}.warmup, and choose another "
+            "--out: the last checkpoint before it is kept.",
         )
 
     # The update, every group of parameters at its own pace.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -42,6 +42,8 @@ TUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 class TuneSection(LoopSection):
     """What is tuned, towards what, and how (METHODS §2)."""
+
+    section: ClassVar[str] = "tune"
 
     method: Literal["kernel", "feature", "projection"] = Field(
         "kernel", description="what is matched: kernel matrices (KUEA); baselines: feature = the "
@@ -185,7 +187,9 @@ def _in_precision(section: TuneSection, recipe: TuneRecipe) -> TuneSection:
 def _explain(error: ValidationError) -> RecipeError:
     fault = first_fault(error, TuneRecipe)
     if fault.kind == "missing":
-        option = {"model": "MODEL", "target.encoder": "--target ENCODER", "target": "--target"}
+        option = {"model": "MODEL", "images": "--images DIR"} | dict.fromkeys(
+            ("target", "target.encoder"), "--target ENCODER"
+        )
         return RecipeError(
             f"nothing says which {fault.dotted} to tune with",
             f"Give {option.get(fault.dotted, f'--{fault.dotted}')}, or a --recipe that has it.",

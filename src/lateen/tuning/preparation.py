@@ -78,13 +78,14 @@ class Preparation:
         settings = plan.tune
         start = open_model(plan.model)
         if settings.method != "projection":
-            tunable(start.vision_encoder, patches=settings.patches)
+            # What cannot move is said before images are encoded.
+            encoder = tunable(start.vision_encoder, patches=settings.patches)
+            ImageTower(encoder, start.heads.vision).choose(settings)
         target = load_encoder(plan.target.encoder, "image", **plan.target.options())
         if settings.patches:
             _check_target_patches(target)
         dataset = open_dataset(plan.images)
-        encoder = start.vision_encoder
-        before = cached_features(dataset, encoder, dtype="float32")
+        before = cached_features(dataset, start.vision_encoder, dtype="float32")
         wanted = cached_features(dataset, target)
         images = TuningImages.join(dataset, before, wanted)
         share = min(settings.holdout, _MOST_HELD_OUT / len(images))
@@ -96,7 +97,7 @@ class Preparation:
             "%d images to tune on, %d held out for the kernel term%s", len(train), len(held_out),
             f", {skipped} could not be read" if skipped else "",
         )  # fmt: skip
-        return cls(plan, start, encoder, target, train, held_out, dataset)
+        return cls(plan, start, start.vision_encoder, target, train, held_out, dataset)
 
     @property
     def key(self) -> dict[str, Any]:
