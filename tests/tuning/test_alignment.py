@@ -325,3 +325,18 @@ def test_sides_that_agree_already_have_nothing_to_learn() -> None:
     with pytest.raises(TrainingError, match=r"nothing to learn\. Give another target"):
         start_term(same, x, x, 3)
     assert start_term(lambda a, b: torch.tensor(float(len(a) + len(b))), x, x, 3) == 6.0
+
+
+def test_the_start_of_a_linear_map_is_that_of_images_it_was_not_fitted_on(
+    prepare: Prepare,
+) -> None:
+    this = prepare(tune__method="feature", tune__fit_images=2)
+    student, target = this.sample()
+    assert len(student) == len(this.train)  # 8 for each of 8 dims, as far as there are
+    module, _ = this.fitted()
+    weight, bias = linear_map(student, target)
+    torch.testing.assert_close(module.alignment.map.weight.detach(), weight)
+    away = this.held_out.targets(slice(None)) - this.embeddings(this.held_out) @ weight.T - bias
+    spread = (target - target.mean(0)).square().sum(1).mean()
+    expected = float(away.square().sum(1).mean() / spread)
+    assert module._start_terms[0] == pytest.approx(expected, rel=1e-4)

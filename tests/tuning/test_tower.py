@@ -203,6 +203,17 @@ def test_a_tower_embeds_as_the_model_that_it_is_of(models: Models, name: str) ->
     assert made.text_encoder is model.text_encoder
 
 
+@pytest.mark.parametrize(("name", "patches"), [("clip", 4), ("clip tower", 4), ("vit", 16)])
+def test_patches_stand_behind_each_embedding(models: Models, name: str, patches: int) -> None:
+    model, tower = models[name], models.tower(name)
+    rows = tower.with_patches(pixels()).view(4, 1 + patches, -1)
+    torch.testing.assert_close(rows[:, 0], tower(pixels()))
+    encoder = tunable(model.vision_encoder, patches=True)
+    features = encoder.encode_patches(list(pixels())).flatten(0, 1)
+    expected = model.project_image(features, normalize=False).view(4, patches, -1)
+    torch.testing.assert_close(rows[:, 1:], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_model_that_is_tuned_stays_as_it_was(models: Models) -> None:
     model = models["clip"]
     tower = ImageTower(tunable(model.vision_encoder), model.heads.vision)

@@ -164,6 +164,38 @@ def test_an_interrupted_tuning_ends_with_the_same_bytes(
     alike(out, whole)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune__parameters": "lora", "tune__kernel": "gaussian"},
+        {
+            "tune__method": "feature",
+            "tune__optimizer": "lion",
+            "tune__gradient_checkpointing": True,
+        },
+        {"tune__augment": "crop", "tune__micro_batch": 3, "tune__patches": True},
+    ],
+)
+def test_every_way_of_tuning_goes_on_exactly(
+    clip_folder: Path, vit_folder: Path, pictures: Path, tmp_path: Path, changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    step, settings = loop.training_step, {**WHOLE, **changes}
+
+    def interrupted(state: TrainState, *rest: Any) -> Mapping[str, float]:
+        if state.step == 4:
+            raise KeyboardInterrupt
+        return step(state, *rest)
+
+    tuned(clip_folder, vit_folder, pictures, tmp_path / "whole", **settings)
+    monkeypatch.setattr(loop, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(clip_folder, vit_folder, pictures, tmp_path / "out", **settings)
+    monkeypatch.setattr(loop, "training_step", step)
+    tuned(clip_folder, vit_folder, pictures, tmp_path / "out", **settings)
+    alike(tmp_path / "out", tmp_path / "whole")
+
+
 _SLOWLY = """
 import sys, time
 from pathlib import Path

@@ -247,7 +247,6 @@ def train(
     """
     head = complete(head, *trained.dims(pairs))
     identity = _identity(pairs, validation, head, settings, trained)
-    _check_same(ranks, "settings or data", identity)
     share = canonical_share(settings, head, *trained.frozen_dims(pairs))
 
     def new_source() -> StoreSource:
@@ -256,6 +255,7 @@ def train(
 
     with folder_lock(out) if ranks.leads else contextlib.nullcontext():
         if settings.epochs == 0:
+            _check_same(ranks, "settings or data", identity)
             _check_data(pairs, validation)
             heads = new_heads(pairs, head, settings, trained).eval()
             result = TrainResult(heads, 0, 0, None, out / METRICS)
@@ -296,8 +296,10 @@ def fit(
         ranks: the processes that train together.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite, or an ``out`` of another training.
+        TrainingError: a loss or gradient that is not finite, an ``out`` of another training, or
+            processes that were not given the same.
     """
+    _check_same(ranks, "settings or data", identity)
     saved = load_checkpoint(out / CHECKPOINT, identity)
     _check_same(ranks, "checkpoints", saved.step if saved else 0)
     if saved is not None and saved.finished:

@@ -43,6 +43,7 @@ from lateen.tuning.source import (
 from lateen.tuning.tower import ImageTower, candidate, tunable
 
 _MOST_HELD_OUT = 512  # images; their kernel matrix has the square of it
+_IMAGES_PER_DIM = 8  # that a linear map of embeddings is fitted on
 _PATCH_IMAGES = 16  # whose patches a kernel is fitted on
 
 
@@ -118,8 +119,15 @@ class Preparation:
         return project_rows(lambda x: self.start.project_image(x, normalize=False), store, rows)
 
     def sample(self) -> tuple[Tensor, Tensor]:
-        """Embeddings and target features of some images to tune on, always the same."""
-        count = min(self.plan.tune.fit_images, len(self.train))
+        """Embeddings and target features of some images to tune on, always the same.
+
+        A linear map has many more values than a kernel: it takes some images for each dim.
+        """
+        settings = self.plan.tune
+        count = settings.fit_images
+        if settings.method == "feature":
+            count = max(count, _IMAGES_PER_DIM * (self.start.heads.settings.dim or 0))
+        count = min(count, len(self.train))
         some = np.random.default_rng(0).choice(len(self.train), count, replace=False)
         images = self.train.take(np.sort(some))
         return self.embeddings(images), images.targets(slice(None))
@@ -136,6 +144,8 @@ class Preparation:
         student, target = self.sample()
         patches = self._patches(tower) if settings.patches else None
         alignment, fit = fit_alignment(student, target, settings, patches)
+        if settings.method == "feature":  # of the images that it was fitted on a map knows too much
+            student, target = self.embeddings(self.held_out), self.held_out.targets(slice(None))
         first = start_term(alignment, student, target, settings.batch)
         first_patches = 1.0
         if patches is not None:
