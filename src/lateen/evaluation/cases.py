@@ -31,7 +31,7 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, ImageError
-from lateen.evaluation.features import JudgedImages, cached_features
+from lateen.evaluation.features import JudgedImages, side_features
 from lateen.features import Store
 from lateen.files import content_key
 from lateen.metrics import class_embeddings
@@ -341,15 +341,12 @@ def score_cases(
     """
     check_templates(templates or [""], "caption")
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
-    images = cached_features(
-        found.images, model.vision_encoder, folder=cache and cache / "images",
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
+    images = side_features(model, "vision", found.images, folder=cache and cache / "images")
     captions = list(dict.fromkeys(text for case in found.cases for text in case.captions))
     prompts = [template.replace("{}", text) for text in captions for template in templates]
-    texts = cached_features(
-        listed_captions(found.name, prompts), model.text_encoder, "caption",
-        folder=cache and cache / "captions", dtype=model.config.feature_dtype("text"),
+    texts = side_features(
+        model, "text", listed_captions(found.name, prompts), "caption",
+        folder=cache and cache / "captions",
     )  # fmt: skip
     image_rows = {sample: row for row, sample in enumerate(images.ids)}
     prompt_rows = _prompt_rows(captions, texts, len(templates))

@@ -17,9 +17,9 @@ from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
-    cached_features,
     conditions,
     find_trained_on,
+    side_features,
 )
 from lateen.evaluation.intervals import Arrays, resampled, shares
 from lateen.evaluation.task import FeaturesOf
@@ -73,10 +73,7 @@ def labelled_rows(
         DataError: not one labelled image could be read.
     """
     name = f"classes-{labelled.split}" if labelled.split else "classes"
-    store = cached_features(
-        labelled.dataset, model.vision_encoder, folder=cache and cache / name,
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
+    store = side_features(model, "vision", labelled.dataset, folder=cache and cache / name)
     rows = [row for row, sample in enumerate(store.ids) if sample in labelled.labels]
     if not rows:
         raise DataError(

@@ -18,7 +18,7 @@ from lateen.encoders.specs import find_spec
 from lateen.encoders.text import TextNetwork
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
-from lateen.files import atomic_path, read_json, write_json
+from lateen.files import atomic_path, hub_snapshot, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
@@ -49,11 +49,9 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
     folder = Path(path).expanduser()
     if folder.exists() or str(path).count("/") != 1 or str(path).startswith("."):
         return folder
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(str(path), revision=revision))
-    except Exception as error:  # the hub client raises many kinds; all mean "not here"
+        return hub_snapshot(str(path), revision=revision)
+    except FileNotFoundError as error:
         at = f" at revision {revision}" if revision else ""
         raise ModelError(
             f"there is no folder {path}, and the hub has no such model{at} that could be reached",

@@ -32,16 +32,16 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import (
-    cached_features,
     conditions,
     find_trained_on,
     model_key,
+    side_features,
 )
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Store
-from lateen.files import make_folder
+from lateen.files import hub_snapshot, make_folder
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, cosines, five_numbers, pair_hits, percent
 from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel, open_model
@@ -126,19 +126,13 @@ def _find_questions(source: str | Path) -> Path:
     if not path.is_dir():
         if not is_hub_name(source):
             raise DataError(f"there is no {source}", _WHERE)
-        path = _download(str(source))
+        try:
+            path = hub_snapshot(str(source), dataset=True)
+        except FileNotFoundError as error:
+            raise DataError(f"the hub's dataset {source} cannot be reached", _WHERE) from error
     if not (path / _QUESTIONS).is_file():
         raise DataError(f"{path} has no {_QUESTIONS}", _WHERE)
     return path / _QUESTIONS
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset"))
-    except Exception as error:  # the hub client raises many kinds; all mean "not here"
-        raise DataError(f"the hub's dataset {name} cannot be reached", _WHERE) from error
 
 
 def _questions(table: Rows) -> tuple[dict[int, Row], list[Skip]]:
@@ -308,10 +302,8 @@ def _similarities(
         "encoder": _within_pairs(_as_is, scored.images, scored.cases),
     }
     if baseline is not None:
-        store = cached_features(
-            found.images, baseline.vision_encoder, folder=cache and cache / "baseline-images",
-            dtype=baseline.config.feature_dtype("vision"),
-        )  # fmt: skip
+        folder = cache and cache / "baseline-images"
+        store = side_features(baseline, "vision", found.images, folder=folder)
         similar["baseline"] = _within_pairs(baseline.project_image, store, scored.cases)
     return similar
 
