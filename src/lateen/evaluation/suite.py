@@ -259,7 +259,7 @@ class _Done:
         try:
             pictures = {"out": self._out / each.name}
             drawn = pictures if "out" in TASKS[each.task].options else {}
-            found = TASKS[each.task](self._model, **options, **drawn)
+            found = TASKS[each.task].measure(self._model, {**options, **drawn})
         except LateenError as error:
             return {"place": str(path), "state": "failed", "message": str(error)}
         except Exception as error:  # noqa: BLE001  whatever it is, the other evaluations go on
