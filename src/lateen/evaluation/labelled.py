@@ -163,7 +163,7 @@ def open_probed(
         raise UsageError(
             f"there are no features {features!r}", choices(features, get_args(FeaturesOf))
         )
-    wanted = ("encoder", "embedding") if features == "both" else (features,)
+    kinds = ("encoder", "embedding") if features == "both" else (features,)
     test = open_labelled(source, **options)
     if train is None:
         train = train_split(test.splits, test.split)
@@ -172,10 +172,10 @@ def open_probed(
             f"the split {train!r} is to be judged and to be learned from", "Give another --train."
         )
     if train is None:
-        return Probed(None, _part(model, test, wanted, cache))
+        return Probed(None, _part(model, test, kinds, cache))
     learned = open_labelled(source, **{**options, "split": train})
     test = _with_names(test, learned.names)
-    return Probed(_part(model, learned, wanted, cache), _part(model, test, wanted, cache))
+    return Probed(_part(model, learned, kinds, cache), _part(model, test, kinds, cache))
 
 
 def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImages:
@@ -195,14 +195,14 @@ def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImage
 
 
 def _part(
-    model: AlignedModel, labelled: LabelledImages, wanted: Sequence[str], cache: Path | None
+    model: AlignedModel, labelled: LabelledImages, kinds: Sequence[str], cache: Path | None
 ) -> LabelledPart:
     store, rows, target = labelled_rows(model, labelled, cache)
     makers: dict[str, Callable[[], Features]] = {
         "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
         "embedding": lambda: project_rows(model.project_image, store, rows),
     }
-    return LabelledPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
+    return LabelledPart(labelled, store, rows, target, {name: makers[name]() for name in kinds})
 
 
 def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
@@ -273,12 +273,12 @@ def probe_scores(
     )
 
 
-def check_classes(found: Probed, *, least: int) -> None:
+def check_classes(probed: Probed, *, least: int) -> None:
     """Refuse by name what the metrics would refuse by number."""
-    learned = found.train or found.test
+    learned = probed.train or probed.test
     names = learned.labelled.names
     counts = torch.bincount(learned.target, minlength=len(names))
-    for index in sorted({*learned.target.tolist(), *found.test.target.tolist()}):
+    for index in sorted({*learned.target.tolist(), *probed.test.target.tolist()}):
         if counts[index] < least:
             images = f"{int(counts[index])} image{'' if counts[index] == 1 else 's'}"
             raise DataError(
@@ -288,28 +288,28 @@ def check_classes(found: Probed, *, least: int) -> None:
 
 
 def probed_result(
-    model: AlignedModel, found: Probed, accuracy: Mapping[str, Any], hits: Arrays
+    model: AlignedModel, probed: Probed, accuracy: Mapping[str, Any], hits: Arrays
 ) -> dict[str, Any]:
     """A probe's result, with all that it depends on.
 
     Args:
         model: an aligned model.
-        found: what was judged, and what was learned from.
+        probed: what was judged, and what was learned from.
         accuracy: of each kind of features.
         hits: which images were classified rightly, by key path of the accuracy.
     """
-    learned, test = found.train, found.test
-    parts = [part.labelled for part in (found.test, learned) if part is not None]
+    learned, test = probed.train, probed.test
+    parts = [part.labelled for part in (probed.test, learned) if part is not None]
     return {
         **accuracy,
         **resampled(shares, hits, [test.store.ids[row] for row in test.rows]),
         "metric": "top1",
-        "chance": top_k(1, len(found.test.labelled.names)),
-        "train": found.protocol,
+        "chance": top_k(1, len(probed.test.labelled.names)),
+        "train": probed.protocol,
         "train_images": len(learned.rows) if learned is not None else None,
         "train_skipped": len(learned.store.skipped) if learned is not None else None,
-        **described(found.test.labelled, found.test.store, found.test.rows),
-        "trained_on": find_trained_on(model, JudgedImages.of(found.test.store, found.test.rows)),
+        **described(probed.test.labelled, probed.test.store, probed.test.rows),
+        "trained_on": find_trained_on(model, JudgedImages.of(probed.test.store, probed.test.rows)),
         "conditions": labelled_conditions(model, *parts),
     }
 

@@ -80,20 +80,20 @@ def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
         raise ModelError(f"{folder} has no {WEIGHTS}", "Copy the whole model folder.")
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            stored = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or truncated ({error})", "Copy the file again."
         ) from error
-    wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
-    for key in wanted.keys() - found.keys():
+    shapes = {key: list(tensor.shape) for key, tensor in expected.items()}
+    for key in shapes.keys() - stored.keys():
         raise ModelError(f"{path} lacks the tensor {key!r}", "Copy the whole model folder.")
-    for key in found.keys() - wanted.keys():
-        raise ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(wanted)))
-    for key, shape in wanted.items():
-        if found[key] != shape:
+    for key in stored.keys() - shapes.keys():
+        raise ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(shapes)))
+    for key, shape in shapes.items():
+        if stored[key] != shape:
             raise ModelError(
-                f"{path}: {key!r} has shape {found[key]}, its config asks for {shape}",
+                f"{path}: {key!r} has shape {stored[key]}, its config asks for {shape}",
                 "The config and the weights are of different models; copy both again.",
             )
 
@@ -200,4 +200,4 @@ def forget_paths(folder: Path) -> list[str]:
 def _private() -> list[str]:
     """The beginnings of paths that only this machine has."""
     deep = [Path.cwd()] if len(Path.cwd().parts) > 2 else []  # /data stands in many a text
-    return [f"{place}/" for place in {Path.home(), *deep}]
+    return [f"{folder}/" for folder in {Path.home(), *deep}]
