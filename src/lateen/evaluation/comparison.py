@@ -29,7 +29,7 @@ from lateen.evaluation.results import (
 from lateen.evaluation.tables import subject
 from lateen.evaluation.task import TASKS, Result, number, was_trained_on
 from lateen.metrics.resampling import Interval, percentile_interval
-from lateen.report.tables import Cell, Column, TableData, interval_cell
+from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
 _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
@@ -171,7 +171,7 @@ class Comparison:
         return note
 
     def text(self, kind: str, published: bool = False) -> str:
-        """As ``json``, ``csv`` (six decimals), ``latex``, or otherwise Markdown.
+        """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
 
         Args:
             kind: which.
@@ -195,19 +195,15 @@ class Comparison:
         for row in self.rows:
             papers = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
             limits = [end for each in row.intervals for end in each or (None, None)]
+            numbers = [None if v is None else rounded(v) for v in (*row.values, *limits)]
             trained_on = "; ".join(
                 f"{self.labels[index]}: {words}" for index, words in row.seen.items()
             )
             writer.writerow(
-                [row.task, row.set, row.metric, *map(_plain, [*row.values, *limits]), row.n,
+                [row.task, row.set, row.metric, *numbers, row.n,
                  *papers, "; ".join(row.differs), trained_on, row.short]
             )  # fmt: skip
         return file.getvalue()
-
-
-def _plain(value: float | None) -> float | None:
-    """Without what only comes of binary fractions: 41.3 for 41.300000000000004."""
-    return None if value is None else round(value, 6)
 
 
 def compare(

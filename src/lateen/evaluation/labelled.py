@@ -26,7 +26,6 @@ from lateen.evaluation.task import FeaturesOf
 from lateen.features import Store, StoreRows
 from lateen.files import content_key
 from lateen.metrics import Features, LinearProbe, knn_hits, linear_probe, linear_probe_folds
-from lateen.metrics.choice import percent
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -222,13 +221,13 @@ def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
     return usable
 
 
-def knn_scores(
+def votes(
     judged: LabelledFeatures,
     learned: LabelledFeatures | None,
     ks: Sequence[int],
     temperature: float,
-) -> dict[str, float]:
-    """Accuracy in percent by number of neighbours, as text.
+) -> dict[str, Tensor]:
+    """Which rows a vote of neighbours classifies rightly: bool ``[n]`` by how many vote, as text.
 
     Args:
         judged: rows that are classified.
@@ -236,17 +235,6 @@ def knn_scores(
         ks: numbers of neighbours.
         temperature: of the votes.
     """
-    return {k: percent(hits) for k, hits in votes(judged, learned, ks, temperature).items()}
-
-
-def votes(
-    judged: LabelledFeatures,
-    learned: LabelledFeatures | None,
-    ks: Sequence[int],
-    temperature: float,
-) -> dict[str, Tensor]:
-    """Which rows are classified rightly, bool ``[n]``, by number of neighbours, as text. See
-    :func:`knn_scores`."""
     vote = partial(knn_hits, ks=tuple(ks), temperature=temperature)
     if learned is None:
         hits = vote(judged.features, judged.labels)

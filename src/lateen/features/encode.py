@@ -12,13 +12,11 @@ from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
 from lateen.data.samples import AbsentImages, no_captions
-from lateen.device import resolve_device
+from lateen.device import default_batch, default_workers, resolve_device
 from lateen.encoders import Encoder, EncoderOptions, Modality, load_with
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
 from lateen.features.pipeline import (
-    default_batch,
-    default_workers,
     encode_items,
     fingerprint,
     items_of,

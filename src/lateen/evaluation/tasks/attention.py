@@ -18,10 +18,10 @@ from lateen.errors import DataError, EncoderError, ImageError, UsageError
 from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
-from lateen.evaluation.tasks.segmentation import picture_name, spread
 from lateen.files import make_folder
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.overlays import picture_name, spread
 from lateen.report.tables import (
     Column,
     TableData,
