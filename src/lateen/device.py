@@ -68,6 +68,20 @@ def resolve_device(device: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def split_devices(device: str) -> list[str]:
+    """The devices in ``cuda:0,cuda:1``; none where it is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    names = [name.strip() for name in device.split(",") if name.strip()]
+    if len(names) < 2:
+        return []
+    for name in names:
+        resolve_device(name)
+    return names
+
+
 def default_workers() -> int:
     """Threads that prepare: those of :func:`~lateen.hardware.use_hardware`, else as many as there
     are cores, at most 8."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
 from lateen.data.samples import AbsentImages, no_captions
-from lateen.device import default_batch, default_workers, resolve_device
+from lateen.device import default_batch, default_workers, resolve_device, split_devices
 from lateen.encoders import Encoder, EncoderOptions, Modality, load_with
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
@@ -22,7 +22,7 @@ from lateen.features.pipeline import (
     items_of,
     resized_side,
 )
-from lateen.features.shares import Share, encode_shares, split_devices
+from lateen.features.shares import Share, encode_shares
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock

@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from lateen.device import resolve_device
 from lateen.errors import LateenError, StoreError
 from lateen.hardware import Hardware, hardware, use_hardware
 from lateen.progress import bar, log
@@ -32,20 +31,6 @@ class Share:
         each = -(-shards // self.of)
         ends = (min(total, at * each * shard_items) for at in (self.index, self.index + 1))
         return range(*ends)
-
-
-def split_devices(device: str) -> list[str]:
-    """The devices in ``cuda:0,cuda:1``; none where it is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    names = [name.strip() for name in device.split(",") if name.strip()]
-    if len(names) < 2:
-        return []
-    for name in names:
-        resolve_device(name)
-    return names
 
 
 def encode_shares(
