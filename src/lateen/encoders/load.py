@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -75,13 +76,16 @@ class _Request:
             precision=self.precision, load=self.load,
         )  # fmt: skip
 
-    def pretrained(self, folder: Path, **options: Any) -> tuple[Any, bool]:
-        """The model in ``folder`` and whether its pooler is trained."""
-        dtype = weights_dtype(self.device, self.precision)
+    def pretrained(
+        self, folder: Path, config: Mapping[str, Any] = MappingProxyType({})
+    ) -> tuple[Any, bool]:
+        """The model in ``folder``, with values of ``config`` in place of its configuration's own,
+        and whether its pooler is trained."""
+        dtype, remote = weights_dtype(self.device, self.precision), self.remote
         if self.untrained:
-            model = load_untrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+            model = load_untrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
             return model, True
-        return load_pretrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+        return load_pretrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
 
     def weights(self, folder: Path, model: Any) -> str:
         """Content key of the weights that ``model`` has."""
@@ -270,13 +274,13 @@ def _load_plain(request: _Request) -> Encoder:
     if _has_towers(config):
         return _load_tower(request)
     # A masked autoencoder must see every patch when it encodes.
-    options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+    unmasked = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
     pooling = request.pooling or _known_pooling(request, config, vision=vision)
     _need_pooling(
         request, pooling, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS)
     )
-    model, trained = request.pretrained(folder, **options)
+    model, trained = request.pretrained(folder, unmasked)
     if vision:
         return _vision(request, model, folder, str(pooling), trained)
     return _text(request, model, folder, str(pooling), trained, max_tokens=request.max_tokens)

@@ -108,8 +108,8 @@ def attention_overlay(
         heads: how many heads to show by themselves, evenly spread.
         note: below everything.
     """
-    places = np.unique(np.linspace(0, len(maps) - 1, min(heads, len(maps))).round().astype(int))
-    panels = [("mean of heads", maps.mean(axis=0)), *[(f"head {i}", maps[i]) for i in places]]
+    chosen = sorted(spread(len(maps), heads))
+    panels = [("mean of heads", maps.mean(axis=0)), *[(f"head {i}", maps[i]) for i in chosen]]
     with quiet_style():
         from matplotlib.figure import Figure
 
