@@ -428,12 +428,12 @@ def _scores(
         texts: each case's rows of ``text``.
     """
     most = max(map(len, texts))
-    rows = torch.tensor([[*mine, *[-1] * (most - len(mine))] for mine in texts])
+    rows = torch.tensor([[*own, *[-1] * (most - len(own))] for own in texts])
     parts = []
     for start in range(0, len(rows), _CHUNK):
         left = image[torch.tensor(images[start : start + _CHUNK])]
-        mine = rows[start : start + _CHUNK]
+        right = rows[start : start + _CHUNK]
         # Not a matrix product, which may round equal pairs differently, so that a tie is none.
-        cosines = (left[:, :, None] * text[mine][:, None]).sum(-1)
-        parts.append(cosines.masked_fill((mine < 0)[:, None], -torch.inf))
+        cosines = (left[:, :, None] * text[right][:, None]).sum(-1)
+        parts.append(cosines.masked_fill((right < 0)[:, None], -torch.inf))
     return torch.cat(parts)

@@ -88,8 +88,8 @@ def _filled(_: Path, path: Path) -> Options | None:
 
 def _labelled(task: str, each: ClassificationSet) -> Evaluation:
     def find(root: Path, path: Path) -> Options | None:
-        found = _filled(root, path)
-        return found and {**found, "set": each.name}
+        options = _filled(root, path)
+        return options and {**options, "set": each.name}
 
     hub = each.hub[0]
     end = "-probe" if task == "linear-probe" else ""
@@ -119,8 +119,8 @@ def _sugarcrepe(root: Path, path: Path) -> Options | None:
 
 def _masks(layout: MaskLayout) -> Evaluation:
     def find(_: Path, path: Path) -> Options | None:
-        found = {"data": path, "layout": layout.name}
-        return found if layout.look(path) is not None else None
+        options = {"data": path, "layout": layout.name}
+        return options if layout.look(path) is not None else None
 
     # COCO-Stuff's masks may lie with the images of COCO that retrieval uses.
     also = ("coco",) if layout.name == "coco-stuff" else ("VOCdevkit",)

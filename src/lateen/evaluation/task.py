@@ -232,26 +232,28 @@ def number(result: Result, key_path: str) -> float | None:
 def training_note(result: Result) -> str:
     """What the model saw in training of the images that a result is of, in sentences; empty for
     nothing, and where it is not known."""
-    seen = result.get("trained_on")
-    if not isinstance(seen, Mapping):
+    trained_on = result.get("trained_on")
+    if not isinstance(trained_on, Mapping):
         return ""
-    of = f"of these {seen['of']:,} images"
+    of = f"of these {trained_on['of']:,} images"
     sentences = []
-    mistakes = seen.get("by_mistake", 0)
+    mistakes = trained_on.get("by_mistake", 0)
     about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
-    if seen["by"] == "numbers":
+    if trained_on["by"] == "numbers":
         sentences.append(
-            f"{seen['images']:,} {of} have the id of one trained on, but ids that any images may "
-            f"have{about}."
+            f"{trained_on['images']:,} {of} have the id of one trained on, but ids that any images "
+            f"may have{about}."
         )
-    elif seen["images"]:
-        sentences.append(f"{seen['images']:,} {of} were trained on (same {seen['by']}{about}).")
-    if count := seen.get("same_ids"):
+    elif trained_on["images"]:
+        sentences.append(
+            f"{trained_on['images']:,} {of} were trained on (same {trained_on['by']}{about})."
+        )
+    if count := trained_on.get("same_ids"):
         sentences.append(
             f"{count:,} {of} have the id of one trained on, with other bytes: saved again, most "
             "likely."
         )
-    if count := seen.get("chosen_on"):
+    if count := trained_on.get("chosen_on"):
         sentences.append(f"{count:,} {of} chose the model's best step.")
     return " ".join(sentences)
 
@@ -269,14 +271,16 @@ def was_trained_on(result: Result) -> str | None:
     """
     from lateen.report.chance import most_by_chance
 
-    seen = result.get("trained_on")
-    if not isinstance(seen, Mapping):
+    trained_on = result.get("trained_on")
+    if not isinstance(trained_on, Mapping):
         return None
-    count = seen.get("same_ids", 0) + (0 if seen["by"] == "numbers" else seen["images"])
-    most = most_by_chance(seen.get("by_mistake", 0))
-    if count <= most or count < _TRAINED_SHARE * seen["of"]:
+    count = trained_on.get("same_ids", 0) + (
+        0 if trained_on["by"] == "numbers" else trained_on["images"]
+    )
+    most = most_by_chance(trained_on.get("by_mistake", 0))
+    if count <= most or count < _TRAINED_SHARE * trained_on["of"]:
         return None
-    return f"{count:,} of {seen['of']:,} images trained on"
+    return f"{count:,} of {trained_on['of']:,} images trained on"
 
 
 def _dashed(option: str) -> str:

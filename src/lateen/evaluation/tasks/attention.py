@@ -132,13 +132,13 @@ def _attentive(encoder: Encoder) -> list[_Part]:
         EncoderError: none has.
     """
     parts = encoder.parts if isinstance(encoder, FusedEncoder) else [encoder]
-    found = [_Part(part) for part in parts if has_attention(part)]
-    if not found:
+    attentive = [_Part(part) for part in parts if has_attention(part)]
+    if not attentive:
         raise EncoderError(
             f"{encoder.info.id} has no attention that could be shown",
             "Use a model whose vision encoder is a vision transformer.",
         )
-    return found
+    return attentive
 
 
 def _draw(

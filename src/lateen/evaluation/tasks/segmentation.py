@@ -284,8 +284,8 @@ class Segmenter:
         """
         logits = sliding_logits(image, self._score, window=self.encoder.window, stride=self.stride)
         chosen, unsure = predict(logits, size, self.threshold)
-        found = torch.where(chosen < 0, -1, self.indices[chosen.clamp_min(0)])
-        return found if self.rest is None else found.masked_fill(unsure, self.rest)
+        classes = torch.where(chosen < 0, -1, self.indices[chosen.clamp_min(0)])
+        return classes if self.rest is None else classes.masked_fill(unsure, self.rest)
 
     def _score(self, windows: Sequence[Image]) -> Tensor:
         patches = self.encoder.encode(windows)
