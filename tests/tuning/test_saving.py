@@ -90,19 +90,14 @@ def done(
     with pytest.MonkeyPatch.context() as patch, own_cache(place / "cache"):
         with use_hardware(precision="float32"):
             models = students(place, clip_folder, siglip_folder, vit_folder, bert_folder)
-        save, save_replaced = tuner.save_tuned, tuner.save_replaced
+        save = tuner.save_tuned
         for number, (case, (student, settings)) in enumerate(CASES.items()):
 
             def saved(model: AlignedModel, *rest: Any, case: str = case) -> None:
                 memory[case] = (model.encode_image(images), model.encode_text(TEXTS))
                 save(model, *rest)
 
-            def replaced(model: AlignedModel, *rest: Any, case: str = case) -> None:
-                memory[case] = (model.encode_image(images), model.encode_text(TEXTS))
-                save_replaced(model, *rest)
-
             patch.setattr(tuner, "save_tuned", saved)
-            patch.setattr(tuner, "save_replaced", replaced)
             out[case] = place / "out" / str(number)
             values = {"tune__epochs": 1, "tune__lr": 5e-3, "tune__validations": 1, **settings}
             with use_hardware(precision="float32"):

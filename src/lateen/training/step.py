@@ -137,7 +137,8 @@ class Division:
         if self.pieces >= largest and self.chunk <= 1:
             raise TrainingError(
                 f"a step of {whole} images does not fit into memory, whatever it is divided into",
-                "Lower the batch, take smaller heads or networks, or choose another device.",
+                "Lower train.batch (tune.batch), take smaller heads or networks, or choose another "
+                "device.",
             )
         return Division(min(2 * self.pieces, largest), max(1, min(self.chunk, whole) // 2))
 
@@ -186,8 +187,7 @@ def training_step(
             buffer.copy_(buffers[name])
         raise StepTooLargeError(
             "there is not enough memory for a step",
-            f"Lower {settings.section}.micro_batch and {settings.section}.chunk, which change no "
-            f"result, or {settings.section}.batch.",
+            f"Lower {settings.dividing}, by which no result changes, or {settings.section}.batch.",
         ) from error
     parameters = list(heads.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]

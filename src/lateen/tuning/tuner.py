@@ -32,7 +32,7 @@ from lateen.tuning.config import TuneRecipe, TuneSection
 from lateen.tuning.fitting import KernelFit
 from lateen.tuning.page import write_tune_page
 from lateen.tuning.preparation import Preparation
-from lateen.tuning.saving import save_replaced, save_tuned
+from lateen.tuning.saving import save_tuned
 from lateen.tuning.summary import JUDGED, verdict
 
 MODEL, RESULTS, TRAINING = "model", "results.json", "train"
@@ -114,11 +114,7 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
         if ranks.leads:
             results = _results(prepared, outcome, time.perf_counter() - begin)
             record = _record(prepared, outcome)
-            told = results["conditions"]
-            if plan.tune.method == "projection":
-                save_replaced(outcome.model, out / MODEL, record, told)
-            else:
-                save_tuned(outcome.model, plan.model, out / MODEL, record, told)
+            save_tuned(outcome.model, plan.model, out / MODEL, record, results["conditions"])
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
         ranks.wait()  # for the results, which all processes return
