@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tuner_toys import own_cache, photographs, tuned, values_of
 
+from lateen.encoders import load
 from lateen.errors import LateenError, TrainingError, UsageError
 from lateen.hardware import use_hardware
 from lateen.model import clip_saving
@@ -91,6 +92,20 @@ def test_the_precision_is_that_of_student_target_and_training(
     [this] = seen
     found = {this.encoder.info.precision, this.target.info.precision, this.plan.tune.precision}
     assert found == {precision}
+
+
+def test_weights_are_not_rounded_where_a_device_would_hold_them_in_bfloat16(
+    clip_folder: Path, vit_folder: Path, pictures: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    low = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    monkeypatch.setattr(load, "weights_dtype", lambda device, precision: low[precision])
+    out = tmp_path / "out"
+    tuned(clip_folder, vit_folder, pictures, out, precision="bfloat16", tune__epochs=1,
+          tune__parameters="projection", tune__lr=1e-2)  # fmt: skip
+    start, found = load_file(clip_folder / "model.safetensors"), tensors(out)
+    moved = [name for name in start if not torch.equal(start[name], found[name])]
+    assert moved == ["visual_projection.weight"]
 
 
 # -- interrupted ----------------------------------------------------------------------------------

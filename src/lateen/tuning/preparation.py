@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from lateen.data import Dataset, ListDataset, Sample, decode_image, open_dataset
+from lateen.device import resolve_device, resolve_precision
 from lateen.encoders import Encoder, load_with
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import EncoderError
 from lateen.evaluation.features import cached_features, model_key
 from lateen.files import content_key
+from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
 from lateen.model.clip import open_model
 from lateen.model.model import project_rows
@@ -77,7 +79,7 @@ class Preparation:
             LateenError: anything of it is not there or does not fit.
         """
         settings = plan.tune
-        start = open_model(plan.model)
+        start = _open_start(plan)
         if settings.method != "projection":
             # What cannot move is said before images are encoded.
             encoder = tunable(start.vision_encoder, patches=settings.patches)
@@ -215,6 +217,17 @@ class Preparation:
         assert isinstance(self.target, VisionEncoder)
         wanted = self.target.encode_patches(self.target.prepare(views))
         return rows[:, dim:].unflatten(1, (-1, dim)), wanted  # type: ignore[no-untyped-call]
+
+
+def _open_start(plan: TuneRecipe) -> AlignedModel:
+    """The model that is tuned, its weights in float32 whatever it computes in: a GPU would hold
+    them in bfloat16, and so round what is trained from there, and what is saved as it was."""
+    with use_hardware(precision="float32"):
+        start = open_model(plan.model)
+        encoder = start.vision_encoder
+    precision = resolve_precision(plan.precision, resolve_device())
+    encoder.info = replace(encoder.info, precision=precision)
+    return start
 
 
 def _check_target_patches(target: Encoder) -> None:
