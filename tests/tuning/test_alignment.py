@@ -256,9 +256,9 @@ def among(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join()
-    for rank in range(size):
-        if isinstance(results[rank], Exception):
-            raise results[rank]
+    errors = [each for each in results.values() if isinstance(each, Exception)]
+    for error in sorted(errors, key=lambda each: isinstance(each, threading.BrokenBarrierError)):
+        raise error  # the first that is not of one that waited for another
     return [results[rank] for rank in range(size)]
 
 
@@ -303,6 +303,49 @@ def test_two_processes_end_with_the_weights_of_one(
         torch.testing.assert_close({n: weights[n] for n in alone}, alone, rtol=0, atol=1e-5)
     start = this.fitted()[0].state_dict()
     assert any(not torch.allclose(alone[name], start[name], atol=1e-4) for name in alone)
+
+
+class Falling:
+    """A validation that keeps step 2 and says at step 4 that it is enough."""
+
+    def measure(self, module: TunedTower, step: int) -> dict[str, Any]:
+        return {"step": step}
+
+    def better(self, metrics: Any, best: Any) -> bool:
+        return bool(metrics["step"] == 2)
+
+    def enough(self, metrics: Any) -> bool:
+        return bool(metrics["step"] == 4)
+
+
+def test_processes_stop_where_the_one_that_measures_says(prepare: Prepare, tmp_path: Path) -> None:
+    this = prepare(tune__epochs=2, tune__validations=3, tune__lr=1e-2)
+    new = [this.fitted()[0] for _ in range(2)]
+
+    def work(ranks: Ranks) -> tuple[int, int, Tensor]:
+        result = fit(
+            lambda: new[ranks.rank], lambda: this.source(ranks), this.plan.tune, tmp_path / "out",
+            identity={"data": {}}, ranks=ranks, validation=Falling(),
+        )  # fmt: skip
+        weight = result.heads.vision.network.dual.visual_projection.weight
+        return result.steps, result.best_step, weight
+
+    (steps, best, first), (others, best_of_others, second) = among(2, work)
+    assert (steps, best) == (others, best_of_others) == (4, 2)
+    assert torch.equal(first, second)
+
+
+def test_processes_that_were_given_other_data_stop(prepare: Prepare, tmp_path: Path) -> None:
+    this = prepare()
+    new = [this.fitted()[0] for _ in range(2)]
+
+    def work(ranks: Ranks) -> None:
+        identity = {"data": {"images": str(ranks.rank)}}
+        fit(lambda: new[ranks.rank], lambda: this.source(ranks), this.plan.tune,
+            tmp_path / "out", identity=identity, ranks=ranks)  # fmt: skip
+
+    with pytest.raises(TrainingError, match="process 1 of 2 has other settings or data"):
+        among(2, work)
 
 
 # -- start values ---------------------------------------------------------------------------------

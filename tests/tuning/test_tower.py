@@ -14,6 +14,7 @@ from torch import Tensor
 from tuner_toys import own_cache, students
 
 from lateen.encoders import load_encoder
+from lateen.encoders.fused import FusedEncoder
 from lateen.errors import EncoderError, UsageError
 from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
@@ -228,6 +229,9 @@ def test_the_model_that_is_tuned_stays_as_it_was(models: Models) -> None:
 def test_what_cannot_be_tuned(models: Models, vit_folder: Path) -> None:
     with pytest.raises(EncoderError, match=r"it is code, or several encoders\. Give a model"):
         tunable(load_encoder("toys:colour_encoder", "image"))
+    plain = load_encoder(str(vit_folder), "image", pooling="mean")
+    with pytest.raises(EncoderError, match=r"or several encoders"):
+        tunable(FusedEncoder([plain, load_encoder("toys:colour_encoder", "image")]))
     layered = load_encoder(str(vit_folder), "image", pooling="mean", layer=1)
     with pytest.raises(EncoderError, match=r"hidden layer 1.*Align a model on the encoder's last"):
         tunable(layered)

@@ -23,6 +23,7 @@ from tuner_toys import own_cache, photographs, tuned, values_of
 
 from lateen.encoders import load
 from lateen.errors import LateenError, TrainingError, UsageError
+from lateen.evaluation.features import model_key
 from lateen.hardware import use_hardware
 from lateen.model import clip_saving
 from lateen.model.clip import open_model
@@ -92,6 +93,8 @@ def test_the_precision_is_that_of_student_target_and_training(
     [this] = seen
     found = {this.encoder.info.precision, this.target.info.precision, this.plan.tune.precision}
     assert found == {precision}
+    with use_hardware(precision=precision):
+        assert this.key["model"] == model_key(open_model(clip_folder))
 
 
 def test_weights_are_not_rounded_where_a_device_would_hold_them_in_bfloat16(

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lateen.errors import UsageError
+
+# How long processes wait for one that measures a checkpoint alone. NCCL's own 10 minutes are less
+# than many an evaluation; one that dies is noticed by torchrun, whatever this is.
+_PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def process_group() -> Iterator[Ranks]:
     if ours:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     yield Ranks(dist.get_rank(), dist.get_world_size())
     if ours:  # not after an error: the others may be waiting in it, and torchrun ends them
         dist.destroy_process_group()

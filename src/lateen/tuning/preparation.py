@@ -21,7 +21,7 @@ from lateen.evaluation.features import cached_features, model_key
 from lateen.files import content_key
 from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
-from lateen.model.clip import open_model
+from lateen.model.clip import is_clip, open_model
 from lateen.model.model import project_rows
 from lateen.progress import log
 from lateen.training.ranks import ALONE, Ranks
@@ -224,9 +224,14 @@ def _open_start(plan: TuneRecipe) -> AlignedModel:
     them in bfloat16, and so round what is trained from there, and what is saved as it was."""
     with use_hardware(precision="float32"):
         start = open_model(plan.model)
-        encoder = start.vision_encoder
+        vision = start.vision_encoder
     precision = resolve_precision(plan.precision, resolve_device())
-    encoder.info = replace(encoder.info, precision=precision)
+    if isinstance(vision, VisionEncoder):
+        vision.info = replace(vision.info, precision=precision)
+    if is_clip(plan.model):  # whose towers are loaded together, and describe the model
+        text = start.text_encoder
+        text.info = replace(text.info, precision=precision)
+        start.config.vision, start.config.text = vision.info.as_dict(), text.info.as_dict()
     return start
 
 

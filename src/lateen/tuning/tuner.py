@@ -218,7 +218,8 @@ class _Validation:
         model = self._prepared.candidate(module)
         check = self.compatibility.check(model, step)
         term = self._prepared.held_out_term(self._alignment, model)
-        log.info("step %d: %s", step, _in_short(check, term / self.start["held_out"]))
+        left = term / self.start["held_out"] if self.start["held_out"] else math.nan
+        log.info("step %d: %s", step, _in_short(check, left))
         return {**check, "held_out": term}
 
     def better(self, metrics: Check, best: Check | None) -> bool:
