@@ -143,6 +143,28 @@ def test_a_crop_depends_on_seed_and_step_alone(prepare: Prepare) -> None:
     assert not torch.equal(other.image, all_steps[3].image)
 
 
+def test_the_target_sees_each_view_once_though_the_step_goes_over_it_twice(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    this = prepare(tune__augment="crop", tune__micro_batch=3)
+    source = this.source()
+    encode, seen = this.target.encode, []
+
+    def counted(prepared: Sequence[Tensor]) -> Tensor:
+        seen.append(len(prepared))
+        return encode(prepared)
+
+    monkeypatch.setattr(this.target, "encode", counted)
+    steps = [[*source.parts(step)] * 2 for step in range(2)]
+    found = list(source.stream(part for parts in steps for part in parts))
+    assert sum(seen) == sum(part.rows.count for parts in steps for part in parts) // 2
+    once = len(steps[0]) // 2
+    first, second = found[:once], found[once : 2 * once]
+    for one, two in zip(first, second, strict=True):
+        assert torch.equal(one.texts[0], two.texts[0])
+        assert torch.equal(one.image, two.image)
+
+
 def test_some_crops_are_mirrored_and_none_is_small() -> None:
     from lateen.training.batches import BatchRows
     from lateen.tuning.source import _random_view
@@ -192,7 +214,7 @@ def test_an_image_that_vanishes_in_training_is_named(
 
 
 def test_too_few_images(clip_folder: Path, vit_folder: Path, tmp_path: Path) -> None:
-    for count in (1, 2):
+    for count in (1, 3):
         folder = photographs(tmp_path / str(count), count=count)
         with pytest.raises(DataError, match=rf"both encoders can read {count}\. Give more"):
             prepared(clip_folder, vit_folder, folder)

@@ -52,12 +52,12 @@ class TuningImages:
         """The images of a dataset that are in both stores.
 
         Raises:
-            DataError: there are fewer than three: two to compare, one to hold out.
+            DataError: there are fewer than four: two to compare in training, two held out.
         """
         sources = {s.id: s.image for s in dataset if isinstance(s, Sample) and s.image is not None}
         rows = IdIndex(target.ids).find(start.ids)
         common = np.flatnonzero(rows >= 0)
-        if len(common) < 3:
+        if len(common) < 4:
             raise DataError(
                 f"of the images of {dataset.name} both encoders can read {len(common)}",
                 "Give more images: a kernel matrix compares them with each other.",
@@ -137,9 +137,11 @@ class PixelSource:
         self.epoch, self.rows, self.parts = plan.epoch, plan.rows, plan.parts
         self._images, self._encoder, self._reference = images, encoder, reference
         self._settings = settings
+        self._given: dict[tuple[int, int], Tensor] = {}  # references that a step asks for again
 
     def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
         """The images of ``parts``, decoded ahead of time. Close the iterator to stop reading."""
+        self._given.clear()
         workers = hardware().workers or default_workers()
         with ThreadPoolExecutor(workers, "lateen-pixels") as readers:
             ahead: deque[tuple[Part, list[Future[tuple[Image.Image, Tensor]]]]] = deque()
@@ -172,7 +174,13 @@ class PixelSource:
     def _batch(self, part: Part, reads: list[Future[tuple[Image.Image, Tensor]]]) -> Batch:
         views, prepared = zip(*(read.result() for read in reads), strict=True)
         pixels = torch.stack(prepared)
-        return Batch(pixels, [self._reference.of(part, views, pixels)], part.rows)
+        at = part.rows.step, part.rows.first
+        reference = self._given.pop(at, None)
+        if reference is None:
+            reference = self._reference.of(part, views, pixels)
+            if len(self.rows(part.rows.step)) > 1:  # gradient caching goes over the parts twice
+                self._given[at] = reference
+        return Batch(pixels, [reference], part.rows)
 
 
 def _random_view(image: Image.Image, rows: BatchRows, index: int) -> Image.Image:
