@@ -5,39 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tune_toys import TINY
 
 from lateen.hardware import use_hardware
 from lateen.model.clip import open_model
 from lateen.tuning import tune
 from lateen.tuning.tuner import Tuned
 
-IMAGES = 24
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of two classes, each in a folder of its own."""
-    folder = tmp_path_factory.mktemp("photographs")
-    random = np.random.default_rng(0)
-    for number in range(IMAGES):
-        kind = ("red", "blue")[number % 2]
-        colour = np.array([200, 60, 60] if kind == "red" else [60, 60, 200])
-        coarse = colour + random.integers(-60, 60, (3, 3, 3))
-        pixels = coarse.repeat(8, 0).repeat(8, 1)
-        (folder / kind).mkdir(exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / kind / f"p{number}.png")
-    return folder
-
 
 def tuned(model: Path, target: Path, images: Path, out: Path, **settings: Any) -> Tuned:
     values = {
-        "target.pooling": "mean", "tune.batch": 8, "tune.epochs": 4, "tune.validations": 2,
-        "tune.checkpoints": 5, "tune.lr": 3e-5, "tune.holdout": 0.2, "tune.fit_images": 12,
-        "precision": "float32",
+        **TINY, "precision": "float32",
         **{name.replace("__", "."): value for name, value in settings.items()},
     }  # fmt: skip
     return tune(model, str(target), images, out=out, settings=values)
