@@ -10,10 +10,9 @@ import toys
 from commands import call, saved_model
 
 from lateen.assessment.recipe import AssessmentRecipe
-from lateen.device import resolve_device, resolve_precision
+from lateen.device import default_batch, default_workers, resolve_device, resolve_precision
 from lateen.errors import UsageError
 from lateen.experiment.recipe import Recipe
-from lateen.features.pipeline import default_batch, default_workers
 from lateen.hardware import Hardware, hardware, use_hardware
 
 CPU = torch.device("cpu")

@@ -1,8 +1,9 @@
-"""Where and in which precision networks run, and the matrix product of the hot loops."""
+"""Where, how much at a time and in which precision networks run, and a fast matrix product."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -65,6 +66,37 @@ def resolve_device(device: str = "auto") -> torch.device:
             f"Use {_usable()}.",
         ) from error
     return torch.device(name)
+
+
+def split_devices(device: str) -> list[str]:
+    """The devices in ``cuda:0,cuda:1``; none where it is one.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    names = [name.strip() for name in device.split(",") if name.strip()]
+    if len(names) < 2:
+        return []
+    for name in names:
+        resolve_device(name)
+    return names
+
+
+def default_workers() -> int:
+    """Threads that prepare: those of :func:`~lateen.hardware.use_hardware`, else as many as there
+    are cores, at most 8."""
+    return hardware().workers or min(8, os.cpu_count() or 1)
+
+
+def default_batch(image: bool, device: str = "auto") -> int:
+    """Images, or thousands of text tokens, per forward pass: those of
+    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU."""
+    if chosen := hardware().batch_size:
+        return chosen
+    gpu = resolve_device(device).type == "cuda"
+    if image:
+        return 256 if gpu else 16
+    return 64 if gpu else 4
 
 
 def _usable() -> str:

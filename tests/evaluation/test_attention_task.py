@@ -33,7 +33,7 @@ def model(vision: Encoder) -> AlignedModel:
 
 
 def look(vision: Encoder, images: Path, out: Path, **options: Any) -> Any:
-    result = TASKS["attention"](model(vision), images=images, out=out, **options)
+    result = TASKS["attention"].measure(model(vision), {"images": images, "out": out, **options})
     assert json.loads(json.dumps(result)) == result
     return result
 
@@ -68,7 +68,8 @@ def test_of_the_images_shown_it_is_said_which_were_trained_on(vit: Encoder, tmp_
     hashes = [hash64((album / f"{name}.png").read_bytes()) for name in ("green/1", "blue/2")]
     train = ImageGroup.of(["one", "two"], np.array(hashes, np.uint64))
     seen._trained_on = TrainedOn({"train": train})
-    result = TASKS["attention"](seen, images=album, out=tmp_path / "out", pictures=3)
+    options = {"images": album, "out": tmp_path / "out", "pictures": 3}
+    result = TASKS["attention"].measure(seen, options)
     # Black 4, green 1 and white 3 are shown.
     assert result["trained_on"] == {"images": 1, "of": 3, "by": "image files", "chosen_on": 0}
 
@@ -103,7 +104,7 @@ def test_faults(vit: Encoder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to show"):
         look(vit, album, tmp_path / "out", pictures=0)
     with pytest.raises(UsageError, match="needs --out"):
-        TASKS["attention"](model(vit), images=album)
+        TASKS["attention"].measure(model(vit), {"images": album})
 
 
 def test_entropy_is_that_of_shares() -> None:

@@ -144,4 +144,4 @@ def test_the_public_function_takes_the_options_of_the_task(model: Path, tmp_path
     result = evaluate(model, "retrieval", captions=album / "train.jsonl", images=album / "images")
     assert result["images"] == 6
     parameters = list(inspect.signature(evaluate).parameters)
-    assert parameters == ["model", "task", "place", "options"]
+    assert parameters == ["model", "task", "place", "out", "options"]

@@ -53,7 +53,8 @@ def test_constant_features_say_what_most_rows_have() -> None:
 
 
 def probe(places: dict[str, Path], vision: object | None = None, **options: object):  # type: ignore[no-untyped-def]
-    result = TASKS["patch-probe"](dense_toys.model(vision), **places, window=32, **options)
+    given = {**places, "window": 32, **options}
+    result = TASKS["patch-probe"].measure(dense_toys.model(vision), given)
     assert json.loads(json.dumps(result)) == result
     return result
 

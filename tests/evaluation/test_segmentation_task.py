@@ -18,7 +18,7 @@ from lateen.evaluation.tasks.segmentation import evaluate_segmentation
 
 
 def evaluate(places: dict[str, Path], vision: object | None = None, **options: Any) -> Any:
-    result = TASKS["segmentation"](dense_toys.model(vision), **places, **{**SMALL, **options})
+    result = TASKS["segmentation"].measure(dense_toys.model(vision), {**places, **SMALL, **options})
     assert json.loads(json.dumps(result)) == result
     return result
 

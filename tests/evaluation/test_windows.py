@@ -13,7 +13,6 @@ from lateen.evaluation.tasks.segmentation import (
     predict,
     resize_short_side,
     sliding_logits,
-    spread,
     window_starts,
 )
 
@@ -106,11 +105,3 @@ def test_later_higher_classes_win_over_earlier_ties() -> None:
 def test_what_is_no_number_is_no_prediction() -> None:
     logits = torch.full((3, 1, 1), float("nan"))
     assert predict(logits, (1, 1))[0].item() == -1
-
-
-@pytest.mark.parametrize(
-    ("count", "wanted", "places"),
-    [(10, 3, {0, 4, 9}), (3, 8, {0, 1, 2}), (5, 1, {0}), (5, 0, set()), (0, 3, set())],
-)
-def test_places_are_evenly_spread(count: int, wanted: int, places: set[int]) -> None:
-    assert spread(count, wanted) == places

@@ -80,6 +80,7 @@ def test_the_page_shows_captions_that_find_their_image_and_captions_that_do_not(
         assert said in page
     # A model that knows nothing, and two images a caption is shown: some are not among them.
     lost = copy.deepcopy(result)
+    del lost.results["retrieval"]["per_query"]  # its captions are ranked anew
     noise = torch.Generator().manual_seed(3)
     for parameter in lost.model.heads.parameters():
         torch.nn.init.normal_(parameter.data, generator=noise)

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -6,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from toys import ColourEncoder, WordEncoder, photo
 
 from lateen.data import Sample, open_dataset
-from lateen.encoders import FusedEncoder, load_encoder
+from lateen.encoders import EncoderOptions, FusedEncoder, load_encoder
 from lateen.errors import DataError, EncoderError, StoreError, UsageError
 from lateen.features import Description, StoreWriter, encode, pair, pipeline, token_batches
 from lateen.features.pipeline import encode_items, items_of
@@ -345,3 +346,17 @@ def test_a_limit_of_pixels_is_of_images_alone(
     monkeypatch.setattr("lateen.data.images._limit", [10_000_000])
     limited = keys("after")
     assert limited[0] == texts and limited[1] != images
+
+
+def test_what_an_encoder_is_loaded_with_is_the_same_wherever_it_is_said() -> None:
+    def options(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters
+        return {p.name: p.default for p in parameters.values()}
+
+    expected = options(load_encoder)
+    for name in ("name", "modality"):
+        del expected[name]
+    assert options(EncoderOptions) == expected
+    assert options(encode).items() >= expected.items()
+    with pytest.raises(TypeError, match="poling"):
+        encode("images", "toys:colour_encoder", "out", poling="cls")  # type: ignore[call-arg]

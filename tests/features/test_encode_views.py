@@ -64,11 +64,11 @@ def test_a_run_killed_between_two_stores_ends_with_the_same_bytes(
     written = []
     real = StoreWriter.write
 
-    def stop_after_four(self: StoreWriter, *arguments: object) -> None:
+    def stop_after_four(self: StoreWriter, *arguments: object, part: bool) -> None:
         if len(written) == 4:  # three stores have one shard, the first has two
             raise KeyboardInterrupt
         written.append(self.folder)
-        real(self, *arguments)  # type: ignore[arg-type]
+        real(self, *arguments, part=part)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write", stop_after_four)

@@ -95,7 +95,7 @@ def test_an_unknown_option_is_refused_and_not_ignored(saved: Path) -> None:
 def test_a_revision_is_asked_of_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def download(name: str, revision: str | None = None) -> str:
+    def download(name: str, revision: str | None = None, **_: object) -> str:
         asked.append((name, revision))
         if revision == "gone":
             raise OSError("404")

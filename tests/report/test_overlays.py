@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lateen.report.overlays import attention_overlay, class_colours, segmentation_overlay
+from lateen.report.overlays import (
+    attention_overlay,
+    class_colours,
+    picture_name,
+    segmentation_overlay,
+    spread,
+)
 
 NAMES = ["sky", "road", "car", "<b>大</b>"]
 
@@ -53,3 +59,16 @@ def test_attention_shows_the_mean_and_some_heads(heads, shown):
     assert titles == ["a.jpg", "mean of heads", *[f"head {i}" for i in shown]]
     np.testing.assert_allclose(figure.axes[1].images[1].get_array(), maps.mean(0))
     np.testing.assert_allclose(figure.axes[2].images[1].get_array(), maps[0])
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "chosen"),
+    [(10, 3, {0, 4, 9}), (3, 8, {0, 1, 2}), (5, 1, {0}), (5, 0, set()), (0, 3, set())],
+)
+def test_what_is_shown_is_evenly_spread(count, wanted, chosen):
+    assert spread(count, wanted) == chosen
+
+
+def test_pictures_of_samples_with_like_names_are_kept_apart():
+    assert picture_name("a/b", ["a-b.jpg"]) == "a-b.png"
+    assert picture_name("a-b", ["a-b.png", "a-b-2.png"]) == "a-b-3.png"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
-from lateen.encoders import Encoder, FusedEncoder, Modality, load_encoder, load_views
+from lateen.encoders import Encoder, FusedEncoder, Modality, load_views, load_with
 from lateen.encoders.own import is_factory
 from lateen.errors import RecipeError
 from lateen.experiment.stages import fused_store, view_stores
@@ -131,12 +131,10 @@ def _candidate(
 def _load_encoders(
     section: Section, views: Sequence[tuple[str | None, int | None]], modality: Modality, root: Path
 ) -> list[Encoder]:
-    encoders = load_views(section.found_below(root), modality, views, **section.options())
+    encoders = load_views(section.found_below(root), modality, views, section.options())
     if not section.fuse:
         return encoders
-    parts = [
-        load_encoder(part.found_below(root), modality, **part.options()) for part in section.fuse
-    ]
+    parts = [load_with(part.found_below(root), modality, part.options()) for part in section.fuse]
     return [FusedEncoder([*encoders, *parts], [1.0, *(part.weight for part in section.fuse)])]
 
 

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from lateen.assessment.candidates import Candidate
 from lateen.assessment.recipe import MeasureSection
 from lateen.assessment.spaces import SpacePair
-from lateen.evaluation.labelled import LabelledFeatures, knn_scores, probe_scores, usable_ks
+from lateen.evaluation.labelled import LabelledFeatures, probe_scores, usable_ks, votes
 from lateen.metrics import cknna, cycle_knn, mutual_knn
+from lateen.metrics.choice import percent
 from lateen.metrics.cka import kernel_cka
 from lateen.metrics.svcca import mean_correlation
 
@@ -115,7 +116,8 @@ def _knn(
 ) -> dict[str, float]:
     voters = len(judged) - 1 if learned is None else len(learned)
     ks = usable_ks(settings.knn, voters)
-    return knn_scores(judged, learned, ks, settings.temperature)
+    hits = votes(judged, learned, ks, settings.temperature)
+    return {k: percent(right) for k, right in hits.items()}
 
 
 def _linear_probe(

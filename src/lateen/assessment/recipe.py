@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +24,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lateen.config import Key, RecipeFile, Section, assigned, first_fault, keys_of, read_yaml
+from lateen.encoders import EncoderOptions
 from lateen.encoders.config import EncoderConfig, FusedPart, FusedText, Pooling, TextPooling
 from lateen.errors import RecipeError, choices
 from lateen.experiment.recipe import DataSection, Recipe
@@ -57,9 +59,9 @@ class _Candidate(EncoderConfig):
     baseline: bool = Field(False, description="left out of correlations between encoders")
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
 
-    def options(self) -> dict[str, Any]:
-        """Those of loading that all its poolings and layers share."""
-        return {k: v for k, v in super().options().items() if k not in ("pooling", "layer")}
+    def options(self) -> EncoderOptions:
+        """How all its poolings and layers are loaded; :func:`load_views` is told them apart."""
+        return replace(super().options(), pooling=None, layer=None)
 
 
 class VisionCandidate(_Candidate):

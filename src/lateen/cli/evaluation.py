@@ -69,11 +69,11 @@ def _task_command(task: str) -> Callable[..., None]:
         faults = Faults()
         check_model(faults, model)
         check_inputs(faults, sources=[options.get(name) for name in _SOURCES], out=out)
-        from lateen.evaluation.task import evaluate
+        from lateen.evaluation.task import evaluate_with
         from lateen.model import open_model
 
         ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-        result = evaluate(ready, task, place=model, **options, out=out)
+        result = evaluate_with(ready, task, options, place=model, out=out)
         _show(result, out, json=json, form=format)
 
     command.__doc__ = _readable(signature.docstring)

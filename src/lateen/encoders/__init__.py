@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lateen.encoders.base import SIDES as SIDES
     from lateen.encoders.base import Encoder as Encoder
     from lateen.encoders.base import EncoderInfo as EncoderInfo
+    from lateen.encoders.base import EncoderOptions as EncoderOptions
     from lateen.encoders.base import Modality as Modality
     from lateen.encoders.base import PatchEncoder as PatchEncoder
     from lateen.encoders.base import Side as Side
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lateen.encoders.load import load_encoder as load_encoder
     from lateen.encoders.load import load_towers as load_towers
     from lateen.encoders.load import load_views as load_views
+    from lateen.encoders.load import load_with as load_with
     from lateen.encoders.specs import known_names as known_names
     from lateen.encoders.text import TextEncoder as TextEncoder
     from lateen.encoders.text import TokenEncoder as TokenEncoder
@@ -31,6 +33,7 @@ __getattr__, __all__ = exported(
             "SIDES",
             "Encoder",
             "EncoderInfo",
+            "EncoderOptions",
             "Modality",
             "PatchEncoder",
             "Side",
@@ -38,7 +41,7 @@ __getattr__, __all__ = exported(
             "modality_of",
         ],
         "lateen.encoders.fused": ["FusedEncoder"],
-        "lateen.encoders.load": ["load_encoder", "load_towers", "load_views"],
+        "lateen.encoders.load": ["load_encoder", "load_towers", "load_views", "load_with"],
         "lateen.encoders.specs": ["known_names"],
         "lateen.encoders.text": ["TextEncoder", "TokenEncoder", "trainable"],
     },

@@ -11,6 +11,8 @@ from lateen.files import content_key
 if TYPE_CHECKING:  # what lists encoders need not load it
     import torch
 
+    from lateen.config import Precision
+
 Modality = Literal["image", "text"]  # what an encoder reads
 Side = Literal["vision", "text"]  # which of a model's two encoders it is
 SIDES: tuple[Side, ...] = ("vision", "text")
@@ -20,6 +22,38 @@ Attention = Literal["qk", "qq", "kk"]  # which projections weigh patches in a la
 def modality_of(side: Side) -> Modality:
     """What the encoder of a side reads: images on the vision side, texts on the other."""
     return "image" if side == "vision" else "text"
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How an encoder is loaded, besides its name and its modality.
+
+    Attributes are the arguments of :func:`~lateen.encoders.load_encoder` with the same names.
+    """
+
+    pooling: str | None = None
+    layer: int | None = None
+    prompt: str | None = None
+    max_tokens: int | None = None
+    revision: str | None = None
+    precision: Precision = "auto"
+    untrained: bool = False
+    device: str = "auto"
+    trust_remote_code: bool = False
+    parts: Sequence[Mapping[str, Any]] = ()
+    weights: Sequence[float] | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """What a model keeps of them, to load the encoder again; ``None`` where nothing is asked.
+
+        The device is chosen anew, and whether to run foreign code is kept apart.
+        """
+        return {
+            "pooling": self.pooling, "layer": self.layer, "prompt": self.prompt,
+            "max_tokens": self.max_tokens, "revision": self.revision,
+            "precision": None if self.precision == "auto" else self.precision,
+            "untrained": self.untrained or None,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from lateen.config import Precision, Section
+from lateen.encoders.base import EncoderOptions
 
 Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
 TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
@@ -23,9 +24,9 @@ class EncoderConfig(Section):
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
     untrained: bool = Field(False, description="random weights in its architecture: a baseline")
 
-    def options(self) -> dict[str, Any]:
-        """The arguments of :func:`~lateen.encoders.load_encoder`, besides the name."""
-        return self.model_dump(include=_LOADING)
+    def options(self) -> EncoderOptions:
+        """How it is loaded."""
+        return EncoderOptions(**self.model_dump(include=_LOADING))
 
     def in_precision(self, precision: Precision) -> Self:
         """The same, and the parts fused with it, in a precision unless they have one of their own.
@@ -60,7 +61,7 @@ class TextConfig(EncoderConfig):
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
 
 
-# All keys above but the name: what load_encoder takes.
+# All keys above but the name: EncoderOptions has them, too.
 _LOADING = {*VisionConfig.model_fields, *TextConfig.model_fields} - {"encoder"}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 
 from lateen.data.fingerprint import file_hashes
 from lateen.device import resolve_device, resolve_precision, weights_dtype
-from lateen.encoders.base import Encoder, EncoderInfo, Modality, ViewedEncoder
+from lateen.encoders.base import Encoder, EncoderInfo, EncoderOptions, Modality, ViewedEncoder
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.own import from_factory, is_factory
@@ -75,13 +76,16 @@ class _Request:
             precision=self.precision, load=self.load,
         )  # fmt: skip
 
-    def pretrained(self, folder: Path, **options: Any) -> tuple[Any, bool]:
-        """The model in ``folder`` and whether its pooler is trained."""
-        dtype = weights_dtype(self.device, self.precision)
+    def pretrained(
+        self, folder: Path, config: Mapping[str, Any] = MappingProxyType({})
+    ) -> tuple[Any, bool]:
+        """The model in ``folder``, with values of ``config`` in place of its configuration's own,
+        and whether its pooler is trained."""
+        dtype, remote = weights_dtype(self.device, self.precision), self.remote
         if self.untrained:
-            model = load_untrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+            model = load_untrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
             return model, True
-        return load_pretrained(folder, dtype=dtype, trust_remote_code=self.remote, **options)
+        return load_pretrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
 
     def weights(self, folder: Path, model: Any) -> str:
         """Content key of the weights that ``model`` has."""
@@ -126,24 +130,44 @@ def load_encoder(
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
         UsageError: an option for an encoder of your own.
     """
-    options = {
-        "pooling": pooling, "layer": layer, "prompt": prompt, "max_tokens": max_tokens,
-        "revision": revision, "precision": None if precision == "auto" else precision,
-        "untrained": untrained or None,
-    }  # fmt: skip
-    if parts:
-        options |= {"modality": modality, "device": device, "trust_remote_code": trust_remote_code}
-        encoder: Encoder = FusedEncoder([load_encoder(**{**options, **p}) for p in parts], weights)
+    options = EncoderOptions(
+        pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
+        precision=precision, untrained=untrained, device=device,
+        trust_remote_code=trust_remote_code, parts=parts, weights=weights,
+    )  # fmt: skip
+    return load_with(name, modality, options)
+
+
+def load_with(name: str, modality: Modality | None, options: EncoderOptions) -> Encoder:
+    """Load a frozen encoder, as :func:`load_encoder` does; errors are the same.
+
+    Args:
+        name: as there.
+        modality: likewise.
+        options: how.
+    """
+    if options.parts:
+        loaded = [_load_part(part, modality, options) for part in options.parts]
+        encoder: Encoder = FusedEncoder(loaded, options.weights)
     elif is_factory(name):
-        encoder = from_factory(name, options)
+        encoder = from_factory(name, options.recorded())
     else:
-        encoder = _from_files(name, modality, options, resolve_device(device), trust_remote_code)
+        encoder = _from_files(name, modality, options)
     if modality is not None and encoder.info.modality != modality:
         raise EncoderError(
             f"{name} encodes {encoder.info.modality}s, not {modality}s",
             f"Give an encoder of {modality}s.",
         )
     return encoder
+
+
+def _load_part(
+    part: Mapping[str, Any], modality: Modality | None, options: EncoderOptions
+) -> Encoder:
+    """One part of a fused encoder; its own arguments come before those of the whole."""
+    own = {"modality": modality, **part}
+    name, modality = own.pop("name"), own.pop("modality")
+    return load_with(name, modality, replace(options, **{"parts": (), "weights": None, **own}))
 
 
 def load_towers(
@@ -157,49 +181,32 @@ def load_towers(
     Raises:
         EncoderError: not found, or not a model with two towers.
     """
-    options = {
-        "pooling": "projection", "layer": None, "prompt": None, "max_tokens": None,
-        "revision": revision, "precision": None, "untrained": None,
-    }  # fmt: skip
+    options = EncoderOptions(pooling="projection", device=device, revision=revision)
     if not is_factory(name):
-        request = _request(name, None, options, resolve_device(device), remote=False)
+        request = _request(name, None, options)
         if not (request.folder / MODULES).is_file() and _has_towers(_config(request)):
             with loading(request.folder):
                 model, trained = request.pretrained(request.folder)
                 return _image_tower(request, model, trained), _text_tower(request, model, trained)
     # Not two towers: loading each by itself says what is wrong.
-    image = load_encoder(name, "image", pooling="projection", device=device, revision=revision)
-    text = load_encoder(name, "text", pooling="projection", device=device, revision=revision)
-    return image, text
+    return load_with(name, "image", options), load_with(name, "text", options)
 
 
-def _from_files(
-    name: str,
-    modality: Modality | None,
-    options: dict[str, Any],
-    device: torch.device,
-    remote: bool,
-) -> Encoder:
-    request = _request(name, modality, options, device, remote=remote)
+def _from_files(name: str, modality: Modality | None, options: EncoderOptions) -> Encoder:
+    request = _request(name, modality, options)
     with loading(request.folder):
         if (request.folder / MODULES).is_file():
             return _load_sentence(request)
         return _load_plain(request)
 
 
-def _request(
-    name: str,
-    modality: Modality | None,
-    options: dict[str, Any],
-    device: torch.device,
-    *,
-    remote: bool,
-) -> _Request:
+def _request(name: str, modality: Modality | None, options: EncoderOptions) -> _Request:
     """Find the encoder's files and settle what its name alone decides."""
-    found = resolve(name, options["revision"])
+    device, remote = resolve_device(options.device), options.trust_remote_code
+    found = resolve(name, options.revision)
     spec = found.spec or find_copy(_config_file(found.folder)) or EncoderSpec(name, None)
     again = {
-        **options, "name": str(found.folder) if found.origin == "local folder" else name,
+        **options.recorded(), "name": str(found.folder) if found.origin == "local folder" else name,
         "revision": found.revision, "trust_remote_code": remote or None,
     }  # fmt: skip
     if spec.trust_remote_code and not remote:
@@ -211,11 +218,10 @@ def _request(
         warn_of_unused_code(name, found.folder)
     return _Request(
         name, found.folder, found.revision, spec, modality or spec.modality,
-        options["pooling"] or spec.pooling, options["layer"],
-        options["prompt"] if options["prompt"] is not None else spec.prompt,
-        options["max_tokens"] or spec.max_tokens,
-        resolve_precision(options["precision"] or "auto", device), device, remote,
-        bool(options["untrained"]),
+        options.pooling or spec.pooling, options.layer,
+        options.prompt if options.prompt is not None else spec.prompt,
+        options.max_tokens or spec.max_tokens,
+        resolve_precision(options.precision, device), device, remote, options.untrained,
         {k: v for k, v in again.items() if v is not None},
     )  # fmt: skip
 
@@ -268,13 +274,13 @@ def _load_plain(request: _Request) -> Encoder:
     if _has_towers(config):
         return _load_tower(request)
     # A masked autoencoder must see every patch when it encodes.
-    options = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+    unmasked = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
     pooling = request.pooling or _known_pooling(request, config, vision=vision)
     _need_pooling(
         request, pooling, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS)
     )
-    model, trained = request.pretrained(folder, **options)
+    model, trained = request.pretrained(folder, unmasked)
     if vision:
         return _vision(request, model, folder, str(pooling), trained)
     return _text(request, model, folder, str(pooling), trained, max_tokens=request.max_tokens)
@@ -441,7 +447,7 @@ def load_views(
     name: str,
     modality: Modality | None,
     views: Sequence[tuple[str | None, int | None]],
-    **options: Any,
+    options: EncoderOptions | None = None,
 ) -> list[Encoder]:
     """One encoder per (pooling, layer) of ``views``; they share one network where it gives several.
 
@@ -449,19 +455,20 @@ def load_views(
         name: as for :func:`~lateen.encoders.load_encoder`.
         modality: likewise.
         views: pooling and layer of each, ``None`` for the encoder's own.
-        options: of :func:`~lateen.encoders.load_encoder`, for all.
+        options: for all, but for their pooling and layer.
 
     Raises:
         EncoderError: one cannot be loaded, or has no such pooling or layer.
     """
+    options = options or EncoderOptions()
     poolings = [pooling for pooling, _ in views]
     # An encoder's own pooling can only be had by loading it without one.
     own = None if None in poolings else poolings[0]
     if len(views) > 1:
-        base = load_encoder(name, modality, pooling=own, **options)
+        base = load_with(name, modality, replace(options, pooling=own, layer=None))
         if isinstance(base, ViewedEncoder):
             return [base if view == (own, None) else base.view(*view) for view in views]
     return [
-        load_encoder(name, modality, pooling=pooling, layer=layer, **options)
+        load_with(name, modality, replace(options, pooling=pooling, layer=layer))
         for pooling, layer in views
     ]

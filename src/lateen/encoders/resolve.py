@@ -6,13 +6,14 @@ import contextlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
 from lateen.errors import EncoderError, LateenError, ModelError, choices, reason
-from lateen.files import read_json
+from lateen.files import hub_snapshot, read_json
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.
@@ -71,7 +72,7 @@ def files_are_here(name: str, revision: str | None = None, *, weights: bool = Tr
             _download(_repository(name), revision, cached=True)
         except LateenError:
             raise
-        except Exception:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+        except Exception:  # noqa: BLE001  whatever is wrong with it, it is not here
             return False
         return True
     config = found.folder / "config.json"
@@ -135,7 +136,7 @@ def folder_here(name: str, revision: str | None = None) -> Path | None:
         if at_hand := _local(name) or _packaged(name, revision):
             return at_hand.folder
     spec = find_spec(name)
-    # What is not in the hub's cache is not here: the client raises many kinds for that.
+    # What is not whole in the hub's cache is not here, whatever is wrong with it.
     with contextlib.suppress(Exception):
         return _download(spec.id if spec else name, revision, cached=True)
     return None
@@ -174,7 +175,7 @@ def _from_hub(name: str, revision: str | None) -> Resolved:
     for origin, cached in (("hub cache", True), ("hub", False)):
         try:
             folder = _download(repository, revision, cached)
-        except Exception as error:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+        except Exception as error:  # noqa: BLE001  whatever is wrong with it, it is not here
             problem = reason(error)[:160]
             continue
         return Resolved(folder, origin, folder.name, spec)
@@ -198,17 +199,10 @@ def _repository(name: str) -> str:
 
 def _download(repository: str, revision: str | None, cached: bool) -> Path:
     """The repository's snapshot, from the cache alone if ``cached``, with all its weights."""
-    from huggingface_hub import snapshot_download
-
-    def fetch(files: list[str]) -> Path:
-        return Path(snapshot_download(
-            repository, revision=revision, allow_patterns=files, ignore_patterns=_FOREIGN,
-            local_files_only=cached,
-        ))  # fmt: skip
-
-    folder = fetch(_FILES)
+    fetch = partial(hub_snapshot, repository, revision=revision, ignored=_FOREIGN, cached=cached)
+    folder = fetch(files=_FILES)
     if not any(folder.rglob("*.safetensors")):
-        fetch(_LEGACY_WEIGHTS)
+        fetch(files=_LEGACY_WEIGHTS)
     # The cache gives out what an interrupted or partial download left there.
     if missing := _missing_weights(folder):
         raise FileNotFoundError(f"only part of the model is there, without {missing}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,15 @@ def warn_of_unused_code(name: str, folder: Path) -> None:
 
 
 def load_pretrained(
-    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
+    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, config: Mapping[str, Any]
 ) -> tuple[Any, bool]:
     """Load a transformers model in evaluation mode, quietly and strictly.
+
+    Args:
+        folder: with its weights and its configuration.
+        dtype: of its weights in memory.
+        trust_remote_code: whether code in the folder may run.
+        config: values that stand in place of the configuration's own.
 
     Returns:
         The model (of an encoder-decoder for texts, its encoder), and whether its pooler weights
@@ -84,7 +90,7 @@ def load_pretrained(
     with quiet_transformers(), loading(folder):
         model, report = AutoModel.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code,
-            output_loading_info=True, **options,
+            output_loading_info=True, **config,
         )  # fmt: skip
     missing = set(report["missing_keys"])
     if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
@@ -110,7 +116,7 @@ def load_as_stored(folder: Path) -> Any:
     Raises:
         EncoderError: as :func:`load_pretrained`.
     """
-    model, _ = load_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    model, _ = load_pretrained(folder, dtype=torch.float32, trust_remote_code=False, config={})
     dtypes = _stored_dtypes(folder)
     usual = Counter(dtypes.values()).most_common(1)
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -135,12 +141,13 @@ def _stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
 
 
 def load_untrained(
-    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, **options: Any
+    folder: Path, *, dtype: torch.dtype, trust_remote_code: bool, config: Mapping[str, Any]
 ) -> Any:
     """The model that ``folder`` describes with random weights of a fixed seed, for evaluation.
 
     What is left of an encoder without its training is what its architecture does alone: the
     baseline of an assessment. Its weights depend on the versions of torch and transformers.
+    Arguments are those of :func:`load_pretrained`.
 
     Raises:
         EncoderError: transformers cannot make this model.
@@ -153,8 +160,8 @@ def load_untrained(
     )
     with quiet_transformers(), torch.random.fork_rng(), making:
         torch.manual_seed(1)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **options)
-        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+        made = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **config)
+        model = AutoModel.from_config(made, trust_remote_code=trust_remote_code)
     if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
         model = model.get_encoder()
     without_cache(model)

@@ -31,7 +31,7 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, ImageError
-from lateen.evaluation.features import JudgedImages, cached_features
+from lateen.evaluation.features import JudgedImages, side_features
 from lateen.features import Store
 from lateen.files import content_key
 from lateen.metrics import class_embeddings
@@ -326,7 +326,7 @@ class ScoredCases:
 
 def score_cases(
     model: AlignedModel,
-    found: CaseSet,
+    benchmark: CaseSet,
     *,
     templates: Sequence[str] = ("{}",),
     cache: Path | None = None,
@@ -337,7 +337,7 @@ def score_cases(
 
     Args:
         model: an aligned model.
-        found: the benchmark.
+        benchmark: the benchmark.
         templates: prompts with ``{}`` for the caption; embeddings of several are averaged.
         cache: where to keep features; lateen's cache folder if not given.
 
@@ -347,51 +347,48 @@ def score_cases(
     """
     check_templates(templates or [""], "caption")
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
-    images = cached_features(
-        found.images, model.vision_encoder, folder=cache and cache / "images",
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
-    captions = list(dict.fromkeys(text for case in found.cases for text in case.captions))
+    images = side_features(model, "vision", benchmark.images, folder=cache and cache / "images")
+    captions = list(dict.fromkeys(text for case in benchmark.cases for text in case.captions))
     prompts = [template.replace("{}", text) for text in captions for template in templates]
-    texts = cached_features(
-        listed_captions(found.name, prompts), model.text_encoder, "caption",
-        folder=cache and cache / "captions", dtype=model.config.feature_dtype("text"),
+    texts = side_features(
+        model, "text", listed_captions(benchmark.name, prompts), "caption",
+        folder=cache and cache / "captions",
     )  # fmt: skip
     image_rows = {sample: row for row, sample in enumerate(images.ids)}
     prompt_rows = _prompt_rows(captions, texts, len(templates))
-    cases, left_out = _divide(found, images, image_rows, prompt_rows)
-    places = {caption: place for place, caption in enumerate(prompt_rows)}
+    cases, left_out = _divide(benchmark, images, image_rows, prompt_rows)
+    text_rows = {caption: row for row, caption in enumerate(prompt_rows)}
     scores = _scores(
         project_rows(model.project_image, images, range(len(images))),
         _embed_captions(model, texts, prompt_rows),
         [[image_rows[image] for image in case.images] for case in cases],
-        [[places[text] for text in case.captions] for case in cases],
+        [[text_rows[text] for text in case.captions] for case in cases],
     )
     lost = {(skip["id"], skip["source"]) for skip in images.skipped + texts.skipped}
-    count = len(lost) + len(found.skips)
-    return ScoredCases(cases, scores, left_out, count, images, found.key)
+    count = len(lost) + len(benchmark.skips)
+    return ScoredCases(cases, scores, left_out, count, images, benchmark.key)
 
 
 def _prompt_rows(captions: Sequence[str], texts: Store, templates: int) -> dict[str, list[int]]:
     """For each caption that can be used, the rows of its prompts."""
     rows = {int(sample): row for row, sample in enumerate(texts.ids)}
-    found = {}
+    by_caption = {}
     for index, caption in enumerate(captions):
-        mine = [rows.get(index * templates + offset) for offset in range(templates)]
-        whole = [row for row in mine if row is not None]
-        if len(whole) == templates:
-            found[caption] = whole
-    return found
+        prompt_rows = [rows.get(index * templates + offset) for offset in range(templates)]
+        encoded = [row for row in prompt_rows if row is not None]
+        if len(encoded) == templates:
+            by_caption[caption] = encoded
+    return by_caption
 
 
 def _divide(
-    found: CaseSet, images: Store, image_rows: Mapping[str, int], captions: Mapping[str, Any]
+    benchmark: CaseSet, images: Store, image_rows: Mapping[str, int], captions: Mapping[str, Any]
 ) -> tuple[list[Case], list[dict[str, str]]]:
     """The cases that can be scored, and why others cannot."""
     reasons = {skip["id"]: skip["reason"] for skip in images.skipped}
     cases: list[Case] = []
-    left_out = [{"id": s.id, "reason": s.reason, "source": s.source} for s in found.skips]
-    for case in found.cases:
+    left_out = [{"id": s.id, "reason": s.reason, "source": s.source} for s in benchmark.skips]
+    for case in benchmark.cases:
         lost = [image for image in case.images if image not in image_rows]
         if lost:
             reason = f"image {lost[0]}: {reasons.get(lost[0], 'it has no features')}"
@@ -400,11 +397,11 @@ def _divide(
         else:
             cases.append(case)
             continue
-        left_out.append({"id": case.id, "reason": reason, "source": found.name})
+        left_out.append({"id": case.id, "reason": reason, "source": benchmark.name})
     if not cases:
         raise DataError(
-            f"not one of the {len(left_out)} examples of {found.name} can be scored (the first: "
-            f"{left_out[0]['reason']})",
+            f"not one of the {len(left_out)} examples of {benchmark.name} can be scored (the "
+            f"first: {left_out[0]['reason']})",
             "Check its images.",
         )
     return cases, left_out
@@ -412,7 +409,7 @@ def _divide(
 
 def _embed_captions(model: AlignedModel, texts: Store, rows: Mapping[str, list[int]]) -> Tensor:
     """Embeddings ``[captions, dim]``, of several prompts their mean."""
-    flat = [row for mine in rows.values() for row in mine]
+    flat = [row for prompt_rows in rows.values() for row in prompt_rows]
     embeddings = project_rows(model.project_text, texts, flat)
     prompts = len(flat) // len(rows)
     if prompts == 1:
@@ -432,12 +429,12 @@ def _scores(
         texts: each case's rows of ``text``.
     """
     most = max(map(len, texts))
-    rows = torch.tensor([[*mine, *[-1] * (most - len(mine))] for mine in texts])
+    rows = torch.tensor([[*own, *[-1] * (most - len(own))] for own in texts])
     parts = []
     for start in range(0, len(rows), _CHUNK):
         left = image[torch.tensor(images[start : start + _CHUNK])]
-        mine = rows[start : start + _CHUNK]
+        right = rows[start : start + _CHUNK]
         # Not a matrix product, which may round equal pairs differently, so that a tie is none.
-        cosines = (left[:, :, None] * text[mine][:, None]).sum(-1)
-        parts.append(cosines.masked_fill((mine < 0)[:, None], -torch.inf))
+        cosines = (left[:, :, None] * text[right][:, None]).sum(-1)
+        parts.append(cosines.masked_fill((right < 0)[:, None], -torch.inf))
     return torch.cat(parts)

@@ -36,7 +36,7 @@ from lateen.evaluation.results import (
 from lateen.evaluation.tables import subject
 from lateen.evaluation.task import TASKS, Result, number, was_trained_on
 from lateen.metrics.resampling import Interval, percentile_interval
-from lateen.report.tables import Cell, Column, TableData, interval_cell
+from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
 _SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
@@ -156,9 +156,9 @@ class Comparison:
 
     def _beware(self, row: ComparisonRow) -> str:
         """Why a row's numbers say less than they seem to."""
-        seen = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
+        trained_on = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
         differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
-        return "; ".join([*differs, *seen])
+        return "; ".join([*differs, *trained_on])
 
     def _note(self) -> str:
         note = "Percent; ranks are ranks."
@@ -178,7 +178,7 @@ class Comparison:
         return note
 
     def text(self, kind: str, published: bool = False) -> str:
-        """As ``json``, ``csv`` (six decimals), ``latex``, or otherwise Markdown.
+        """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
 
         Args:
             kind: which.
@@ -200,19 +200,17 @@ class Comparison:
              "short"]
         )  # fmt: skip
         for row in self.rows:
-            found = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
+            papers = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
             limits = [end for each in row.intervals for end in each or (None, None)]
-            seen = "; ".join(f"{self.labels[index]}: {words}" for index, words in row.seen.items())
+            numbers = [None if v is None else rounded(v) for v in (*row.values, *limits)]
+            trained_on = "; ".join(
+                f"{self.labels[index]}: {words}" for index, words in row.seen.items()
+            )
             writer.writerow(
-                [row.task, row.set, row.metric, *map(_plain, [*row.values, *limits]), row.n,
-                 *found, "; ".join(row.differs), seen, row.short]
+                [row.task, row.set, row.metric, *numbers, row.n,
+                 *papers, "; ".join(row.differs), trained_on, row.short]
             )  # fmt: skip
         return file.getvalue()
-
-
-def _plain(value: float | None) -> float | None:
-    """Without what only comes of binary fractions: 41.3 for 41.300000000000004."""
-    return None if value is None else round(value, 6)
 
 
 def compare(
@@ -233,10 +231,10 @@ def compare(
         DataError: a place has no result.
         UsageError: as many labels as there are columns are needed, all different.
     """
-    found = read_all(map(Path, places))
-    if not found:
+    results = read_all(map(Path, places))
+    if not results:
         raise UsageError("there is nothing to compare", MADE_BY)
-    models = by_model(found)
+    models = by_model(results)
     columns = [[model] for model in models] if each_seed else averaged_over_seeds(models)
     together = [[each for model in column for each in model] for column in columns]
     names = folder_labels(together) if labels is None else list(labels)
@@ -315,13 +313,13 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
     differs = _differences(results)
-    seen = {
+    trained_on = {
         index: words
         for index, model in enumerate(models)
         if (words := next(filter(None, map(was_trained_on, model.results(key))), None))
     }
     draws = [
-        None if value is None or index in seen else model.draws(key, path)
+        None if value is None or index in trained_on else model.draws(key, path)
         for index, (model, value) in enumerate(zip(models, values, strict=True))
     ]
     low = path.rpartition(".")[2] in _LOWER_IS_BETTER
@@ -332,7 +330,7 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
         key[0], key[1], metric, tuple(values),
         () if differs else _best(values, draws, low), tuple(differs), published,
         tuple(model.interval(key, path) for model in models),
-        sizes.pop() if len(sizes) == 1 else None, seen, short,
+        sizes.pop() if len(sizes) == 1 else None, trained_on, short,
     )  # fmt: skip
 
 
@@ -381,16 +379,16 @@ def _mean_row(average: Average, models: Sequence[_Model]) -> ComparisonRow | Non
     used: dict[str, list[Result]] = {name: [] for name in average.sets}
     for model in models:
         keys = {name: _of_set(name, model) for name in average.sets}
-        whole = all(len(found) == 1 for found in keys.values())
-        there = [key for found in keys.values() for key in found]
+        whole = all(len(of_set) == 1 for of_set in keys.values())
+        there = [key for of_set in keys.values() for key in of_set]
         every = [model.draws(key, _path_of(average.metric, model.results(key)[0])) for key in there]
         known = [each for each in every if each is not None]
         alike = len(known) == len(every) and len({len(each.scores) for each in known}) == 1
         draws.append(_mean(known) if whole and alike else None)
         parts = [model.value(key, average.metric) for key in there]
         values.append(fmean(part for part in parts if part is not None) if whole else None)
-        for name, found in keys.items() if whole else ():
-            used[name] += [result for key in found for result in model.results(key)]
+        for name, of_set in keys.items() if whole else ():
+            used[name] += [result for key in of_set for result in model.results(key)]
     if not any(value is not None for value in values):
         return None
     differs = dict.fromkeys(what for results in used.values() for what in _differences(results))
@@ -426,7 +424,7 @@ def _of_set(name: str, model: _Model) -> list[Key]:
 
 def _differences(results: Sequence[Result]) -> list[str]:
     """What is not the same in results of one task and set, so that they cannot be compared."""
-    told = {
+    values_of = {
         "data": {str(each["conditions"].get("data")) for each in results},
         "prompts": {
             str((each.get("templates"), each.get("templates_verbatim", False))) for each in results
@@ -434,14 +432,14 @@ def _differences(results: Sequence[Result]) -> list[str]:
         "images used": {str([each.get(count) for count in _COUNTS]) for each in results},
         "images judged": set(filter(None, map(units_key, results))),
     }
-    if len(told["data"]) > 1:
-        del told["images used"], told["images judged"]
-    elif len(told["images used"]) > 1:
-        del told["images judged"]
-    told |= {name: {str(each.get(name)) for each in results} for name in _SETTINGS}
+    if len(values_of["data"]) > 1:
+        del values_of["images used"], values_of["images judged"]
+    elif len(values_of["images used"]) > 1:
+        del values_of["images judged"]
+    values_of |= {name: {str(each.get(name)) for each in results} for name in _SETTINGS}
     for name in _SIZES:
-        told[name.replace("_", " ")] = {str(_size(each, name)) for each in results}
-    return [name for name, values in told.items() if len(values) > 1]
+        values_of[name.replace("_", " ")] = {str(_size(each, name)) for each in results}
+    return [name for name, values in values_of.items() if len(values) > 1]
 
 
 def _size(result: Result, name: str) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lateen.data import Dataset
 from lateen.data.samples import HashedImage
-from lateen.encoders import Encoder
+from lateen.encoders import Encoder, Side
 from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, library_versions
 from lateen.metrics import class_embeddings
@@ -47,6 +47,27 @@ def cached_features(
         name = content_key([encoder.info.key, dataset.fingerprint, column, dtype])[:24]
         folder = cache_folder() / "features" / name
     return encode(dataset, encoder, folder, column=column, dtype=dtype, overwrite=True, wait=True)
+
+
+def side_features(
+    model: AlignedModel,
+    side: Side,
+    dataset: Dataset,
+    column: str | None = None,
+    folder: Path | None = None,
+) -> Store:
+    """The dataset's features by one of the model's encoders, in the number format that its head was
+    trained with; from the cache where they were computed before.
+
+    Args:
+        model: an aligned model.
+        side: which encoder.
+        dataset: what to encode.
+        column: the caption column, for the text side.
+        folder: as :func:`cached_features` has it.
+    """
+    encoder = model.vision_encoder if side == "vision" else model.text_encoder
+    return cached_features(dataset, encoder, column, folder, model.config.feature_dtype(side))
 
 
 @dataclass

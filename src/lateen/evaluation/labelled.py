@@ -17,16 +17,15 @@ from lateen.data.samples import split_word
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
-    cached_features,
     conditions,
     find_trained_on,
+    side_features,
 )
 from lateen.evaluation.intervals import Arrays, resampled, shares
 from lateen.evaluation.task import FeaturesOf
 from lateen.features import Store, StoreRows
 from lateen.files import content_key
 from lateen.metrics import Features, LinearProbe, knn_hits, linear_probe, linear_probe_folds
-from lateen.metrics.choice import percent
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.progress import log
@@ -73,10 +72,7 @@ def labelled_rows(
         DataError: not one labelled image could be read.
     """
     name = f"classes-{labelled.split}" if labelled.split else "classes"
-    store = cached_features(
-        labelled.dataset, model.vision_encoder, folder=cache and cache / name,
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
+    store = side_features(model, "vision", labelled.dataset, folder=cache and cache / name)
     rows = [row for row, sample in enumerate(store.ids) if sample in labelled.labels]
     if not rows:
         raise DataError(
@@ -166,7 +162,7 @@ def open_probed(
         raise UsageError(
             f"there are no features {features!r}", choices(features, get_args(FeaturesOf))
         )
-    wanted = ("encoder", "embedding") if features == "both" else (features,)
+    kinds = ("encoder", "embedding") if features == "both" else (features,)
     test = open_labelled(source, **options)
     if train is None:
         train = train_split(test.splits, test.split)
@@ -175,10 +171,10 @@ def open_probed(
             f"the split {train!r} is to be judged and to be learned from", "Give another --train."
         )
     if train is None:
-        return Probed(None, _part(model, test, wanted, cache))
+        return Probed(None, _part(model, test, kinds, cache))
     learned = open_labelled(source, **{**options, "split": train})
     test = _with_names(test, learned.names)
-    return Probed(_part(model, learned, wanted, cache), _part(model, test, wanted, cache))
+    return Probed(_part(model, learned, kinds, cache), _part(model, test, kinds, cache))
 
 
 def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImages:
@@ -198,14 +194,14 @@ def _with_names(labelled: LabelledImages, names: Sequence[str]) -> LabelledImage
 
 
 def _part(
-    model: AlignedModel, labelled: LabelledImages, wanted: Sequence[str], cache: Path | None
+    model: AlignedModel, labelled: LabelledImages, kinds: Sequence[str], cache: Path | None
 ) -> LabelledPart:
     store, rows, target = labelled_rows(model, labelled, cache)
     makers: dict[str, Callable[[], Features]] = {
         "encoder": lambda: StoreRows(store, np.array(rows, dtype=np.int64)),
         "embedding": lambda: project_rows(model.project_image, store, rows),
     }
-    return LabelledPart(labelled, store, rows, target, {name: makers[name]() for name in wanted})
+    return LabelledPart(labelled, store, rows, target, {name: makers[name]() for name in kinds})
 
 
 def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
@@ -225,13 +221,13 @@ def usable_ks(ks: Sequence[int], voters: int) -> list[int]:
     return usable
 
 
-def knn_scores(
+def votes(
     judged: LabelledFeatures,
     learned: LabelledFeatures | None,
     ks: Sequence[int],
     temperature: float,
-) -> dict[str, float]:
-    """Accuracy in percent by number of neighbours, as text.
+) -> dict[str, Tensor]:
+    """Which rows a vote of neighbours classifies rightly: bool ``[n]`` by how many vote, as text.
 
     Args:
         judged: rows that are classified.
@@ -239,17 +235,6 @@ def knn_scores(
         ks: numbers of neighbours.
         temperature: of the votes.
     """
-    return {k: percent(hits) for k, hits in votes(judged, learned, ks, temperature).items()}
-
-
-def votes(
-    judged: LabelledFeatures,
-    learned: LabelledFeatures | None,
-    ks: Sequence[int],
-    temperature: float,
-) -> dict[str, Tensor]:
-    """Which rows are classified rightly, bool ``[n]``, by number of neighbours, as text. See
-    :func:`knn_scores`."""
     vote = partial(knn_hits, ks=tuple(ks), temperature=temperature)
     if learned is None:
         hits = vote(judged.features, judged.labels)
@@ -276,12 +261,12 @@ def probe_scores(
     )
 
 
-def check_classes(found: Probed, *, least: int) -> None:
+def check_classes(probed: Probed, *, least: int) -> None:
     """Refuse by name what the metrics would refuse by number."""
-    learned = found.train or found.test
+    learned = probed.train or probed.test
     names = learned.labelled.names
     counts = torch.bincount(learned.target, minlength=len(names))
-    for index in sorted({*learned.target.tolist(), *found.test.target.tolist()}):
+    for index in sorted({*learned.target.tolist(), *probed.test.target.tolist()}):
         if counts[index] < least:
             images = f"{int(counts[index])} image{'' if counts[index] == 1 else 's'}"
             raise DataError(
@@ -291,28 +276,28 @@ def check_classes(found: Probed, *, least: int) -> None:
 
 
 def probed_result(
-    model: AlignedModel, found: Probed, accuracy: Mapping[str, Any], hits: Arrays
+    model: AlignedModel, probed: Probed, accuracy: Mapping[str, Any], hits: Arrays
 ) -> dict[str, Any]:
     """A probe's result, with all that it depends on.
 
     Args:
         model: an aligned model.
-        found: what was judged, and what was learned from.
+        probed: what was judged, and what was learned from.
         accuracy: of each kind of features.
         hits: which images were classified rightly, by key path of the accuracy.
     """
-    learned, test = found.train, found.test
-    parts = [part.labelled for part in (found.test, learned) if part is not None]
+    learned, test = probed.train, probed.test
+    parts = [part.labelled for part in (probed.test, learned) if part is not None]
     return {
         **accuracy,
         **resampled(shares, hits, [test.store.ids[row] for row in test.rows]),
         "metric": "top1",
-        "chance": top_k(1, len(found.test.labelled.names)),
-        "train": found.protocol,
+        "chance": top_k(1, len(probed.test.labelled.names)),
+        "train": probed.protocol,
         "train_images": len(learned.rows) if learned is not None else None,
         "train_skipped": len(learned.store.skipped) if learned is not None else None,
-        **described(found.test.labelled, found.test.store, found.test.rows),
-        "trained_on": find_trained_on(model, JudgedImages.of(found.test.store, found.test.rows)),
+        **described(probed.test.labelled, probed.test.store, probed.test.rows),
+        "trained_on": find_trained_on(model, JudgedImages.of(probed.test.store, probed.test.rows)),
         "conditions": labelled_conditions(model, *parts),
     }
 

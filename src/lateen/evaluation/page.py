@@ -100,11 +100,11 @@ def headline_note(result: Result, label: str, chance: str | None) -> str:
         label: of the number, in the task's headline.
         chance: what guessing scores, if that is known.
     """
-    seen = was_trained_on(result)
+    trained_on = was_trained_on(result)
     notes = [
         interval_note(result, TASKS[result["task"]].headline[label]),
         f"chance {chance}" if chance is not None else "",
-        f"beware: {seen}" if seen else "",
+        f"beware: {trained_on}" if trained_on else "",
     ]
     return "; ".join(filter(None, notes))
 

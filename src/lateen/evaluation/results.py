@@ -114,9 +114,9 @@ def _is_result(content: Result) -> bool:
     return content.get("task") in TASKS and isinstance(content.get("conditions"), dict)
 
 
-def by_model(found: Sequence[SavedResult]) -> list[list[SavedResult]]:
+def by_model(results: Sequence[SavedResult]) -> list[list[SavedResult]]:
     """Results of one model below one place, in order; where they overlap, by folder or by file."""
-    columns = _groups(found, lambda each: (each.folder.resolve(), each.model))
+    columns = _groups(results, lambda each: (each.folder.resolve(), each.model))
     for finer in (lambda each: each.path.resolve().parent, lambda each: each.path.resolve()):
         parts = [[c] if _no_overlap(c) else _groups(c, finer) for c in columns]
         columns = [column for part in parts for column in part]
@@ -150,10 +150,10 @@ def _trained(saved: SavedResult) -> tuple[str | None, int | None]:
 
 
 def _groups(
-    found: Iterable[SavedResult], key: Callable[[SavedResult], Hashable]
+    results: Iterable[SavedResult], key: Callable[[SavedResult], Hashable]
 ) -> list[list[SavedResult]]:
     groups: dict[Hashable, list[SavedResult]] = {}
-    for each in found:
+    for each in results:
         groups.setdefault(key(each), []).append(each)
     return list(groups.values())
 

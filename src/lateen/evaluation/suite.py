@@ -93,8 +93,8 @@ def _filled(_: Path, path: Path) -> Options | None:
 
 def _labelled(task: str, each: ClassificationSet) -> Evaluation:
     def find(root: Path, path: Path) -> Options | None:
-        found = _filled(root, path)
-        return found and {**found, "set": each.name}
+        options = _filled(root, path)
+        return options and {**options, "set": each.name}
 
     hub = each.hub[0]
     end = "-probe" if task == "linear-probe" else ""
@@ -124,8 +124,8 @@ def _sugarcrepe(root: Path, path: Path) -> Options | None:
 
 def _masks(task: str, layout: MaskLayout) -> Evaluation:
     def find(_: Path, path: Path) -> Options | None:
-        found = {"data": path, "layout": layout.name}
-        return found if layout.look(path) is not None else None
+        options = {"data": path, "layout": layout.name}
+        return options if layout.look(path) is not None else None
 
     # COCO-Stuff's masks may lie with the images of COCO that retrieval uses.
     also = ("coco",) if layout.name == "coco-stuff" else ("VOCdevkit",)
@@ -226,22 +226,22 @@ def evaluate_suite(
         raise UsageError(f"there is no suite {suite!r}", choices(suite, SUITES))
     root, out = Path(root).resolve(), Path(out)
     by_name = {each.name: each for each in SUITES[suite]}
-    found = _found(root, list(by_name.values()))
+    available = _available(root, list(by_name.values()))
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here, and once
     make_folder(out)
     with folder_lock(out):
-        done = _Done(model, place, out)
+        evaluator = _Evaluator(model, place, out)
         entries = {name: _entry(each) for name, each in by_name.items()}
         results: dict[str, dict[str, Any]] = {}
-        for count, (name, there) in enumerate(found.items(), start=1):
-            log.info("%s (%d of %d)", name, count, len(found))
-            became = done.run(by_name[name], *there)
+        for count, (name, source) in enumerate(available.items(), start=1):
+            log.info("%s (%d of %d)", name, count, len(available))
+            became = evaluator.run(by_name[name], *source)
             if "result" in became:
                 results[name] = became.pop("result")
             entries[name] |= became
         summary = {
-            "suite": suite, "root": str(root), "model": done.facts, "model_key": done.key,
-            "versions": done.versions, "evaluations": list(entries.values()),
+            "suite": suite, "root": str(root), "model": evaluator.facts, "model_key": evaluator.key,
+            "versions": evaluator.versions, "evaluations": list(entries.values()),
         }  # fmt: skip
         write_json(out / SUMMARY, summary)
         write_suite_page(summary, results, out)
@@ -256,22 +256,24 @@ def _entry(each: Evaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _found(root: Path, wanted: Sequence[Evaluation]) -> dict[str, tuple[Path, Options]]:
+def _available(root: Path, evaluations: Sequence[Evaluation]) -> dict[str, tuple[Path, Options]]:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}", "Give the folder of all sets as --data.root.")
-    found = {each.name: there for each in wanted if (there := each.options(root)) is not None}
-    if not found:
+    available = {
+        each.name: source for each in evaluations if (source := each.options(root)) is not None
+    }
+    if not available:
         labelled = ("classification", "linear-probe")
-        others = dict.fromkeys(e.paths[0] for e in wanted if e.task not in labelled)
+        others = dict.fromkeys(e.paths[0] for e in evaluations if e.task not in labelled)
         raise DataError(
-            f"{root} has none of the {len(wanted)} sets of the suite",
+            f"{root} has none of the {len(evaluations)} sets of the suite",
             "It looks for imagenet/, cifar10/ and so on with labelled images (or as the hub's "
             f"wds_imagenet1k/), {', '.join(others)}.",
         )
-    return found
+    return available
 
 
-class _Done:
+class _Evaluator:
     """Runs evaluations of one model, each once."""
 
     def __init__(self, model: AlignedModel, place: str | Path | None, out: Path) -> None:
@@ -284,29 +286,29 @@ class _Done:
         file = self._out / f"{each.name}.json"
         before = _files_key(options)
         entry = {"place": str(path), "file": file.name}
-        kept = self._kept(file, each, options, before)
-        if kept is not None:
-            return {**entry, "state": "kept", "result": kept}
+        earlier = self._earlier(file, each, options, before)
+        if earlier is not None:
+            return {**entry, "state": "kept", "result": earlier}
         file.unlink(missing_ok=True)
         begin = time.perf_counter()
         try:
             pictures = {"out": self._out / each.name}
             drawn = pictures if "out" in TASKS[each.task].options else {}
-            found = TASKS[each.task](self._model, **options, **drawn)
+            measured = TASKS[each.task].measure(self._model, {**options, **drawn})
         except LateenError as error:
             return {"place": str(path), "state": "failed", "message": str(error)}
         except Exception as error:  # noqa: BLE001  whatever it is, the other evaluations go on
             message = f"unexpected {type(error).__name__}: {error}"
             log.warning("%s: %s", each.name, message, exc_info=log.isEnabledFor(10))
             return {"place": str(path), "state": "failed", "message": message}
-        result = {"task": each.task, "model": self.facts, **found, "set": each.set}
+        result = {"task": each.task, "model": self.facts, **measured, "set": each.set}
         # Files that changed meanwhile may have been read before or after.
         untouched = before if before == _files_key(options) else None
         write_json(file, {**result, "files": untouched})
         seconds = round(time.perf_counter() - begin, 1)
         return {**entry, "state": "done", "seconds": seconds, "result": result}
 
-    def _kept(
+    def _earlier(
         self, file: Path, each: Evaluation, options: Options, files: str | None
     ) -> dict[str, Any] | None:
         """The result of an earlier call, if this one would give the same."""
@@ -314,10 +316,10 @@ class _Done:
             return None
         try:
             result = read_json(file)
-            held = result["conditions"]
+            conditions = result["conditions"]
             same = (
                 (result["task"], result["set"], result["files"]) == (each.task, each.set, files)
-                and (held["model"], held["versions"]) == (self.key, self.versions)
+                and (conditions["model"], conditions["versions"]) == (self.key, self.versions)
                 and result["options"] == _as_json(options)
             )
         except (LateenError, KeyError, TypeError):  # not one of ours, or damaged
@@ -338,22 +340,22 @@ def _files_key(options: Options) -> str | None:
     digest = hashlib.sha256()
     for name, path in sorted((k, v) for k, v in options.items() if isinstance(v, Path)):
         for file in _walk(path) if path.is_dir() else [str(path)]:
-            found = look_at(file)
-            if found is None or not found.settled:
+            stat = look_at(file)
+            if stat is None or not stat.settled:
                 return None
-            digest.update(repr((name, file, found.state)).encode("utf-8", "surrogateescape"))
+            digest.update(repr((name, file, stat.state)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _walk(folder: Path) -> Iterator[str]:
     """Every file below a folder, in a fixed order; links are followed, each folder once."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     for inside, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(inside)
-        if real in seen:
+        if real in visited:
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders.sort()
         yield from (path for name in sorted(files) if os.path.exists(path := f"{inside}/{name}"))  # noqa: PTH110
 
@@ -383,9 +385,11 @@ def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
         Column("chance (%)", 1),
     ]  # fmt: skip
     note = f"{len(results)} of {len(summary['evaluations'])} evaluations."
-    seen = {name: words for name, result in results.items() if (words := was_trained_on(result))}
-    if seen:
-        note += f" Beware: {'; '.join(f'{name}: {words}' for name, words in seen.items())}."
+    trained_on = {
+        name: words for name, result in results.items() if (words := was_trained_on(result))
+    }
+    if trained_on:
+        note += f" Beware: {'; '.join(f'{name}: {words}' for name, words in trained_on.items())}."
     return TableData("Results", columns, rows, note)
 
 

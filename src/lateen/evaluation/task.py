@@ -82,10 +82,12 @@ class Task:
         parameters = list(inspect.signature(self.run).parameters.values())[1:]
         return {p.name: p.default is inspect.Parameter.empty for p in parameters}
 
-    def __call__(self, model: AlignedModel, **options: Any) -> dict[str, Any]:
-        """Run it.
+    def measure(self, model: AlignedModel, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Call :attr:`run` with options that are its own, and say in the log what was trained on.
 
-        That images were trained on is said in the log.
+        Args:
+            model: an aligned model.
+            options: keyword arguments of :attr:`run`.
 
         Returns:
             What :attr:`run` gives, with ``task`` and the ``options`` that were given; ``templates``
@@ -161,17 +163,20 @@ def task_summaries() -> dict[str, str]:
 
 
 def evaluate(
-    model: AlignedModel | str | Path, task: str, *, place: str | Path | None = None, **options: Any
-) -> dict[str, Any]:
+    model: AlignedModel | str | Path, task: str, *, place: str | Path | None = None,
+    out: str | Path | None = None, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Evaluate a model; features are cached by content, so that a second run costs little.
 
     Args:
         model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
         task: a name in :data:`lateen.evaluation.TASKS`.
         place: where the model is, for people, if it is given as an AlignedModel.
-        options: of the task, such as ``images`` and ``captions``; ``cache`` is the folder to keep
-            features in, lateen's own if not given; ``out`` that of the whole result as
-            ``<task>.json``, of a page as ``<task>.html``, and of the task's pictures.
+        out: folder of the whole result as ``<task>.json``, of a page as ``<task>.html``, and of the
+            task's pictures; nothing is written if not given.
+        options: keyword arguments of the function that runs the task, such as ``images`` and
+            ``captions`` of :func:`~lateen.evaluation.tasks.retrieval.evaluate_retrieval`; ``cache``
+            is the folder to keep features in, lateen's own if not given.
 
     Returns:
         JSON-ready: ``task``, ``model`` (what it is, and where), the metrics in percent, counts,
@@ -183,18 +188,25 @@ def evaluate(
         UsageError: an unknown task, an option that it does not take, or one that it needs.
         DataError: nothing to evaluate on.
     """
+    return evaluate_with(model, task, options, place=place, out=out)
+
+
+def evaluate_with(
+    model: AlignedModel | str | Path, task: str, options: Mapping[str, Any], *,
+    place: str | Path | None = None, out: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate a model; arguments, result and errors are those of :func:`evaluate`."""
     from lateen.evaluation.features import model_facts
     from lateen.model import AlignedModel, open_model
 
     if task not in TASKS:
         raise UsageError(f"unknown task {task!r}", choices(str(task), TASKS))
     ready = model if isinstance(model, AlignedModel) else open_model(model)
-    out = options.pop("out", None)
     if out is not None:
         make_folder(out)
         if "out" in TASKS[task].options:
-            options["out"] = Path(out)
-    measured = TASKS[task](ready, **options)
+            options = {**options, "out": Path(out)}
+    measured = TASKS[task].measure(ready, options)
     if place is None and not isinstance(model, AlignedModel):
         place = model
     result = {"task": task, "model": model_facts(ready, place), **measured}
@@ -220,26 +232,28 @@ def number(result: Result, key_path: str) -> float | None:
 def training_note(result: Result) -> str:
     """What the model saw in training of the images that a result is of, in sentences; empty for
     nothing, and where it is not known."""
-    seen = result.get("trained_on")
-    if not isinstance(seen, Mapping):
+    trained_on = result.get("trained_on")
+    if not isinstance(trained_on, Mapping):
         return ""
-    of = f"of these {seen['of']:,} images"
+    of = f"of these {trained_on['of']:,} images"
     sentences = []
-    mistakes = seen.get("by_mistake", 0)
+    mistakes = trained_on.get("by_mistake", 0)
     about = f"; about {mistakes:.2g} of them by mistake" if mistakes else ""
-    if seen["by"] == "numbers":
+    if trained_on["by"] == "numbers":
         sentences.append(
-            f"{seen['images']:,} {of} have the id of one trained on, but ids that any images may "
-            f"have{about}."
+            f"{trained_on['images']:,} {of} have the id of one trained on, but ids that any images "
+            f"may have{about}."
         )
-    elif seen["images"]:
-        sentences.append(f"{seen['images']:,} {of} were trained on (same {seen['by']}{about}).")
-    if count := seen.get("same_ids"):
+    elif trained_on["images"]:
+        sentences.append(
+            f"{trained_on['images']:,} {of} were trained on (same {trained_on['by']}{about})."
+        )
+    if count := trained_on.get("same_ids"):
         sentences.append(
             f"{count:,} {of} have the id of one trained on, with other bytes: saved again, most "
             "likely."
         )
-    if count := seen.get("chosen_on"):
+    if count := trained_on.get("chosen_on"):
         sentences.append(f"{count:,} {of} chose the model's best step.")
     return " ".join(sentences)
 
@@ -257,14 +271,16 @@ def was_trained_on(result: Result) -> str | None:
     """
     from lateen.report.chance import most_by_chance
 
-    seen = result.get("trained_on")
-    if not isinstance(seen, Mapping):
+    trained_on = result.get("trained_on")
+    if not isinstance(trained_on, Mapping):
         return None
-    count = seen.get("same_ids", 0) + (0 if seen["by"] == "numbers" else seen["images"])
-    most = most_by_chance(seen.get("by_mistake", 0))
-    if count <= most or count < _TRAINED_SHARE * seen["of"]:
+    count = trained_on.get("same_ids", 0) + (
+        0 if trained_on["by"] == "numbers" else trained_on["images"]
+    )
+    most = most_by_chance(trained_on.get("by_mistake", 0))
+    if count <= most or count < _TRAINED_SHARE * trained_on["of"]:
         return None
-    return f"{count:,} of {seen['of']:,} images trained on"
+    return f"{count:,} of {trained_on['of']:,} images trained on"
 
 
 def _dashed(option: str) -> str:

@@ -69,17 +69,17 @@ def _shared(splits: Sequence[Pairs]) -> list[dict[str, str]]:
     first, *others = splits
     if not others:
         return []
-    found = [_same_bytes(first, other) | _same_ids(first, other) for other in others]
+    shared = [_same_bytes(first, other) | _same_ids(first, other) for other in others]
     by_digest: dict[bytes, list[tuple[int, str]]] = {}
     for at, other in enumerate(others):
         for sample, digest in _digests(other):
             by_digest.setdefault(digest, []).append((at, sample))
     for sample, digest in _digests(first):
         for at, copy in by_digest.pop(digest, ()):
-            found[at].setdefault(copy, sample)
+            shared[at].setdefault(copy, sample)
     return [
         {sample: copies[sample] for sample in other.ids if sample in copies}
-        for other, copies in zip(others, found, strict=True)
+        for other, copies in zip(others, shared, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lateen.data import ImageSource
+from lateen.evaluation.intervals import unpacked
 from lateen.experiment.runs import RunResult
 from lateen.features import Pairs
 from lateen.metrics.retrieval import cross_ranks, mean_recall
@@ -29,6 +30,7 @@ from lateen.report import (
     training_curve,
 )
 from lateen.report.chance import recall_at_k
+from lateen.report.overlays import spread
 from lateen.report.page import interval_note, made_with
 
 if TYPE_CHECKING:
@@ -129,10 +131,9 @@ def run_figures(result: RunResult) -> dict[str, Figure]:
 def _add_captions(page: Page, result: RunResult) -> None:
     """Captions of the split that find their image first, and captions that do not find it."""
     pairs, model, images = result.pairs, result.model, _images(result)
-    column = pairs.texts[0].first(1)
+    first = pairs.texts[0].first(1)
     embeddings = project_rows(model.project_image, pairs.image, pairs.image_rows)
-    texts = project_rows(model.project_text, column.store, column.rows)
-    ranks = cross_ranks(embeddings, texts, torch.arange(len(pairs)))[0]
+    ranks = _caption_ranks(result, embeddings)
     found, missed = (torch.nonzero(where)[:, 0].tolist() for where in (ranks == 1, ranks > _SHOWN))
     page.section("Searching with a caption").text(
         f"Of the {len(pairs):,} images, the first caption finds its own image first for "
@@ -142,22 +143,33 @@ def _add_captions(page: Page, result: RunResult) -> None:
     for heading, of_kind in (("Found first", found), ("Not found", missed)):
         if of_kind:
             page.subsection(heading)
-        for at in _spread(of_kind, _EXAMPLES):
-            hits = _nearest(texts[at] @ embeddings.T, pairs, images, _SHOWN)
+        for at in (of_kind[index] for index in sorted(spread(len(of_kind), _EXAMPLES))):
+            text = project_rows(model.project_text, first.store, first.rows[at : at + 1])[0]
+            hits = _nearest(text @ embeddings.T, pairs, images, _SHOWN)
             own = replace(hits[0], right=True)
             rank = int(ranks[at])
             if rank > 1:
-                score = (texts[at] @ embeddings[at]).item()
+                score = (text @ embeddings[at]).item()
                 own = SheetHit(images[pairs.ids[at]], f"rank {rank:,}", score, right=True)
             row = [own, *hits[1:]] if rank == 1 else [*hits[:-1], own]
-            caption = result.samples[pairs.ids[at]].captions[column.name][0]
+            caption = result.samples[pairs.ids[at]].captions[first.name][0]
             page.gallery(SheetRow(caption, row))
 
 
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    """``count`` of the items, evenly spread."""
-    count = min(count, len(items))
-    return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
+def _caption_ranks(result: RunResult, embeddings: Tensor) -> Tensor:
+    """The rank of each image ``[n]`` for its first caption: as the results keep it, else computed,
+    of a run that was to be without retrieval.
+
+    Args:
+        result: of a run.
+        embeddings: of its images ``[n, dim]``.
+    """
+    pairs, model = result.pairs, result.model
+    column = pairs.texts[0]
+    if arrays := unpacked(result.results.get("retrieval", {})):
+        return torch.from_numpy(arrays["text_ranks"][column.offsets[:-1]].astype("int64"))
+    texts = project_rows(model.project_text, column.store, column.rows[column.offsets[:-1]])
+    return cross_ranks(embeddings, texts, torch.arange(len(pairs)))[0]
 
 
 def _images(result: RunResult) -> dict[str, ImageSource]:

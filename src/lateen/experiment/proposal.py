@@ -152,7 +152,7 @@ def refuse_recipe(folder: Path, *, overwrite: bool) -> None:
 
 def _sources(root: Path, proposal: Proposal) -> list[_Source]:
     """Everything in the folder and its subfolders that has images with captions."""
-    found = []
+    sources = []
     for name, path in _candidates(root):
         with _said(proposal.guessed):
             try:
@@ -161,10 +161,10 @@ def _sources(root: Path, proposal: Proposal) -> list[_Source]:
                 proposal.left_out.append(f"{name}: {error.message}")
                 continue
         if isinstance(source, _Source):
-            found.append(source)
+            sources.append(source)
         else:
             proposal.left_out.append(f"{name}: {source}")
-    return found
+    return sources
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
@@ -313,14 +313,14 @@ def _choose_encoders(root: Path, given: Mapping[str, str | None], proposal: Prop
     inside = _encoders_inside(root)
     for side, section in _DEFAULTS.items():
         modality = "image" if side == "vision" else "text"
-        wanted = given[side]
-        if wanted and (place := Path(wanted).expanduser().resolve()).is_dir():
+        asked = given[side]
+        if asked and (folder := Path(asked).expanduser().resolve()).is_dir():
             # The recipe is run from anywhere.
-            inner = place.is_relative_to(root.resolve())
-            wanted = str(place.relative_to(root.resolve()) if inner else place)
-        name = wanted or inside.get(modality) or section.encoder
-        seen = section.model_copy(update={"encoder": name}).found_below(root)
-        here = files_are_here(seen)
+            inner = folder.is_relative_to(root.resolve())
+            asked = str(folder.relative_to(root.resolve()) if inner else folder)
+        name = asked or inside.get(modality) or section.encoder
+        encoder = section.model_copy(update={"encoder": name}).found_below(root)
+        here = files_are_here(encoder)
         proposal.values[side] = {"encoder": name}
         known = "on this machine" if here else "not on this machine: fetched from the hub when run"
         if given[side]:
@@ -393,13 +393,13 @@ def _nothing_to_train_on(root: Path, proposal: Proposal) -> DataError:
         "or a saved dataset."
     )
     if proposal.left_out:
-        seen = "; ".join(proposal.left_out[:_MOST_TOLD])
-        if "no column that is called like captions" in seen:
+        reasons = "; ".join(proposal.left_out[:_MOST_TOLD])
+        if "no column that is called like captions" in reasons:
             remedy = (
                 "Call its columns image and caption; or say which they are: lateen run --captions "
                 "FILE --data.image_column NAME --data.captions NAME."
             )
-        return DataError(f"{root} has no images with captions ({seen})", remedy)
+        return DataError(f"{root} has no images with captions ({reasons})", remedy)
     with _said([]), contextlib.suppress(LateenError):
         folder = ImageFolder(root)
         if len(folder.classes) > 1:

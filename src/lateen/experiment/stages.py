@@ -14,7 +14,7 @@ from lateen.encoders import (
     Modality,
     TextEncoder,
     TokenEncoder,
-    load_encoder,
+    load_with,
     trainable,
 )
 from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
@@ -57,7 +57,7 @@ def save_tower(
     path = folder / "text_encoder"
     save_trained_encoder(tower.network.model, original, path)
     heads.text = tower.head
-    encoder = load_encoder(str(path), "text", **section.options())
+    encoder = load_with(str(path), "text", section.options())
     encoder.info = replace(encoder.info, id=original.info.id)
     return encoder
 
@@ -115,7 +115,7 @@ def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
 
 def _load(section: VisionSection | TextSection, modality: Modality) -> Encoder:
     named: list[EncoderSection] = [section, *section.fuse]
-    parts = [load_encoder(part.encoder, modality, **part.options()) for part in named]
+    parts = [load_with(part.encoder, modality, part.options()) for part in named]
     if not section.fuse:
         return parts[0]
     return FusedEncoder(parts, [1.0, *(part.weight for part in section.fuse)])

@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
 from lateen.data.samples import AbsentImages, no_captions
-from lateen.device import resolve_device
-from lateen.encoders import Encoder, Modality, load_encoder
+from lateen.device import default_batch, default_workers, resolve_device, split_devices
+from lateen.encoders import Encoder, EncoderOptions, Modality, load_with
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import Description, StoredDtype
 from lateen.features.pipeline import (
-    default_batch,
-    default_workers,
     encode_items,
     fingerprint,
     items_of,
     resized_side,
 )
-from lateen.features.shares import Share, encode_shares, split_devices
+from lateen.features.shares import Share, encode_shares
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
@@ -53,7 +52,17 @@ def encode(
     overwrite: bool = False,
     wait: bool = False,
     allow_empty: bool = False,
-    **encoder_options: Any,
+    pooling: str | None = None,
+    layer: int | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    untrained: bool = False,
+    parts: Sequence[Mapping[str, Any]] = (),
+    weights: Sequence[float] | None = None,
 ) -> Store:
     """Encode one modality of a dataset into a feature store.
 
@@ -82,9 +91,19 @@ def encode(
         overwrite: replace a store made differently.
         wait: for another process that writes to ``out``, instead of refusing.
         allow_empty: finish the store even if nothing could be encoded.
-        encoder_options: pooling, layer, prompt, … for :func:`~lateen.encoders.load_encoder`;
-            several devices with commas (``cuda:0,cuda:1``) get a process each, for which source and
+        pooling: as :func:`~lateen.encoders.load_encoder` has it, like all that follow; without
+            effect on a ready encoder.
+        layer: hidden layer to take.
+        prompt: put before every text.
+        max_tokens: longer texts are cut.
+        precision: of the forward pass.
+        device: several with commas (``cuda:0,cuda:1``) get a process each, for which source and
             encoder must be names, and a script must start below ``if __name__ == "__main__"``.
+        revision: hub branch, tag or commit.
+        trust_remote_code: allow a model repository to bring its own code.
+        untrained: random weights in the same architecture.
+        parts: for the name ``fused``: each part's arguments.
+        weights: for the name ``fused``: of each part.
 
     Raises:
         DataError: nothing to encode in the source, or no such caption column.
@@ -94,14 +113,23 @@ def encode(
         BusyError: another process writes to ``out``.
     """
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
-    opened = partial(
-        open_inputs, source, encoder, modality=modality, column=column, images=images,
-        image_column=image_column, captions=captions, split=split, texts_only=texts_only,
+    options = EncoderOptions(
+        pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
+        precision=precision, untrained=untrained, device=device,
+        trust_remote_code=trust_remote_code, parts=parts, weights=weights,
     )  # fmt: skip
-    encoded = partial(
-        encode_views, column=column, dtype=dtype, batch_size=batch_size, shard_items=shard_items
+    inputs = _Inputs(
+        source,
+        encoder,
+        modality,
+        column,
+        images,
+        image_column,
+        captions,
+        split,
+        texts_only,
+        options,
     )
-    device = str(encoder_options.get("device", "auto"))
     shares: Callable[[], list[Path]] | None = None
     if several := split_devices(device):
         if not (isinstance(source, str | Path) and isinstance(encoder, str)):
@@ -111,44 +139,73 @@ def encode(
                 "Give both by name, or one device.",
             )
         divided = max(1, (workers or default_workers()) // len(several))
-        shares = partial(
-            encode_shares, opened, partial(encoded, workers=divided), dict(encoder_options),
-            several, Path(out),
+        share = partial(
+            _encode_share, inputs, dtype=dtype, batch_size=batch_size, shard_items=shard_items,
+            workers=divided,
         )  # fmt: skip
-        encoder_options["device"] = device = several[0]
-    dataset, ready = opened(options=encoder_options)
-    [store] = encoded(
-        dataset, [ready], [Path(out)], workers=workers, overwrite=overwrite, wait=wait,
+        shares = partial(encode_shares, share, several, Path(out))
+        device = several[0]
+    dataset, ready = inputs.open(device)
+    [store] = encode_views(
+        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
         allow_empty=allow_empty, device=device, shares=shares,
     )  # fmt: skip
     return store
 
 
-def open_inputs(
-    source: str | Path | Dataset, encoder: str | Encoder, *, modality: Modality | None,
-    column: str | None, images: str | Path | None, image_column: str | None,
-    captions: Sequence[str], split: str | None, texts_only: bool, options: Mapping[str, Any],
-) -> tuple[Dataset, Encoder]:  # fmt: skip
-    """The dataset and the encoder that :func:`encode` is given, open; arguments are as there.
+@dataclass(frozen=True)
+class _Inputs:
+    """The data and the encoder that :func:`encode` is given; what is named there is not open yet.
 
-    Raises:
-        DataError: there is no such dataset.
-        EncoderError: the encoder cannot be loaded.
-        UsageError: ``texts_only`` with an encoder of images, or with a folder of images.
+    A process of its own is given this.
     """
-    dataset, ready, side = source, encoder, modality
-    if texts_only:
-        _check_texts_only(side if isinstance(ready, str) else ready.info.modality, images)
-        side = "text"
-    if isinstance(dataset, str | Path):
-        dataset = open_dataset(
-            dataset, images=AbsentImages() if texts_only else images,
-            image_column=image_column, split=split,
-            captions=captions or ((column,) if column else ()),
-        )  # fmt: skip
-    if isinstance(ready, str):
-        ready = load_encoder(ready, side, **options)
-    return dataset, ready
+
+    source: str | Path | Dataset
+    encoder: str | Encoder
+    modality: Modality | None
+    column: str | None
+    images: str | Path | None
+    image_column: str | None
+    captions: Sequence[str]
+    split: str | None
+    texts_only: bool
+    options: EncoderOptions
+
+    def open(self, device: str) -> tuple[Dataset, Encoder]:
+        """The dataset, and the encoder on a device.
+
+        Raises:
+            DataError: there is no such dataset.
+            EncoderError: the encoder cannot be loaded.
+            UsageError: ``texts_only`` with an encoder of images, or with a folder of images.
+        """
+        dataset, ready, side = self.source, self.encoder, self.modality
+        if self.texts_only:
+            _check_texts_only(side if isinstance(ready, str) else ready.info.modality, self.images)
+            side = "text"
+        if isinstance(dataset, str | Path):
+            dataset = open_dataset(
+                dataset, images=AbsentImages() if self.texts_only else self.images,
+                image_column=self.image_column, split=self.split,
+                captions=self.captions or ((self.column,) if self.column else ()),
+            )  # fmt: skip
+        if isinstance(ready, str):
+            ready = load_with(ready, side, replace(self.options, device=device))
+        return dataset, ready
+
+
+def _encode_share(
+    inputs: _Inputs, device: str, folder: Path, share: Share, *, dtype: StoredDtype,
+    batch_size: int | None, shard_items: int | None, workers: int,
+) -> None:  # fmt: skip
+    """Encode one process's part of the shards into a folder of its own."""
+    dataset, encoder = inputs.open(device)
+    encode_views(
+        dataset, [encoder], [folder], column=inputs.column, dtype=dtype, batch_size=batch_size,
+        shard_items=shard_items, workers=workers, overwrite=True, wait=True, device=device,
+        share=share,
+    )  # fmt: skip
 
 
 def encode_views(

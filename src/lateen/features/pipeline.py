@@ -9,7 +9,6 @@ and resumed run computes the very same batches and ends with the same bytes.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +24,12 @@ from lateen.data import Dataset, ImageSource, Sample, Skip, decode_image
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
 from lateen.data.samples import FileImage, HashedImage, TarImage
-from lateen.device import resolve_device
+from lateen.device import default_workers
 from lateen.encoders import Encoder, FusedEncoder
 from lateen.errors import DataError, ImageError
 from lateen.features.passes import ForwardPasses, token_batches
 from lateen.features.shard import ShardContent
 from lateen.features.writer import StoreWriter
-from lateen.hardware import hardware
 from lateen.progress import bar, log
 
 PART_SECONDS = 60.0  # what a killed run may lose
@@ -148,19 +146,14 @@ class _OpenShard:
         )  # fmt: skip
         self._pieces.append(piece)
 
-    def write_part(self) -> None:
-        """Write what was added since the last part."""
-        new = _Piece.joined(self._pieces[self._saved :])
-        self.writer.write_part(new.features, new.ids, new.skips, new.items, new.notes, new.hashes)
-        self._saved = len(self._pieces)
-
-    def write(self) -> None:
-        """Write the shard, and begin the next."""
-        whole = _Piece.joined(self._pieces)
+    def write(self, *, part: bool = False) -> None:
+        """Write the shard and begin the next; or a part of it: what was added since the last."""
+        new = _Piece.joined(self._pieces[self._saved if part else 0 :])
         self.writer.write(
-            whole.features, whole.ids, whole.skips, whole.items, whole.notes, whole.hashes
+            new.features, new.ids, new.skips, new.items, new.notes, new.hashes, part=part
         )
-        self._pieces, self._saved = [], 0
+        self._pieces = self._pieces if part else []
+        self._saved = len(self._pieces)
 
 
 class _Clock:
@@ -253,7 +246,7 @@ def encode_items(
                 clock.restart()
             elif clock.due:
                 for shard in behind:
-                    shard.write_part()
+                    shard.write(part=True)
                 clock.restart()
 
 
@@ -324,7 +317,7 @@ def _encode_texts(
             fresh, written = order[written:stop], stop
             for shard, whole in zip(shards, features, strict=True):
                 ids = [unit.ids[row] for row in fresh]
-                shard.writer.write_part(whole[fresh], ids, [], len(fresh))
+                shard.writer.write(whole[fresh], ids, [], len(fresh), part=True)
             clock.restart()
     features = features or room(on_disk) or [torch.empty(0, e.info.dim) for e in encoders]
     for whole, rows in zip(features, on_disk, strict=False):
@@ -335,23 +328,6 @@ def _encode_texts(
 def _reaches(max_tokens: int | None, prepared: Any) -> bool:
     """Whether a prepared text is as long as its encoder allows, where that can be known."""
     return isinstance(prepared, list) and len(prepared) == max_tokens
-
-
-def default_workers() -> int:
-    """Threads that prepare: those of :func:`~lateen.hardware.use_hardware`, else as many as there
-    are cores, at most 8."""
-    return hardware().workers or min(8, os.cpu_count() or 1)
-
-
-def default_batch(image: bool, device: str = "auto") -> int:
-    """Images, or thousands of text tokens, per forward pass: those of
-    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU."""
-    if chosen := hardware().batch_size:
-        return chosen
-    gpu = resolve_device(device).type == "cuda"
-    if image:
-        return 256 if gpu else 16
-    return 64 if gpu else 4
 
 
 def _cut(

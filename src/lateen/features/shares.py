@@ -7,16 +7,12 @@ it, and what is missing is encoded as ever.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lateen.data import Dataset
-from lateen.device import resolve_device
-from lateen.encoders import Encoder
 from lateen.errors import LateenError, StoreError
 from lateen.hardware import Hardware, hardware, use_hardware
 from lateen.progress import bar, log
@@ -37,30 +33,13 @@ class Share:
         return range(*ends)
 
 
-def split_devices(device: str) -> list[str]:
-    """The devices in ``cuda:0,cuda:1``; none where it is one.
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    names = [name.strip() for name in device.split(",") if name.strip()]
-    if len(names) < 2:
-        return []
-    for name in names:
-        resolve_device(name)
-    return names
-
-
 def encode_shares(
-    open_inputs: Callable[..., tuple[Dataset, Encoder]], encode_views: Callable[..., Any],
-    options: Mapping[str, Any], devices: Sequence[str], out: Path,
-) -> list[Path]:  # fmt: skip
+    encode_share: Callable[[str, Path, Share], None], devices: Sequence[str], out: Path
+) -> list[Path]:
     """Encode on several devices at once.
 
     Args:
-        open_inputs: opens the data and the encoder, given the ``options`` of this.
-        encode_views: encodes what was opened, given a folder, a device and a share.
-        options: of the encoder, but for its device.
+        encode_share: encodes one process's share on a device, into a folder; it can be pickled.
         devices: of each process; one may stand several times.
         out: the store's folder.
 
@@ -78,8 +57,7 @@ def encode_shares(
     ) as progress:  # fmt: skip
         waiting = [
             pool.submit(
-                _encode_share, open_inputs, encode_views, {**options, "device": device}, hardware(),
-                folder, Share(index, len(devices)),
+                _in_process, encode_share, device, hardware(), folder, Share(index, len(devices))
             )
             for index, (device, folder) in enumerate(zip(devices, folders, strict=True))
         ]  # fmt: skip
@@ -97,18 +75,14 @@ def encode_shares(
     return folders
 
 
-def _encode_share(
-    open_inputs: Callable[..., tuple[Dataset, Encoder]], encode_views: Callable[..., Any],
-    options: Mapping[str, Any], around: Hardware, folder: Path, share: Share,
+def _in_process(
+    encode_share: Callable[[str, Path, Share], None], device: str, around: Hardware, folder: Path,
+    share: Share,
 ) -> tuple[str, str] | None:  # fmt: skip
     """Encode a share in this process; returns what went wrong, with its remedy."""
-    device = options["device"]
     try:
         with use_hardware(device, around.batch_size, around.workers, around.precision):
-            dataset, encoder = open_inputs(options=options)
-            encode_views(
-                dataset, [encoder], [folder], device=device, wait=True, overwrite=True, share=share
-            )
+            encode_share(device, folder, share)
     except LateenError as error:
         return error.message, error.remedy
     return None

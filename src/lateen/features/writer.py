@@ -148,35 +148,6 @@ class StoreWriter:
             (self.folder / part_name(self._next, index)).unlink(missing_ok=True)
         del self.parts[first:]
 
-    def write_part(
-        self,
-        features: torch.Tensor,
-        ids: Sequence[str],
-        skipped: Sequence[dict[str, Any]],
-        items: int,
-        notes: dict[str, int] | None = None,
-        image_hashes: np.ndarray[Any, Any] | None = None,
-    ) -> None:
-        """Write what was encoded of the next shard since its last part.
-
-        Args:
-            features: ``[rows, dim]``; values that are not finite stay so.
-            ids: the sample of each row.
-            skipped: JSON-ready skips.
-            items: how many items, or rows in the order they are computed, this part covers.
-            notes: counts worth telling.
-            image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
-
-        Raises:
-            StoreError: wrong dim, or finite values that the store's dtype cannot hold.
-        """
-        start = self.parts[-1].stop if self.parts else self.done
-        path = self.folder / part_name(self._next, len(self.parts))
-        stored = self._to_dtype(features, finite=False)
-        span = (start, start + items)
-        write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
-        self.parts.append(read_shard(path))
-
     def write(
         self,
         features: torch.Tensor,
@@ -185,24 +156,35 @@ class StoreWriter:
         items: int,
         notes: dict[str, int] | None = None,
         image_hashes: np.ndarray[Any, Any] | None = None,
+        *,
+        part: bool = False,
     ) -> None:
-        """Write the next shard.
+        """Write the next shard; or as a part of it, which a killed run goes on from, what was
+        encoded since its last part.
 
         Args:
-            features: ``[rows, dim]``, finite.
+            features: ``[rows, dim]``, finite; in a part, values that are not finite stay so.
             ids: the sample of each row.
             skipped: JSON-ready skips among the items covered.
-            items: how many input items this shard covers, rows and skips together.
+            items: how many input items this covers, rows and skips together; of a part it may be
+                rows in the order they are computed.
             notes: counts worth telling, summed over shards.
             image_hashes: ``[rows]``, uint64: of the bytes of each row's image, 0 where not known.
+            part: whether this is a part; a whole shard is written with all rows of its parts.
 
         Raises:
-            StoreError: wrong dim, or values that the store's dtype cannot hold.
+            StoreError: wrong dim, or finite values that the store's dtype cannot hold.
         """
-        stored = self._to_dtype(features)
-        span = (self.done, self.done + items)
-        path = self.folder / shard_name(self._next)
-        shard = write_shard(path, stored, ids, skipped, span, notes or {}, image_hashes)
+        start = self.parts[-1].stop if part and self.parts else self.done
+        name = part_name(self._next, len(self.parts)) if part else shard_name(self._next)
+        stored = self._to_dtype(features, finite=not part)
+        shard = write_shard(
+            self.folder / name, stored, ids, skipped, (start, start + items), notes or {},
+            image_hashes,
+        )  # fmt: skip
+        if part:
+            self.parts.append(read_shard(self.folder / name))
+            return
         self.drop_parts()
         self.shards.append(shard)
         self._note(skipped, notes or {})

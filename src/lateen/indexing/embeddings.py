@@ -15,7 +15,7 @@ from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import AbsentImages, Dataset, no_captions
 from lateen.data.text import read_json, read_list
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.features import cached_features
+from lateen.evaluation.features import side_features
 from lateen.features import Store
 from lateen.files import atomic_path, content_key, write_text
 from lateen.indexing.photographs import Photographs
@@ -134,10 +134,10 @@ def embed(
         ids = [sample.id for sample in photographs.samples]
         return Embeddings(ids, photographs.embeddings.numpy(), photographs.unreadable)
     if dataset is not None:
-        return _of_store(_features(ready, dataset, "image"), ready, "image", raw)
+        return _of_store(side_features(ready, "vision", dataset), ready, "image", raw)
     assert words is not None
     chosen = column if column is not None else words.columns[0]
-    embeddings = _of_store(_features(ready, words, "text", chosen), ready, "text", raw)
+    embeddings = _of_store(side_features(ready, "text", words, chosen), ready, "text", raw)
     if isinstance(words, ListDataset):
         text_of = {s.id: s.captions[chosen][0] for s in words if isinstance(s, Sample)}
         embeddings = Embeddings(
@@ -182,15 +182,6 @@ def _is_table(path: Path) -> bool:
         content = read_json(path)
         return isinstance(content, dict) and bool({"annotations", "images"} & set(content))
     return path.suffix.lower() in (*TABLE_SUFFIXES, ".tar") or path.is_dir()
-
-
-def _features(
-    model: AlignedModel, dataset: Dataset, modality: Literal["image", "text"],
-    column: str | None = None,
-) -> Store:  # fmt: skip
-    side: Literal["vision", "text"] = "vision" if modality == "image" else "text"
-    encoder = model.vision_encoder if modality == "image" else model.text_encoder
-    return cached_features(dataset, encoder, column, dtype=model.config.feature_dtype(side))
 
 
 def _of_store(

@@ -57,14 +57,14 @@ class LinearKernel:
     hsic: float
 
     @classmethod
-    def of(cls, found: Moments) -> LinearKernel:
+    def of(cls, moments: Moments) -> LinearKernel:
         """The kernel of a space with these moments."""
         # HSIC₁ of a kernel with itself is a sum of squares (Székely & Rizzo 2014): never below 0.
         # Below four rows it is undefined.
-        several = len(found.squares) > 3
-        hsic = float(_hsic(found.product, found.squares, found.squares)) if several else 0.0
-        norm = float(found.product.norm())
-        return cls(found.mean, found.squares, norm, hsic if hsic > _NOTHING * norm**2 else 0.0)
+        several = len(moments.squares) > 3
+        hsic = float(_hsic(moments.product, moments.squares, moments.squares)) if several else 0.0
+        norm = float(moments.product.norm())
+        return cls(moments.mean, moments.squares, norm, hsic if hsic > _NOTHING * norm**2 else 0.0)
 
 
 def kernel_cka(x: LinearKernel, y: LinearKernel, cross: Tensor, unbiased: bool) -> float:

@@ -36,9 +36,9 @@ def class_scores(image: Tensor, classes: Tensor) -> Tensor:
     Raises:
         LateenError: an embedding has NaN.
     """
-    different, places = torch.unique(classes, dim=0, return_inverse=True)
+    different, columns = torch.unique(classes, dim=0, return_inverse=True)
     # A product may round the columns of equal classes differently, and a tie would be none.
-    scores: Tensor = (image @ different.T)[:, places]
+    scores: Tensor = (image @ different.T)[:, columns]
     if scores.isnan().any():
         raise LateenError(
             "embeddings of images or classes have NaN among their values",

@@ -145,7 +145,7 @@ class _Fits:
 
         scaler = StandardScaler()
         x, test = scaler.fit_transform(x), scaler.transform(test)
-        found = []
+        predictions = []
         for c in cs:
             # Not started from the last C's weights: it would stop there, and depend on the order.
             model = LogisticRegression(C=c, max_iter=_ITERATIONS)
@@ -156,8 +156,8 @@ class _Fits:
                 model.fit(x, y)
             self._fits += 1
             self._cut += int(model.n_iter_.max() >= _ITERATIONS)
-            found.append(model.predict(test))
-        return found
+            predictions.append(model.predict(test))
+        return predictions
 
     def report(self) -> None:
         """One line in the log if there is something to say."""
@@ -172,9 +172,9 @@ def _validate(
     fits: _Fits, x: Array, y: Array, cs: Sequence[float], generator: np.random.Generator
 ) -> dict[float, float]:
     """Accuracy in percent of a stratified fifth of the rows, learned from the others, by C."""
-    held = _deal(y, _VALIDATION, generator) == 0
-    predictions = fits.predict(x[~held], y[~held], x[held], cs)
-    return {float(c): _percent(p == y[held]) for c, p in zip(cs, predictions, strict=True)}
+    validation = _deal(y, _VALIDATION, generator) == 0
+    predictions = fits.predict(x[~validation], y[~validation], x[validation], cs)
+    return {float(c): _percent(p == y[validation]) for c, p in zip(cs, predictions, strict=True)}
 
 
 def _best(validation: dict[float, float]) -> float:

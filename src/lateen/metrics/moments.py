@@ -50,13 +50,13 @@ class Moments:
             centred = rows - mean
             product += centred.T @ centred
             squares.append(centred.square().sum(1))
-        found = cls(x, mean, product, torch.cat(squares))
-        if found.squares.mean().sqrt() <= _NO_SPREAD * mean.norm():
+        moments = cls(x, mean, product, torch.cat(squares))
+        if moments.squares.mean().sqrt() <= _NO_SPREAD * mean.norm():
             raise DataError(
                 "all rows of features on one side are the same",
                 "Encode with another layer or pooling, or check the samples.",
             )
-        return found
+        return moments
 
 
 def cross_product(x: Features, x_mean: Tensor, y: Features, y_mean: Tensor, chunk: int) -> Tensor:

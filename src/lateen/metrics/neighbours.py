@@ -182,12 +182,12 @@ class _Top:
 
     def offer(self, start: int, scores: Tensor, first: int) -> None:
         """Scores ``[m, c]`` of the queries from ``start`` on with the rows from ``first`` on."""
-        mine = slice(start, start + len(scores))
+        part = slice(start, start + len(scores))
         rows = torch.arange(first, first + scores.shape[1], device=scores.device)
-        found, indices = _best(scores, rows.expand_as(scores), self._k)
-        self._scores[mine], self._indices[mine] = _best(
-            torch.cat([self._scores[mine], found], dim=1),
-            torch.cat([self._indices[mine], indices], dim=1),
+        best, indices = _best(scores, rows.expand_as(scores), self._k)
+        self._scores[part], self._indices[part] = _best(
+            torch.cat([self._scores[part], best], dim=1),
+            torch.cat([self._indices[part], indices], dim=1),
             self._k,
         )
 
@@ -199,16 +199,16 @@ class _Top:
 
 def _best(scores: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of every row ``[m, c]``, in any order; of equals, those of lowest index."""
-    found, at = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    if found.shape[1] > k:
+    best, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+    if best.shape[1] > k:
         # topk takes any of equals, which matters only where the cut goes through them.
-        last, next_one = found[:, k - 1], found[:, k]
+        last, next_one = best[:, k - 1], best[:, k]
         cut = ((last == next_one) & last.isfinite()).nonzero()[:, 0]
         for start in range(0, len(cut), _TIED):
             rows = cut[start : start + _TIED]
-            at[rows] = _order(scores[rows], indices[rows])[:, : k + 1]
-        at = at[:, :k]
-    return scores.gather(1, at), indices.gather(1, at)
+            columns[rows] = _order(scores[rows], indices[rows])[:, : k + 1]
+        columns = columns[:, :k]
+    return scores.gather(1, columns), indices.gather(1, columns)
 
 
 def _order(scores: Tensor, indices: Tensor) -> Tensor:
@@ -225,10 +225,10 @@ def _units(x: Features, start: int, size: int) -> Tensor:
 
 def _shared(nx: Tensor, ny: Tensor) -> Tensor:
     """Which of ``nx`` ``[n, k]`` are also in ``ny``, row by row."""
-    found = torch.zeros_like(nx, dtype=torch.bool)
-    for one in ny.unbind(1):
-        found |= nx == one[:, None]
-    return found
+    shared = torch.zeros_like(nx, dtype=torch.bool)
+    for neighbour in ny.unbind(1):
+        shared |= nx == neighbour[:, None]
+    return shared
 
 
 def _kernel(x: Features, neighbours: Tensor, chunk: int) -> csr_array:
@@ -238,13 +238,13 @@ def _kernel(x: Features, neighbours: Tensor, chunk: int) -> csr_array:
     owner = torch.arange(min(chunk, n)).repeat_interleave(k)
     for start in range(0, n, chunk):
         rows = _units(x, start, chunk)
-        wanted = neighbours[start : start + chunk].flatten()
+        targets = neighbours[start : start + chunk].flatten()
         for first in range(0, n, chunk):
             columns = _units(x, first, chunk)
-            inside = ((wanted >= first) & (wanted < first + chunk)).nonzero()[:, 0]
+            inside = ((targets >= first) & (targets < first + chunk)).nonzero()[:, 0]
             for begin in range(0, len(inside), chunk):
                 some = inside[begin : begin + chunk]
-                products = rows[owner[some]] * columns[wanted[some] - first]
+                products = rows[owner[some]] * columns[targets[some] - first]
                 cosines[start * k + some] = products.sum(1).cpu()
     return _sparse(neighbours, cosines.view(n, k))
 

@@ -54,9 +54,9 @@ def _ranks(queries: Tensor, targets: Tensor, positives: Tensor, chunk: int) -> T
     ranks = []
     for start in range(0, len(queries), chunk):
         scores = queries[start : start + chunk] @ targets.T
-        mine = positives[start : start + chunk].to(scores.device)
+        positive = positives[start : start + chunk].to(scores.device)
         # The right scores come out of the same product: one computed apart could round differently.
-        right = scores.gather(1, mine.clamp(min=0)).masked_fill_(mine < 0, -torch.inf)
+        right = scores.gather(1, positive.clamp(min=0)).masked_fill_(positive < 0, -torch.inf)
         best = right.amax(1, keepdim=True)
         at_least = scores.ge_(best).sum(1) - (right >= best).sum(1)
         ranks.append(at_least.long().cpu() + 1)

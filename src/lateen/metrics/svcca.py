@@ -69,24 +69,24 @@ def mean_correlation(left: Tensor, right: Tensor, cross: Tensor, rows: int) -> f
     Raises:
         DataError: fewer rows than twice the kept components.
     """
-    kept = left.shape[1] + right.shape[1]
-    if rows < 2 * kept:
+    components = left.shape[1] + right.shape[1]
+    if rows < 2 * components:
         raise DataError(
             f"{rows} rows are too few for SVCCA of {left.shape[1]} and {right.shape[1]} "
             "components: correlations would be high by chance alone",
-            f"Give at least {2 * kept} samples, or keep fewer components, such as dim=10.",
+            f"Give at least {2 * components} samples, or keep fewer components, such as dim=10.",
         )
     correlations = torch.linalg.svdvals(left.T @ cross @ right)
     return float(correlations.clamp(max=1).mean())
 
 
 def whitening(product: Tensor, variance: float, dim: int | None) -> Tensor:
-    """Map ``[d, kept]`` of features to their leading components, each of unit length."""
+    """Map ``[d, p]`` of features to their leading components, each of unit length."""
     values, vectors = torch.linalg.eigh(product)
     values, vectors = values.flip(0), vectors.flip(1)
     rank = int((values > _RANK * values[0]).sum())
     # The component that reaches the share is kept with those before it.
-    wanted = int((values.cumsum(0) < variance * values.sum()).sum()) + 1 if dim is None else dim
-    kept = min(wanted, rank)
-    scaled: Tensor = vectors[:, :kept] * values[:kept].rsqrt()
+    leading = int((values.cumsum(0) < variance * values.sum()).sum()) + 1 if dim is None else dim
+    components = min(leading, rank)
+    scaled: Tensor = vectors[:, :components] * values[:components].rsqrt()
     return scaled

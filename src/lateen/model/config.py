@@ -90,12 +90,12 @@ def read_config(folder: Path) -> AlignedConfig:
 
 
 def _mapping(path: Path, values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = values.get(key)
-    if found is None:
+    mapping = values.get(key)
+    if mapping is None:
         raise _lacks(path, key)
-    if not isinstance(found, dict):
-        raise _misfit(path, key, found, "must be a mapping")
-    return found
+    if not isinstance(mapping, dict):
+        raise _misfit(path, key, mapping, "must be a mapping")
+    return mapping
 
 
 def _check_side(path: Path, side: str, values: Mapping[str, Any]) -> None:

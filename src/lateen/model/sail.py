@@ -170,10 +170,10 @@ def _load(path: Path) -> dict[str, Any]:
             "If you trust its origin, save a dict with only its 'state_dict' with torch.save.",
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else ""
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else ""
         raise ModelError(
             f"{path} is not a SAIL checkpoint: it has no 'state_dict' "
-            f"({found[:100] or type(content).__name__})",
+            f"({keys[:100] or type(content).__name__})",
             _WHOLE,
         )
     return content
@@ -246,10 +246,10 @@ def _shape(path: Path, tensors: Mapping[str, Tensor], side: str, kind: Kind) -> 
 def _settings(path: Path, image: _Shape, text: _Shape) -> HeadSection:
     """The one description of both heads, whose kinds may differ."""
     widths = {width for width in (image.width, text.width) if width}  # a linear head has none
-    for what, found in (("width", widths), ("output length", {image.dim, text.dim})):
-        if len(found) > 1:
+    for what, sizes in (("width", widths), ("output length", {image.dim, text.dim})):
+        if len(sizes) > 1:
             raise ModelError(
-                f"{path}: the {what} of its heads differs: {', '.join(map(str, sorted(found)))}",
+                f"{path}: the {what} of its heads differs: {', '.join(map(str, sorted(sizes)))}",
                 "The two heads of a lateen model are alike in it.",
             )
     return HeadSection(
@@ -264,16 +264,16 @@ def _state(
     """The tensors under lateen's names, their shapes and values checked."""
     state = {}
     for key, tensor in tensors.items():
-        wanted = expected[_translate(key, _OURS)]
+        own = expected[_translate(key, _OURS)]
         scalar = key in _SCALARS and tensor.numel() == 1
-        if tensor.shape != wanted.shape and not scalar:
-            raise _misshapen(path, key, tensor, wanted.shape)
+        if tensor.shape != own.shape and not scalar:
+            raise _misshapen(path, key, tensor, own.shape)
         if not tensor.isfinite().all():
             raise ModelError(
                 f"{path}: {key!r} has NaN or infinity in it: its training diverged",
                 "Take an earlier checkpoint.",
             )
-        state[_translate(key, _OURS)] = tensor.reshape(wanted.shape)
+        state[_translate(key, _OURS)] = tensor.reshape(own.shape)
     return state
 
 
@@ -284,6 +284,6 @@ def _translate(key: str, prefixes: Mapping[str, str]) -> str:
     return key
 
 
-def _misshapen(path: Path, key: str, tensor: Tensor, wanted: Iterable[int] | str) -> ModelError:
-    expected = wanted if isinstance(wanted, str) else list(wanted)
+def _misshapen(path: Path, key: str, tensor: Tensor, shape: Iterable[int] | str) -> ModelError:
+    expected = shape if isinstance(shape, str) else list(shape)
     return ModelError(f"{path}: {key!r} has shape {list(tensor.shape)}, not {expected}", _WHOLE)

@@ -17,7 +17,7 @@ from lateen.encoders.sentence import MODULES, read_layout
 from lateen.encoders.specs import find_spec
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
-from lateen.files import atomic_folder, atomic_path, read_json, write_json
+from lateen.files import atomic_folder, atomic_path, hub_snapshot, read_json, write_json
 
 WEIGHTS = "model.safetensors"
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")
@@ -48,11 +48,9 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
     folder = Path(path).expanduser()
     if folder.exists() or str(path).count("/") != 1 or str(path).startswith("."):
         return folder
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(str(path), revision=revision))
-    except Exception as error:  # the hub client raises many kinds; all mean "not here"
+        return hub_snapshot(str(path), revision=revision)
+    except FileNotFoundError as error:
         at = f" at revision {revision}" if revision else ""
         raise ModelError(
             f"there is no folder {path}, and the hub has no such model{at} that could be reached",
@@ -81,20 +79,20 @@ def check_weights(folder: Path, expected: Mapping[str, Tensor]) -> None:
         raise ModelError(f"{folder} has no {WEIGHTS}", "Copy the whole model folder.")
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            stored = {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path} is damaged or truncated ({error})", "Copy the file again."
         ) from error
-    wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
-    for key in wanted.keys() - found.keys():
+    shapes = {key: list(tensor.shape) for key, tensor in expected.items()}
+    for key in shapes.keys() - stored.keys():
         raise ModelError(f"{path} lacks the tensor {key!r}", "Copy the whole model folder.")
-    for key in found.keys() - wanted.keys():
-        raise ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(wanted)))
-    for key, shape in wanted.items():
-        if found[key] != shape:
+    for key in stored.keys() - shapes.keys():
+        raise ModelError(f"{path} has the unknown tensor {key!r}", choices(key, sorted(shapes)))
+    for key, shape in shapes.items():
+        if stored[key] != shape:
             raise ModelError(
-                f"{path}: {key!r} has shape {found[key]}, its config asks for {shape}",
+                f"{path}: {key!r} has shape {stored[key]}, its config asks for {shape}",
                 "The config and the weights are of different models; copy both again.",
             )
 
@@ -208,4 +206,4 @@ def forget_paths(folder: Path) -> list[str]:
 def _private() -> list[str]:
     """The beginnings of paths that only this machine has."""
     deep = [Path.cwd()] if len(Path.cwd().parts) > 2 else []  # /data stands in many a text
-    return [f"{place}/" for place in {Path.home(), *deep}]
+    return [f"{folder}/" for folder in {Path.home(), *deep}]

@@ -35,9 +35,9 @@ FALSE_POSITIVES = 0.001
 
 Array = np.ndarray[Any, Any]
 _VERSION = 1
-_PLACES = 10  # bits of a filter that each hash sets
+_BITS_EACH = 10  # bits of a filter that each hash sets
 # Bits for each hash at which so many places give the share above: -k / ln(1 - p^(1/k)).
-_BITS = -_PLACES / math.log1p(-(FALSE_POSITIVES ** (1 / _PLACES)))
+_BITS = -_BITS_EACH / math.log1p(-(FALSE_POSITIVES ** (1 / _BITS_EACH)))
 _CHUNK = 1 << 20  # hashes at a time
 # Names that anyone's images may have: a number, or a word that every camera and script writes.
 # Numbers of ten digits and more (Flickr's, COCO's) are not counted up from 0.
@@ -73,8 +73,8 @@ class HashSet:
             return cls(different)
         bits = np.zeros(math.ceil(len(different) * _BITS / 8), np.uint8)
         for start in range(0, len(different), _CHUNK):
-            for place in _places(different[start : start + _CHUNK], 8 * len(bits)):
-                np.bitwise_or.at(bits, place >> 3, np.uint8(1) << (place & 7).astype(np.uint8))
+            for bit in _bits_of(different[start : start + _CHUNK], 8 * len(bits)):
+                np.bitwise_or.at(bits, bit >> 3, np.uint8(1) << (bit & 7).astype(np.uint8))
         return cls(bits)
 
     @property
@@ -89,8 +89,8 @@ class HashSet:
         inside = np.ones(len(hashes), bool)
         for start in range(0, len(hashes), _CHUNK):
             some = slice(start, start + _CHUNK)
-            for place in _places(hashes[some], 8 * len(self.values)):
-                inside[some] &= (self.values[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
+            for bit in _bits_of(hashes[some], 8 * len(self.values)):
+                inside[some] &= (self.values[bit >> 3] >> (bit & 7).astype(np.uint8)) & 1 == 1
         return inside
 
     def by_mistake(self, asked: Array) -> float:
@@ -109,18 +109,18 @@ def _in_sorted(hashes: Array, values: Array) -> Array:
     return inside
 
 
-def _places(hashes: Array, bits: int) -> Sequence[Array]:
-    """The bits that stand for each hash ``[n]``, :data:`_PLACES` times: splitmix64 of the hash
+def _bits_of(hashes: Array, bits: int) -> Sequence[Array]:
+    """The bits that stand for each hash ``[n]``, :data:`_BITS_EACH` times: splitmix64 of the hash
     and a counter (Steele et al. 2014), modulo the number of bits."""
     step = np.uint64(0x9E3779B97F4A7C15)
-    places = []
+    positions = []
     with np.errstate(over="ignore"):
-        for count in range(1, _PLACES + 1):
+        for count in range(1, _BITS_EACH + 1):
             z = hashes + np.uint64(count) * step
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            places.append(((z ^ (z >> np.uint64(31))) % np.uint64(bits)).astype(np.int64))
-    return places
+            positions.append(((z ^ (z >> np.uint64(31))) % np.uint64(bits)).astype(np.int64))
+    return positions
 
 
 def hash_ids(ids: Sequence[str]) -> Array:

@@ -1,9 +1,10 @@
-"""Pictures over pictures: the classes of pixels, and where a network attends to."""
+"""Pictures over pictures, the classes of pixels and where a network attends to; which are shown."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,19 @@ _PANEL = 3.6  # inches wide, less for images taller than
 _TALLEST = 4.5
 _GOLDEN = 0.61803398875  # of a turn: hues that never come close to the ones just before
 _HEAT = "magma"
+
+
+def spread(count: int, wanted: int) -> frozenset[int]:
+    """At most ``wanted`` of ``count`` indices, evenly spread."""
+    taken = min(count, wanted)
+    return frozenset(round(i * (count - 1) / max(1, taken - 1)) for i in range(taken))
+
+
+def picture_name(sample: str, taken: Collection[str]) -> str:
+    """The file name of a sample's picture, with a number where it is ``taken``."""
+    name = sample.replace("/", "-")
+    numbered = (f"{name}-{number}.png" for number in itertools.count(2))
+    return next(n for n in itertools.chain([f"{name}.png"], numbered) if n not in taken)
 
 
 def class_colours(count: int) -> Array:
@@ -94,8 +108,8 @@ def attention_overlay(
         heads: how many heads to show by themselves, evenly spread.
         note: below everything.
     """
-    places = np.unique(np.linspace(0, len(maps) - 1, min(heads, len(maps))).round().astype(int))
-    panels = [("mean of heads", maps.mean(axis=0)), *[(f"head {i}", maps[i]) for i in places]]
+    chosen = sorted(spread(len(maps), heads))
+    panels = [("mean of heads", maps.mean(axis=0)), *[(f"head {i}", maps[i]) for i in chosen]]
     with quiet_style():
         from matplotlib.figure import Figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,15 +114,11 @@ class LoopSection(Section):
     epochs: int = Field(60, ge=0, description="passes over the images; 0 for train.cca alone")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of steps with rising rate")
     clip_norm: float | None = Field(1.0, gt=0, description="gradient norm limit, null for none")
-    chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
     micro_batch: int | None = Field(
         None, gt=0, description="images in memory at a time; the step stays that of the whole "
         "batch, for another forward pass (without it, the whole batch)"
     )  # fmt: skip
     precision: Precision = Field("auto", description="of the matrix products in training")
-    compile: bool | Literal["auto"] = Field(
-        "auto", description="run the heads through torch.compile; auto = on a GPU"
-    )
     validations: int = Field(10, ge=1, description="validation retrievals during training")
     checkpoints: int = Field(10, ge=1, description="checkpoints during training")
     seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
@@ -130,6 +126,21 @@ class LoopSection(Section):
     def warmup_of(self, steps: int) -> int:
         """How many of the training's steps are warm-up."""
         return round(self.warmup * steps)
+
+    @property
+    def loss_rows(self) -> int:
+        """Rows of the batch that the loss holds a matrix for; 1 where it cannot be divided."""
+        return 1
+
+    def with_loss_rows(self, rows: int) -> Self:
+        """The same with other :attr:`loss_rows`."""
+        del rows
+        return self
+
+    @property
+    def compiles(self) -> bool | Literal["auto"]:
+        """Whether networks run through :func:`torch.compile`."""
+        return False
 
 
 class TrainSection(LoopSection):
@@ -140,6 +151,10 @@ class TrainSection(LoopSection):
         "batch", description="sigmoid loss over B (SigLIP) or B² (SAIL)"
     )
     positives: Literal["sum", "mean"] = Field("sum", description="over caption columns")
+    chunk: int = Field(1024, gt=0, description="rows of the logit matrix held at a time")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="run the heads through torch.compile; auto = on a GPU"
+    )
     captions_per_image: int = Field(
         1, gt=0, description="captions of each column drawn per image and step, each a positive"
     )
@@ -157,3 +172,17 @@ class TrainSection(LoopSection):
         "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
         "64th of a batch)"
     )  # fmt: skip
+
+    @property
+    def loss_rows(self) -> int:
+        """``chunk``."""
+        return self.chunk
+
+    def with_loss_rows(self, rows: int) -> Self:
+        """With another ``chunk``."""
+        return self.model_copy(update={"chunk": rows})
+
+    @property
+    def compiles(self) -> bool | Literal["auto"]:
+        """``compile``."""
+        return self.compile

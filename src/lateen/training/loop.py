@@ -338,7 +338,7 @@ def new_state(module: Trainable, settings: LoopSection) -> TrainState:
     """What is trained, on its device, its networks compiled where that is asked for."""
     device = resolve_device()
     state = TrainState(module.to(device), settings)
-    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+    if settings.compiles is True or (settings.compiles == "auto" and device.type == "cuda"):
         state.heads.compile_networks()
     return state
 
@@ -355,7 +355,7 @@ def run_steps(
         TrainingError: a step that does not fit, and nothing to halve; of several processes none
             halves.
     """
-    division = Division(1, settings.chunk)
+    division = Division(1, settings.loss_rows)
     while state.step < source.steps:
         try:
             yield from _steps(state, source, settings, ranks, division)
@@ -369,9 +369,11 @@ def run_steps(
         # Here, where the error no longer holds the tensors that did not fit.
         empty_cache()
         at_a_time = -(-max(part.count for part in rows) // division.pieces)
+        of_loss = f" and {division.chunk} rows of logits" if settings.loss_rows > 1 else ""
+        keys = "train.micro_batch and train.chunk" if of_loss else "micro_batch"
         log.warning(
-            "out of memory in step %d: going on with %d images and %d rows of logits at a time "
-            "(train.micro_batch and train.chunk)", state.step + 1, at_a_time, division.chunk,
+            "out of memory in step %d: going on with %d images%s at a time (%s)", state.step + 1,
+            at_a_time, of_loss, keys,
         )  # fmt: skip
 
 
@@ -382,7 +384,7 @@ def _steps(
     """:func:`run_steps` with steps divided in one way."""
     heads, start = state.heads, state.step
     device = next(heads.parameters()).device
-    divided = settings.model_copy(update={"chunk": division.chunk})
+    divided = settings.with_loss_rows(division.chunk)
 
     def order() -> Iterator[BatchPart]:
         for step in range(start, source.steps):

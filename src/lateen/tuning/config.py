@@ -187,7 +187,7 @@ def _explain(error: ValidationError) -> RecipeError:
     if fault.kind == "missing":
         option = {"model": "MODEL", "target.encoder": "--target ENCODER", "target": "--target"}
         return RecipeError(
-            f"nothing says which {fault.dotted} to tune with",
+            f"nothing says which {fault.dotted.removesuffix('.encoder')} to take",
             f"Give {option.get(fault.dotted, f'--{fault.dotted}')}, or a --recipe that has it.",
         )
     if fault.kind == "unknown":

@@ -17,7 +17,7 @@ from lateen.data.labels import open_labelled
 from lateen.data.samples import no_captions
 from lateen.errors import DataError
 from lateen.evaluation.cases import score_cases
-from lateen.evaluation.features import JudgedImages, cached_features, find_trained_on
+from lateen.evaluation.features import JudgedImages, find_trained_on, side_features
 from lateen.evaluation.intervals import (
     LEVEL,
     Redrawn,
@@ -145,10 +145,7 @@ class CaptionSet:
             folder: where to keep the images' features; lateen's cache if not given.
         """
         if self._texts is None:
-            self._texts = cached_features(
-                self._dataset, model.text_encoder, self._column,
-                dtype=model.config.feature_dtype("text"),
-            )  # fmt: skip
+            self._texts = side_features(model, "text", self._dataset, self._column)
         store = _image_store(model, self._dataset, folder and folder / "images")
         pairs = pair(store, self._texts)
         result = retrieval_result(model, pairs)
@@ -344,9 +341,7 @@ class ImageSet:
 
 
 def _image_store(model: AlignedModel, dataset: Dataset, folder: Path | None) -> Store:
-    return cached_features(
-        dataset, model.vision_encoder, folder=folder, dtype=model.config.feature_dtype("vision")
-    )
+    return side_features(model, "vision", dataset, folder=folder)
 
 
 def _embedded(model: AlignedModel, store: Store, rows: np.ndarray[Any, Any]) -> Embedded:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lateen.data import Dataset, ListDataset, Sample, decode_image, open_dataset
-from lateen.encoders import Encoder, load_encoder
+from lateen.encoders import Encoder, load_with
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import EncoderError
 from lateen.evaluation.features import cached_features, model_key
@@ -79,7 +79,7 @@ class Preparation:
         start = open_model(plan.model)
         if settings.method != "projection":
             tunable(start.vision_encoder, patches=settings.patches)
-        target = load_encoder(plan.target.encoder, "image", **plan.target.options())
+        target = load_with(plan.target.encoder, "image", plan.target.options())
         if settings.patches:
             _check_target_patches(target)
         dataset = open_dataset(plan.images)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lateen.encoders import load_encoder
+from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.vision import VisionEncoder
 from lateen.model import AlignedModel
 from lateen.model.clip import is_clip
@@ -21,6 +21,8 @@ def save_tuned(
 ) -> None:
     """Write a tuned model: a CLIP as a folder of transformers, an AlignedModel with its encoder.
 
+    A model whose tower was replaced, and not trained, is an AlignedModel that names both encoders.
+
     Args:
         model: with the tuned tower.
         source: folder or hub id of the model that was tuned.
@@ -33,12 +35,18 @@ def save_tuned(
         EncoderError: the files of its tower are not where they were.
     """
     encoder = model.vision_encoder
+    training = {**(model.config.training or {}), "tuned": dict(training)}
+    if not (model.config.vision or {}).get("trained"):
+        _rebuilt(model, encoder, model.config.vision or {}, training, record).save_pretrained(
+            folder
+        )
+        return
     assert isinstance(encoder, VisionEncoder)
     load = encoder.info.load
     if is_clip(source):
         save_tuned_clip(
             source, _dual_tensors(encoder), folder, revision=load.get("revision"),
-            trained_on=record, training=training,
+            trained_on=record, training=training["tuned"],
         )  # fmt: skip
         return
     tower = folder / "vision_encoder"
@@ -54,12 +62,20 @@ def save_tuned(
     loaded = load_encoder(modality="image", **again)
     loaded.info = replace(loaded.info, id=encoder.info.id)
     side = {**(model.config.vision or {}), **loaded.info.as_dict(), "trained": True}
+    _rebuilt(model, loaded, side, training, record).save_pretrained(folder)
+
+
+def _rebuilt(
+    model: AlignedModel, vision: Encoder, side: dict[str, Any], training: dict[str, Any],
+    record: TrainedOn,
+) -> AlignedModel:  # fmt: skip
+    """The same heads with another description of the image side, its conditions and its record."""
     whole = AlignedModel.build(
-        model.heads, side, model.config.text or {}, model.config.head or {},
-        training={**(model.config.training or {}), "tuned": dict(training)}, trained_on=record,
+        model.heads, side, model.config.text or {}, model.config.head or {}, training=training,
+        trained_on=record,
     )  # fmt: skip
-    whole.set_encoders(vision=loaded, text=model.text_encoder)
-    whole.save_pretrained(folder)
+    whole.set_encoders(vision=vision, text=model.text_encoder)
+    return whole
 
 
 def _dual_tensors(encoder: VisionEncoder) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from lateen.data import Dataset, Sample, decode_image
 from lateen.data.samples import ImageSource
+from lateen.device import default_workers
 from lateen.encoders import Encoder
 from lateen.encoders.vision import VisionEncoder
 from lateen.errors import DataError, ImageError, TrainingError
 from lateen.features import Pairs, Store
 from lateen.features.ids import IdIndex
-from lateen.features.pipeline import default_workers
 from lateen.hardware import hardware
 from lateen.training.batches import Batch, BatchPlan, BatchRows, Part
 from lateen.training.ranks import ALONE, Ranks

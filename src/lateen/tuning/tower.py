@@ -153,8 +153,9 @@ def candidate(start: AlignedModel, tower: ImageTower) -> AlignedModel:
     )  # fmt: skip
     heads = copy.deepcopy(start.heads)
     heads.vision = whole.head
+    side = {**(start.config.vision or {}), **vision.info.as_dict(), "trained": True}
     model = AlignedModel.build(
-        heads, {**(start.config.vision or {}), **vision.info.as_dict()}, start.config.text or {},
+        heads, side, start.config.text or {},
         start.config.head or {}, training=start.config.training,
     )  # fmt: skip
     model.set_encoders(vision=vision, text=start.text_encoder)

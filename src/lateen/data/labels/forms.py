@@ -31,6 +31,7 @@ from lateen.data.samples import (
 from lateen.data.tables import find_image_column
 from lateen.data.webdataset import WebDataset, find_shards
 from lateen.errors import DataError, choices
+from lateen.files import hub_snapshot
 from lateen.progress import log
 
 _CLASS_NAMES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
@@ -202,15 +203,11 @@ def _on_hub(
 
 def _snapshot(name: str, files: list[str], is_whole: Callable[[Path], bool]) -> Path | Exception:
     """The folder with some files of a hub dataset, or why they cannot be had whole."""
-    from huggingface_hub import snapshot_download
-
     problem: Exception = OSError("it is not in the cache")
     for cached in (True, False):
         try:
-            folder = Path(snapshot_download(
-                name, repo_type="dataset", allow_patterns=files, local_files_only=cached
-            ))  # fmt: skip
-        except Exception as error:  # noqa: BLE001  the hub client raises many kinds; all mean "not here"
+            folder = hub_snapshot(name, dataset=True, files=files, cached=cached)
+        except FileNotFoundError as error:
             problem = error
             continue
         # The cache gives out what an interrupted or partial download left there, and so does the

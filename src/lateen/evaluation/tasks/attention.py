@@ -18,10 +18,10 @@ from lateen.errors import DataError, EncoderError, ImageError, UsageError
 from lateen.evaluation.features import JudgedImages, conditions, find_trained_on
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
-from lateen.evaluation.tasks.segmentation import picture_name, spread
 from lateen.files import make_folder
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.overlays import picture_name, spread
 from lateen.report.tables import (
     Column,
     TableData,
@@ -132,13 +132,13 @@ def _attentive(encoder: Encoder) -> list[_Part]:
         EncoderError: none has.
     """
     parts = encoder.parts if isinstance(encoder, FusedEncoder) else [encoder]
-    found = [_Part(part) for part in parts if has_attention(part)]
-    if not found:
+    attentive = [_Part(part) for part in parts if has_attention(part)]
+    if not attentive:
         raise EncoderError(
             f"{encoder.info.id} has no attention that could be shown",
             "Use a model whose vision encoder is a vision transformer.",
         )
-    return found
+    return attentive
 
 
 def _draw(

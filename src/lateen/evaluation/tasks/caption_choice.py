@@ -123,11 +123,11 @@ def _read(category: str, table: Rows, folder: Path, images: str | Path | None) -
     if embedded is not None:
         return CaseSet(table.name, usable, embedded, skips)
     files = _image_files(folder, images, names)
-    found: dict[str, ImageSource | str] = {}
+    sources: dict[str, ImageSource | str] = {}
     for case, row, name in zip(cases, rows, names, strict=True):
-        if case is not None and case.images[0] not in found:
-            found[case.images[0]] = _find(files, name, _box(row))
-    return CaseSet(table.name, usable, listed_images(table.name, found, _IMAGES_WHERE), skips)
+        if case is not None and case.images[0] not in sources:
+            sources[case.images[0]] = _find(files, name, _box(row))
+    return CaseSet(table.name, usable, listed_images(table.name, sources, _IMAGES_WHERE), skips)
 
 
 def _caption_columns(columns: Sequence[str]) -> tuple[str, ...]:
@@ -169,14 +169,14 @@ def _cases(
 
 def _groups_of(cells: Mapping[str, Any]) -> dict[str, str]:
     """What ARO's own results are divided by."""
-    found = {}
+    groups = {}
     for name in _GROUP_COLUMNS:
         value = cells.get(name)
         if isinstance(value, list) and value:
-            found[name] = "_".join(map(str, value))
+            groups[name] = "_".join(map(str, value))
         elif isinstance(value, str) and value:
-            found[name] = value
-    return found
+            groups[name] = value
+    return groups
 
 
 def _image_name(row: Row, column: str) -> str:
@@ -239,9 +239,9 @@ def evaluate_caption_choice(
     hits: dict[str, Tensor] = {}
     cases: list[Case] = []
     judged = JudgedImages()
-    for found in read_caption_choice(data, images=images, split=split):
-        name = found.cases[0].groups["category"]
-        scored = score_cases(model, found, cache=cache and cache / name)
+    for benchmark in read_caption_choice(data, images=images, split=split):
+        name = benchmark.cases[0].groups["category"]
+        scored = score_cases(model, benchmark, cache=cache and cache / name)
         hits[name] = choice_hits(scored.scores[:, 0])
         categories[name] = _category(scored, hits[name])
         cases += scored.cases
@@ -311,8 +311,8 @@ def _groups(cases: Sequence[Case], hits: Tensor, kind: str) -> dict[str, dict[st
         if kind in case.groups:
             rows.setdefault(case.groups[kind], []).append(row)
     return {
-        name: {"accuracy": percent(hits[torch.tensor(mine)]), "examples": len(mine)}
-        for name, mine in sorted(rows.items())
+        name: {"accuracy": percent(hits[torch.tensor(of_group)]), "examples": len(of_group)}
+        for name, of_group in sorted(rows.items())
     }
 
 

@@ -129,9 +129,9 @@ def evaluate_classification(
 def _scores(ranks: Tensor, target: Tensor, labelled: LabelledImages) -> dict[str, Any]:
     """Accuracies beside those of guessing, and which of them is the set's own."""
     count = len(labelled.names)
-    found = classification_of_ranks(ranks, target, labelled.names)
+    scores = classification_of_ranks(ranks, target, labelled.names)
     guess = {"top1": top_k(1, count), "top5": top_k(5, count), "mean_per_class": top_k(1, count)}
-    return {"metric": labelled.metric, "score": found[labelled.metric], **found, "chance": guess}
+    return {"metric": labelled.metric, "score": scores[labelled.metric], **scores, "chance": guess}
 
 
 def classification_facts(ranks: Tensor, target: Tensor, ids: Sequence[str]) -> dict[str, Any]:

@@ -72,20 +72,20 @@ def evaluate_knn(
     """
     options = {"name": set, "split": split, "column": column}
     ks = list(k) if isinstance(k, Sequence) else [k]
-    found = open_probed(model, one_source("knn", images, data), options, train, features, cache)
-    voters = len(found.train.rows) if found.train is not None else len(found.test.rows) - 1
-    check_classes(found, least=1)
+    probed = open_probed(model, one_source("knn", images, data), options, train, features, cache)
+    voters = len(probed.train.rows) if probed.train is not None else len(probed.test.rows) - 1
+    check_classes(probed, least=1)
     if not ks or not all(isinstance(each, int) for each in ks):
         raise UsageError(f"{ks} are no numbers of neighbours", "Give one or more as --k.")
     usable = usable_ks(ks, voters)
 
-    hits = {kind: votes(*found.of(kind), usable, temperature) for kind in found.test.features}
+    hits = {kind: votes(*probed.of(kind), usable, temperature) for kind in probed.test.features}
     accuracy = {
         kind: {k: percent(right) for k, right in by_k.items()} for kind, by_k in hits.items()
     }
     by_path = {f"{kind}.{k}": right for kind, by_k in hits.items() for k, right in by_k.items()}
     return {
-        **probed_result(model, found, accuracy, by_path),
+        **probed_result(model, probed, accuracy, by_path),
         "k_left_out": [each for each in ks if each not in usable],
         "temperature": temperature,
     }

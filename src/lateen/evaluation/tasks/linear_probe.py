@@ -68,10 +68,10 @@ def evaluate_linear_probe(
     """
     options = {"name": set, "split": split, "column": column}
     source = one_source("linear-probe", images, data)
-    found = open_probed(model, source, options, train, features, cache)
-    check_classes(found, least=2 if found.train is not None else FOLDS)
+    probed = open_probed(model, source, options, train, features, cache)
+    check_classes(probed, least=2 if probed.train is not None else FOLDS)
 
-    probes = {kind: probe_scores(*found.of(kind), seed) for kind in found.test.features}
+    probes = {kind: probe_scores(*probed.of(kind), seed) for kind in probed.test.features}
     accuracy = {
         kind: {
             "accuracy": probe.accuracy,
@@ -81,8 +81,8 @@ def evaluate_linear_probe(
         for kind, probe in probes.items()
     }
     hits = {f"{kind}.accuracy": probe.right for kind, probe in probes.items()}
-    folds = {"folds": FOLDS} if found.train is None else {}
-    return {**probed_result(model, found, accuracy, hits), **folds, "seed": seed}
+    folds = {"folds": FOLDS} if probed.train is None else {}
+    return {**probed_result(model, probed, accuracy, hits), **folds, "seed": seed}
 
 
 def linear_probe_tables(result: Result) -> Iterator[TableData]:

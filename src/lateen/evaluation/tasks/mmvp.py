@@ -32,16 +32,16 @@ from lateen.evaluation.cases import (
     unusable_captions,
 )
 from lateen.evaluation.features import (
-    cached_features,
     conditions,
     find_trained_on,
     model_key,
+    side_features,
 )
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Store
-from lateen.files import make_folder
+from lateen.files import hub_snapshot, make_folder
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, cosines, five_numbers, pair_hits, percent
 from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel, open_model
@@ -115,8 +115,8 @@ def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSe
     usual = [path.parent / name for name in _FOLDERS]
     first_names = itertools.chain.from_iterable(itertools.islice(names.values(), PEEK))
     files = find_image_files(images, [*usual, path.parent], first_names)
-    found = {number: _find(files, some) for number, some in names.items()}
-    return CaseSet(str(source), cases, listed_images(str(source), found, _WHERE), skips)
+    sources = {number: _find(files, some) for number, some in names.items()}
+    return CaseSet(str(source), cases, listed_images(str(source), sources, _WHERE), skips)
 
 
 def _find_questions(source: str | Path) -> Path:
@@ -126,19 +126,13 @@ def _find_questions(source: str | Path) -> Path:
     if not path.is_dir():
         if not is_hub_name(source):
             raise DataError(f"there is no {source}", _WHERE)
-        path = _download(str(source))
+        try:
+            path = hub_snapshot(str(source), dataset=True)
+        except FileNotFoundError as error:
+            raise DataError(f"the hub's dataset {source} cannot be reached", _WHERE) from error
     if not (path / _QUESTIONS).is_file():
         raise DataError(f"{path} has no {_QUESTIONS}", _WHERE)
     return path / _QUESTIONS
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset"))
-    except Exception as error:  # the hub client raises many kinds; all mean "not here"
-        raise DataError(f"the hub's dataset {name} cannot be reached", _WHERE) from error
 
 
 def _questions(table: Rows) -> tuple[dict[int, Row], list[Skip]]:
@@ -227,14 +221,14 @@ def evaluate_mmvp(
         DataError: the data is not there or of another form, or has a pattern that is not of the
             nine.
     """
-    found = read_mmvp(data, images=images)
+    benchmark = read_mmvp(data, images=images)
     other = None if baseline is None else _opened(baseline)
     out = make_folder(out) if out is not None else None
     templates = as_templates(templates)
-    scored = score_cases(model, found, templates=templates, cache=cache)
+    scored = score_cases(model, benchmark, templates=templates, cache=cache)
     hits = pair_hits(scored.scores)
     patterns = _patterns(scored.cases, hits)
-    similar = _similarities(model, scored, found, other, cache)
+    similar = _similarities(model, scored, benchmark, other, cache)
     result: dict[str, Any] = {
         "task": "mmvp",
         "pair_accuracy": _mean(patterns, "pair_accuracy"),
@@ -262,16 +256,16 @@ def _opened(baseline: AlignedModel | str | Path) -> AlignedModel:
 
 def _patterns(cases: Sequence[Case], hits: PairHits) -> dict[str, dict[str, float]]:
     """Accuracies by pattern, in the paper's order; one without a pair is left out."""
-    found = {}
+    accuracies = {}
     for pattern in PATTERNS.values():
-        mine = torch.tensor([case.groups["pattern"] == pattern for case in cases])
-        if mine.any():
-            found[pattern] = {
-                "pair_accuracy": percent(hits.text[mine]),
-                "statement_accuracy": percent(hits.image[mine]),
-                "pairs": int(mine.sum()),
+        of_pattern = torch.tensor([case.groups["pattern"] == pattern for case in cases])
+        if of_pattern.any():
+            accuracies[pattern] = {
+                "pair_accuracy": percent(hits.text[of_pattern]),
+                "statement_accuracy": percent(hits.image[of_pattern]),
+                "pairs": int(of_pattern.sum()),
             }
-    return found
+    return accuracies
 
 
 def _mean(patterns: dict[str, dict[str, float]], number: str) -> float:
@@ -298,7 +292,7 @@ def mmvp_statistics(arrays: Arrays) -> Statistics:
 def _similarities(
     model: AlignedModel,
     scored: ScoredCases,
-    found: CaseSet,
+    benchmark: CaseSet,
     baseline: AlignedModel | None,
     cache: Path | None,
 ) -> dict[str, Tensor]:
@@ -308,10 +302,8 @@ def _similarities(
         "encoder": within_pairs(_as_is, scored.images, scored.cases),
     }
     if baseline is not None:
-        store = cached_features(
-            found.images, baseline.vision_encoder, folder=cache and cache / "baseline-images",
-            dtype=baseline.config.feature_dtype("vision"),
-        )  # fmt: skip
+        folder = cache and cache / "baseline-images"
+        store = side_features(baseline, "vision", benchmark.images, folder=folder)
         similar["baseline"] = within_pairs(baseline.project_image, store, scored.cases)
     return similar
 

@@ -121,8 +121,8 @@ def evaluate_patch_probe(
     probes: dict[str, Any] = {}
     counts: dict[str, Tensor] = {}
     for name, gather in (("local", _patch_rows), ("global", _image_rows)):
-        probes[name], found = _probe(gather(train), gather(test), dataset.classes, seed)
-        counts |= {f"{name}_{what}": values for what, values in found.items()}
+        probes[name], tallies = _probe(gather(train), gather(test), dataset.classes, seed)
+        counts |= {f"{name}_{what}": values for what, values in tallies.items()}
     return {
         **probes,
         **resampled(patch_probe_statistics, counts, [image.id for image in test]),
@@ -190,10 +190,10 @@ def patch_labels(labels: np.ndarray[Any, Any], grid: int, classes: int) -> Tenso
     )
     inside = np.ix_((rows >= 0) & (rows < grid), (columns >= 0) & (columns < grid))
     cells = (rows[:, None] * grid + columns[None, :])[inside]
-    found = labels[inside]
-    known = (found >= 0) & (found < classes)
+    pixels = labels[inside]
+    known = (pixels >= 0) & (pixels < classes)
     there = torch.zeros(grid * grid, classes, dtype=torch.bool)
-    there[torch.from_numpy(cells[known]), torch.from_numpy(found[known]).long()] = True
+    there[torch.from_numpy(cells[known]), torch.from_numpy(pixels[known]).long()] = True
     return there
 
 

@@ -16,9 +16,9 @@ from lateen.data.samples import no_captions
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
-    cached_features,
     conditions,
     find_trained_on,
+    side_features,
 )
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
@@ -89,17 +89,11 @@ def evaluate_retrieval(
     )  # fmt: skip
     chosen = _chosen_columns(dataset, column, columns)
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
-    image = cached_features(
-        dataset, model.vision_encoder, folder=cache and cache / "images",
-        dtype=model.config.feature_dtype("vision"),
-    )  # fmt: skip
+    image = side_features(model, "vision", dataset, folder=cache and cache / "images")
     texts = [
-        cached_features(
-            dataset, model.text_encoder, name, folder=cache and cache / f"texts-{name}",
-            dtype=model.config.feature_dtype("text"),
-        )
+        side_features(model, "text", dataset, name, cache and cache / f"texts-{name}")
         for name in chosen
-    ]  # fmt: skip
+    ]
     if columns == "union":
         pairs = pair(image, *texts)
         return retrieval_result(model, pairs, per_image=per_image, folds=folds, union=True)

@@ -5,9 +5,8 @@ A large image is scored in overlapping squares, by a sliding window.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from lateen.metrics.segmentation import (
 )
 from lateen.model import AlignedModel
 from lateen.progress import bar
+from lateen.report.overlays import picture_name, spread
 from lateen.report.tables import (
     Cell,
     Column,
@@ -151,19 +151,6 @@ def predict(
             total = torch.logaddexp(total, part.logsumexp(dim=0))
     unsure = torch.zeros_like(tied) if background is None else (best - total).exp() < background
     return chosen.masked_fill(tied | ~best.isfinite(), -1).cpu(), unsure.cpu()
-
-
-def spread(count: int, wanted: int) -> frozenset[int]:
-    """At most ``wanted`` of ``count`` indices, evenly spread."""
-    taken = min(count, wanted)
-    return frozenset(round(i * (count - 1) / max(1, taken - 1)) for i in range(taken))
-
-
-def picture_name(sample: str, taken: Collection[str]) -> str:
-    """The file name of a sample's picture, with a number where it is ``taken``."""
-    name = sample.replace("/", "-")
-    numbered = (f"{name}-{number}.png" for number in itertools.count(2))
-    return next(n for n in itertools.chain([f"{name}.png"], numbered) if n not in taken)
 
 
 def _enlarged(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -297,8 +284,8 @@ class Segmenter:
         """
         logits = sliding_logits(image, self._score, window=self.encoder.window, stride=self.stride)
         chosen, unsure = predict(logits, size, self.threshold)
-        found = torch.where(chosen < 0, -1, self.indices[chosen.clamp_min(0)])
-        return found if self.rest is None else found.masked_fill(unsure, self.rest)
+        classes = torch.where(chosen < 0, -1, self.indices[chosen.clamp_min(0)])
+        return classes if self.rest is None else classes.masked_fill(unsure, self.rest)
 
     def _score(self, windows: Sequence[Image]) -> Tensor:
         patches = self.encoder.encode(windows)

@@ -80,31 +80,31 @@ def read_winoground(
         return CaseSet(table.name, usable, embedded, skips)
     files = _image_files(Path(source), images, rows)
     members = _members(files.folder)
-    found: dict[str, ImageSource | str] = {}
+    sources: dict[str, ImageSource | str] = {}
     for case, row in zip(cases, rows, strict=True):
         if case is not None:
             for image, column in zip(case.images, _IMAGES, strict=True):
-                found[image] = _find(row.cells.get(column), files, members)
+                sources[image] = _find(row.cells.get(column), files, members)
     remedy = f"{files.folder} has none of them: give their folder with --images."
-    return CaseSet(table.name, usable, listed_images(table.name, found, remedy), skips)
+    return CaseSet(table.name, usable, listed_images(table.name, sources, remedy), skips)
 
 
 def _cases(rows: list[Row]) -> tuple[list[Case | None], list[Skip]]:
     """For each row its case, ``None`` where it cannot be used."""
     cases: list[Case | None] = []
     skips: list[Skip] = []
-    seen: set[str] = set()
+    used: set[str] = set()
     for index, row in enumerate(rows):
         name = row_key(row.cells.get("id")) or str(index)
         captions = [row.cells.get(column) for column in _CAPTIONS]
         fault = row.fault or unusable_captions(captions)
-        if not fault and name in seen:
+        if not fault and name in used:
             fault = "the id was already used"
         if fault:
             skips.append(Skip(name, fault, row.source))
             cases.append(None)
             continue
-        seen.add(name)
+        used.add(name)
         groups = {tag: str(row.cells[tag]) for tag in TAGS if not is_missing(row.cells.get(tag))}
         images = (f"{name}/0", f"{name}/1")
         cases.append(Case(name, images, tuple(map(str, captions)), groups))
@@ -183,12 +183,12 @@ def evaluate_winoground(
 
 def _by_tag(cases: Sequence[Case], hits: PairHits, tag: str) -> dict[str, dict[str, float]]:
     """Scores of the examples with each value of a tag; some have none."""
-    found = {}
+    by_value = {}
     for value in sorted({case.groups[tag] for case in cases if tag in case.groups}):
-        mine = torch.tensor([case.groups.get(tag) == value for case in cases])
-        scores = pair_scores(PairHits(*(solved[mine] for solved in hits)))
-        found[value] = {**scores, "examples": int(mine.sum())}
-    return found
+        tagged = torch.tensor([case.groups.get(tag) == value for case in cases])
+        scores = pair_scores(PairHits(*(solved[tagged] for solved in hits)))
+        by_value[value] = {**scores, "examples": int(tagged.sum())}
+    return by_value
 
 
 def winoground_tables(result: Result) -> Iterator[TableData]:

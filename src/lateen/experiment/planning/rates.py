@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lateen.data import Dataset, Skip
-from lateen.device import resolve_device
+from lateen.device import default_batch, default_workers, resolve_device
 from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder
 from lateen.encoders.config import TextSection, VisionSection
 from lateen.errors import DataError
@@ -25,8 +25,6 @@ from lateen.features import Description, Manifest, Pairs, Store, StoreWriter, pa
 from lateen.features.manifest import FeatureDtype, StoredDtype
 from lateen.features.pipeline import (
     Item,
-    default_batch,
-    default_workers,
     encode_items,
     items_of,
 )
