@@ -180,7 +180,7 @@ def test_a_clip_of_transformers_tuned_in_place(data, clip_folder):
     model = clip_model(str(clip_folder))
     compatibility = Compatibility(model, EvalSection(classes=data.classes, k=3))
     with torch.no_grad():
-        for parameter in model.vision_encoder._model.parameters():
+        for parameter in model.vision_encoder.network.model.parameters():
             parameter += 0.05 * torch.randn(
                 parameter.shape, generator=torch.Generator().manual_seed(0)
             )
