@@ -41,6 +41,13 @@ def test_many_ways_and_names_from_outside_are_drawn():
     assert "&lt;b&gt;24" in svg(trade_plot(trades, "title", "gained", "lost"))
 
 
+def test_twenty_ways_are_told_apart():
+    axes = drawn([Trade(f"way {i}", i + 1, i) for i in range(20)])
+    marks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor())
+             for line in axes.lines if line.get_label().startswith("way")}  # fmt: skip
+    assert len(marks) == 20
+
+
 def test_nothing_to_plot_is_an_error():
     with pytest.raises(UsageError, match="nothing to plot"):
         drawn([Trade("a", math.nan, 1)])

@@ -101,6 +101,12 @@ def test_the_folder_of_something_else_is_refused(tuned, tmp_path):
     assert not tuned
 
 
+def test_a_single_tuning_does_not_go_into_the_folder_of_a_ladder(tuned, tmp_path):
+    tune_ladder(plan(), "kernel", tmp_path)
+    with pytest.raises(LateenError, match="not empty and not the folder of a tuning"):
+        run_tuning(plan(), tmp_path)
+
+
 def test_nothing_is_done_for_a_ladder_that_cannot_be(tuned, tmp_path):
     with pytest.raises(UsageError):
         tune_ladder(plan(), "kernel, kernl", tmp_path)
@@ -143,7 +149,9 @@ def test_done_is_what_had_the_same_settings_and_data(
     base = TuneRecipe.above(base, {"tune.method": "projection"})
     out = tmp_path / "out"
     first = run_tuning(base, out).results
+    (out / "report.html").unlink()  # as where it was killed just before
     assert run_tuning(base, out).results == first
+    assert (out / "report.html").is_file()
 
     red, blue = (sorted((judged / kind).iterdir())[0] for kind in ("red", "blue"))
     swapped = red.read_bytes()

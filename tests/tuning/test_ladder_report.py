@@ -49,7 +49,7 @@ def test_each_number_is_a_difference_with_its_interval():
     assert interval[3] == "−1.7 to +0.9"
     assert shown["projection"][0][3] == "−8.0 ★"
     assert table.reference == [1, 2, 3, 5, 7]
-    assert "Of 10 differences, one in twenty" in table.note
+    assert "Of 10 differences, about one in twenty" in table.note
     assert took.cells() == [
         ["kernel", "6,091", "43", "0.920", "80 of 94", "8.5"],
         ["projection", "6,091", "40", "0.999", "–", "8.5"],

@@ -13,6 +13,7 @@ from lateen.cli.output import (
     Markup,
     TableFormat,
     markup_of,
+    process_leads,
     say,
     show_json,
     show_markup,
@@ -83,6 +84,8 @@ def tune_command(
     from lateen.tuning.tuner import MODEL, RESULTS, run_tuning
 
     results = run_tuning(plan, out).results
+    if not process_leads():
+        return
     if json:
         show_json(results)
         return
@@ -114,6 +117,8 @@ def _ladder(
     from lateen.tuning.ladder_report import CSV, PAGE, failures, ladder_tables
 
     results = tune_ladder(plan, ladder, out, seeds=seeds)
+    if not process_leads():
+        return
     if json:
         show_json(results)
     elif markup:

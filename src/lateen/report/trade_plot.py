@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LEGEND_ROW = 0.19  # inches
+# Beyond ten, those that were filled are hollow, and the other way round; beyond twenty, again.
+_MARKS = [*MARKS, *((colour, marker, not filled) for colour, marker, filled in MARKS)]
 
 
 class Trade(NamedTuple):
@@ -63,7 +65,7 @@ def trade_plot(
                 [each.x for each in joined], [each.y for each in joined], color=MUTED,
                 linewidth=1.1, linestyle=(0, (4, 3)), zorder=2,
             )  # fmt: skip
-        for trade, (colour, marker, filled) in zip(shown.values(), cycle(MARKS), strict=False):
+        for trade, (colour, marker, filled) in zip(shown.values(), cycle(_MARKS), strict=False):
             _draw(axes, trade, colour, marker, filled)
         axes.set_title(title)
         axes.set_xlabel(xlabel)

@@ -188,8 +188,8 @@ def _gains(results: Results, measures: Sequence[str]) -> TableData:
     )  # fmt: skip
     if count > 1:
         note += (
-            f" Of {count} differences, one in twenty would be outside by chance where nothing "
-            "changed."
+            f" Of {count} differences, about one in twenty would be outside by chance where "
+            "nothing changed."
         )
     columns = [Column("variant"), *(Column(_heading(start[name]), 1) for name in measures)]
     return TableData("Against the start", columns, rows, note, reference=reference)

@@ -38,7 +38,7 @@ from lateen.tuning.checks import Check, signed
 from lateen.tuning.compatibility import Compatibility, judged_key
 from lateen.tuning.config import TuneRecipe, TuneSection
 from lateen.tuning.fitting import KernelFit
-from lateen.tuning.page import write_tune_page
+from lateen.tuning.page import PAGE, write_tune_page
 from lateen.tuning.preparation import Preparation
 from lateen.tuning.saving import save_tuned
 from lateen.tuning.summary import JUDGED, verdict
@@ -108,7 +108,7 @@ def tune(
 
 def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
     """:func:`tune` with a whole recipe."""
-    refuse_foreign(out, "the folder of a tuning", (RESULTS, LOG), (MODEL, TRAINING))
+    refuse_foreign(out, "the folder of a tuning", (RESULTS,), (MODEL, TRAINING))
     begin = time.perf_counter()
     with plan.on_hardware(), process_group() as ranks, contextlib.ExitStack() as stack:
         if ranks.leads:
@@ -118,7 +118,10 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
         key = _key(prepared) if ranks.leads else ""
         if ranks.agree(ranks.leads and _is_done(prepared, key, out))[0]:
             log.info("%s is already tuned", out)
-            return Tuned(out, read_json(out / RESULTS))
+            found = read_json(out / RESULTS)
+            if ranks.leads and not (out / PAGE).is_file():  # killed just before
+                write_tune_page(found, out)
+            return Tuned(out, found)
         outcome = (_replaced if plan.tune.method == "projection" else _trained)(
             prepared, out / TRAINING, ranks
         )
