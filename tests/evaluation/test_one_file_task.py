@@ -28,7 +28,7 @@ from typing import Any
 
 from lateen.data import open_dataset
 from lateen.evaluation.features import (
-    JudgedImages, cached_features, conditions, find_trained_on
+    JudgedImages, conditions, find_trained_on, side_features
 )
 from lateen.evaluation.task import Result, Task
 from lateen.model import AlignedModel
@@ -44,7 +44,7 @@ def evaluate_spread(model: AlignedModel, *, images: str | Path, step: int = 1) -
         step: how many places.
     """
     dataset = open_dataset(images)
-    store = cached_features(dataset, model.vision_encoder)
+    store = side_features(model, "vision", dataset)
     embeddings = model.project_image(store[:])
     cosine = (embeddings[step:] * embeddings[:-step]).sum(1).mean()
     return {

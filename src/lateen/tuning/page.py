@@ -90,10 +90,12 @@ def _sentence(text: str) -> str:
 
 
 def _name(facts: Mapping[str, Any]) -> str:
-    """What a model or encoder is called, without the folders that it is in."""
+    """What a model or encoder is called, without the folders that it is in; ``model`` itself is
+    what every run calls it, and says nothing."""
     known = (facts.get(key) for key in ("name", "id", "encoder", "place", "vision"))
     name = next((str(value) for value in known if value), "a model")
-    return Path(name).name or name
+    path = Path(name)
+    return (path.parent.name if path.name == "model" else path.name) or name
 
 
 def _headlines(results: Results) -> Iterator[Headline]:
