@@ -151,6 +151,13 @@ def test_the_page_and_the_csv(tmp_path):
     assert third["knn_encoder after"] == ""
 
 
+def test_a_model_of_a_run_is_called_as_the_run(tmp_path):
+    found = {**ladder({"kernel": [run()]}), "model": "runs/flickr/model"}
+    write_ladder_report(found, tmp_path)
+    title = "<title>flickr tuned to mobilenet-v2</title>"
+    assert title in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_nothing_measured_and_everything_failed_have_a_page_too(tmp_path):
     bare = {**run(), "before": {}, "after": {}, "drift": {}}
     for at, found in enumerate((ladder({"kernel": [bare]}), ladder({"kernel": [failed()]}))):

@@ -15,7 +15,7 @@ from lateen.report.page import made_with
 from lateen.report.tables import STAR, Cell, Column, TableData, interval_cell, rounded
 from lateen.report.trade_plot import Trade, trade_plot
 from lateen.tuning.checks import signed
-from lateen.tuning.page import words_of
+from lateen.tuning.page import name_of, words_of
 from lateen.tuning.summary import INTERVAL, difference_range
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_ladder_report(results: Results, out: Path) -> None:
         out: the folder.
     """
     write_text(out / CSV, _csv(results))
-    names = [Path(results[side]).name for side in ("model", "target")]
+    names = [name_of({"name": results[side]}) for side in ("model", "target")]
     count = len(results["variants"])
     page = Page(
         f"{names[0]} tuned to {names[1]} in {count} ways" if count > 1 else

@@ -38,7 +38,7 @@ def write_tune_page(results: Results, out: Path) -> Path:
     Returns:
         The page's path.
     """
-    names = [_name(results[side]) for side in ("student", "target")]
+    names = [name_of(results[side]) for side in ("student", "target")]
     page = Page(f"{names[0]} tuned to {names[1]}", _sentence(results["verdict"]))
     page.headline(_headlines(results))
     if remarks := list(_remarks(results)):
@@ -89,7 +89,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
-def _name(facts: Mapping[str, Any]) -> str:
+def name_of(facts: Mapping[str, Any]) -> str:
     """What a model or encoder is called, without the folders that it is in; ``model`` itself is
     what every run calls it, and says nothing."""
     known = (facts.get(key) for key in ("name", "id", "encoder", "place", "vision"))
