@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tune_toys import TINY
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.hardware import use_hardware
@@ -39,9 +40,7 @@ def photographs(folder: Path, count: int = IMAGES, size: tuple[int, int] = (3, 3
 def values_of(**settings: Any) -> dict[str, Any]:
     """Settings for a tuning of seconds; others by name, with ``__`` for the dot."""
     return {
-        "target.pooling": "mean", "tune.batch": 8, "tune.epochs": 4, "tune.validations": 2,
-        "tune.checkpoints": 5, "tune.lr": 3e-5, "tune.holdout": 0.2, "tune.fit_images": 12,
-        "precision": "float32",
+        **TINY, "precision": "float32",
         **{name.replace("__", "."): value for name, value in settings.items()},
     }  # fmt: skip
 

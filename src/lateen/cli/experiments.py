@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lateen.cli.keys import takes_keys
+from lateen.cli.keys import read_seeds, takes_keys
 from lateen.cli.output import (
     FiguresFolder,
     TableFormat,
@@ -196,7 +196,7 @@ def ablate_command(
     from lateen.experiment.rungs import Ladder, check_ladder
 
     markup = markup_of(format, json=json)
-    given = None if seeds is None else _seeds(seeds)
+    given = None if seeds is None else read_seeds(seeds)
     checked = check_ladder(Ladder.load(ladder, overrides, given), out)  # before torch is loaded
     from lateen.experiment import ablate, against_the_paper, ladder_figure, ladder_tables
     from lateen.report import save_figures
@@ -218,12 +218,3 @@ def ablate_command(
     say(f"report  {out / 'report.html'}")
     if figures is not None:
         say(f"figures {figures}")
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError as error:
-        raise UsageError(
-            f"--seeds cannot be {text!r}", "Give whole numbers, as in --seeds 0,1,2."
-        ) from error

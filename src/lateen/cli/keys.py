@@ -17,7 +17,7 @@ from cyclopts import (
 )
 
 from lateen.config import Key
-from lateen.errors import nearest
+from lateen.errors import UsageError, nearest
 from lateen.hardware import use_hardware
 
 _METAVARS = {
@@ -112,6 +112,20 @@ def takes_hardware(
         return on_hardware
 
     return give
+
+
+def read_seeds(text: str) -> list[int]:
+    """The seeds that ``--seeds`` names, with commas between them.
+
+    Raises:
+        UsageError: they are no whole numbers.
+    """
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--seeds cannot be {text!r}", "Give whole numbers, as in --seeds 0,1,2."
+        ) from error
 
 
 def _option(key: Key, group: Group) -> Parameter:

@@ -194,6 +194,12 @@ class CaseSet:
     images: Dataset
     skips: list[Skip]
 
+    @property
+    def key(self) -> str:
+        """Content key (64 hex digits) of images and cases."""
+        cases = [[c.id, c.images, c.captions, dict(c.groups)] for c in self.cases]
+        return content_key([self.images.fingerprint, cases])
+
     def __post_init__(self) -> None:
         if not self.cases:
             named = "; ".join(f"{skip.source}: {skip.reason}" for skip in self.skips[:1])
@@ -359,13 +365,8 @@ def score_cases(
         [[text_rows[text] for text in case.captions] for case in cases],
     )
     lost = {(skip["id"], skip["source"]) for skip in images.skipped + texts.skipped}
-    key = content_key(
-        [
-            benchmark.images.fingerprint,
-            [[c.id, c.images, c.captions, dict(c.groups)] for c in benchmark.cases],
-        ]
-    )
-    return ScoredCases(cases, scores, left_out, len(lost) + len(benchmark.skips), images, key)
+    count = len(lost) + len(benchmark.skips)
+    return ScoredCases(cases, scores, left_out, count, images, benchmark.key)
 
 
 def _prompt_rows(captions: Sequence[str], texts: Store, templates: int) -> dict[str, list[int]]:

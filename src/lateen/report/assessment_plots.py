@@ -13,8 +13,8 @@ import numpy as np
 
 from lateen.errors import UsageError
 from lateen.report.labelling import label_points
-from lateen.report.palette import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE
-from lateen.report.plots import laid_out, quiet_style, shortened
+from lateen.report.palette import BLUE, INK, MUTED, PAPER
+from lateen.report.plots import MARKS, laid_out, quiet_style, shortened
 from lateen.report.typeset import families
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_MARKS = [  # colour, marker, filled: told apart without colour, too
-    (BLUE, "o", True), (ORANGE, "s", True), (GREEN, "D", True), (PURPLE, "^", True),
-    (INK, "v", True), (BLUE, "P", False), (ORANGE, "d", False), (GREEN, "s", False),
-    (PURPLE, "v", False), (INK, "D", False),
-]  # fmt: skip
 _ASIDE = (MUTED, "o", False)
 _NAMED = 6  # points with a label
 _CROWD = 100  # points, from which on they are small
@@ -201,13 +196,13 @@ def _by_note(points: Sequence[Point], line: tuple[float, float] | None) -> list[
 
 def _draw_points(axes: Axes, points: Sequence[Point]) -> None:
     groups = Counter(p.group for p in points if p.fitted)
-    if len(groups) > len(_MARKS):
-        own = {group for group, _ in groups.most_common(len(_MARKS) - 1)}
+    if len(groups) > len(MARKS):
+        own = {group for group, _ in groups.most_common(len(MARKS) - 1)}
         rest = f"{len(groups) - len(own)} others"
         points = [p if p.group in own or not p.fitted else p._replace(group=rest) for p in points]
     kinds = list(dict.fromkeys((p.fitted, p.group) for p in points))
     kinds.sort(reverse=True, key=lambda kind: kind[0])  # stable
-    marks = iter(_MARKS)
+    marks = iter(MARKS)
     size = 6.5 if len(points) <= _CROWD else 4
     for fitted, group in kinds:
         colour, marker, filled = next(marks) if fitted else _ASIDE
@@ -277,7 +272,7 @@ def _layer_panel(axes: Axes, title: str, lines: Mapping[str, Sequence[LayerScore
     # As far beyond the last layer as the layers are from each other.
     output = max(numbers, default=0) + min((b - a for a, b in pairwise(numbers)), default=1)
     for index, (label, scores) in enumerate(best[:_MOST_LINES]):
-        colour, marker, filled = _MARKS[index % len(_MARKS)]
+        colour, marker, filled = MARKS[index % len(MARKS)]
         ordered = sorted(scores, key=lambda s: output if s.layer is None else s.layer)
         shift = 0.06 * (index - (min(len(best), _MOST_LINES) - 1) / 2)
         axes.errorbar(
@@ -285,7 +280,7 @@ def _layer_panel(axes: Axes, title: str, lines: Mapping[str, Sequence[LayerScore
             [s.value for s in ordered],
             yerr=[[s.value - s.low for s in ordered], [s.high - s.value for s in ordered]],
             color=colour, marker=marker, markersize=5, mfc=colour if filled else PAPER,
-            linestyle="-" if index < len(_MARKS) else "--", linewidth=1.3, elinewidth=0.8,
+            linestyle="-" if index < len(MARKS) else "--", linewidth=1.3, elinewidth=0.8,
             capsize=2.5, label=shortened(label),
         )  # fmt: skip
     shown = f" (best {_MOST_LINES} of {len(best)})" if len(best) > _MOST_LINES else ""

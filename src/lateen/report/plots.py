@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lateen.errors import UsageError, choices
 from lateen.files import atomic_path, write_text
-from lateen.report.palette import BLUE, INK, LINE, MUTED, ORANGE, PAPER
+from lateen.report.palette import BLUE, GREEN, INK, LINE, MUTED, ORANGE, PAPER, PURPLE
 from lateen.report.text import plain
 from lateen.report.typeset import families
 
@@ -26,6 +26,12 @@ _DIRECTIONS = {
     "text_to_image": ("text → image", BLUE),
     "image_to_text": ("image → text", ORANGE),
 }
+# Colour, marker, filled: told apart without colour, too.
+MARKS = [
+    (BLUE, "o", True), (ORANGE, "s", True), (GREEN, "D", True), (PURPLE, "^", True),
+    (INK, "v", True), (BLUE, "P", False), (ORANGE, "d", False), (GREEN, "s", False),
+    (PURPLE, "v", False), (INK, "D", False),
+]  # fmt: skip
 _Panel = tuple[Callable[..., None], Mapping[str, Any], str]  # draws, what, its title
 _MOST_POINTS = 400  # of a curve: what the eye can tell apart at this size
 _STYLE: dict[str, Any] = {

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lateen.data import Dataset
 from lateen.evaluation.intervals import paired_difference
+from lateen.files import content_key
 from lateen.model import AlignedModel
 from lateen.progress import log
 from lateen.tuning.checks import EvalSection, Stop
@@ -127,6 +128,18 @@ class Compatibility:
                 step, drift["violations"],
             )  # fmt: skip
         return {**drift, "lost": lost}
+
+
+def judged_key(settings: EvalSection) -> str:
+    """What the evaluation data are, by content (64 hex digits), wherever they lie.
+
+    Args:
+        settings: the data.
+
+    Raises:
+        DataError: the data are not there, or of another form.
+    """
+    return content_key({name: each.key for name, each in _open_sets(settings, None).items()})
 
 
 def _open_sets(settings: EvalSection, images: Dataset | None) -> dict[str, _Set]:

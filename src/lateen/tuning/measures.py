@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lateen.data import Dataset, open_dataset
+from lateen.data.labels import open_labelled
 from lateen.data.samples import no_captions
 from lateen.errors import DataError
 from lateen.evaluation.cases import score_cases
@@ -34,6 +35,7 @@ from lateen.evaluation.labelled import (
     check_classes,
     open_probed,
     probe_scores,
+    train_split,
     usable_ks,
     votes,
 )
@@ -52,6 +54,7 @@ from lateen.evaluation.tasks.mmvp import (
 )
 from lateen.evaluation.tasks.retrieval import retrieval_result, retrieval_statistics
 from lateen.features import Store, pair
+from lateen.files import content_key
 from lateen.metrics import class_ranks
 from lateen.metrics.choice import percent
 from lateen.metrics.resampling import Interval, Tally, drawn_scores, percentile_interval
@@ -129,6 +132,11 @@ class CaptionSet:
         self._column = columns[0]
         self._texts: Store | None = None
 
+    @property
+    def key(self) -> str:
+        """What the set is, by content (64 hex digits)."""
+        return content_key([self._dataset.fingerprint, self._column])
+
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """Retrieval of a model.
 
@@ -178,6 +186,18 @@ class ClassSet:
         self._classes: Tensor | None = None
         self._first = True
         self.left_out: dict[str, str] = {}
+
+    @property
+    def key(self) -> str:
+        """What the set is, by content (64 hex digits), with the part that is learned from."""
+        judged = open_labelled(self._source)
+        learned = train_split(judged.splits, judged.split)
+        parts = [judged] if learned is None else [
+            judged, open_labelled(self._source, split=learned)
+        ]  # fmt: skip
+        return content_key(
+            [[part.dataset.fingerprint, part.key, part.templates, part.verbatim] for part in parts]
+        )
 
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """All measures that the first model could be given.
@@ -264,6 +284,11 @@ class PairSet:
         self._source = source
         self._found = read_mmvp(source)
 
+    @property
+    def key(self) -> str:
+        """What the set is, by content (64 hex digits)."""
+        return self._found.key
+
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """Pairs solved, and the mean cosine within them.
 
@@ -298,6 +323,11 @@ class ImageSet:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+
+    @property
+    def key(self) -> str:
+        """What the set is, by content (64 hex digits)."""
+        return self._dataset.fingerprint
 
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """The embeddings.

@@ -38,7 +38,7 @@ def write_tune_page(results: Results, out: Path) -> Path:
     Returns:
         The page's path.
     """
-    names = [_name(results[side]) for side in ("student", "target")]
+    names = [name_of(results[side]) for side in ("student", "target")]
     page = Page(f"{names[0]} tuned to {names[1]}", _sentence(results["verdict"]))
     page.headline(_headlines(results))
     if remarks := list(_remarks(results)):
@@ -89,7 +89,7 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
-def _name(facts: Mapping[str, Any]) -> str:
+def name_of(facts: Mapping[str, Any]) -> str:
     """What a model or encoder is called, without the folders that it is in; ``model`` itself is
     what every run calls it, and says nothing."""
     known = (facts.get(key) for key in ("name", "id", "encoder", "place", "vision"))
@@ -202,26 +202,26 @@ def _facts(results: Results) -> dict[str, Any]:
     stopped = results.get("stopped")
     facts: dict[str, Any] = {
         "method": results["method"],
-        "student": _words(results["student"]),
-        "target": _words(results["target"]),
+        "student": words_of(results["student"]),
+        "target": words_of(results["target"]),
         "images": results["images"],
         "steps": f"{results['steps']:,} planned, {results['kept_step']:,} kept"
         + (f", stopped at {stopped['step']:,}" if stopped else ""),
-        "student's kernel": _words(kernel["student"]),
-        "target's kernel": _words(kernel["target"]),
-        "kernel's start": _words(kernel.get("fit")),
-        "kernel is learned": _words(kernel.get("learned")),
+        "student's kernel": words_of(kernel["student"]),
+        "target's kernel": words_of(kernel["target"]),
+        "kernel's start": words_of(kernel.get("fit")),
+        "kernel is learned": words_of(kernel.get("learned")),
     }
-    facts |= {f"setting {key}": _words(value) for key, value in results["settings"].items()}
+    facts |= {f"setting {key}": words_of(value) for key, value in results["settings"].items()}
     facts["time"] = f"{results['seconds']:,.0f} s"
-    facts |= {key: _words(value) for key, value in results["conditions"].items()}
+    facts |= {key: words_of(value) for key, value in results["conditions"].items()}
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
-def _words(value: Any) -> str:
+def words_of(value: Any) -> str:
     """A setting as text; of several values each with its name."""
     if isinstance(value, Mapping):
-        parts = ((key, _words(inner)) for key, inner in value.items())
+        parts = ((key, words_of(inner)) for key, inner in value.items())
         return ", ".join(f"{key} {text}" for key, text in parts if text)
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -230,5 +230,5 @@ def _words(value: Any) -> str:
     if isinstance(value, str):
         return f"{value[:16]}…" if len(value) == 64 and value.isalnum() else value
     if isinstance(value, Sequence):
-        return ", ".join(map(_words, value))
+        return ", ".join(map(words_of, value))
     return "" if value is None else str(value)

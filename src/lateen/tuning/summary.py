@@ -14,7 +14,8 @@ Measures = Mapping[str, Mapping[str, Any]]
 JUDGED = tuple(Stop.model_fields)
 """The measures that gain or lose; the others are parts of them, or are neither better nor worse."""
 
-_INTERVAL = "95 % interval"
+INTERVAL = "95 % interval"
+"""How a row of intervals, and one in a sentence, is called."""
 
 
 def verdict(
@@ -85,7 +86,7 @@ def _points(measures: Sequence[Mapping[str, Any]], sure: int | None = None) -> s
         if sure is None or at < sure:
             low, high = sorted(abs(end) for end in one["difference"]["interval"])
             counted = f"{one['n']:,} {one['of']}"
-            inside.append(f"{_INTERVAL} {low:.1f} to {high:.1f}, {counted}")
+            inside.append(f"{INTERVAL} {low:.1f} to {high:.1f}, {counted}")
         brackets = f" ({'; '.join(inside)})" if inside else ""
         texts.append(f"{value:.1f}{'' if at else ' points'} of {name}{brackets}")
     return _listed(texts)
@@ -156,7 +157,7 @@ def _before_after(
         between = _range(difference.get("interval"), show, True)
         if any([*intervals, between]):
             reference.append(len(rows))
-            rows.append([_INTERVAL, between, "", *intervals, "", ""])
+            rows.append([INTERVAL, between, "", *intervals, "", ""])
     return TableData(title, columns, rows, note, reference=reference)
 
 
@@ -176,6 +177,11 @@ def _percent(value: float, difference: bool = False) -> str:
 
 def _cosine(value: float, difference: bool = False) -> str:
     return f"{value:+.3f}".replace("-", "−") if difference else f"{value:.3f}"
+
+
+def difference_range(interval: Sequence[float] | None) -> str:
+    """The interval of a difference, in points, as ``+2.9 to +5.5``; nothing where there is none."""
+    return _range(interval, _percent, difference=True)
 
 
 def _range(interval: Sequence[float] | None, show: Any, difference: bool = False) -> str:

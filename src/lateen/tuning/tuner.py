@@ -14,8 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from lateen.errors import TrainingError
 from lateen.evaluation.features import model_facts, model_key
-from lateen.files import LOG, folder_lock, library_versions, read_json, refuse_foreign, write_json
+from lateen.files import (
+    LOG,
+    content_key,
+    folder_lock,
+    library_versions,
+    read_json,
+    refuse_foreign,
+    write_json,
+)
 from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
 from lateen.model.clip import open_model
@@ -27,10 +36,10 @@ from lateen.training.ranks import Ranks, process_group
 from lateen.tuning.alignment import Alignment, KernelAlignment, TunedTower
 from lateen.tuning.baseline import projection_model
 from lateen.tuning.checks import Check, signed
-from lateen.tuning.compatibility import Compatibility
+from lateen.tuning.compatibility import Compatibility, judged_key
 from lateen.tuning.config import TuneRecipe, TuneSection
 from lateen.tuning.fitting import KernelFit
-from lateen.tuning.page import write_tune_page
+from lateen.tuning.page import PAGE, write_tune_page
 from lateen.tuning.preparation import Preparation
 from lateen.tuning.saving import save_tuned
 from lateen.tuning.summary import JUDGED, verdict
@@ -100,7 +109,7 @@ def tune(
 
 def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
     """:func:`tune` with a whole recipe."""
-    refuse_foreign(out, "the folder of a tuning", (RESULTS, LOG), (MODEL, TRAINING))
+    refuse_foreign(out, "the folder of a tuning", (RESULTS,), (MODEL, TRAINING))
     begin = time.perf_counter()
     with plan.on_hardware(), process_group() as ranks, contextlib.ExitStack() as stack:
         stack.enter_context(use_hardware(precision=plan.precision))  # of the model that is tuned
@@ -108,11 +117,18 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
             stack.enter_context(folder_lock(out))
             stack.enter_context(log_file(out / LOG))
         prepared = Preparation.of(plan)
+        key = _key(prepared) if ranks.leads else ""
+        if ranks.agree(ranks.leads and _is_done(prepared, key, out))[0]:
+            log.info("%s is already tuned", out)
+            found = read_json(out / RESULTS)
+            if ranks.leads and not (out / PAGE).is_file():  # killed just before
+                write_tune_page(found, out)
+            return Tuned(out, found)
         outcome = (_replaced if plan.tune.method == "projection" else _trained)(
             prepared, out / TRAINING, ranks
         )
         if ranks.leads:
-            results = _results(prepared, outcome, time.perf_counter() - begin)
+            results = _results(prepared, outcome, key, time.perf_counter() - begin)
             record = _record(prepared, outcome)
             save_tuned(outcome.model, plan.model, out / MODEL, record, results["conditions"])
             write_json(out / RESULTS, results)
@@ -294,6 +310,33 @@ def _identity(prepared: Preparation) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _key(prepared: Preparation) -> str:
+    """Everything that decides the results, as a hash (64 hex digits): settings, model, target and
+    images, and the evaluation data by content."""
+    return content_key({**_identity(prepared), "judged on": judged_key(prepared.plan.eval)})
+
+
+def _is_done(prepared: Preparation, key: str, out: Path) -> bool:
+    """Whether a folder has this very tuning, whole. Results come after the model.
+
+    Raises:
+        TrainingError: it has another one.
+    """
+    if not (out / RESULTS).is_file():
+        return False
+    found = read_json(out / RESULTS)["conditions"].get("key")
+    if found is None:  # of a lateen that kept none
+        return False
+    if found != key:
+        # This says what differs, where a training is there to ask.
+        load_checkpoint(out / TRAINING / CHECKPOINT, _identity(prepared))
+        raise TrainingError(
+            f"{out} has a tuning with other settings, model, images or evaluation data",
+            "Choose another --out, or remove that folder.",
+        )
+    return (out / MODEL).is_dir()
+
+
 def _read_metrics(path: Path) -> tuple[list[Check], list[dict[str, Any]]]:
     """The checks of a training, and the rows of its steps."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -321,7 +364,7 @@ def _record(prepared: Preparation, outcome: _Outcome) -> TrainedOn:
     return record
 
 
-def _results(prepared: Preparation, outcome: _Outcome, seconds: float) -> dict[str, Any]:
+def _results(prepared: Preparation, outcome: _Outcome, key: str, seconds: float) -> dict[str, Any]:
     """The content of ``results.json``."""
     plan, checks = prepared.plan, outcome.checks
     before = checks[0]["measures"]
@@ -344,7 +387,7 @@ def _results(prepared: Preparation, outcome: _Outcome, seconds: float) -> dict[s
         "settings": {**settings["tune"], "preset": plan.preset, "stop": settings["stop"]},
         "seconds": round(seconds, 1),
         "conditions": {
-            **prepared.key, "tuned": model_key(outcome.model), "seed": plan.tune.seed,
+            **prepared.key, "key": key, "tuned": model_key(outcome.model), "seed": plan.tune.seed,
             "versions": library_versions(),
         },
     }  # fmt: skip

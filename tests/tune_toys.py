@@ -6,6 +6,11 @@ from typing import Any
 
 from lateen.tuning.summary import verdict
 
+# Of a tuning of few images that takes seconds.
+TINY = {
+    "target.pooling": "mean", "tune.batch": 8, "tune.epochs": 4, "tune.validations": 2,
+    "tune.checkpoints": 5, "tune.lr": 3e-5, "tune.holdout": 0.2, "tune.fit_images": 12,
+}  # fmt: skip
 LABELS = {
     "zero_shot": "zero-shot top-1", "retrieval": "retrieval",
     "text_to_image.R@1": "text → image R@1", "knn_encoder": "10-NN, encoder",
