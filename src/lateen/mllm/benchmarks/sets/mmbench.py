@@ -1,0 +1,102 @@
+"""MMBench (arXiv:2307.06281): questions with two to four choices, asked under every rotation.
+
+``mmbench_<split>.tsv`` of https://github.com/open-compass/MMBench: index, question, hint, A to D,
+answer, category, l2-category and the image in base64. A question counts if it is answered rightly
+under all rotations of its choices; the file has them as further rows, whose index is larger by a
+multiple of a million (VLMEvalKit's ``report_acc`` takes ``index % 1e6``). Of a file without such
+rows the rotations are made here, as LLaVA-1.5's ``model_vqa_mmbench.py --all-rounds`` does. The
+test split has no answers; its server takes the table of the upload file as ``.xlsx``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from lateen.data.captions import is_missing
+from lateen.data.rows import open_rows
+from lateen.errors import DataError
+from lateen.mllm.benchmarks.benchmark import Benchmark
+from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
+from lateen.mllm.benchmarks.questions import LETTER, ROTATION, Question, rotations
+
+_NEEDED = ("index", "question", "image", "A", "B")
+
+
+def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
+    """Of a split, with the category as group."""
+    path = folder.file(f"mmbench_{split}*.tsv", f"MMBench_{split.upper()}*.tsv")
+    rows = open_rows(path)
+    for column in _NEEDED:
+        if column not in rows.columns:
+            raise DataError(f"{path} has no column {column!r}", folder.where)
+    found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
+    images = {each.id: each.images for each in found if not each.fault}
+    found = [replace(each, images=_shared(each, images)) for each in found]
+    has_rotations = any(each.id != each.rotation_of for each in found if not each.fault)
+    return found if has_rotations else _rotated(found)
+
+
+def _shared(draft: Draft, images: Mapping[str, Any]) -> Any:
+    """A row's image; in place of one may stand the index of the row that has it."""
+    [image] = draft.images or (None,)
+    text = getattr(image, "text", "")
+    return images[text] if text.isdecimal() and text in images else draft.images
+
+
+def _draft(row: Any) -> Draft:
+    index = int(row["index"])
+    choices: list[str] = []
+    for letter in "ABCD":
+        if _is_none(row.get(letter)):
+            break
+        choices.append(row[letter].strip())
+    hint = row.get("hint")
+    text = row["question"] if _is_none(hint) else f"{hint}\n{row['question']}"
+    answer = row.get("answer")
+    main = str(index % ROTATION)
+    return Draft(
+        str(index), (Base64Image(f"image of {main}", row["image"].strip()),), text,
+        answers=() if _is_none(answer) else (answer.strip().upper(),), choices=tuple(choices),
+        groups={} if _is_none(row.get("category")) else {"category": row["category"]},
+        rotation_of=main, image_ids=(main,),
+        published={
+            "index": index, "question": row["question"],
+            **{letter: row.get(letter, "") for letter in "ABCD"},
+        },
+    )  # fmt: skip
+
+
+def _is_none(value: Any) -> bool:
+    return is_missing(value) or str(value).strip().lower() == "none"
+
+
+def _rotated(found: Iterable[Draft]) -> Iterator[Draft]:
+    for draft in found:
+        if draft.fault:
+            yield draft
+            continue
+        question = Question(
+            draft.id, (), (), draft.text, "letter", draft.answers, draft.choices,
+            published=draft.published,
+        )  # fmt: skip
+        for each in rotations(question):
+            letters = dict(zip("ABCD", each.choices, strict=False))
+            published = {**draft.published, "index": int(each.id), **letters}
+            yield replace(
+                draft, id=each.id, answers=each.answers, choices=each.choices, published=published
+            )
+
+
+def _upload(question: Question, answer: str) -> dict[str, object]:
+    return {**question.published, "prediction": answer}
+
+
+BENCHMARK = Benchmark(
+    read_mmbench, "letter",
+    "Get mmbench_dev_20230712.tsv of https://github.com/open-compass/MMBench and give the file or "
+    "its folder.",
+    LETTER, ("dev", "dev_en", "dev_cn", "test", "test_en", "test_cn"),
+    upload=_upload, upload_suffix=".tsv",
+)  # fmt: skip
