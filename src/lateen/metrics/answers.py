@@ -46,7 +46,8 @@ _ODD_CONTRACTIONS = {
 }
 _STATED = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Za-z])\b(?!')", re.I)
 
-_ALONE = re.compile(r"\(([A-Z])\)|\b([B-HJ-Z])\b(?!')")
+# A and I before another word are words, but for "A or B".
+_ALONE = re.compile(r"\(([A-Z])\)|\b([B-HJ-Z]|[AI](?!\s+(?!(?:or|and)\b)\w))\b(?!')")
 
 
 def _without_one_apostrophe() -> dict[str, str]:
@@ -164,8 +165,8 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
     """The letter of the choice that an answer names; ``None`` where it names none, or several.
 
     The first of these that fits: the text of one choice; a letter, alone or before a mark; "the
-    answer is B"; the only letter that stands alone as a capital (``A`` and ``I`` may be words, and
-    count in brackets only); the only choice whose text the answer has in it.
+    answer is B"; the only letter that stands alone as a capital (``A`` and ``I`` before
+    another word are words); the only choice whose text the answer has in it.
 
     >>> chosen_letter("(B) a cat", ["a dog", "a cat"]), chosen_letter("A dog.", ["cat", "dog"])
     ('B', 'B')
@@ -178,7 +179,7 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
     text = answer.strip()
     texts = [normalise_vqa(choice) for choice in choices]
     given = normalise_vqa(text)
-    if given and texts.count(given) == 1 and len(text) > 1:
+    if given and texts.count(given) == 1 and len(text) > 1:  # one letter is a letter
         return letters[texts.index(given)]
     leading = re.match(r"\(?([A-Za-z])(?:\)|[.:,](?:\s|$)|$)", text)
     stated = _STATED.search(text)

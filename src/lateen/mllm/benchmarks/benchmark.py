@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 
 from lateen.data.samples import (
     PEEK,
@@ -169,9 +170,9 @@ def _resolve(
         sources = [files.find(i) if isinstance(i, str) else i for i in draft.images]
         missing = [i for i, source in zip(draft.images, sources, strict=True) if source is None]
         lost = f"there is no {files.folder / str(missing[0])}" if missing else ""
-        if not draft.fault:
+        if not (draft.fault or _fault(draft, benchmark.kind)):
             looked_for.append((draft.id, lost))
-        fault = draft.fault or lost
+        fault = draft.fault or _fault(draft, benchmark.kind) or lost
         if not fault and some_have_answers and not (draft.answers or draft.box):
             fault = "it has no answer"
         if not fault and draft.id in questions:
@@ -183,6 +184,24 @@ def _resolve(
             questions[draft.id] = _question(draft, benchmark.kind, tuple(opened))
     require_image(benchmark.name, looked_for, f"Say with images= where they are. {benchmark.where}")
     return list(questions.values()), skips
+
+
+def _fault(draft: Draft, kind: AnswerKind) -> str:
+    """Why a question cannot be asked, whatever its image; empty if it can."""
+    if not all(isinstance(image, str | ImageSource) for image in draft.images):
+        return "its image has no name"
+    for name, texts in {"question": (draft.text,), "choice": draft.choices}.items():
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            return f"a {name} is not text"
+    if not all(isinstance(answer, str) for answer in draft.answers):
+        return "an answer is not text"
+    if kind == "letter":
+        letters = ascii_uppercase[: len(draft.choices)]
+        if len(letters) < 2:
+            return f"it has {len(letters)} choices"
+        if wrong := [answer for answer in draft.answers if answer not in letters]:
+            return f"its answer {wrong[0]!r} is none of the letters {letters}"
+    return "it has only one answer" if kind == "human" and len(draft.answers) == 1 else ""
 
 
 def _question(draft: Draft, kind: AnswerKind, images: tuple[ImageSource, ...]) -> Question:
