@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +166,16 @@ def test_mmbench_without_rotations_gets_them(tmp_path: Path) -> None:
         ("2000007", ("a bird", "a cat", "a dog"), ("C",)),
     ]
     assert {each.rotation_of for each in found.questions} == {"7"}
+
+
+def test_photographs_in_mmbench_are_larger_than_cells_of_csv_may_be(tmp_path: Path) -> None:
+    large = jpeg() + bytes(150_000)
+    image = base64.b64encode(large).decode("ascii")
+    rows = [row(n, hint='Read "this":\nline two', image=image, answer="A") for n in (1, 1000001)]
+    found = open_benchmark("mmbench", published.mmbench(tmp_path / "mmbench_dev.tsv", rows))
+    assert [each.images[0].read() for each in found.questions] == [large, large]
+    assert found.questions[1].text == 'Read "this":\nline two\nWhat is it?'
+    assert csv.field_size_limit() < 200_000
 
 
 def test_in_place_of_an_image_mmbench_may_name_the_row_that_has_it(tmp_path: Path) -> None:
@@ -332,3 +345,13 @@ def test_a_letter_must_be_one_of_its_choices(
     found = open_benchmark("mmbench", published.mmbench(tmp_path / "mmbench_dev.tsv", rows))
     assert list(answers(found)) == ["1", "1000001"]
     assert reason in found.skips[0].reason
+
+
+@pytest.mark.skipif(importlib.util.find_spec("easy_vqa") is None, reason="needs easy-vqa")
+@pytest.mark.parametrize(
+    ("split", "count", "images"), [("test", 9673, 1000), ("train", 38575, 4000)]
+)
+def test_the_package_easy_vqa_is_read_whole(split: str, count: int, images: int) -> None:
+    found = open_benchmark("easy-vqa", split=split)
+    assert (len(found.questions), len(found.skips)) == (count, 0)
+    assert len({each.image_ids for each in found.questions}) == images

@@ -10,6 +10,8 @@ test split has no answers; its server takes the table of the upload file as ``.x
 
 from __future__ import annotations
 
+import contextlib
+import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from lateen.mllm.benchmarks.benchmark import Benchmark
 from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
 from lateen.mllm.benchmarks.questions import LETTER, ROTATION, Question, rotations
 
+_LARGEST_CELL = 2**30
 _NEEDED = ("index", "question", "image", "A", "B")
 
 
@@ -31,11 +34,22 @@ def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
     for column in _NEEDED:
         if column not in rows.columns:
             raise DataError(f"{path} has no column {column!r}", folder.where)
-    found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
+    with _large_cells():
+        found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
     images = {each.id: each.images for each in found if not each.fault}
     found = [replace(each, images=_shared(each, images)) for each in found]
     has_rotations = any(each.id != each.rotation_of for each in found if not each.fault)
     return found if has_rotations else _rotated(found)
+
+
+@contextlib.contextmanager
+def _large_cells() -> Iterator[None]:
+    """Let a cell of CSV be as large as a photograph."""
+    before = csv.field_size_limit(_LARGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _shared(draft: Draft, images: Mapping[str, Any]) -> Any:
