@@ -44,8 +44,12 @@ _ODD_CONTRACTIONS = {
     "'ows'at": "'ow's'at",
     "'ow'sat": "'ow's'at",
 }
-_STATED = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Za-z])\b(?!')", re.I)
-
+# "The answer is a dog" names no letter: one that may be a word must end what is said.
+_STATED = re.compile(
+    r"\b(?i:answer|option|choice)\b(?:\s+is)?\s*:?\s*"
+    r"(?:\(([A-Za-z])\)|([B-HJ-Z])\b(?!')|([A-Za-z])(?=[.,:;)]|\s*$))"
+)
+_LEADING = re.compile(r"\(?([A-Za-z])(?:\)|[.:,](?:\s|$)|$)")
 # A and I before another word are words, but for "A or B".
 _ALONE = re.compile(r"\(([A-Z])\)|\b([B-HJ-Z]|[AI](?!\s+(?!(?:or|and)\b)\w))\b(?!')")
 
@@ -181,10 +185,9 @@ def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
     given = normalise_vqa(text)
     if given and texts.count(given) == 1 and len(text) > 1:  # one letter is a letter
         return letters[texts.index(given)]
-    leading = re.match(r"\(?([A-Za-z])(?:\)|[.:,](?:\s|$)|$)", text)
-    stated = _STATED.search(text)
-    for match in filter(None, (leading, stated)):
-        if (letter := match[1].upper()) in letters:
+    for match in filter(None, (_LEADING.match(text), _STATED.search(text))):
+        letter = str(match[match.lastindex or 0]).upper()
+        if letter in letters:
             return letter
     alone = {str(match[1] or match[2]) for match in _ALONE.finditer(text)}
     if len(alone) == 1 and alone <= set(letters):

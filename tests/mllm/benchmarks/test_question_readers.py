@@ -133,6 +133,12 @@ def test_pope_is_all_three_files_or_one(tmp_path: Path) -> None:
         "random", "random", "popular", "popular", "adversarial", "adversarial",
     ]  # fmt: skip
     assert len(open_benchmark("pope", root, split="popular").questions) == 2
+    one = open_benchmark("pope", root / "coco_pope_adversarial.json")
+    assert list(answers(one)) == ["adversarial-1", "adversarial-2"]
+    (root / "coco_pope_random.json").rename(root / "gqa_pope.json")
+    assert list(answers(open_benchmark("pope", root / "gqa_pope.json"))) == [
+        "gqa_pope-1", "gqa_pope-2",
+    ]  # fmt: skip
 
 
 def test_seed_bench_leaves_videos_out(tmp_path: Path) -> None:
@@ -183,6 +189,7 @@ def test_in_place_of_an_image_mmbench_may_name_the_row_that_has_it(tmp_path: Pat
     found = open_benchmark("mmbench", published.mmbench(tmp_path / "mmbench_dev.tsv", rows))
     [question] = [each for each in found.questions if each.id == "9"]
     assert question.images[0].read() == jpeg((200, 200, 200))
+    assert question.image_ids == ("7",)
 
 
 def test_ai2d_is_divided_by_its_list(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ class Folder:
     Args:
         root: the folder, or the one file with the questions.
         where: to get the benchmark, and what its folder has in it.
+
+    Attributes:
+        given: the one file, if it was one.
     """
 
     def __init__(self, root: Path, where: str) -> None:

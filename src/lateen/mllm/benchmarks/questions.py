@@ -47,7 +47,8 @@ class Question:
         groups: what it is counted under: a category, a relation; by kind of group.
         rotation_of: what it shares with the same question under rotated choices; empty if it has
             none.
-        published: names and values of the set's own that an upload must repeat.
+        published: names and values of the set's own that an upload must repeat; of a box also
+            ``width`` and ``height`` of the image in pixels.
     """
 
     id: str

@@ -110,9 +110,12 @@ def _check(questions: QuestionSet, given: Mapping[str, Mapping[str, Any] | None]
         )
     if not questions.has_answers:
         split = f", split {questions.split}," if questions.split else ""
+        benchmark = BENCHMARKS.get(questions.name)
         raise DataError(
             f"the right answers of {questions.name}{split} are not published",
-            "Write the answers with write_upload and send the file to its server.",
+            "Write the answers with write_upload and send the file to its server."
+            if benchmark is not None and benchmark.upload is not None
+            else "Take a split whose answers are.",
         )
     for name, values in given.items():
         missing = (

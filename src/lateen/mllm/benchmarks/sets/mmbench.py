@@ -36,8 +36,8 @@ def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
             raise DataError(f"{path} has no column {column!r}", folder.where)
     with _large_cells():
         found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
-    images = {each.id: each.images for each in found if not each.fault}
-    found = [replace(each, images=_shared(each, images)) for each in found]
+    by_id = {each.id: each for each in found if not each.fault}
+    found = [_with_image(each, by_id) for each in found]
     has_rotations = any(each.id != each.rotation_of for each in found if not each.fault)
     return found if has_rotations else _rotated(found)
 
@@ -52,11 +52,13 @@ def _large_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _shared(draft: Draft, images: Mapping[str, Any]) -> Any:
-    """A row's image; in place of one may stand the index of the row that has it."""
-    [image] = draft.images or (None,)
-    text = getattr(image, "text", "")
-    return images[text] if text.isdecimal() and text in images else draft.images
+def _with_image(draft: Draft, by_id: Mapping[str, Draft]) -> Draft:
+    """A row with its image; in place of one may stand the index of the row that has it."""
+    named = [getattr(image, "text", "") for image in draft.images]
+    owner = by_id.get(named[0]) if named and named[0].isdecimal() else None
+    if owner is None:
+        return draft
+    return replace(draft, images=owner.images, image_ids=owner.image_ids)
 
 
 def _draft(row: Any) -> Draft:

@@ -22,9 +22,11 @@ DRAWN = ("random", "popular", "adversarial")
 
 def read_pope(folder: Folder, split: str) -> Iterable[Draft]:
     """Of a split, or of all three, with how its negatives were drawn as group."""
-    return chain.from_iterable(
-        _read(folder, drawn) for drawn in (DRAWN if split == "all" else (split,))
-    )
+    parts: tuple[str, ...] = DRAWN if split == "all" else (split,)
+    if folder.given is not None and split == "all":
+        name = folder.given.stem
+        parts = tuple(drawn for drawn in DRAWN if drawn in name) or (name,)
+    return chain.from_iterable(_read(folder, drawn) for drawn in parts)
 
 
 def _read(folder: Folder, drawn: str) -> Iterable[Draft]:
