@@ -156,26 +156,26 @@ def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:
 def rotations(question: Question) -> list[Question]:
     """A question of letters under every rotation of its choices, itself first.
 
-    Named as MMBench does: ``1000007`` is question 7 with its choices rotated once to the left.
+    Named as MMBench does: ``1000007`` is question 7 with its choices rotated once to the left; an
+    id that is no number gets ``+1``.
     """
-    count = len(question.choices)
-    rotated = []
-    for by in range(count):
-        name = str(int(question.id) + by * ROTATION) if question.id.isdecimal() else question.id
-        letters = [
-            ascii_uppercase[(ascii_uppercase.index(answer) - by) % count]
-            for answer in question.answers
-        ]
+    choices = question.choices
+    rotated = [question]
+    for by in range(1, len(choices)):
+        number = question.id.isdecimal()
         rotated.append(
             replace(
                 question,
-                id=name if question.id.isdecimal() else f"{question.id}+{by}" if by else name,
-                choices=question.choices[by:] + question.choices[:by],
-                answers=tuple(letters),
-                rotation_of=question.id,
+                id=str(int(question.id) + by * ROTATION) if number else f"{question.id}+{by}",
+                choices=choices[by:] + choices[:by],
+                answers=tuple(_rotated(letter, by, len(choices)) for letter in question.answers),
             )
         )
-    return rotated
+    return [replace(each, rotation_of=question.id) for each in rotated]
+
+
+def _rotated(letter: str, by: int, count: int) -> str:
+    return ascii_uppercase[(ascii_uppercase.index(letter) - by) % count]
 
 
 ROTATION = 10**6

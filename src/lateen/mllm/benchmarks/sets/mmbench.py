@@ -3,9 +3,10 @@
 ``mmbench_<split>.tsv`` of https://github.com/open-compass/MMBench: index, question, hint, A to D,
 answer, category, l2-category and the image in base64. A question counts if it is answered rightly
 under all rotations of its choices; the file has them as further rows, whose index is larger by a
-multiple of a million (VLMEvalKit's ``report_acc`` takes ``index % 1e6``). Of a file without such
+multiple of a million (its evaluation takes ``index % 1e6``). Of a file without such
 rows the rotations are made here, as LLaVA-1.5's ``model_vqa_mmbench.py --all-rounds`` does. The
-test split has no answers; its server takes the table of the upload file as ``.xlsx``.
+test split has no answers; its server takes the table of the upload file as ``.xlsx``. MMBench-CN,
+whose prompts end in Chinese, is left out.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _NEEDED = ("index", "question", "image", "A", "B")
 
 def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
     """Of a split, with the category as group."""
-    path = folder.file(f"mmbench_{split}*.tsv", f"MMBench_{split.upper()}*.tsv")
+    name = f"mmbench_{split}"
+    path = folder.file(f"{name}_[0-9]*.tsv", f"{name}.tsv", f"MMBench_{split.upper()}.tsv")
     rows = open_rows(path)
     for column in _NEEDED:
         if column not in rows.columns:
@@ -113,6 +115,6 @@ BENCHMARK = Benchmark(
     read_mmbench, "letter",
     "Get mmbench_dev_20230712.tsv of https://github.com/open-compass/MMBench and give the file or "
     "its folder.",
-    LETTER, ("dev", "dev_en", "dev_cn", "test", "test_en", "test_cn"),
+    LETTER, ("dev", "dev_en", "test", "test_en"),
     upload=_upload, upload_suffix=".tsv",
 )  # fmt: skip
