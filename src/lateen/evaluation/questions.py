@@ -26,6 +26,7 @@ thirtieths, and of other numbers of people near one of these parts."""
 HEADLINE = {
     "accuracy": "accuracy",
     "circular": "circular",
+    "pairs": "pairs",
     "F1": "f1",
     "yes ratio": "yes_ratio",
     "ROC area": "auroc",
@@ -137,8 +138,9 @@ def question_statistics(arrays: Arrays) -> Statistics:
     Args:
         arrays: by name, a row per question. ``unit``: the image. ``points``: in :data:`PARTS`.
             ``said_yes`` and ``is_yes``: of yes/no questions. ``rotation``: which question's
-            choices are rotated. ``rank``: of the score for yes. ``groups.<kind>.<name>``: 1 for
-            questions of the group. ``other_points`` and ``other_said_yes``: under another's image.
+            choices are rotated; ``pair``: which two count together. ``rank``: of the score for
+            yes. ``groups.<kind>.<name>``: 1 for questions of the group. ``other_points`` and
+            ``other_said_yes``: under another's image.
     """
     unit, points = np.asarray(arrays["unit"]), np.asarray(arrays["points"]).astype(np.int64)
     said = arrays.get("said_yes")
@@ -156,8 +158,9 @@ def question_statistics(arrays: Arrays) -> Statistics:
 def _numbers(prefix: str, arrays: Arrays, points: Array, said: Array | None) -> Statistics:
     unit = np.asarray(arrays["unit"])
     found: Statistics = {f"{prefix}accuracy": Share(unit, points, np.full(len(points), PARTS))}
-    if "rotation" in arrays:
-        found[f"{prefix}circular"] = _all_right(unit, points, np.asarray(arrays["rotation"]))
+    for name, metric in {"rotation": "circular", "pair": "pairs"}.items():
+        if name in arrays:
+            found[f"{prefix}{metric}"] = _all_right(unit, points, np.asarray(arrays[name]))
     if said is not None:
         counted = _yes_no(unit, np.asarray(said).astype(np.int64), arrays["is_yes"])
         found |= {f"{prefix}{name}": each for name, each in counted.items()}
@@ -165,7 +168,7 @@ def _numbers(prefix: str, arrays: Arrays, points: Array, said: Array | None) -> 
 
 
 def _all_right(unit: Array, points: Array, rotation: Array) -> Share:
-    """The share of questions that are right under every rotation."""
+    """The share of questions that are right under every rotation, or of pairs of which both are."""
     _, first, of_row = np.unique(rotation, return_index=True, return_inverse=True)
     right = np.ones(len(first), np.int64)
     np.minimum.at(right, of_row, (points == PARTS).astype(np.int64))
@@ -203,7 +206,7 @@ def _of_groups(arrays: Arrays, points: Array) -> Statistics:
 
 def question_tables(result: Result) -> Iterator[TableData]:
     """The numbers beside those under another's image, and those of every group."""
-    names = ("accuracy", "circular", "precision", "recall", "f1", "yes_ratio", "auroc")
+    names = ("accuracy", "circular", "pairs", "precision", "recall", "f1", "yes_ratio", "auroc")
     rows: list[list[Cell]] = []
     for name in names:
         if (value := number(result, name)) is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from builders import jpeg, write_images, write_jsonl
+from builders import jpeg, write_csv, write_images, write_jsonl
 
 TEN = ["2", "2", "2", "two", "3", "3", "3", "3", "3", "4"]
 
@@ -131,6 +131,19 @@ def mmbench(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def picture(grey: int = 0) -> str:
     return base64.b64encode(jpeg((grey, grey, grey))).decode("ascii")
+
+
+def mmvp(root: Path, rows: Sequence[Sequence[str]] = ()) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    rows = rows or [
+        ["1", "Are its wings open or closed?", "(a) Open (b) Closed", "(a)"],
+        ["2", "Are its wings open or closed?", "(a) Open (b) Closed", "(b)"],
+        ["3", "Is it left or right?", "(a) Left (b) Right", "(b)"],
+        ["4", "Is it left or right?", "(a) Left (b) Right", "(a)"],
+    ]
+    write_csv(root / "Questions.csv", [["Index", "Question", "Options", "Correct Answer"], *rows])
+    write_images(root / "MMVP Images", [f"{row[0]}.jpg" for row in rows])
+    return root
 
 
 def ai2d(root: Path) -> Path:

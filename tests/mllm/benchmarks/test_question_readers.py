@@ -29,6 +29,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "mmbench": lambda root: published.mmbench(
         root / "mmbench_dev_20230712.tsv", [row(7, answer="B")]
     ),
+    "mmvp": published.mmvp,
     "ok-vqa": published.ok_vqa,
     "pope": published.pope,
     "refcoco": published.refcoco,
@@ -190,6 +191,22 @@ def test_in_place_of_an_image_mmbench_may_name_the_row_that_has_it(tmp_path: Pat
     [question] = [each for each in found.questions if each.id == "9"]
     assert question.images[0].read() == jpeg((200, 200, 200))
     assert question.image_ids == ("7",)
+
+
+def test_mmvp_is_pairs_of_questions(tmp_path: Path) -> None:
+    found = open_benchmark("mmvp", published.mmvp(tmp_path))
+    assert answers(found) == {"1": ("A",), "2": ("B",), "3": ("B",), "4": ("A",)}
+    assert [each.pair for each in found.questions] == ["1", "1", "2", "2"]
+    assert found.questions[2].choices == ("Left", "Right")
+
+
+def test_what_counts_together_goes_together(tmp_path: Path) -> None:
+    root = published.mmvp(tmp_path)
+    (root / "MMVP Images" / "3.jpg").unlink()
+    found = open_benchmark("mmvp", root)
+    assert [each.id for each in found.questions] == ["1", "2"]
+    assert [skip.id for skip in found.skips] == ["3", "4"]
+    assert found.skips[1].reason == "another question that it counts with cannot be asked"
 
 
 def test_ai2d_is_divided_by_its_list(tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_letters_count_under_all_rotations() -> None:
     assert (always["accuracy"], always["circular"]) == (pytest.approx(100 / 3), 0)
 
 
+def test_pairs_count_if_both_are_right(tmp_path: Path) -> None:
+    found = open_benchmark("mmvp", published.mmvp(tmp_path))
+    result = score(found, {"1": "(a)", "2": "(b) Closed", "3": "Right", "4": "Right"})
+    assert (result["accuracy"], result["pairs"], result["metric"]) == (75, 50, "pairs")
+    assert (result["n"], result["chance"]["pairs"]) == (2, 25)
+
+
 def test_rotations_follow_the_right_choice() -> None:
     turned = rotations(question(7, "letter", "A", choices=("w", "x", "y", "z")))
     assert [each.choices["ABCD".index(each.answers[0])] for each in turned] == ["w"] * 4

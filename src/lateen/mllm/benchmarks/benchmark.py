@@ -183,7 +183,25 @@ def _resolve(
             opened = (files.source(s) if isinstance(s, str) else s for s in sources if s)
             questions[draft.id] = _question(draft, benchmark.kind, tuple(opened))
     require_image(benchmark.name, looked_for, f"Say with images= where they are. {benchmark.where}")
-    return list(questions.values()), skips
+    whole = _whole(found, questions)
+    skips += [
+        Skip(draft.id, "another question that it counts with cannot be asked", draft.source)
+        for draft in found if draft.id in questions and draft.id not in whole
+    ]  # fmt: skip
+    return list(whole.values()), skips
+
+
+def _whole(found: Sequence[Draft], questions: Mapping[str, Question]) -> dict[str, Question]:
+    """Questions without those that count together with one that cannot be asked."""
+    lost = {
+        together for draft in found if not draft.fault and draft.id not in questions
+        for together in (("rotation", draft.rotation_of), ("pair", draft.pair))
+    }  # fmt: skip
+    lost -= {("rotation", ""), ("pair", "")}
+    return {
+        name: each for name, each in questions.items()
+        if not lost & {("rotation", each.rotation_of), ("pair", each.pair)}
+    }  # fmt: skip
 
 
 def _fault(draft: Draft, kind: AnswerKind) -> str:
@@ -210,5 +228,5 @@ def _question(draft: Draft, kind: AnswerKind, images: tuple[ImageSource, ...]) -
     )
     return Question(
         draft.id, images, named, draft.text, kind, draft.answers, draft.choices, draft.box,
-        draft.groups, draft.rotation_of, draft.published,
+        draft.groups, draft.rotation_of, draft.pair, draft.published,
     )  # fmt: skip

@@ -40,6 +40,7 @@ class Draft:
     box: Box | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     rotation_of: str = ""
+    pair: str = ""
     published: Mapping[str, object] = field(default_factory=dict)
     image_ids: tuple[str, ...] = ()
     source: str = ""

@@ -47,6 +47,7 @@ class Question:
         groups: what it is counted under: a category, a relation; by kind of group.
         rotation_of: what it shares with the same question under rotated choices; empty if it has
             none.
+        pair: what it shares with the question that must be right too; empty if there is none.
         published: names and values of the set's own that an upload must repeat; of a box also
             ``width`` and ``height`` of the image in pixels.
     """
@@ -61,6 +62,7 @@ class Question:
     box: Box | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     rotation_of: str = ""
+    pair: str = ""
     published: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -186,10 +188,9 @@ def units(questions: Sequence[Question]) -> tuple[list[str], list[int]]:
     """The images that questions are about, and for each question which, from 0.
 
     Questions about the same image are not independent: intervals draw images, with all of their
-    questions.
+    questions. Two images that are a pair are one.
     """
     numbers: dict[str, int] = {}
-    of_question = [
-        numbers.setdefault("\n".join(each.image_ids) or each.id, len(numbers)) for each in questions
-    ]
+    names = [each.pair or "\n".join(each.image_ids) or each.id for each in questions]
+    of_question = [numbers.setdefault(name, len(numbers)) for name in names]
     return list(numbers), of_question

@@ -54,9 +54,9 @@ def score(
 
     Returns:
         JSON-ready: ``set``, ``split``, ``kind``; in percent ``accuracy`` and, where they are
-        defined, ``circular``, ``precision``, ``recall``, ``f1``, ``yes_ratio``, ``auroc``; the
-        same under ``control``, and ``gain`` above it; ``groups`` by kind and name; ``chance``;
-        ``prior``, the answer that scores most if it is given to every question; how many answers
+        defined, ``circular``, ``pairs``, ``precision``, ``recall``, ``f1``, ``yes_ratio`` and
+        ``auroc``; the same under ``control``, and ``gain`` above it; ``groups`` by kind and name;
+        ``chance``; ``prior``, the answer that scores most if it is given to every question; how many answers
         could not be read (``unread``); ``n`` images with ``intervals`` and ``per_query``
         (:func:`lateen.evaluation.intervals.resampled`).
 
@@ -72,6 +72,8 @@ def score(
     if other is not None:
         arrays["other_points"] = _points(asked, other, normalise)
     arrays |= _yes_no(questions, answers, other, confidences) | _memberships(asked)
+    if any(each.pair for each in asked):
+        arrays["pair"] = _numbered([each.pair or each.id for each in asked])
     if any(each.rotation_of for each in asked):
         arrays["rotation"] = _numbered([each.rotation_of or each.id for each in asked])
     result: dict[str, Any] = {
@@ -80,7 +82,7 @@ def score(
         "split": questions.split or None,
         "kind": questions.kind,
         "measure": MEASURES[questions.kind],
-        "metric": "circular" if "rotation" in arrays else "accuracy",
+        "metric": _main_metric(arrays),
         "questions": len(asked),
         "ending": questions.ending,
         "chance": _chance(questions),
@@ -100,6 +102,11 @@ def score(
     ).items():
         _put(result, path, float(statistic.drawn(np.ones((1, len(images))))[0]))
     return {**result, **resampled(question_statistics, arrays, images)}
+
+
+def _main_metric(arrays: Mapping[str, Any]) -> str:
+    together = {"rotation": "circular", "pair": "pairs"}
+    return next((metric for name, metric in together.items() if name in arrays), "accuracy")
 
 
 def _check(questions: QuestionSet, given: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -248,11 +255,16 @@ def _chance(questions: QuestionSet) -> dict[str, float]:
     if questions.kind != "letter":
         return {}
     chance = {"accuracy": 100 * float(np.mean([1 / len(each.choices) for each in asked]))}
-    sizes = Counter(each.rotation_of for each in asked if each.rotation_of)
-    if sizes:
-        count = {each.rotation_of: len(each.choices) for each in asked}
-        together = [count[name] ** -float(size) for name, size in sizes.items()]
-        chance["circular"] = 100 * float(np.mean(together))
+    for metric, keys in {
+        "circular": [each.rotation_of for each in asked],
+        "pairs": [each.pair for each in asked],
+    }.items():
+        together: dict[str, float] = {}
+        for key, each in zip(keys, asked, strict=True):
+            together[key] = together.get(key, 1.0) / len(each.choices)
+        together.pop("", None)
+        if together:
+            chance[metric] = 100 * float(np.mean(list(together.values())))
     return chance
 
 
