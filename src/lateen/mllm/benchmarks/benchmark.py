@@ -227,6 +227,7 @@ def _question(draft: Draft, kind: AnswerKind, images: tuple[ImageSource, ...]) -
         image if isinstance(image, str) else image.name for image in draft.images
     )
     return Question(
-        draft.id, images, named, draft.text, kind, draft.answers, draft.choices, draft.box,
-        draft.groups, draft.rotation_of, draft.pair, draft.published,
+        id=draft.id, images=images, image_ids=named, text=draft.text, kind=kind,
+        answers=draft.answers, choices=draft.choices, box=draft.box, groups=draft.groups,
+        rotation_of=draft.rotation_of, pair=draft.pair, published=draft.published,
     )  # fmt: skip

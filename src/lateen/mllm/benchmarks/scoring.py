@@ -56,8 +56,8 @@ def score(
         JSON-ready: ``set``, ``split``, ``kind``; in percent ``accuracy`` and, where they are
         defined, ``circular``, ``pairs``, ``precision``, ``recall``, ``f1``, ``yes_ratio`` and
         ``auroc``; the same under ``control``, and ``gain`` above it; ``groups`` by kind and name;
-        ``chance``; ``prior``, the answer that scores most if it is given to every question; how many answers
-        could not be read (``unread``); ``n`` images with ``intervals`` and ``per_query``
+        ``chance``; ``prior``, the answer that scores most if it is given to every question; how
+        many answers could not be read (``unread``); ``n`` images with ``intervals`` and ``per_query``
         (:func:`lateen.evaluation.intervals.resampled`).
 
     Raises:
@@ -71,37 +71,41 @@ def score(
     arrays: dict[str, Any] = {"unit": unit, "points": _points(asked, answers, normalise)}
     if other is not None:
         arrays["other_points"] = _points(asked, other, normalise)
-    arrays |= _yes_no(questions, answers, other, confidences) | _memberships(asked)
-    if any(each.pair for each in asked):
-        arrays["pair"] = _numbered([each.pair or each.id for each in asked])
-    if any(each.rotation_of for each in asked):
-        arrays["rotation"] = _numbered([each.rotation_of or each.id for each in asked])
-    result: dict[str, Any] = {
+    arrays |= _yes_no(questions, answers, other, confidences)
+    arrays |= _memberships(asked) | _together(asked)
+    result = {
+        **_facts(questions),
+        "metric": _main_metric(arrays),
+        "prior": _prior(asked, normalise),
+        "unread": sum(_is_unread(each, answers[each.id]) for each in asked),
+        "groups": _group_sizes(arrays),
+        "conditions": {"data": questions.fingerprint, **(conditions or {})},
+    }
+    whole = np.ones((1, len(images)))
+    made_of = question_statistics({name: np.asarray(each) for name, each in arrays.items()})
+    for path, statistic in made_of.items():
+        _put(result, path, float(statistic.drawn(whole)[0]))
+    return {**result, **resampled(question_statistics, arrays, images)}
+
+
+def _facts(questions: QuestionSet) -> dict[str, Any]:
+    """What is known of a set before it is answered."""
+    return {
         "task": "mllm",
         "set": questions.name,
         "split": questions.split or None,
         "kind": questions.kind,
         "measure": MEASURES[questions.kind],
-        "metric": _main_metric(arrays),
-        "questions": len(asked),
+        "questions": len(questions.questions),
         "ending": questions.ending,
         "chance": _chance(questions),
-        "prior": _prior(asked, normalise),
-        "unread": sum(_is_unread(each, answers[each.id]) for each in asked),
         "skipped": len(questions.skips),
         "left_out_examples": [skip.as_dict() for skip in questions.skips[:_MOST_LISTED]],
-        "groups": _group_sizes(arrays),
         "templates": None,
         "seed": None,
         "trained_on": None,
         "options": {},
-        "conditions": {"data": questions.fingerprint, **(conditions or {})},
     }
-    for path, statistic in question_statistics(
-        {name: np.asarray(values) for name, values in arrays.items()}
-    ).items():
-        _put(result, path, float(statistic.drawn(np.ones((1, len(images))))[0]))
-    return {**result, **resampled(question_statistics, arrays, images)}
 
 
 def _main_metric(arrays: Mapping[str, Any]) -> str:
@@ -225,6 +229,19 @@ def _memberships(asked: Sequence[Question]) -> dict[str, list[int]]:
             path = f"groups.{kind.replace('.', ' ')}.{name.replace('.', ' ')}"
             members.setdefault(path, [0] * len(asked))[at] = 1
     return members
+
+
+def _together(asked: Sequence[Question]) -> dict[str, list[int]]:
+    """Which questions count together, numbered."""
+    keys = {
+        "rotation": [each.rotation_of for each in asked],
+        "pair": [each.pair for each in asked],
+    }
+    return {
+        name: _numbered([key or each.id for key, each in zip(some, asked, strict=True)])
+        for name, some in keys.items()
+        if any(some)
+    }
 
 
 def _group_sizes(arrays: Mapping[str, Any]) -> dict[str, Any]:
