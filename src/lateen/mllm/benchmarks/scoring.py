@@ -57,8 +57,8 @@ def score(
         defined, ``circular``, ``pairs``, ``precision``, ``recall``, ``f1``, ``yes_ratio`` and
         ``auroc``; the same under ``control``, and ``gain`` above it; ``groups`` by kind and name;
         ``chance``; ``prior``, the answer that scores most if it is given to every question; how
-        many answers could not be read (``unread``); ``n`` images with ``intervals`` and ``per_query``
-        (:func:`lateen.evaluation.intervals.resampled`).
+        many answers could not be read (``unread``); ``n`` images with ``intervals`` and
+        ``per_query`` (:func:`lateen.evaluation.intervals.resampled`).
 
     Raises:
         DataError: the right answers are not published, a question was not answered, or the answers
