@@ -15,6 +15,7 @@ import lateen.assessment
 import lateen.encoders
 import lateen.evaluation
 import lateen.experiment
+import lateen.mllm.benchmarks
 import lateen.tuning
 from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
 from lateen.cli.app import app
@@ -143,6 +144,7 @@ def test_help_loads_no_torch(command: str) -> None:
         lateen.encoders,
         lateen.evaluation,
         lateen.experiment,
+        lateen.mllm.benchmarks,
         lateen.tuning,
     ],
 )

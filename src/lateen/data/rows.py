@@ -327,14 +327,19 @@ def _open_json(*paths: Path) -> TextRows:
     Raises:
         DataError: not UTF-8, or no such list.
     """
-    parts = (_json_entries(p) if p.suffix.lower() == ".json" else _json_lines(p) for p in paths)
+    parts = (_json_entries(p) if p.suffix.lower() == ".json" else json_lines(p) for p in paths)
     rows = list(itertools.chain.from_iterable(parts))
     # The keys of all objects, in the order in which they first appear.
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     return TextRows(paths, columns, lambda: iter(rows))
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path) -> Iterator[Row]:
+    """The objects of JSON lines, whatever the file's suffix.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
     # Not splitlines: U+2028 and its like may stand unescaped within JSON strings.
     for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():

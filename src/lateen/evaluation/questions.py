@@ -1,0 +1,233 @@
+"""Results of questions about images: what their numbers are made of, and their tables.
+
+What :func:`lateen.mllm.benchmarks.score` writes. The unit that is drawn anew is the image with all
+of its questions, since questions about one image are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lateen.evaluation.intervals import Arrays, Statistics
+from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.task import Result, number
+from lateen.metrics.resampling import Array, Interval, Tally, binomial_limits
+from lateen.report.tables import Cell, Column, TableData
+
+PARTS = 3000
+"""A right answer in the array ``points``: VQA accuracy of ten people's answers is a whole number of
+thirtieths, and of other numbers of people near one of these parts."""
+
+HEADLINE = {
+    "accuracy": "accuracy",
+    "circular": "circular",
+    "pairs": "pairs",
+    "F1": "f1",
+    "yes ratio": "yes_ratio",
+    "ROC area": "auroc",
+    "another's image": "control.accuracy",
+    "own above another's": "gain",
+}
+"""Label → key path, as :attr:`lateen.evaluation.Task.headline` has them."""
+
+_GROUP = "groups."
+
+
+@dataclass(frozen=True, eq=False)
+class Share(Tally):
+    """A ratio of sums over questions, in percent, of which a draw may have nothing.
+
+    Of such a draw it is what it is of all; 0 where all have nothing, as the precision of a model
+    that never says yes.
+    """
+
+    @cached_property
+    def whole(self) -> float:
+        """Of all questions."""
+        hits, tries = (float(each.sum()) for each in self._columns)
+        return self.scale * hits / tries if tries else 0.0
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``."""
+        hits, tries = (
+            counts @ np.bincount(self.unit, each, counts.shape[1]) for each in self._columns
+        )
+        shares = np.divide(hits, tries, out=np.zeros_like(hits), where=tries > 0)
+        score: Array = np.where(tries > 0, self.scale * shares, self.whole)
+        return score
+
+    def by_unit(self, units: int) -> Array:
+        """Each unit's hits, and its tries far behind the point ``[units]``."""
+        hits, tries = (np.bincount(self.unit, each, units) for each in self._columns)
+        return hits + tries / 1e9
+
+    def limits(self, units: int, level: float) -> Interval | None:
+        """The exact binomial limits of nothing or all of the units that have tries."""
+        del units
+        hits, tries = self._columns
+        counted = len(np.unique(self.unit[tries > 0]))
+        if not counted or 0 < hits.sum() < tries.sum():
+            return None
+        low, high = binomial_limits(counted, level)
+        return self.scale * (low if hits.sum() else 0), self.scale * (1 if hits.sum() else high)
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """How much the mean is above another's on the same questions, in points of percent.
+
+    Attributes:
+        unit: ``[rows]`` which unit each question is of.
+        difference: ``[rows]`` in parts.
+    """
+
+    unit: Array
+    difference: Array
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``."""
+        units = counts.shape[1]
+        rows = counts @ np.bincount(self.unit, minlength=units)
+        score: Array = 100 / PARTS * (counts @ self.by_unit(units)) / rows
+        return score
+
+    def by_unit(self, units: int) -> Array:
+        """Each unit's difference ``[units]``."""
+        return np.bincount(self.unit, self.difference, units)
+
+
+@dataclass(frozen=True, eq=False)
+class RocArea:
+    """The area under the ROC curve in percent: how often a yes is above a no; ties count half.
+
+    Attributes:
+        unit: ``[rows]`` which unit each question is of.
+        rank: ``[rows]`` of the score for yes, from 0; equal scores have equal ranks.
+        is_yes: ``[rows]`` whether yes is right.
+    """
+
+    unit: Array
+    rank: Array
+    is_yes: Array
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``; of one without a yes or without a no it is 50."""
+        ranks = int(self.rank.max(initial=0)) + 1
+        area = np.full(len(counts), 50.0)
+        for at, drawn in enumerate(counts):
+            weight = drawn[self.unit]
+            yes = np.bincount(self.rank, weight * self.is_yes, ranks)
+            no = np.bincount(self.rank, weight * (1 - self.is_yes), ranks)
+            if pairs := yes.sum() * no.sum():
+                area[at] = 100 * (yes * (no.cumsum() - no / 2)).sum() / pairs
+        return area
+
+    def by_unit(self, units: int) -> Array:
+        """The sum of each unit's ranks ``[units]``."""
+        return np.bincount(self.unit, self.rank + 1, units)
+
+
+def question_statistics(arrays: Arrays) -> Statistics:
+    """What every number of a result is made of.
+
+    Args:
+        arrays: by name, a row per question. ``unit``: the image. ``points``: in :data:`PARTS`.
+            ``said_yes`` and ``is_yes``: of yes/no questions. ``rotation``: which question's
+            choices are rotated; ``pair``: which two count together. ``rank``: of the score for
+            yes. ``groups.<kind>.<name>``: 1 for questions of the group. ``other_points`` and
+            ``other_said_yes``: under another's image.
+    """
+    unit, points = np.asarray(arrays["unit"]), np.asarray(arrays["points"]).astype(np.int64)
+    said = arrays.get("said_yes")
+    found = {**_numbers("", arrays, points, said), **_of_groups(arrays, points)}
+    if "rank" in arrays:
+        is_yes = np.asarray(arrays["is_yes"]).astype(np.int64)
+        found["auroc"] = RocArea(unit, np.asarray(arrays["rank"]).astype(np.int64), is_yes)
+    if "other_points" in arrays:
+        other = np.asarray(arrays["other_points"]).astype(np.int64)
+        found |= _numbers("control.", arrays, other, arrays.get("other_said_yes"))
+        found["gain"] = Gain(unit, points - other)
+    return found
+
+
+def _numbers(prefix: str, arrays: Arrays, points: Array, said: Array | None) -> Statistics:
+    unit = np.asarray(arrays["unit"])
+    found: Statistics = {f"{prefix}accuracy": Share(unit, points, np.full(len(points), PARTS))}
+    for name, metric in {"rotation": "circular", "pair": "pairs"}.items():
+        if name in arrays:
+            found[f"{prefix}{metric}"] = _all_right(unit, points, np.asarray(arrays[name]))
+    if said is not None:
+        counted = _yes_no(unit, np.asarray(said).astype(np.int64), arrays["is_yes"])
+        found |= {f"{prefix}{name}": each for name, each in counted.items()}
+    return found
+
+
+def _all_right(unit: Array, points: Array, rotation: Array) -> Share:
+    """The share of questions that are right under every rotation, or of pairs of which both are."""
+    _, first, of_row = np.unique(rotation, return_index=True, return_inverse=True)
+    right = np.ones(len(first), np.int64)
+    np.minimum.at(right, of_row, (points == PARTS).astype(np.int64))
+    return Share(unit[first], right)
+
+
+def _yes_no(unit: Array, said: Array, is_yes: Array) -> Statistics:
+    """Precision, recall and F1 of yes, and how often it is said."""
+    truth = np.asarray(is_yes).astype(np.int64)
+    both = said * truth
+    return {
+        "precision": Share(unit, both, said),
+        "recall": Share(unit, both, truth),
+        "f1": Share(unit, 2 * both, said + truth),
+        "yes_ratio": Share(unit, said),
+    }
+
+
+def _of_groups(arrays: Arrays, points: Array) -> Statistics:
+    """Of each group's questions alone."""
+    found: Statistics = {}
+    for name in (name for name in arrays if name.startswith(_GROUP)):
+        member = np.asarray(arrays[name]).astype(bool)
+        within: dict[str, Any] = {"unit": np.asarray(arrays["unit"])[member]}
+        said = arrays.get("said_yes")
+        if said is not None:
+            within["is_yes"] = np.asarray(arrays["is_yes"])[member]
+        numbers = _numbers(
+            f"{name}.", within, points[member], None if said is None else np.asarray(said)[member]
+        )
+        kept = (f"{name}.accuracy", f"{name}.f1")
+        found |= {path: each for path, each in numbers.items() if path in kept}
+    return found
+
+
+def question_tables(result: Result) -> Iterator[TableData]:
+    """The numbers beside those under another's image, and those of every group."""
+    names = ("accuracy", "circular", "pairs", "precision", "recall", "f1", "yes_ratio", "auroc")
+    rows: list[list[Cell]] = []
+    for name in names:
+        if (value := number(result, name)) is not None:
+            low, high = result["intervals"][name]
+            chance = number(result.get("chance", {}), name)
+            other = number(result, f"control.{name}")
+            rows.append([name.replace("_", " "), value, f"{low:.1f}–{high:.1f}", other, chance])
+    columns = [Column(""), Column("%", 1), Column("95 %"), Column("another's image", 1),
+               Column("chance", 1)]  # fmt: skip
+    yield TableData(titled(str(result["set"]), result), columns, rows, _note(result))
+    for kind, groups in result.get("groups", {}).items():
+        yield TableData(
+            kind, [Column(kind), Column("accuracy", 1), Column("questions", 0)],
+            [[name, each["accuracy"], each["questions"]] for name, each in groups.items()],
+        )  # fmt: skip
+
+
+def _note(result: Mapping[str, Any]) -> str:
+    prior = result.get("prior")
+    always = f" Always {prior['answer']!r}: {prior['accuracy']:.1f} %." if prior else ""
+    unread = result.get("unread", 0)
+    silent = f" {unread:,} answers could not be read and count as wrong." if unread else ""
+    asked = f"{result['questions']:,} questions about {result['n']:,} images."
+    return f"{asked}{always}{silent}{left_out(result)}"

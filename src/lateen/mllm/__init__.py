@@ -1,0 +1,1 @@
+"""Multimodal language models whose eyes are a lateen or CLIP vision tower."""

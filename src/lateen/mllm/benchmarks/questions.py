@@ -1,0 +1,196 @@
+"""A question about images, a set of them, and the same questions under other images."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Literal
+
+from lateen.data.fingerprint import combine, file_hashes, hash64
+from lateen.data.samples import ImageSource, Skip
+from lateen.errors import DataError
+from lateen.files import content_key
+from lateen.metrics.boxes import Box
+
+AnswerKind = Literal["human", "short", "count", "yes-no", "letter", "box", "text"]
+"""What an answer is, and so what it is compared with:
+
+``human``: several people's answers (VQA accuracy); ``short``: a word or phrase (exact match);
+``count``: a number; ``yes-no``; ``letter``: of a choice; ``box``: where something is; ``text``:
+anything, which has to be judged by people or another model.
+"""
+
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
+"""Endings of prompts, as LLaVA-1.5's ``docs/Evaluation.md`` and paper (arXiv:2310.03744) have
+them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question.
+
+    Attributes:
+        id: unique within its set.
+        images: what is asked about, in order.
+        image_ids: what the images are called in the set: questions about the same image share it.
+        text: as published, without choices and without an ending.
+        kind: of its answer.
+        answers: those that are right: people's answers, a word, ``yes`` or ``no``, a letter; empty
+            where they are not published.
+        choices: texts to choose from, A first.
+        box: the right box, in fractions of the image's sides.
+        groups: what it is counted under: a category, a relation; by kind of group.
+        rotation_of: what it shares with the same question under rotated choices; empty if it has
+            none.
+        pair: what it shares with the question that must be right too; empty if there is none.
+        published: names and values of the set's own that an upload must repeat; of a box also
+            ``width`` and ``height`` of the image in pixels.
+    """
+
+    id: str
+    images: tuple[ImageSource, ...]
+    image_ids: tuple[str, ...]
+    text: str
+    kind: AnswerKind
+    answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    box: Box | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
+    rotation_of: str = ""
+    pair: str = ""
+    published: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether it is known what is right."""
+        return bool(self.answers) or self.box is not None
+
+    def prompt(self, ending: str = "") -> str:
+        """The question, a line for each choice with its letter, and an ending."""
+        lettered = (
+            f"{letter}. {choice}"
+            for letter, choice in zip(ascii_uppercase, self.choices, strict=False)
+        )
+        return "\n".join(filter(None, [self.text, *lettered, ending]))
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """The questions of a benchmark.
+
+    Attributes:
+        name: of the benchmark.
+        split: of it; empty where it has none.
+        ending: of every prompt.
+        questions: those that can be asked, all of one kind.
+        skips: of those that cannot.
+    """
+
+    name: str
+    split: str
+    ending: str
+    questions: tuple[Question, ...]
+    skips: tuple[Skip, ...] = ()
+
+    @property
+    def kind(self) -> AnswerKind:
+        """Of the answers."""
+        return self.questions[0].kind
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether it is published what is right, so that answers can be scored here."""
+        return self.questions[0].has_answer
+
+    def prompts(self) -> list[str]:
+        """What to ask, a text for each question."""
+        return [question.prompt(self.ending) for question in self.questions]
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that change whenever a question, an answer or an image's bytes do."""
+        images = {image.name: image for each in self.questions for image in each.images}
+        files = {path: None for image in images.values() if (path := _file_of(image))}
+        loose = (str(hash64(image.read())) for image in images.values() if not _file_of(image))
+        asked = [
+            [q.id, q.image_ids, q.prompt(self.ending), q.answers, q.box] for q in self.questions
+        ]
+        return combine([content_key(asked), *file_hashes(files), *loose])
+
+
+def _file_of(image: ImageSource) -> Path | None:
+    """The file that an image is in, alone or with others; ``None`` for one in memory."""
+    path = getattr(image, "path", None) or getattr(image, "tar", None)
+    return path if isinstance(path, Path) else None
+
+
+def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:
+    """The same questions, each about another question's images: what language alone answers.
+
+    Images that belong together stay together. Each goes to one other, so that all are used as
+    often as before as far as their numbers of questions are the same.
+
+    Args:
+        questions: a set about more than one image.
+        seed: of the order.
+
+    Raises:
+        DataError: all questions are about the same images.
+    """
+    images = {question.image_ids: question.images for question in questions.questions}
+    order = sorted(images)
+    random.Random(seed).shuffle(order)
+    if len(order) < 2:
+        raise DataError(
+            f"all questions of {questions.name} are about the same image",
+            "A control with other images needs at least two.",
+        )
+    after = dict(zip(order, [*order[1:], order[0]], strict=True))
+    swapped = [replace(each, images=images[after[each.image_ids]]) for each in questions.questions]
+    return replace(questions, questions=tuple(swapped))
+
+
+def rotations(question: Question) -> list[Question]:
+    """A question of letters under every rotation of its choices, itself first.
+
+    Named as MMBench does: ``1000007`` is question 7 with its choices rotated once to the left; an
+    id that is no number gets ``+1``.
+    """
+    choices = question.choices
+    rotated = [question]
+    for by in range(1, len(choices)):
+        number = question.id.isdecimal()
+        rotated.append(
+            replace(
+                question,
+                id=str(int(question.id) + by * ROTATION) if number else f"{question.id}+{by}",
+                choices=choices[by:] + choices[:by],
+                answers=tuple(_rotated(letter, by, len(choices)) for letter in question.answers),
+            )
+        )
+    return [replace(each, rotation_of=question.id) for each in rotated]
+
+
+def _rotated(letter: str, by: int, count: int) -> str:
+    return ascii_uppercase[(ascii_uppercase.index(letter) - by) % count]
+
+
+ROTATION = 10**6
+"""What MMBench adds to a question's index for each rotation of its choices."""
+
+
+def units(questions: Sequence[Question]) -> tuple[list[str], list[int]]:
+    """The images that questions are about, and for each question which, from 0.
+
+    Questions about the same image are not independent: intervals draw images, with all of their
+    questions. Two images that are a pair are one.
+    """
+    numbers: dict[str, int] = {}
+    names = [each.pair or "\n".join(each.image_ids) or each.id for each in questions]
+    of_question = [numbers.setdefault(name, len(numbers)) for name in names]
+    return list(numbers), of_question
