@@ -281,7 +281,7 @@ def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "LateenError", "Pairs", "Recipe", "Store", "assess",
         "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "fuse",
-        "import_features", "load_encoder", "pair", "plan", "run", "search", "train",
+        "import_features", "load_encoder", "pair", "plan", "run", "search", "train", "tune",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name
