@@ -35,7 +35,7 @@ def test_a_model_is_built_and_asked(
     code, said, err = call(capsys, *asked)
     assert (code, err) == (0, "")
     assert said.splitlines()[-2:] == [
-        "[The answer is cut: it reached the limit of 3 tokens. Give --max-tokens for more.]",
+        "[The answer is cut: it reached the limit of 3 tokens.]",
         f"[{UNTRAINED}]",
     ]
     code, said, _ = call(capsys, *asked, "--image", two, "--json")

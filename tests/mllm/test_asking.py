@@ -129,7 +129,10 @@ def test_the_context_is_a_limit(mllm: MultimodalModel) -> None:
     pictures = [picture(seed) for seed in range(12)]
     given = mllm.answer("What?", pictures, max_tokens=200)
     assert given.prompt_tokens + given.tokens <= 256
-    assert given.cut
+    assert given.notes[0] == (
+        "The answer is cut: the language model's context of 256 tokens is full."
+        if given.cut else "The projector is untrained: the answer has nothing to do with the image."
+    )  # fmt: skip
     with pytest.raises(ModelError, match="tokens long, and the language model takes 256"):
         mllm.answer("What?", [*pictures, *pictures])
 
@@ -150,6 +153,18 @@ def test_a_tower_of_another_width_is_refused(
     changed = copied(folder, tmp_path, "config.json", lambda c: c.update(vision_config=other))
     with pytest.raises(ModelError, match="takes tokens of 12 values, and the tower gives 16"):
         MultimodalModel.from_pretrained(changed)
+
+
+def test_a_folder_that_lacks_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    [gone, *_] = [name for name in weights if "vision_tower" in name]
+    del weights[gone]
+    save_file(weights, tmp_path / "copy" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 weights .* and would be partly random"):
+        MultimodalModel.from_pretrained(tmp_path / "copy")
 
 
 def test_placeholders_that_do_not_match_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -103,24 +103,24 @@ def answer_command(
     model
         Folder that `lateen mllm build` made, or the hub id of a Llava.
     question
-        In words. Images stand before it, or where it says <image>.
+        In words. Images stand before it, or where it says `<image>`.
     """
-    images = image or []
-    for file in images:
-        if not file.is_file():
-            raise DataError(f"there is no image {file}", "Check its path.")
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"--max-tokens is {max_tokens}", "It must be at least 1.")
     faults = Faults()
     check_mllm(faults, model)
-    check_inputs(faults)
+    for file in image or []:
+        with faults.note():
+            if not file.is_file():
+                raise DataError(f"there is no image {file}", "Check its path.")
+    faults.raise_all()
     from lateen.mllm import MultimodalModel
     from lateen.mllm.asking import MOST_TOKENS
 
     ready = MultimodalModel.from_pretrained(model)
     live = sys.stdout.isatty() and not json
     given = ready.answer(
-        question, images, max_tokens=max_tokens or MOST_TOKENS, system=system,
+        question, image or [], max_tokens=max_tokens or MOST_TOKENS, system=system,
         stream=_write if live else None,
     )  # fmt: skip
     if json:
@@ -128,8 +128,7 @@ def answer_command(
         return
     say("" if live else given.text)
     for note in given.notes:
-        more = " Give --max-tokens for more." if given.cut and "cut" in note else ""
-        say(f"[{note}{more}]")
+        say(f"[{note}]")
 
 
 def _write(text: str) -> None:

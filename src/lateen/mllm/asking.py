@@ -41,6 +41,7 @@ class Answer:
         projector: ``untrained`` where the answer has nothing to do with the images; ``None`` where
             nothing is known of it.
         seconds: that it took.
+        context: how many tokens the language model takes, where it was that which cut the answer.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Answer:
     images: int
     projector: str | None
     seconds: float
+    context: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -59,7 +61,12 @@ class Answer:
         """What whoever reads the answer has to know of it."""
         notes = []
         if self.cut:
-            notes.append(f"The answer is cut: it reached the limit of {self.tokens} tokens.")
+            notes.append(
+                f"The answer is cut: it reached the limit of {self.tokens} tokens."
+                if self.context is None else
+                f"The answer is cut: the language model's context of {self.context:,} tokens is "
+                "full."
+            )  # fmt: skip
         if self.projector == UNTRAINED and self.images:
             notes.append("The projector is untrained: the answer has nothing to do with the image.")
         return notes
@@ -97,9 +104,11 @@ class MultimodalModel:
             device: ``auto``, ``cpu``, ``cuda``, ….
 
         Raises:
-            ModelError: it is not there, no such model, or its parts do not fit each other.
+            ModelError: it is not there, no such model, not whole, or its parts do not fit.
+            EncoderError: transformers cannot load it.
         """
         folder = Path(path).expanduser()
+        source = folder if folder.is_dir() else str(path)
         where = resolve_device(device)
         check_mllm_folder(path)
         record = folder / RECORD
@@ -107,10 +116,18 @@ class MultimodalModel:
             f"the multimodal model {path} cannot be loaded", "Copy or build the whole folder again."
         )
         with quiet_transformers(), loading:
-            config = AutoConfig.from_pretrained(path)
+            config = AutoConfig.from_pretrained(source)
             _check_width(folder, config)
-            model = AutoModelForImageTextToText.from_pretrained(path, config=config, dtype="auto")
-            processor = AutoProcessor.from_pretrained(path, backend="pil")
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                source, config=config, dtype="auto", output_loading_info=True
+            )
+            processor = AutoProcessor.from_pretrained(source, backend="pil")
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(
+                f"{path} lacks {len(missing)} weights (first {missing[0]!r}) and would be partly "
+                "random",
+                "Copy or build the whole folder again.",
+            )
         _check_processor(config, processor, path)
         return cls(
             model.to(where).eval(), processor, read_json(record) if record.is_file() else None
@@ -163,6 +180,7 @@ class MultimodalModel:
         return Answer(
             text, not ended, len(generated), length, len(pictures), self.record.get("projector"),
             time.perf_counter() - begin,
+            None if ended or limit == max_tokens else length + limit,
         )  # fmt: skip
 
     def _inputs(
@@ -253,6 +271,8 @@ def _check_width(folder: Path, config: Any) -> None:
     Raises:
         ModelError: it takes others.
     """
+    if config.model_type != "llava":
+        return
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
             found = [name for name in weights.keys() if name.endswith(_PROJECTOR)]  # noqa: SIM118

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from lateen.encoders.resolve import check_language_model
@@ -181,10 +186,11 @@ def _join(tower: AlignedTower, language: LanguageModel, ends: list[int], seed: i
     model.model.language_model = language.model.base_model
     model.lm_head = language.model.get_output_embeddings()
     model.config.dtype = dtype
-    model.generation_config = language.model.generation_config
-    model.generation_config.eos_token_id = ends
-    model.generation_config.pad_token_id = language.tokenizer.pad_token_id
-    model.generation_config.bos_token_id = language.tokenizer.bos_token_id
+    # Of its own settings only what ends a text: how it samples is no matter of answers here.
+    model.generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=language.tokenizer.pad_token_id,
+        bos_token_id=language.tokenizer.bos_token_id,
+    )  # fmt: skip
     return model.eval()
 
 
