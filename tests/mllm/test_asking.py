@@ -13,7 +13,7 @@ import torch
 
 from lateen.errors import DataError, ImageError, ModelError, UsageError
 from lateen.mllm import MultimodalModel, answer, build
-from lateen.mllm.conversations import ask
+from lateen.mllm.conversations import ask, prepare
 
 from .conftest import picture
 
@@ -35,10 +35,7 @@ def mllm(folder: Path) -> MultimodalModel:
 @torch.no_grad()
 def likeliest(mllm: MultimodalModel, question: str, images: list[Any], most: int) -> list[int]:
     """Token by token, each time from the start."""
-    inputs = mllm.processor.apply_chat_template(
-        ask(question, len(images)), tokenize=True, return_dict=True, return_tensors="pt",
-        add_generation_prompt=True, processor_kwargs={"images": images} if images else {},
-    )  # fmt: skip
+    inputs = prepare(mllm.processor, ask(question, len(images)), images)
     ids, pixels, new = inputs["input_ids"], inputs.get("pixel_values"), []
     for _ in range(most):
         token = int(mllm.model(input_ids=ids, pixel_values=pixels).logits[0, -1].argmax())

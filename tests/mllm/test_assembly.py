@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 from lateen.errors import ModelError, UsageError
 from lateen.mllm import Assembled, MultimodalModel, assemble, build, open_tower
 from lateen.mllm.assembly import check_placeholders, made_up_pictures
-from lateen.mllm.conversations import ask
+from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.language import load_language_model
 
 from .conftest import picture, save_language_model
@@ -42,10 +42,7 @@ print(type(model).__name__, model.config.model_type, type(processor).__name__)
 
 
 def inputs_of(built: Assembled, *images: Any) -> Any:
-    return built.processor.apply_chat_template(
-        ask("What is it?", len(images)), tokenize=True, return_dict=True, return_tensors="pt",
-        add_generation_prompt=True, processor_kwargs={"images": list(images)},
-    )  # fmt: skip
+    return prepare(built.processor, ask("What is it?", len(images)), images)
 
 
 TOWERS: dict[str, tuple[dict[str, Any], int, int]] = {  # options, tokens, width

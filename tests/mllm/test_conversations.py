@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lateen.errors import DataError, LateenError, UsageError
-from lateen.mllm.conversations import ask, parts_of
+from lateen.mllm.conversations import ask, parts_of, prepare
 
-IMAGE = {"type": "image"}
+PLACE = {"type": "image"}
 
 
 def text(words: str) -> dict[str, str]:
@@ -20,12 +21,12 @@ def text(words: str) -> dict[str, str]:
     ("question", "images", "content"),
     [
         ("Hello?", 0, [text("Hello?")]),
-        ("What is it?", 1, [IMAGE, text("What is it?")]),
-        ("Which is older?", 2, [IMAGE, IMAGE, text("Which is older?")]),
-        ("<image>\nWhat is it?", 1, [IMAGE, text("What is it?")]),
-        ("What is it?\n<image>", 1, [text("What is it?\n"), IMAGE]),
+        ("What is it?", 1, [PLACE, text("What is it?")]),
+        ("Which is older?", 2, [PLACE, PLACE, text("Which is older?")]),
+        ("<image>\nWhat is it?", 1, [PLACE, text("What is it?")]),
+        ("What is it?\n<image>", 1, [text("What is it?\n"), PLACE]),
         ("Is <image> or <image> older?", 2,
-         [text("Is "), IMAGE, text(" or "), IMAGE, text(" older?")]),
+         [text("Is "), PLACE, text(" or "), PLACE, text(" older?")]),
     ],
 )  # fmt: skip
 def test_images_stand_first_or_where_the_question_says(
@@ -68,6 +69,20 @@ def test_what_does_not_fit_is_said(
 def test_an_empty_question_is_none(question: str) -> None:
     with pytest.raises(UsageError, match="the question is empty"):
         ask(question, question.count("<image>"))
+
+
+def test_images_go_to_their_places() -> None:
+    """A processor that gives back what it is asked."""
+
+    class Echo:
+        chat_template = "any"
+
+        def apply_chat_template(self, messages: Any, **_: Any) -> Any:
+            return messages
+
+    red, blue = (Image.new("RGB", (2, 2), colour) for colour in ("red", "blue"))
+    [turn] = prepare(Echo(), ask("Is <image> or <image> older?", 2), [red, blue])
+    assert [part.get("image") for part in turn["content"]] == [None, red, None, blue, None]
 
 
 def test_a_question_that_names_too_many_images() -> None:

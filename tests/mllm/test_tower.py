@@ -16,6 +16,8 @@ from lateen.evaluation.tasks.segmentation import Segmenter
 from lateen.hardware import use_hardware
 from lateen.mllm import AlignedTower, open_tower
 from lateen.model import AlignedModel, clip_model
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
 
 from .conftest import picture
 
@@ -166,6 +168,33 @@ def test_a_saved_tower_is_the_same(
     assert isinstance(again, AlignedTower)
     assert torch.equal(again.tokens(pixels(processor)), tower.tokens(pixels(processor)))
     assert str(clip_folder.parent) not in (tmp_path / "config.json").read_text()
+
+
+@torch.no_grad()
+def test_a_model_whose_image_side_is_locked_has_its_features_as_they_are(
+    vit_folder: Path, bert_folder: Path
+) -> None:
+    """ShareLock's and LiT's image head is the identity: tokens are concat(CLS, patch)."""
+    vision = load_encoder(str(vit_folder), "image", pooling="cls+mean", precision="float32")
+    text = load_encoder(str(bert_folder), "text", pooling="mean", precision="float32")
+    settings = HeadSection(name="linear", vision="identity", dropout=0.0)
+    heads = AlignmentHeads(settings, vision.info.dim, text.info.dim)
+    model = AlignedModel.build(
+        heads, vision.info.as_dict(), text.info.as_dict(), settings.model_dump()
+    )
+    expected = segmented(model)
+    tower, processor = open_tower(model)
+    assert (tower.config.tokens, tower.config.head) == ("cls+patch", None)
+    same(tower.tokens(pixels(processor)).flatten(0, 1), expected)
+
+
+@torch.no_grad()
+def test_training_leaves_the_tower_in_evaluation(aligned: Callable[..., Path]) -> None:
+    tower, processor = open_tower(aligned())
+    expected = tower.tokens(pixels(processor))
+    tower.train()
+    assert torch.equal(tower.tokens(pixels(processor)), expected)
+    assert not any(module.training for module in tower.modules())
 
 
 def test_a_model_that_is_given_stays_as_it_is(aligned: Callable[..., Path]) -> None:

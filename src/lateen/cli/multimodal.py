@@ -140,6 +140,8 @@ def _say_built(built: Assembled, out: Path) -> None:
     record: dict[str, Any] = built.record
     tower, scales = record["tower"], built.scales
     head = "through the model's head" if tower["head"] else "without a head"
+    if tower["projection"]:
+        head = "through the CLIP's projection"
     say(f"tower      {tower['encoder']['id']}: {tower['tokens_per_image']} tokens of "
         f"{tower['width']} values ({tower['tokens']}, {head})")  # fmt: skip
     say(f"llm        {record['llm']['name']}: embeddings of {record['llm']['width']} values, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,7 @@ def assemble(
         "tower": {
             "encoder": tower.config.encoder, "tokens": tower.config.tokens,
             "layer": tower.config.layer, "head": tower.config.head, "grid": tower.config.grid,
+            "projection": tower.config.projection_dim is not None,
             "tokens_per_image": tower.config.num_tokens, "width": tower.config.hidden_size,
         },
         "llm": {"name": language.name, "width": language.width},
@@ -217,11 +219,15 @@ def _check(model: Any, processor: Any, language: LanguageModel) -> Scales:
     scales = Scales(_rms(tokens), _rms(projected), language.embedding_rms)
     told = (
         "the tower's tokens have a root mean square of %.3g, the language model's embeddings %.3g"
-        " (the untrained projector makes %.3g of the tokens; %d made-up pictures)"
+        " (the untrained projector makes %.3g of the tokens; %d made-up pictures)%s"
     )
     apart = max(scales.tokens / scales.embeddings, scales.embeddings / max(scales.tokens, 1e-12))
-    note = log.warning if apart > _APART else log.info
-    note(told, scales.tokens, scales.embeddings, scales.projected, _PICTURES)
+    far = apart > _APART
+    told_of = ": so far apart, a training may begin badly; see that its loss falls" if far else ""
+    log.log(
+        logging.WARNING if far else logging.INFO, told, scales.tokens, scales.embeddings,
+        scales.projected, _PICTURES, told_of,
+    )  # fmt: skip
     return scales
 
 

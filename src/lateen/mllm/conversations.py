@@ -78,9 +78,8 @@ def prepare(processor: Any, messages: Sequence[Message], images: Sequence[Image]
         )
     try:
         return processor.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_tensors="pt",
+            _filled(messages, images), tokenize=True, return_dict=True, return_tensors="pt",
             add_generation_prompt=True,
-            processor_kwargs={"images": list(images)} if images else {},
         )  # fmt: skip
     except (ValueError, TemplateError) as error:
         raise UsageError(
@@ -88,6 +87,18 @@ def prepare(processor: Any, messages: Sequence[Message], images: Sequence[Image]
             f"{reason(error)}",
             f"It must write {IMAGE} where a part is of type image, and text where it is of text.",
         ) from error
+
+
+def _filled(messages: Sequence[Message], images: Sequence[Image]) -> list[Message]:
+    """The conversation with its images in their places."""
+    left = iter(images)
+    return [
+        {**message, "content": [
+            {**part, "image": next(left)} if part["type"] == "image" else part
+            for part in message["content"]
+        ]}
+        for message in messages
+    ]  # fmt: skip
 
 
 def _role(message: Mapping[str, Any]) -> str:

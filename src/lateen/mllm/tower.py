@@ -5,7 +5,7 @@ Registered with transformers, so that its Llava classes build it from a config a
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,11 @@ class AlignedTower(PreTrainedModel):  # type: ignore[misc]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Backbone and head initialise themselves; transformers has nothing to add."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Always evaluation mode: a head's dropout was for its own training."""
+        del mode
+        return cast(Self, super().train(False))
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``.
