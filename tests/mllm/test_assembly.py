@@ -23,21 +23,22 @@ from lateen.mllm.language import load_language_model
 
 from .conftest import picture, save_language_model
 
-# Reads a saved model in a process that knows of nothing else, and says its logits.
+# Reads saved models in a process that knows of nothing else, and keeps their logits.
 FRESH = """
 import sys, torch
 import lateen.mllm
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
-model = AutoModelForImageTextToText.from_pretrained(sys.argv[1])
-processor = AutoProcessor.from_pretrained(sys.argv[1])
-inputs = processor.apply_chat_template(
-    [{"role": "user", "content": [{"type": "image", "image": Image.open(sys.argv[2])},
-                                  {"type": "text", "text": "What is it?"}]}],
-    tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True)
-with torch.no_grad():
-    torch.save((inputs["input_ids"], model(**inputs).logits), sys.argv[3])
-print(type(model).__name__, model.config.model_type, type(processor).__name__)
+for folder in sys.argv[2:]:
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image", "image": Image.open(sys.argv[1])},
+                                      {"type": "text", "text": "What is it?"}]}],
+        tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True)
+    with torch.no_grad():
+        torch.save((inputs["input_ids"], model(**inputs).logits), folder + ".pt")
+    print(type(model).__name__, model.config.model_type, type(processor).__name__)
 """
 
 
@@ -94,27 +95,30 @@ def test_logits_are_those_of_the_language_model_on_projected_tokens(
     torch.testing.assert_close(built.model(**inputs).logits, expected)
 
 
-@pytest.mark.parametrize("kind", ["sail", "clip"])
 def test_a_fresh_process_loads_it_with_plain_transformers(
-    aligned: Callable[..., Path], clip_folder: Path, llm_folder: Path, tmp_path: Path, kind: str
+    aligned: Callable[..., Path], clip_folder: Path, llm_folder: Path, tmp_path: Path
 ) -> None:
-    built = build({"sail": aligned(), "clip": clip_folder}[kind], llm_folder, tmp_path / "mllm")
+    towers = {"sail": aligned(), "clip": clip_folder}
+    built = {name: build(tower, llm_folder, tmp_path / name) for name, tower in towers.items()}
     picture().save(tmp_path / "a.png")
     done = subprocess.run(
-        [sys.executable, "-c", FRESH, tmp_path / "mllm", tmp_path / "a.png", tmp_path / "out.pt"],
+        [sys.executable, "-c", FRESH, tmp_path / "a.png", *(tmp_path / name for name in built)],
         env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["LlavaForConditionalGeneration", "llava", "LlavaProcessor"]
-    ids, logits = torch.load(tmp_path / "out.pt")
-    inputs = inputs_of(built, picture())
-    assert torch.equal(ids, inputs["input_ids"])
-    with torch.no_grad():
-        assert torch.equal(logits, built.model(**inputs).logits)
-    files = [p.read_text() for p in (tmp_path / "mllm").glob("*.json")]
-    assert not any(str(llm_folder) in text or str(clip_folder) in text for text in files)
-    card = (tmp_path / "mllm" / "README.md").read_text()
-    assert "**Its projector is untrained**" in card
+    kinds = ["LlavaForConditionalGeneration", "llava", "LlavaProcessor"]
+    assert [line.split() for line in done.stdout.splitlines()] == [kinds, kinds]
+    for name, made in built.items():
+        ids, logits = torch.load(tmp_path / f"{name}.pt")
+        inputs = inputs_of(made, picture())
+        assert torch.equal(ids, inputs["input_ids"])
+        with torch.no_grad():
+            assert torch.equal(logits, made.model(**inputs).logits)
+        files = [file.read_text() for file in (tmp_path / name).glob("*.json")]
+        places = [str(place) for place in (llm_folder, clip_folder, towers["sail"])]
+        assert not any(place in text for text in files for place in places)
+        card = (tmp_path / name / "README.md").read_text()
+        assert "**Its projector is untrained**" in card
 
 
 def test_scales_are_root_mean_squares(llm_folder: Path, resnet_folder: Path) -> None:
