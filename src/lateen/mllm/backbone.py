@@ -88,7 +88,9 @@ def open_tower(
     tower = AlignedTower(
         config, backbone=parts["backbone"], head=parts["head"], projection=parts["projection"]
     )
-    return tower.to("cpu", torch.float32).requires_grad_(False).eval(), view.processor
+    # As it will be when it is loaded again: another layout in memory rounds in other places.
+    tower.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
+    return tower.requires_grad_(False).eval(), view.processor
 
 
 def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
@@ -124,9 +126,10 @@ def _viewed(
 ) -> tuple[VisionEncoder, TokenKind]:
     """The encoder with the pooling that the tokens are made by, and the kind of these."""
     encoder, pooling = source.encoder, source.encoder.info.pooling
-    if source.head is None and pooling != "projection":
-        own: TokenKind = "cls+patch" if pooling == "cls+mean" and not bare else "patch"
-        kind = tokens or ("patch" if layer is not None else own)
+    headless = bare or layer is not None
+    if source.head is None and (headless or pooling != "projection"):
+        own: TokenKind = "cls+patch" if pooling == "cls+mean" and not headless else "patch"
+        kind = tokens or own
         where = layer if layer is not None else encoder.info.layer
         return encoder.view(_BARE[kind], where), kind
     if pooling == "pooler" and _averages(encoder):
