@@ -14,10 +14,11 @@ from transformers import AutoModel
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.own import is_factory
-from lateen.encoders.resolve import read_model_config, resolve
+from lateen.encoders.resolve import resolve
 from lateen.encoders.vision import VisionEncoder
 from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, UsageError, choices
+from lateen.files import read_json
 from lateen.hardware import use_hardware
 from lateen.mllm.tower import TOKEN_KINDS, AlignedTower, AlignedTowerConfig, TokenKind
 from lateen.model import AlignedModel
@@ -100,8 +101,10 @@ def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
     else:
         if is_factory(str(name)):
             return _Source(_vision(load_encoder(str(name), "image")))
-        folder = resolve(str(name)).folder
-        if read_model_config(folder).get("model_type") != "lateen":
+        folder = Path(name).expanduser()
+        folder = folder if folder.is_dir() else resolve(str(name)).folder
+        config = folder / "config.json"
+        if not config.is_file() or read_json(config).get("model_type") != "lateen":
             pooling = "projection" if is_clip(folder) and not bare else "mean"
             return _Source(_vision(load_encoder(str(name), "image", pooling=pooling)))
         model = AlignedModel.from_pretrained(folder)
