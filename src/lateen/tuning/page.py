@@ -25,7 +25,6 @@ _WITH_TEXTS = ("zero_shot", "retrieval", "mmvp")
 _IMAGES_ALONE = (
     "knn_encoder", "knn_embedding", "linear_probe_encoder", "linear_probe_embedding",
 )  # fmt: skip
-_PARTS = {"loss": "loss", "kernel": "kernel term", "drift": "distance from the start"}
 
 
 def write_tune_page(results: Results, out: Path) -> Path:
@@ -185,7 +184,16 @@ def _kernel_figure(results: Results) -> Figure | None:
 
 
 def _loss_figure(results: Results) -> Figure | None:
-    every = [StepLine(label, _logged(results, key)) for key, label in _PARTS.items()]
+    settings = results["settings"]
+    term = "kernel_relative" if settings.get("pull") == "relative" else "kernel"
+    parts = {
+        "loss": ("loss", 1.0), "kernel term": (term, settings.get("weight", 1.0)),
+        "distance from the start": ("drift", settings.get("drift", 1.0)),
+    }  # fmt: skip
+    every = [
+        StepLine(label, [(step, weight * value) for step, value in _logged(results, key)])
+        for label, (key, weight) in parts.items()
+    ]
     lines = [line for line in every if any(value > 0 for _, value in line.points)]
     if not lines:
         return None
@@ -214,7 +222,10 @@ def _facts(results: Results) -> dict[str, Any]:
     }
     facts |= {f"setting {key}": words_of(value) for key, value in results["settings"].items()}
     facts["time"] = f"{results['seconds']:,.0f} s"
-    facts |= {key: words_of(value) for key, value in results["conditions"].items()}
+    facts |= {
+        f"key of {key}" if key in facts else key: words_of(value)
+        for key, value in results["conditions"].items()
+    }
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
