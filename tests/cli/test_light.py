@@ -64,6 +64,11 @@ WRONG: list[tuple[str, str]] = [
     ("import f.npy --modality image --encoder e --out o", "there is no file f.npy"),
     ("export NOSUCH --format sail --out o.pt", "NOSUCH is not a lateen model"),
     ("compare nowhere", "nowhere"),
+    ("mllm build --tower ./absent --llm nosuch --out o", "2 things are wrong"),
+    ("mllm build --tower ./absent --llm photos --out o", "has neither a config.json nor"),
+    ("mllm answer NOSUCH what --image photos/a.jpg", "NOSUCH is no multimodal language model"),
+    ("mllm answer model what", "but a model of type 'lateen'"),
+    ("mllm answer model what --image gone.jpg", "there is no image gone.jpg"),
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from lateen.cli import (
     features,
     labelling,
     models,
+    multimodal,
     planning,
     tuning,
 )  # fmt: skip
@@ -64,6 +65,7 @@ for command in (
 ):  # fmt: skip
     app.command(command, name=command.__name__.removesuffix("_command"))
 app.command(evaluation.app)
+app.command(multimodal.app)
 app.register_install_completion_command(
     help="Have the shell (bash, zsh, fish, PowerShell) complete commands and options; the file it "
     "starts with gets a line."

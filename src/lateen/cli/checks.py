@@ -44,6 +44,49 @@ def check_encoder_name(faults: Faults, name: str, revision: str | None = None) -
         files_are_here(name, revision)
 
 
+def check_tower(faults: Faults, name: str) -> None:
+    """See that what a vision tower is made of is there, a model or an encoder.
+
+    Args:
+        faults: gets what is wrong.
+        name: its folder, or a hub id.
+    """
+    config = Path(name).expanduser() / "config.json"
+    if config.is_file():
+        from lateen.files import read_json
+
+        with faults.note():
+            if read_json(config).get("model_type") == "lateen":
+                return
+    check_encoder_name(faults, name)
+
+
+def check_language(faults: Faults, path: str) -> None:
+    """See that a language model is there, or may be on the hub.
+
+    Args:
+        faults: gets what is wrong.
+        path: a folder, a GGUF file, or a hub id.
+    """
+    from lateen.encoders.resolve import check_language_model
+
+    with faults.note():
+        check_language_model(path)
+
+
+def check_mllm(faults: Faults, path: str | Path) -> None:
+    """See that a multimodal language model is there, or may be on the hub.
+
+    Args:
+        faults: gets what is wrong.
+        path: a folder, or a hub id.
+    """
+    from lateen.encoders.resolve import check_mllm_folder
+
+    with faults.note():
+        check_mllm_folder(path)
+
+
 def check_inputs(
     faults: Faults, *, sources: Iterable[str | Path | None] = (),
     folders: Iterable[Path | None] = (), stores: Iterable[Path | None] = (),

@@ -12,7 +12,14 @@ from typing import Any
 
 from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
-from lateen.errors import EncoderError, LateenError, ModelError, choices, reason
+from lateen.errors import (
+    EncoderError,
+    LateenError,
+    MissingExtraError,
+    ModelError,
+    choices,
+    reason,
+)
 from lateen.files import hub_snapshot, read_json
 from lateen.progress import log
 
@@ -92,12 +99,70 @@ def check_model_folder(path: str | Path) -> None:
         ModelError: there is none.
     """
     folder = Path(path).expanduser()
-    on_hub = str(path).count("/") == 1 and not str(path).startswith(".")
-    if on_hub and not folder.exists() and not folder.parent.exists():
+    if not folder.exists() and _may_be_on_hub(path):
         return
     values = read_model_config(folder)
     if not {"vision_config", "text_config"} <= values.keys():
         require_model_type(folder, values)
+
+
+def check_language_model(path: str | Path) -> None:
+    """See that a causal language model is where ``path`` says; the hub is not asked.
+
+    Args:
+        path: a folder, a GGUF file, a folder with one, or a hub id.
+
+    Raises:
+        ModelError: it is not.
+        MissingExtraError: it is a GGUF file, and what reads them is not installed.
+    """
+    place = Path(path).expanduser()
+    if gguf_file(place) is not None:
+        if importlib.util.find_spec("gguf") is None:
+            raise MissingExtraError("gguf", "mllm", "a language model in a GGUF file")
+    elif place.is_file():
+        raise ModelError(f"{place} is no GGUF file", "Give a folder, or a file that ends in .gguf.")
+    elif place.is_dir() and not (place / "config.json").is_file():
+        raise ModelError(
+            f"{place} has neither a config.json nor one .gguf file",
+            "Give the folder of a language model that save_pretrained wrote, or its GGUF file.",
+        )
+    elif not place.exists() and not _may_be_on_hub(path):
+        raise ModelError(f"there is no language model {path}", "Give a folder or a GGUF file.")
+
+
+def gguf_file(place: Path) -> Path | None:
+    """The GGUF file that is meant by a path: itself, or the only one of a folder."""
+    if place.is_file():
+        return place if place.suffix.lower() == ".gguf" else None
+    if not place.is_dir() or (place / "config.json").is_file():
+        return None
+    files = sorted(place.glob("*.gguf"))
+    return files[0] if len(files) == 1 else None
+
+
+def check_mllm_folder(path: str | Path) -> None:
+    """See that a multimodal language model is where ``path`` says; the hub is not asked.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(path).expanduser()
+    if not folder.exists() and _may_be_on_hub(path):
+        return
+    config = folder / "config.json"
+    values = read_json(config) if config.is_file() else {}
+    # A CLIP has both sides, too, and a space that they share.
+    if not {"vision_config", "text_config"} <= values.keys() or "projection_dim" in values:
+        kind = f", but a model of type {values['model_type']!r}" if "model_type" in values else ""
+        raise ModelError(
+            f"{path} is no multimodal language model{kind}", "Make one with `lateen mllm build`."
+        )
+
+
+def _may_be_on_hub(path: str | Path) -> bool:
+    named = str(path).count("/") == 1 and not str(path).startswith((".", "~"))
+    return named and not Path(path).expanduser().parent.exists()
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:

@@ -1,1 +1,24 @@
-"""Multimodal language models whose eyes are a lateen or CLIP vision tower."""
+"""Multimodal language models: a vision tower in front of a language model, asked about images."""
+
+from transformers import AutoConfig, AutoModel
+
+from lateen.mllm.asking import Answer, MultimodalModel, answer
+from lateen.mllm.assembly import Assembled, assemble, build
+from lateen.mllm.backbone import open_tower
+from lateen.mllm.tower import AlignedTower, AlignedTowerConfig
+
+__all__ = [
+    "AlignedTower",
+    "AlignedTowerConfig",
+    "Answer",
+    "Assembled",
+    "MultimodalModel",
+    "answer",
+    "assemble",
+    "build",
+    "open_tower",
+]
+
+# So that transformers' own loaders know the towers inside saved models.
+AutoConfig.register(AlignedTowerConfig.model_type, AlignedTowerConfig, exist_ok=True)
+AutoModel.register(AlignedTowerConfig, AlignedTower, exist_ok=True)

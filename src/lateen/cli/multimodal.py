@@ -1,0 +1,152 @@
+"""Commands of multimodal language models: ``mllm build``, ``mllm answer``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
+from lateen.cli.keys import takes_hardware
+from lateen.cli.output import say, show_json
+from lateen.errors import DataError, Faults, UsageError
+
+if TYPE_CHECKING:
+    from lateen.mllm import Assembled
+
+_JSON = Annotated[bool, Parameter(help="print JSON")]
+
+app = App(
+    name="mllm",
+    help="A vision tower in a multimodal language model: put together as transformers' Llava, "
+    "asked about images.",
+    usage="Usage: lateen mllm COMMAND [OPTIONS]",
+)
+
+
+@app.command(name="build")
+def build_command(
+    *,
+    tower: Annotated[
+        str,
+        Parameter(help="folder of a model, such as runs/f8k/model; a CLIP or vision encoder by "
+                       "folder or hub id"),
+    ],
+    llm: Annotated[str, Parameter(help="folder, GGUF file or hub id of a language model")],
+    out: Annotated[Path, Parameter(help="folder of the multimodal model")],
+    tokens: Annotated[
+        Literal["cls+patch", "patch", "cls,patch"] | None,
+        Parameter(help="of an image: patches with the CLS token before each (SAIL), patches, or "
+                       "the image's own feature and then patches (what the head was trained for)"),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        Parameter(help="hidden layer of the backbone, without the head (LLaVA: -2)",
+                  allow_leading_hyphen=True),
+    ] = None,
+    bare: Annotated[bool, Parameter(help="leave the model's image head out")] = False,
+    grid: Annotated[
+        int | None, Parameter(help="average the patches to N × N: fewer tokens, less time")
+    ] = None,
+    template: Annotated[
+        str | None,
+        Parameter(help="chat template: chatml, vicuna or a file of Jinja (the language model's)"),
+    ] = None,
+    seed: Annotated[int, Parameter(help="of the projector's start")] = 0,
+    json: _JSON = False,
+) -> None:  # fmt: skip
+    """Put a vision tower in front of a language model, with a new and untrained projector.
+
+    OUT loads with transformers' AutoModelForImageTextToText where lateen.mllm is imported. Until
+    its projector is trained, its answers have nothing to do with the image.
+    """
+    faults = Faults()
+    check_tower(faults, tower)
+    check_language(faults, llm)
+    check_inputs(faults, out=out)
+    from lateen.mllm import build
+
+    built = build(
+        tower, llm, out, tokens=tokens, layer=layer, bare=bare, grid=grid, template=template,
+        seed=seed,
+    )  # fmt: skip
+    if json:
+        show_json({"model": str(out), **built.record})
+        return
+    _say_built(built, out)
+
+
+@app.command(name="answer")
+@takes_hardware("device")
+def answer_command(
+    model: Path,
+    question: str,
+    /,
+    *,
+    image: Annotated[
+        list[Path] | None, Parameter(help="of which is asked; several in the order of their "
+                                     "places, given again: --image A --image B")
+    ] = None,
+    system: Annotated[str | None, Parameter(help="what the model is told of its task")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="of the answer at most (256)")] = None,
+    json: _JSON = False,
+) -> None:  # fmt: skip
+    """Ask a multimodal language model about one image or several.
+
+    On a terminal the answer comes word by word. The likeliest token is taken each time, so the same
+    question has the same answer.
+
+    Parameters
+    ----------
+    model
+        Folder that `lateen mllm build` made, or the hub id of a Llava.
+    question
+        In words. Images stand before it, or where it says `<image>`.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise UsageError(f"--max-tokens is {max_tokens}", "It must be at least 1.")
+    faults = Faults()
+    check_mllm(faults, model)
+    for file in image or []:
+        with faults.note():
+            if not file.is_file():
+                raise DataError(f"there is no image {file}", "Check its path.")
+    faults.raise_all()
+    from lateen.mllm import MultimodalModel
+    from lateen.mllm.asking import MOST_TOKENS
+
+    ready = MultimodalModel.from_pretrained(model)
+    live = sys.stdout.isatty() and not json
+    given = ready.answer(
+        question, image or [], max_tokens=max_tokens or MOST_TOKENS, system=system,
+        stream=_write if live else None,
+    )  # fmt: skip
+    if json:
+        show_json(given.as_dict())
+        return
+    say("" if live else given.text)
+    for note in given.notes:
+        say(f"[{note}]")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say_built(built: Assembled, out: Path) -> None:
+    record: dict[str, Any] = built.record
+    tower, scales = record["tower"], built.scales
+    head = "through the model's head" if tower["head"] else "without a head"
+    if tower["projection"]:
+        head = "through the CLIP's projection"
+    say(f"tower      {tower['encoder']['id']}: {tower['tokens_per_image']} tokens of "
+        f"{tower['width']} values ({tower['tokens']}, {head})")  # fmt: skip
+    say(f"llm        {record['llm']['name']}: embeddings of {record['llm']['width']} values, "
+        f"template {record['template']}")  # fmt: skip
+    say(f"scale      tokens {scales.tokens:.3g}, projected {scales.projected:.3g}, embeddings "
+        f"{scales.embeddings:.3g} (root mean squares, made-up pictures)")  # fmt: skip
+    say("projector  untrained: until it is trained, answers have nothing to do with the image")
+    say(f"model      {out}")

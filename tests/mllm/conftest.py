@@ -1,0 +1,108 @@
+"""A tiny language model with a byte tokenizer, and towers of each kind, as the hub saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lateen.encoders import load_encoder
+from lateen.model import AlignedModel
+from lateen.training.config import HeadSection
+from lateen.training.heads import AlignmentHeads
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(values)
+
+
+def byte_tokenizer(special: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")) -> Any:
+    """A token per byte, and these."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({each: i for i, each in enumerate(letters)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token=special[-1], pad_token=special[-1],
+        additional_special_tokens=list(special[:-1]),
+    )  # fmt: skip
+
+
+def save_language_model(folder: Path, *, spare: int = 0, chat: str | None = CHAT) -> Path:
+    """A random Llama of two layers, with rows of its embeddings to spare."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = chat
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + spare, hidden_size=32, intermediate_size=48,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=256, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_language_model(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="session")
+def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random ResNet: a map of 4 × 4 from 32 pixels."""
+    from transformers import ResNetConfig, ResNetModel
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("resnet")
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def aligned(
+    vit_folder: Path, resnet_folder: Path, bert_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:  # fmt: skip
+    """The folder of a model with a random GLU head on a pooling of the tiny ViT or ResNet."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def model(pooling: str = "cls+mean", backbone: str = "vit") -> Path:
+        if (pooling, backbone) not in made:
+            source = {"vit": vit_folder, "resnet": resnet_folder}[backbone]
+            vision = load_encoder(str(source), "image", pooling=pooling, precision="float32")
+            text = load_encoder(str(bert_folder), "text", pooling="mean", precision="float32")
+            torch.manual_seed(1)
+            head = HeadSection(name="glu", dim=12, width=2, dropout=0.1)
+            heads = AlignmentHeads(head, vision.info.dim, text.info.dim)
+            with torch.no_grad():
+                heads.vision.norm.weight.uniform_(0.5, 1.5)
+                heads.vision.norm.bias.normal_()
+            folder = tmp_path_factory.mktemp("aligned") / "model"
+            AlignedModel.build(
+                heads, vision.info.as_dict(), text.info.as_dict(), head.model_dump()
+            ).save_pretrained(folder)
+            made[pooling, backbone] = folder
+        return made[pooling, backbone]
+
+    return model
