@@ -34,12 +34,15 @@ from lateen.evaluation.results import (
     read_all,
 )
 from lateen.evaluation.tables import subject
-from lateen.evaluation.task import TASKS, Result, number, was_trained_on
+from lateen.evaluation.task import RESULT_KINDS, TASKS, Result, number, was_trained_on
 from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
-_SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
+_SETTINGS = (
+    "temperature", "ignore", "background", "attention", "residual", "holdout", "seed",
+    "answered_by", "max_tokens",
+)  # fmt: skip
 
 
 # Results have these in whole patches of the model's own.
@@ -271,7 +274,7 @@ class _Model:
     def draws(self, key: Key, path: str) -> Redrawn | None:
         """The number in every draw of images, and of seeds; ``None`` where that was not kept."""
         if key not in self._draws:
-            statistics = TASKS[key[0]].statistics
+            statistics = RESULT_KINDS[key[0]].statistics
             results = self.results(key)
             self._draws[key] = [
                 redrawn(each, statistics) if statistics else None for each in results
@@ -297,12 +300,12 @@ class _Model:
 
 
 def _rows(models: Sequence[_Model]) -> Iterable[ComparisonRow]:
-    order = sorted(TASKS, key=lambda name: (TASKS[name].order, name))
+    order = sorted(RESULT_KINDS, key=lambda name: (RESULT_KINDS[name].order, name))
     keys = dict.fromkeys(key for model in models for key in model)
     means = [row for average in AVERAGES if (row := _mean_row(average, models))]
     for task in order:
         for key in (key for key in keys if key[0] == task):
-            for metric, path in TASKS[task].headline.items():
+            for metric, path in RESULT_KINDS[task].headline.items():
                 if any(model.value(key, path) is not None for model in models):
                     yield _row(models, key, metric, path)
         yield from means if task == "classification" else []
@@ -444,7 +447,8 @@ def _differences(results: Sequence[Result]) -> list[str]:
 
 def _size(result: Result, name: str) -> Any:
     """The size that was asked for, or else the task's own."""
-    own = inspect.signature(TASKS[result["task"]].run).parameters.get(name)
+    task = TASKS.get(result["task"])
+    own = inspect.signature(task.run).parameters.get(name) if task is not None else None
     return result.get("options", {}).get(name, own.default if own is not None else None)
 
 

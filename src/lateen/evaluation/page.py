@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.evaluation.tables import result_tables, subject_and_split
-from lateen.evaluation.task import TASKS, Result, was_trained_on
+from lateen.evaluation.task import RESULT_KINDS, Result, was_trained_on
 from lateen.report.confusion import confusion_plot
 from lateen.report.page import Headline, Page, interval_note, made_with
 from lateen.report.plots import bar_chart
@@ -34,7 +34,7 @@ def write_task_page(result: Result, folder: Path) -> Path:
     model, task = result["model"], str(result["task"])
     about = ": ".join(filter(None, (task, subject_and_split(result))))
     page = Page(f"{model['vision']} × {model['text']}", about)
-    if numbers := list(_headlines(result))[:_MOST_HEADLINES]:
+    if numbers := list(headlines(result))[:_MOST_HEADLINES]:
         page.headline(numbers)
     page.section("Results")
     for table in result_tables(result):
@@ -83,8 +83,9 @@ def _pictures(folder: Path, result: Result) -> Iterator[Path]:
         yield from [path for path in places if path.is_file()][:1]
 
 
-def _headlines(result: Result) -> Iterator[Headline]:
-    task = TASKS[result["task"]]
+def headlines(result: Result) -> Iterator[Headline]:
+    """The numbers that a result's page begins with."""
+    task = RESULT_KINDS[result["task"]]
     for label, value, chance in task.main_numbers(result):
         # Most are percent, but a task may lead with a cosine or a rank.
         shown = f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
@@ -102,7 +103,7 @@ def headline_note(result: Result, label: str, chance: str | None) -> str:
     """
     trained_on = was_trained_on(result)
     notes = [
-        interval_note(result, TASKS[result["task"]].headline[label]),
+        interval_note(result, RESULT_KINDS[result["task"]].headline[label]),
         f"chance {chance}" if chance is not None else "",
         f"beware: {trained_on}" if trained_on else "",
     ]

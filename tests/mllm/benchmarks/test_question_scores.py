@@ -11,10 +11,8 @@ import pytest
 
 from lateen.data.samples import MemoryImage
 from lateen.errors import DataError, UsageError
-from lateen.evaluation import comparison, results
 from lateen.evaluation.comparison import compare
-from lateen.evaluation.questions import HEADLINE, question_statistics, question_tables
-from lateen.evaluation.task import Task
+from lateen.evaluation.questions import question_statistics, question_tables
 from lateen.mllm.benchmarks import open_benchmark, other_images, score, write_upload
 from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, rotations
 
@@ -248,19 +246,6 @@ def test_the_control_gives_each_question_another_image() -> None:
         other_images(made(question(0, "short", "a")))
 
 
-@pytest.fixture
-def comparable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task as one is once there is a command for it."""
-
-    def run(model: object) -> dict[str, Any]:
-        raise NotImplementedError(model)
-
-    task = Task(run, HEADLINE, question_tables, statistics=question_statistics)
-    for module in (comparison, results):
-        monkeypatch.setattr(module, "TASKS", {"mllm": task})
-
-
-@pytest.mark.usefixtures("comparable")
 def test_two_models_are_compared_question_by_question(tmp_path: Path) -> None:
     asked = made(*(question(n, "yes-no", "yes" if n % 2 else "no") for n in range(100)))
     truth = {each.id: each.answers[0] for each in asked.questions}
