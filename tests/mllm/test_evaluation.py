@@ -233,7 +233,7 @@ def test_the_page_has_questions_answers_and_photographs(
     for heading, count in {"Right": right, "Wrong": 6 - right}.items():
         assert (f"{heading}: {count} of 6" in page) == bool(count)
     assert page.count("<img ") == 6
-    assert page.count("under another's image</dt>") == 6
+    assert page.count("under another&#x27;s image</dt>") == 6
     assert all(f"Is it {at}?" in page for at in range(6))
 
 

@@ -34,7 +34,7 @@ def write_task_page(result: Result, folder: Path) -> Path:
     model, task = result["model"], str(result["task"])
     about = ": ".join(filter(None, (task, subject_and_split(result))))
     page = Page(f"{model['vision']} × {model['text']}", about)
-    if numbers := list(headlines(result))[:_MOST_HEADLINES]:
+    if numbers := list(_headlines(result))[:_MOST_HEADLINES]:
         page.headline(numbers)
     page.section("Results")
     for table in result_tables(result):
@@ -83,8 +83,7 @@ def _pictures(folder: Path, result: Result) -> Iterator[Path]:
         yield from [path for path in places if path.is_file()][:1]
 
 
-def headlines(result: Result) -> Iterator[Headline]:
-    """The numbers that a result's page begins with."""
+def _headlines(result: Result) -> Iterator[Headline]:
     task = RESULT_KINDS[result["task"]]
     for label, value, chance in task.main_numbers(result):
         # Most are percent, but a task may lead with a cosine or a rank.

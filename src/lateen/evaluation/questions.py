@@ -258,8 +258,8 @@ def answering_notes(result: Mapping[str, Any]) -> list[str]:
     notes = []
     if result.get("answered_by") == "first token":
         notes.append(
-            "Answered by the likeliest first token of the answers there are, which have "
-            f"{100 * result['first_token_share']:.3g} % of its probability."
+            "The answer is the one whose first token is likeliest; "
+            f"{100 * result['first_token_share']:.3g} % of the probability is on those there are."
         )
     elif result.get("answered_by"):
         notes.append(f"Answers are generated, of at most {result['max_tokens']} tokens.")

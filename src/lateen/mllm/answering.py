@@ -125,7 +125,9 @@ class AnswerFile:
         """
         if self._file is None or self._path is None:
             return
-        known = {name: value for name, value in asdict(given).items() if value is not None}
+        known = {name: v for name, v in asdict(given).items() if v is not None}
+        if not given.fault:
+            del known["fault"]
         try:
             row = {"question": question.id, "image": under, "key": key, **known}
             self._file.write(jsonl([row]))

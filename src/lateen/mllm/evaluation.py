@@ -153,7 +153,7 @@ def _check(
         raise UsageError(
             f"answers to {questions.name} cannot be scored here, and the file for its server needs "
             "a folder",
-            "Name one with out.",
+            "Name one with --out.",
         )
 
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.evaluation.page import headlines
+from lateen.evaluation.page import headline_note
+from lateen.evaluation.questions import HEADLINE
 from lateen.evaluation.tables import result_tables, subject_and_split
-from lateen.evaluation.task import Result
+from lateen.evaluation.task import Result, number
 from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks.questions import Question, QuestionSet
 from lateen.mllm.benchmarks.scoring import points_of
-from lateen.report.page import Card, Page, made_with
+from lateen.report.page import Card, Headline, Page, made_with
 
 _MOST_CARDS = 12  # of each kind
-_MOST_HEADLINES = 6
 _MOST_ANSWERS = 3  # different ones that are right
 
 
@@ -42,14 +42,25 @@ def write_question_page(
             "Beware: the projector is untrained. The answers have nothing to do with the images, "
             "and no number here says anything of the tower."
         )
-    page.headline(list(headlines(result))[:_MOST_HEADLINES])
-    page.section("Results")
-    for table in result_tables(result):
-        page.table(table)
+    numbers, *groups = result_tables(result)
+    page.headline(_headlines(result)).section("Results").table(numbers)
     _add_cards(page, questions, answers, other)
+    if groups:
+        page.section("Groups")
+    for table in groups:
+        page.table(table)
     page.section("Conditions").facts(_facts(result) | made_with())
     page.save(path)
     return path
+
+
+def _headlines(result: Result) -> Iterator[Headline]:
+    """Every number that comparisons have, with those under another's image."""
+    for label, path in HEADLINE.items():
+        value, chance = number(result, path), number(result["chance"], path)
+        if value is not None:
+            note = headline_note(result, label, None if chance is None else f"{chance:.1f}")
+            yield Headline(f"{value:.1f}", label, note)
 
 
 def _add_cards(

@@ -52,7 +52,7 @@ class Card(NamedTuple):
 
     Attributes:
         pictures: image sources or PIL images.
-        title: the question.
+        title: the question; it keeps its lines.
         facts: names and values, such as what was answered and what is right.
         right: whether the answer is; ``None`` says neither.
     """
@@ -133,7 +133,11 @@ class Page:
     def cards(self, cards: Iterable[Card]) -> Self:
         """Cards, in as many columns as the window has room for."""
         shown = [
-            {**card._asdict(), "pictures": [_whole(each) for each in card.pictures]}
+            {
+                **card._asdict(),
+                "title": escape_lines(card.title),
+                "pictures": [_whole(each) for each in card.pictures],
+            }
             for card in cards
         ]
         return self._add("cards", shown)
