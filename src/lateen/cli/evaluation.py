@@ -349,9 +349,10 @@ def compare_command(
 ) -> None:
     """Hold results of models against each other: a row for each number, a column for each model.
 
-    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. A star marks what is
-    best beyond chance: both models are held against each other image by image. Rows whose data,
-    prompts or options are not the same for all models are marked, and have no best.
+    Results are what `lateen evaluate --out`, `--suite`, `lateen mllm evaluate --out` and `lateen
+    run` wrote. A star marks what is best beyond chance: both models are held against each other
+    image by image. Rows whose data, prompts or options are not the same for all models are marked,
+    and have no best.
     """
     if not results:
         raise UsageError(

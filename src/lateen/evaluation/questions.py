@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lateen.evaluation.intervals import Arrays, Statistics
-from lateen.evaluation.tables import left_out, titled
+from lateen.evaluation.tables import left_out, subject_and_split
 from lateen.evaluation.task import Result, ResultKind, number, recorded_chance
 from lateen.metrics.resampling import Array, Interval, Tally, binomial_limits
 from lateen.report.tables import Cell, Column, TableData
@@ -216,7 +216,7 @@ def question_tables(result: Result) -> Iterator[TableData]:
             rows.append([name.replace("_", " "), value, f"{low:.1f}–{high:.1f}", other, chance])
     columns = [Column(""), Column("%", 1), Column("95 %"), Column("another's image", 1),
                Column("chance", 1)]  # fmt: skip
-    yield TableData(titled(str(result["set"]), result), columns, rows, _note(result))
+    yield TableData(subject_and_split(result), columns, rows, _note(result))
     for kind, groups in result.get("groups", {}).items():
         yield TableData(
             kind, [Column(kind), Column("accuracy", 1), Column("questions", 0)],

@@ -14,7 +14,7 @@ from lateen.evaluation.task import RESULT_KINDS, Result
 from lateen.files import read_json
 
 Key = tuple[str, str]
-MADE_BY = "Give what `lateen evaluate --out` or `--suite` or `lateen run` wrote."
+MADE_BY = "Give what `lateen evaluate --out` or `lateen mllm evaluate --out` or `lateen run` wrote."
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from lateen.data import decode_image
 from lateen.data.fingerprint import hash64
-from lateen.errors import DataError, ImageError
+from lateen.errors import DataError, ImageError, ModelError
 from lateen.files import content_key, disk_full, is_disk_full, jsonl, write_text
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
@@ -200,7 +200,10 @@ def _ask(ask: Ask, question: Question, prompt: str) -> Given:
         pictures = [decode_image(source) for source in question.images]
     except ImageError as error:
         return Given("", False, 0.0, fault=error.message)
-    return ask(question, prompt, pictures)
+    try:
+        return ask(question, prompt, pictures)
+    except ModelError as error:
+        raise ModelError(f"question {question.id}: {error.message}", error.remedy) from error
 
 
 def _key(question: Question, prompt: str) -> str:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from lateen.data import open_dataset
-from lateen.encoders.weights import tensors_hash
+from lateen.encoders.weights import PROVENANCE, tensors_hash
 from lateen.errors import UsageError
 from lateen.files import content_key, folder_lock, library_versions, write_json
 from lateen.mllm.answering import CHOSEN, AnsweredBy, AnswerFile, Given, Under, answer_all, asker
@@ -22,13 +22,13 @@ from lateen.mllm.benchmarks.questions import AnswerKind, QuestionSet, other_imag
 from lateen.mllm.benchmarks.scoring import score
 from lateen.mllm.benchmarks.upload import write_upload
 from lateen.mllm.page import write_question_page
+from lateen.progress import log
 
 _LIMITS: Mapping[AnswerKind, int] = {"box": 64, "text": 1024}
 _SHORT = 16  # tokens of any other answer, as lmms-eval has it for most sets of short answers
 _MOST_LISTED = 20
 _UPLOAD = "mllm-upload"
-_NO_CONDITION = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures",
-                 "encoder")  # fmt: skip
+_NO_CONDITION = (*PROVENANCE, "encoder")
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,15 @@ def evaluate_questions(
     with contextlib.nullcontext() if folder is None else folder_lock(folder):
         facts = _facts(ready, place, asked, plan, whole=len(questions.questions))
         kept, own, other = _asked(ready, asked, plan, facts["conditions"]["model"], folder)
-        facts |= _said(facts, kept, own, other, plan)
-        if not scored:
-            return _uploaded(facts, kept, own, folder)
+        facts |= _said(facts, own, other, plan)
+        if folder is not None and not scored:
+            missing = len(questions.questions) + len(questions.skips) - len(kept.questions)
+            return _uploaded(facts, kept, own, folder, missing)
         result = _scored(facts, kept, own, other)
         if folder is not None:
             name = file_stem(kept.name, kept.split)
             write_json(folder / f"{name}.json", result)
-            write_question_page(
-                result, folder / f"{name}.html", kept, _texts(own), other=_texts(other or {})
-            )
+            write_question_page(result, folder / f"{name}.html", kept, own, other or {})
     return result
 
 
@@ -158,8 +157,14 @@ def _check(
 
 
 def _usual(mllm: MultimodalModel, kind: AnswerKind) -> AnsweredBy:
-    on_cpu = str(mllm.model.device).startswith("cpu")
-    return "first token" if on_cpu and kind in CHOSEN else "generation"
+    if mllm.model.device.type != "cpu" or kind not in CHOSEN:
+        return "generation"
+    try:
+        asker(mllm, "first token", kind, _SHORT)
+    except UsageError as error:
+        log.warning("answers are generated: %s", error.message)
+        return "generation"
+    return "first token"
 
 
 def _asked(
@@ -167,16 +172,12 @@ def _asked(
 ) -> tuple[QuestionSet, dict[str, Given], dict[str, Given] | None]:
     """The questions that could be asked, their answers, and those under another's image."""
     ask = asker(mllm, plan.by, questions.kind, plan.max_tokens)
-    path = (
-        None
-        if folder is None
-        else folder / f"{file_stem(questions.name, questions.split)}-answers.jsonl"
-    )
+    name = f"{file_stem(questions.name, questions.split)}-answers.jsonl"
     identity = {
         "model": model, "set": questions.name, "split": questions.split, "answered_by": plan.by,
         "max_tokens": plan.max_tokens if plan.by == "generation" else None,
     }  # fmt: skip
-    with contextlib.closing(AnswerFile(path, identity)) as file:
+    with contextlib.closing(AnswerFile(folder and folder / name, identity)) as file:
 
         def answers(some: QuestionSet, under: Under) -> dict[str, Given]:
             return answer_all(ask, some, file, under)
@@ -211,8 +212,8 @@ def _facts(
 
 
 def _said(
-    facts: Mapping[str, Any], kept: QuestionSet, own: Mapping[str, Given],
-    other: Mapping[str, Given] | None, plan: _Plan,
+    facts: Mapping[str, Any], own: Mapping[str, Given], other: Mapping[str, Given] | None,
+    plan: _Plan,
 ) -> dict[str, Any]:  # fmt: skip
     """What was seen while asking: cut answers, time, and what to beware of."""
     cut = [name for name, each in own.items() if each.cut]
@@ -223,10 +224,7 @@ def _said(
             "the projector is untrained, so that the answers have nothing to do with the images"
         )
     if plan.control and other is None:
-        warnings.append(
-            "there is no control, because all questions are about the same image"
-            if _one_image(kept) else "there is no control"
-        )  # fmt: skip
+        warnings.append("there is no control, because all questions are about the same image")
     return {
         "cut": len(cut),
         "cut_examples": cut[:_MOST_LISTED],
@@ -252,12 +250,13 @@ def _scored(
 
 
 def _uploaded(
-    facts: Mapping[str, Any], kept: QuestionSet, own: Mapping[str, Given], folder: Path | None
-) -> dict[str, Any]:
+    facts: Mapping[str, Any], kept: QuestionSet, own: Mapping[str, Given], folder: Path,
+    missing: int,
+) -> dict[str, Any]:  # fmt: skip
     """The file for the benchmark's server, and a result that says which."""
-    if folder is None:
-        raise AssertionError("checked before")
     name = file_stem(kept.name, kept.split)
+    if missing:
+        facts["warnings"].append(f"the file lacks {missing:,} of the set's questions")
     file = write_upload(kept, _texts(own), folder / f"{name}-upload")
     result = {
         "task": _UPLOAD, "set": kept.name, "split": kept.split or None, **facts,

@@ -10,18 +10,20 @@ from lateen.evaluation.page import headline_note
 from lateen.evaluation.questions import HEADLINE
 from lateen.evaluation.tables import result_tables, subject_and_split
 from lateen.evaluation.task import Result, number
+from lateen.mllm.answering import Given
 from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks.questions import Question, QuestionSet
 from lateen.mllm.benchmarks.scoring import points_of
 from lateen.report.page import Card, Headline, Page, made_with
 
 _MOST_CARDS = 12  # of each kind
+_IN_TABLE_ONLY = ("auroc",)
 _MOST_ANSWERS = 3  # different ones that are right
 
 
 def write_question_page(
-    result: Result, path: Path, questions: QuestionSet, answers: Mapping[str, str],
-    other: Mapping[str, str],
+    result: Result, path: Path, questions: QuestionSet, answers: Mapping[str, Given],
+    other: Mapping[str, Given],
 ) -> Path:  # fmt: skip
     """Write the page of one result.
 
@@ -55,21 +57,22 @@ def write_question_page(
 
 
 def _headlines(result: Result) -> Iterator[Headline]:
-    """Every number that comparisons have, with those under another's image."""
+    """The numbers that comparisons have, with those under another's image."""
     for label, path in HEADLINE.items():
         value, chance = number(result, path), number(result["chance"], path)
-        if value is not None:
+        if value is not None and path not in _IN_TABLE_ONLY:
             note = headline_note(result, label, None if chance is None else f"{chance:.1f}")
             yield Headline(f"{value:.1f}", label, note)
 
 
 def _add_cards(
-    page: Page, questions: QuestionSet, answers: Mapping[str, str],
-    other: Mapping[str, str],
+    page: Page, questions: QuestionSet, answers: Mapping[str, Given],
+    other: Mapping[str, Given],
 ) -> None:  # fmt: skip
     """Some of what is wrong and of what is right, spread over the set."""
-    worth = dict(zip((q.id for q in questions.questions), points_of(questions, answers),
-                     strict=True))  # fmt: skip
+    texts = {name: each.answer for name, each in answers.items()}
+    ids = (each.id for each in questions.questions)
+    worth = dict(zip(ids, points_of(questions, texts), strict=True))
     kinds = {
         "Wrong": [each for each in questions.questions if worth[each.id] == 0],
         "Partly right": [each for each in questions.questions if 0 < worth[each.id] < 1],
@@ -88,15 +91,19 @@ def _spread(some: Sequence[Question]) -> Iterator[Question]:
 
 
 def _card(
-    question: Question, answers: Mapping[str, str], other: Mapping[str, str], worth: float
+    question: Question, answers: Mapping[str, Given], other: Mapping[str, Given], worth: float
 ) -> Card:
-    facts = {"answered": answers[question.id] or "(nothing)", "right": _right(question)}
+    facts = {"answered": _said(answers[question.id]), "right": _right(question)}
     if other:
-        facts["under another's image"] = other[question.id] or "(nothing)"
+        facts["another's image"] = _said(other[question.id])
     if 0 < worth < 1:
         facts["counts"] = f"{100 * worth:.0f} %"
     right = None if 0 < worth < 1 else worth == 1
     return Card(question.images, question.prompt(), facts, right)
+
+
+def _said(given: Given) -> str:
+    return f"{given.answer} … (cut)" if given.cut else given.answer or "(nothing)"
 
 
 def _right(question: Question) -> str:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from lateen.errors import DataError, UsageError
 from lateen.evaluation.comparison import compare
 from lateen.evaluation.questions import question_statistics, question_tables
 from lateen.mllm.benchmarks import open_benchmark, other_images, score, write_upload
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, rotations
+from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, rotations, some_of
 
 
 def question(
@@ -244,6 +246,22 @@ def test_the_control_gives_each_question_another_image() -> None:
     assert control == other_images(asked)
     with pytest.raises(DataError, match="at least two"):
         other_images(made(question(0, "short", "a")))
+
+
+def test_some_of_a_set_are_among_more_and_what_counts_together_stays_together() -> None:
+    alone = [question(n, "letter", "A", choices=("x", "y")) for n in range(10)]
+    rotated = [replace(question(20 + n, "letter", "A", choices=("x", "y")), rotation_of=str(n // 3))
+               for n in range(9)]  # fmt: skip
+    asked = made(*alone, *rotated)
+    drawn = [some_of(asked, most).questions for most in range(1, 20)]
+    for few, more in pairwise(drawn):
+        assert {each.id for each in few} <= {each.id for each in more}
+    for most, some in zip(range(1, 20), drawn, strict=True):
+        assert len(some) <= max(most, 3)
+        assert set(Counter(each.rotation_of for each in some if each.rotation_of).values()) <= {3}
+        assert [each.id for each in some] == [e.id for e in asked.questions if e in some]
+    assert len(drawn[-1]) == 19
+    assert some_of(asked, 5, seed=1) != some_of(asked, 5)
 
 
 def test_two_models_are_compared_question_by_question(tmp_path: Path) -> None:
