@@ -117,6 +117,22 @@ def test_bare_patches_of_a_hidden_layer_are_llavas(clip_folder: Path, vit_folder
 
 
 @torch.no_grad()
+def test_what_is_to_be_left_out_of_a_model_is(
+    clip_folder: Path, aligned: Callable[..., Path]
+) -> None:
+    plain, processor = open_tower(clip_folder, bare=True)
+    model = clip_model(str(clip_folder))
+    same(open_tower(model, bare=True)[0].tokens(pixels(processor)), plain.tokens(pixels(processor)))
+    hidden, _ = open_tower(clip_folder, layer=1)
+    same(open_tower(model, layer=1)[0].tokens(pixels(processor)), hidden.tokens(pixels(processor)))
+    assert model.vision_encoder.info.pooling == "projection"
+    bare, processor = open_tower(aligned(), bare=True)
+    assert (bare.config.tokens, bare.config.hidden_size) == ("patch", 16)
+    states = bare.network.run(pixels(processor)).last_hidden_state
+    same(bare.tokens(pixels(processor)), states[:, 1:])
+
+
+@torch.no_grad()
 def test_maps_of_a_convolutional_network_are_read_row_by_row(
     resnet_folder: Path, aligned: Callable[..., Path]
 ) -> None:

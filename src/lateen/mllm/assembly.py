@@ -266,6 +266,7 @@ def _rms(values: Tensor) -> float:
 def _card(name: str, record: dict[str, Any]) -> str:
     tower, llm = record["tower"], record["llm"]
     return (
+        "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [lateen]\n---\n\n"
         f"# {name}\n\nA multimodal language model: {llm['name']} sees an image as "
         f"{tower['tokens_per_image']} tokens of {tower['encoder']['id']} through a projector of "
         "two layers, put together by lateen as transformers' Llava.\n\n"

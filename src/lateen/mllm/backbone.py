@@ -14,10 +14,11 @@ from transformers import AutoModel
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.own import is_factory
-from lateen.encoders.resolve import read_model_config, resolve
+from lateen.encoders.resolve import resolve
 from lateen.encoders.vision import VisionEncoder
 from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, UsageError, choices
+from lateen.files import read_json
 from lateen.hardware import use_hardware
 from lateen.mllm.tower import TOKEN_KINDS, AlignedTower, AlignedTowerConfig, TokenKind
 from lateen.model import AlignedModel
@@ -88,7 +89,9 @@ def open_tower(
     tower = AlignedTower(
         config, backbone=parts["backbone"], head=parts["head"], projection=parts["projection"]
     )
-    return tower.to("cpu", torch.float32).requires_grad_(False).eval(), view.processor
+    # As it will be when it is loaded again: another layout in memory rounds in other places.
+    tower.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
+    return tower.requires_grad_(False).eval(), view.processor
 
 
 def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
@@ -98,8 +101,10 @@ def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
     else:
         if is_factory(str(name)):
             return _Source(_vision(load_encoder(str(name), "image")))
-        folder = resolve(str(name)).folder
-        if read_model_config(folder).get("model_type") != "lateen":
+        folder = Path(name).expanduser()
+        folder = folder if folder.is_dir() else resolve(str(name)).folder
+        config = folder / "config.json"
+        if not config.is_file() or read_json(config).get("model_type") != "lateen":
             pooling = "projection" if is_clip(folder) and not bare else "mean"
             return _Source(_vision(load_encoder(str(name), "image", pooling=pooling)))
         model = AlignedModel.from_pretrained(folder)
@@ -124,9 +129,10 @@ def _viewed(
 ) -> tuple[VisionEncoder, TokenKind]:
     """The encoder with the pooling that the tokens are made by, and the kind of these."""
     encoder, pooling = source.encoder, source.encoder.info.pooling
-    if source.head is None and pooling != "projection":
-        own: TokenKind = "cls+patch" if pooling == "cls+mean" and not bare else "patch"
-        kind = tokens or ("patch" if layer is not None else own)
+    headless = bare or layer is not None
+    if source.head is None and (headless or pooling != "projection"):
+        own: TokenKind = "cls+patch" if pooling == "cls+mean" and not headless else "patch"
+        kind = tokens or own
         where = layer if layer is not None else encoder.info.layer
         return encoder.view(_BARE[kind], where), kind
     if pooling == "pooler" and _averages(encoder):
