@@ -6,7 +6,7 @@ import csv
 import inspect
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from lateen.evaluation.intervals import (
     units_key,
 )
 from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall, shown
+from lateen.evaluation.questions import untrained_projector
 from lateen.evaluation.results import (
     MADE_BY,
     Key,
@@ -39,6 +40,7 @@ from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
+_NONE_IS_BETTER = ("yes_ratio", "control.accuracy")  # key paths
 _SETTINGS = (
     "temperature", "ignore", "background", "attention", "residual", "holdout", "seed",
     "answered_by", "max_tokens",
@@ -66,6 +68,7 @@ class ComparisonRow:
         intervals: of the values, at 95 %, over images drawn anew; of several seeds over these too.
         n: of how many images or examples; ``None`` where that is not known or not the same.
         seen: which models were trained on images of this set, in words.
+        blind: of which models the numbers say nothing of what they see, in words.
         short: how much less than its set this is, in words, such as ``10 of 1,000 classes``.
         published: what papers report for it, of other models.
     """
@@ -81,6 +84,7 @@ class ComparisonRow:
     n: int | None = None
     seen: Mapping[int, str] = field(default_factory=dict)
     short: str = ""
+    blind: Mapping[int, str] = field(default_factory=dict)
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """JSON-ready, values by model."""
@@ -95,6 +99,7 @@ class ComparisonRow:
             "n": self.n,
             "short": self.short,
             "trained_on": {labels[index]: words for index, words in self.seen.items()},
+            "blind": {labels[index]: words for index, words in self.blind.items()},
             "published": [each._asdict() for each in self.published],
         }
 
@@ -159,9 +164,9 @@ class Comparison:
 
     def _beware(self, row: ComparisonRow) -> str:
         """Why a row's numbers say less than they seem to."""
-        trained_on = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
+        told = [*row.seen.items(), *row.blind.items()]
         differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
-        return "; ".join([*differs, *trained_on])
+        return "; ".join([*differs, *(f"{self.labels[index]}: {words}" for index, words in told)])
 
     def _note(self) -> str:
         note = "Percent; ranks are ranks."
@@ -316,13 +321,11 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
     differs = _differences(results)
-    trained_on = {
-        index: words
-        for index, model in enumerate(models)
-        if (words := next(filter(None, map(was_trained_on, model.results(key))), None))
-    }
+    trained_on = _told(was_trained_on, models, key)
+    blind = _told(untrained_projector, models, key)
+    unfit = {*trained_on, *blind}
     draws = [
-        None if value is None or index in trained_on else model.draws(key, path)
+        None if value is None or index in unfit else model.draws(key, path)
         for index, (model, value) in enumerate(zip(models, values, strict=True))
     ]
     low = path.rpartition(".")[2] in _LOWER_IS_BETTER
@@ -331,10 +334,17 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     sizes = {result.get("n") for result in results}
     return ComparisonRow(
         key[0], key[1], metric, tuple(values),
-        () if differs else _best(values, draws, low), tuple(differs), published,
+        () if differs or path in _NONE_IS_BETTER else _best(values, draws, low),
+        tuple(differs), published,
         tuple(model.interval(key, path) for model in models),
-        sizes.pop() if len(sizes) == 1 else None, trained_on, short,
+        sizes.pop() if len(sizes) == 1 else None, trained_on, short, blind,
     )  # fmt: skip
+
+
+def _told(of: Callable[[Result], str | None], models: Sequence[_Model], key: Key) -> dict[int, str]:
+    """What there is to tell of models' results, by the model's place."""
+    words = (next(filter(None, map(of, model.results(key))), None) for model in models)
+    return {index: each for index, each in enumerate(words) if each}
 
 
 def _published(key: Key, metric: str, results: Sequence[Result]) -> tuple[Published, ...]:

@@ -249,6 +249,17 @@ def _note(result: Mapping[str, Any]) -> str:
     return f"{asked}{always}{silent}{seen}{left_out(result)}"
 
 
+def untrained_projector(result: Result) -> str | None:
+    """Why a result says nothing of what its model sees; ``None`` where it may.
+
+    Args:
+        result: of any task.
+    """
+    model = result.get("model")
+    untrained = isinstance(model, Mapping) and model.get("projector") == "untrained"
+    return "projector untrained" if untrained else None
+
+
 def answering_notes(result: Mapping[str, Any]) -> list[str]:
     """How the answers were found, and what to know of them, in sentences; none if nothing is said.
 

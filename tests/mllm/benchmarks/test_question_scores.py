@@ -280,6 +280,20 @@ def test_two_models_are_compared_question_by_question(tmp_path: Path) -> None:
     assert rows["another's image"].best == ()
     assert rows["own above another's"].values == (50, 35)
     assert rows["F1"].best == (0,)
+    assert rows["yes ratio"].best == ()  # more of it is not better
+
+
+def test_of_untrained_projectors_none_is_best(tmp_path: Path) -> None:
+    asked = made(*(question(n, "yes-no", "yes" if n % 2 else "no") for n in range(60)))
+    truth = {each.id: each.answers[0] for each in asked.questions}
+    for name, answers in (("good", truth), ("worse", dict.fromkeys(truth, "yes"))):
+        result = {**score(asked, answers, conditions={"model": name}),
+                  "model": {"projector": "untrained" if name == "good" else "trained"}}  # fmt: skip
+        published.write(tmp_path / name / "mllm.json", result)
+    [row] = [r for r in compare([tmp_path / "good", tmp_path / "worse"]).rows
+             if r.metric == "accuracy"]  # fmt: skip
+    assert row.values == (100, 50)
+    assert (row.best, row.blind) == ((), {0: "projector untrained"})
 
 
 def test_tables_have_the_control_beside(tmp_path: Path) -> None:
