@@ -334,7 +334,9 @@ def test_two_models_are_compared(
     assert found["accuracy"].values == (first["accuracy"], second["accuracy"])
     assert found["accuracy"].differs == ()
     assert found["accuracy"].blind == dict.fromkeys((0, 1), "projector untrained")
-    assert "a: projector untrained" in compare([tmp_path / "a", tmp_path / "b"]).text("markdown")
+    assert "Not of what the model sees: a: projector untrained, b:" in compare(
+        [tmp_path / "a", tmp_path / "b"]
+    ).text("markdown")
     assert found["another's image"].values[0] == first["control"]["accuracy"]
     evaluate_questions(other, questions, out=tmp_path / "c", answered_by="generation", max_tokens=2)
     [row] = [r for r in compare([tmp_path / "a", tmp_path / "c"]).rows if r.metric == "accuracy"]

@@ -164,9 +164,9 @@ class Comparison:
 
     def _beware(self, row: ComparisonRow) -> str:
         """Why a row's numbers say less than they seem to."""
-        told = [*row.seen.items(), *row.blind.items()]
+        trained_on = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
         differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
-        return "; ".join([*differs, *(f"{self.labels[index]}: {words}" for index, words in told)])
+        return "; ".join([*differs, *trained_on])
 
     def _note(self) -> str:
         note = "Percent; ranks are ranks."
@@ -183,7 +183,9 @@ class Comparison:
             note += (
                 " Where data, prompts or options are not the same, the numbers cannot be compared."
             )
-        return note
+        blind = {self.labels[at]: words for row in self.rows for at, words in row.blind.items()}
+        told = ", ".join(f"{label}: {words}" for label, words in blind.items())
+        return f"{note} Not of what the model sees: {told}." if told else note
 
     def text(self, kind: str, published: bool = False) -> str:
         """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
