@@ -100,6 +100,10 @@ class AnswerFile:
         path: of the file; ``None`` keeps nothing.
         identity: what the answers depend on beside the question: the model, how it is asked.
 
+    Attributes:
+        found: answers that were there, by question, image (``own`` or ``another``) and a hash of
+            what was asked.
+
     Raises:
         DataError: the file has answers of something else, or is none.
     """
