@@ -55,6 +55,7 @@ WRONG: list[tuple[str, str]] = [
     ("evaluate retrieval model --captions t.csv --per 5", "takes no --per"),
     ("evaluate suite model --data.root gone --out o", "there is no folder gone"),
     ("evaluate embeddings --images a --texts b", "a does not exist"),
+    ("mllm evaluate gone --benchmark pope", "gone is no multimodal language model"),
     ("search NOSUCH dog --images photos", "NOSUCH is not a lateen model"),
     ("search model dog --images gone", "there is no folder gone"),
     ("train --images a --texts b --out o", "a does not exist"),

@@ -1,4 +1,4 @@
-"""``lateen mllm build`` and ``lateen mllm answer``."""
+"""``lateen mllm build``, ``lateen mllm answer`` and ``lateen mllm evaluate``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from commands import call
+from mllm.benchmarks import published
 from mllm.conftest import save_language_model
 
 UNTRAINED = "The projector is untrained: the answer has nothing to do with the image."
@@ -16,6 +17,15 @@ UNTRAINED = "The projector is untrained: the answer has nothing to do with the i
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_language_model(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture(scope="module")
+def mllm(vit_folder: Path, llm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lateen.mllm import build
+
+    folder = tmp_path_factory.mktemp("mllm") / "mllm"
+    build(vit_folder, llm, folder, grid=2)
+    return folder
 
 
 def test_a_model_is_built_and_asked(
@@ -67,14 +77,25 @@ def test_the_record_of_a_build_as_json(
         ("answer VIT What?", "but a model of type 'vit'"),
         ("answer VIT What? --image gone.png", "there is no image gone.png"),
         ("answer VIT What? --max-tokens 0", "--max-tokens is 0"),
+        ("evaluate", "there is no model"),
+        ("evaluate VIT", "there is no --benchmark"),
+        ("evaluate gone --benchmark pope", "gone is no multimodal language model"),
+        ("evaluate VIT --benchmark pope", "but a model of type 'vit'"),
+        ("evaluate VIT --benchmark pope --data nodata", "there is no nodata"),
+        ("evaluate VIT --benchmark pope --limit 0", "--limit is 0"),
+        ("evaluate VIT --benchmark pope --json --format latex", "are two forms"),
+        ("evaluate MLLM --benchmark popes", "no benchmark 'popes'. Did you mean 'pope'?"),
+        ("evaluate MLLM --benchmark pope", "pope needs the folder with its files"),
+        ("evaluate MLLM --benchmark pope --split none", "pope has no split 'none'"),
+        ("evaluate MLLM --benchmark pope --data .", "coco_pope_random.json"),
     ],
 )
 def test_what_is_wrong_is_one_line(
-    capsys: pytest.CaptureFixture[str], vit_folder: Path, llm: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], vit_folder: Path, llm: Path, mllm: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, words: str, message: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    places = {"VIT": str(vit_folder), "LLM": str(llm)}
+    places = {"VIT": str(vit_folder), "LLM": str(llm), "MLLM": str(mllm)}
     code, out, err = call(capsys, "mllm", *(places.get(word, word) for word in words.split()))
     assert code in (1, 2)
     assert message in err
@@ -97,3 +118,50 @@ def test_on_a_terminal_words_come_as_they_are_found(
     _, live, _ = call(capsys, *asked)
     assert "".join(written).strip() == plain.splitlines()[0].strip()
     assert live.splitlines() == ["", *plain.splitlines()[1:]]
+
+
+def test_a_model_is_evaluated_and_compared(
+    capsys: pytest.CaptureFixture[str], mllm: Path, tmp_path: Path
+) -> None:
+    data = published.seed_bench(tmp_path / "data")
+    asked = ("mllm", "evaluate", mllm, "--benchmark", "seed-bench", "--data", data)
+    out = tmp_path / "out"
+    code, said, err = call(capsys, *asked, "--out", out, "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "1 questions about 1 images" in said
+    assert "Beware: the projector is untrained" in " ".join(said.split())
+    assert said.splitlines()[-2:] == [f"results  {out}/seed-bench.json",
+                                      f"page     {out}/seed-bench.html"]  # fmt: skip
+    code, said, _ = call(capsys, *asked, "--by", "generation", "--max-tokens", 2, "--json")
+    result = json.loads(said)
+    assert (code, result["answered_by"], result["cut"]) == (0, "generation", 1)
+    code, said, _ = call(capsys, "compare", out, "--json")
+    rows = {row["metric"]: row["values"] for row in json.loads(said)["rows"]}
+    assert rows["accuracy"]["out"] in (0, 100)
+    code, said, err = call(capsys, "evaluate", "mllm", mllm)
+    assert (code, "See `lateen mllm evaluate --help`" in err) == (2, True)
+
+
+def test_a_file_for_the_server_is_named(
+    capsys: pytest.CaptureFixture[str], mllm: Path, tmp_path: Path
+) -> None:
+    data = published.vizwiz(tmp_path / "data", "test")
+    asked = ("mllm", "evaluate", mllm, "--benchmark", "vizwiz", "--split", "test", "--data", data)
+    code, said, err = call(capsys, *asked)
+    assert (code, said) == (2, "")
+    assert "Name one with --out" in err
+    code, said, _ = call(capsys, *asked, "--out", tmp_path / "out", "--max-tokens", 2)
+    assert "2 answers are cut by the limit of 2 tokens" in said
+    file = Path(said.splitlines()[-1].removeprefix("upload   "))
+    assert [row["image"] for row in json.loads(file.read_text())] == [
+        "VizWiz_test_00000000.jpg", "VizWiz_test_00000001.jpg",
+    ]  # fmt: skip
+
+
+def test_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = call(capsys, "mllm", "evaluate", "--list", "--json")
+    known = json.loads(said)
+    assert code == 0
+    assert {"pope", "vqav2", "pope-of-captions"} < known.keys()
+    _, table, _ = call(capsys, "mllm", "evaluate", "--list")
+    assert all(name in table for name in known)

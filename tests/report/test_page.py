@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lateen.data.samples import FileImage
 from lateen.report import Headline, Page, SheetHit, SheetRow, bar_chart, hits_table, training_curve
-from lateen.report.page import made_with
+from lateen.report.page import Card, made_with
 
 EVIL = '"><script>alert(1)</script>'
 VOID = {"meta", "img", "br"}
@@ -66,6 +67,7 @@ def full_page(text: str = "words") -> Page:
         .gallery(SheetRow(text, [SheetHit(PHOTO, text, 0.25), SheetHit("absent.jpg", text)]))
         .gallery(SheetRow(text, [SheetHit(PHOTO, text, 0.25, right=True)]))
         .gallery(SheetRow(text))
+        .cards([Card([PHOTO], text, {text: text})])
         .code(text, text)
     )
 
@@ -227,3 +229,25 @@ def test_conditions_name_no_folder_of_this_machine(text: str, shown: str, tmp_pa
     page.save(tmp_path / "p.html")
     page_text = html.unescape((tmp_path / "p.html").read_text(encoding="utf-8"))
     assert shown in page_text
+
+
+def test_a_card_has_pictures_a_question_and_whether_its_answer_is_right():
+    facts = {"answered": "two", "right": "three"}
+    cards = [
+        Card([PHOTO, PHOTO], "How <many>?\nA. 2", facts, False),
+        Card([], "What?", facts, True),
+        Card([FileImage(Path("absent.jpg"))], "Which?", facts),
+    ]
+    document = Page("p").cards(cards).html()
+    reader = Reader(document)
+    assert "How &lt;many&gt;?\nA. 2" in document
+    assert [tag for tag, _ in reader.tags].count("img") == 2
+    assert reader.texts.count("unreadable") == 1
+    assert [mark for mark in reader.texts if mark in "✓✗"] == ["✗", "✓"]
+    assert reader.texts.count("three") == 3
+
+
+def test_a_card_shows_the_whole_picture():
+    wide = Image.new("RGB", (900, 300), "teal")
+    assert 'width="288" height="96"' in Page("p").cards([Card([wide], "?", {})]).html()
+    assert wide.size == (900, 300)

@@ -23,7 +23,7 @@ from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
 from lateen.errors import DataError, Faults, LateenError, UsageError, choices, nearest
 from lateen.evaluation.signature import task_signature
-from lateen.evaluation.task import TASKS, task_summaries
+from lateen.evaluation.task import RESULT_KINDS, TASKS, task_summaries
 
 _MODEL = "folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id"
 _OUT = Annotated[Path | None, Parameter(help="folder for the whole result, a page and pictures")]
@@ -233,6 +233,10 @@ def in_order(words: Sequence[str]) -> list[str]:
     if "--help" in options:
         return ["evaluate", *([task] if task else []), "--help"]
     if (task is None) == (suite is None):
+        if words[1] in RESULT_KINDS and not Path(words[1]).exists():
+            raise UsageError(
+                f"{words[1]} is no task of a CLIP", f"See `lateen {words[1]} evaluate --help`."
+            )
         near = nearest(words[1], known)
         if task is None and near is not None and not Path(words[1]).exists():
             raise UsageError(f"unknown task {words[1]!r}", f"Did you mean {near!r}?")
@@ -345,9 +349,10 @@ def compare_command(
 ) -> None:
     """Hold results of models against each other: a row for each number, a column for each model.
 
-    Results are what `lateen evaluate --out`, `--suite` and `lateen run` wrote. A star marks what is
-    best beyond chance: both models are held against each other image by image. Rows whose data,
-    prompts or options are not the same for all models are marked, and have no best.
+    Results are what `lateen evaluate --out`, `--suite`, `lateen mllm evaluate --out` and `lateen
+    run` wrote. A star marks what is best beyond chance: both models are held against each other
+    image by image. Rows whose data, prompts or options are not the same for all models are marked,
+    and have no best.
     """
     if not results:
         raise UsageError(

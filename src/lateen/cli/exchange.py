@@ -247,10 +247,10 @@ def _card_results(
 
 def _numbers(task: str, data: str, result: Mapping[str, Any]) -> Iterator[CardResult]:
     """The numbers that stand first in a result, and all its recalls; in percent."""
-    from lateen.evaluation.task import TASKS, number
+    from lateen.evaluation.task import RESULT_KINDS, number
     from lateen.model import CardResult
 
-    made, intervals = TASKS[task], result.get("intervals") or {}
+    made, intervals = RESULT_KINDS[task], result.get("intervals") or {}
     first = {label for label, _, _ in made.main_numbers(result)}
     for label, path in made.headline.items():
         value, interval = number(result, path), intervals.get(path)

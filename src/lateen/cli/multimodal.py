@@ -1,4 +1,4 @@
-"""Commands of multimodal language models: ``mllm build``, ``mllm answer``."""
+"""Commands of multimodal language models: ``mllm build``, ``mllm answer``, ``mllm evaluate``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from cyclopts import App, Parameter
 
 from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
 from lateen.cli.keys import takes_hardware
-from lateen.cli.output import say, show_json
-from lateen.errors import DataError, Faults, UsageError
+from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
+from lateen.errors import DataError, Faults, UsageError, choices
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lateen.mllm import Assembled
 
 _JSON = Annotated[bool, Parameter(help="print JSON")]
@@ -21,7 +23,7 @@ _JSON = Annotated[bool, Parameter(help="print JSON")]
 app = App(
     name="mllm",
     help="A vision tower in a multimodal language model: put together as transformers' Llava, "
-    "asked about images.",
+    "asked about images, evaluated on the benchmarks of the field.",
     usage="Usage: lateen mllm COMMAND [OPTIONS]",
 )
 
@@ -129,6 +131,129 @@ def answer_command(
     say("" if live else given.text)
     for note in given.notes:
         say(f"[{note}]")
+
+
+@app.command(name="evaluate")
+@takes_hardware("device")
+def evaluate_command(
+    model: Path | None = None,
+    /,
+    *,
+    benchmark: Annotated[str | None, Parameter(help="which: see --list")] = None,
+    data: Annotated[
+        Path | None,
+        Parameter(help="folder of the benchmark's files, as its owners publish them; of "
+                       "pope-of-captions a dataset with captions"),
+    ] = None,
+    split: Annotated[str | None, Parameter(help="of the benchmark (the usual one)")] = None,
+    images: Annotated[
+        Path | None, Parameter(help="folder of its images, where it is not below --data")
+    ] = None,
+    limit: Annotated[
+        int | None, Parameter(help="ask so many questions, drawn by lot, and no more")
+    ] = None,
+    control: Annotated[
+        bool,
+        Parameter(help="ask each question once more under another's image, which tells what "
+                       "language alone answers", negative="--no-control"),
+    ] = True,
+    by: Annotated[
+        Literal["generation", "first-token"] | None,
+        Parameter(help="how answers are found: generated; or, of yes/no and letters, the likeliest "
+                       "first token (this on a CPU, where it is cheaper; else generated)"),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, Parameter(help="of a generated answer (16; boxes 64, texts 1024)")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="folder for the whole result, a page, and answers as they come: a run that "
+                       "was killed goes on with the same command"),
+    ] = None,
+    list_: Annotated[
+        bool, Parameter(name="--list", help="show the benchmarks there are", negative="")
+    ] = False,
+    format: TableFormat = None,
+    json: _JSON = False,
+) -> None:  # fmt: skip
+    """Evaluate a multimodal language model on a benchmark's questions; in percent.
+
+    Of a split whose right answers are not published, the file for its server is written instead.
+    `lateen compare` holds results against each other.
+
+    Parameters
+    ----------
+    model
+        Folder that `lateen mllm build` made, or the hub id of a Llava.
+    """
+    markup = markup_of(format, json=json)
+    if list_:
+        _list_benchmarks(json)
+        return
+    for option, number in {"--limit": limit, "--max-tokens": max_tokens}.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")
+    if model is None or benchmark is None:
+        lacks = "no model" if model is None else "no --benchmark"
+        raise UsageError(
+            f"there is {lacks}", "For example: lateen mllm evaluate MODEL --benchmark pope "
+            "--data DIR. See --list.",
+        )  # fmt: skip
+    faults = Faults()
+    check_mllm(faults, model)
+    check_inputs(faults, sources=[data, images], out=out)
+    from lateen.evaluation.tables import result_tables
+    from lateen.mllm import evaluate_questions, open_questions
+    from lateen.mllm.evaluation import question_sets
+
+    if benchmark not in (known := question_sets()):
+        raise UsageError(f"there is no benchmark {benchmark!r}", choices(benchmark, known))
+    questions = open_questions(benchmark, data, images=images, split=split)
+    result = evaluate_questions(
+        model, questions, out=out, limit=limit, control=control, max_tokens=max_tokens,
+        answered_by="first token" if by == "first-token" else by,
+    )  # fmt: skip
+    if json:
+        show_json(result)
+    elif "upload" in result:
+        _say_upload(result, out)
+    elif markup:
+        show_markup(markup, *result_tables(result))
+    else:
+        show_table(*result_tables(result))
+        _say_files(result, out)
+
+
+def _list_benchmarks(json: bool) -> None:
+    from lateen.mllm.evaluation import question_sets
+    from lateen.report.tables import Column, TableData
+
+    known = question_sets()
+    if json:
+        show_json(known)
+        return
+    rows = [[name, summary] for name, summary in known.items()]
+    show_table(TableData("", [Column("--benchmark", whole=True), Column("")], rows))
+
+
+def _say_upload(result: Mapping[str, Any], out: Path | None) -> None:
+    say("the right answers are not published: send this file to the benchmark's server, or to a "
+        "judge")  # fmt: skip
+    for warning in result["warnings"]:
+        say(f"beware: {warning}")
+    if result["cut"]:
+        say(f"{result['cut']:,} answers are cut by the limit of {result['max_tokens']} tokens")
+    if out is not None:
+        say(f"upload   {out / result['upload']}")
+
+
+def _say_files(result: Mapping[str, Any], out: Path | None) -> None:
+    from lateen.mllm.evaluation import file_stem
+
+    if out is not None:
+        name = file_stem(result["set"], result["split"])
+        say(f"results  {out / name}.json")
+        say(f"page     {out / name}.html")
 
 
 def _write(text: str) -> None:

@@ -22,9 +22,8 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 # As safetensors calls them.
 _FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
-
-# Fields of a config.json that say where a model came from, not what it computes.
-_PROVENANCE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures")
+PROVENANCE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures")
+"""Fields of a config.json that say where a model came from, not what it computes."""
 
 
 def weights_hash(folder: Path, *, nested: bool = False) -> str:
@@ -52,7 +51,7 @@ def weights_hash(folder: Path, *, nested: bool = False) -> str:
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _PROVENANCE}
+    return {name: value for name, value in config.items() if name not in PROVENANCE}
 
 
 def warn_of_unused_code(name: str, folder: Path) -> None:

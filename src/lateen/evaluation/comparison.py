@@ -6,7 +6,7 @@ import csv
 import inspect
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from lateen.evaluation.intervals import (
     units_key,
 )
 from lateen.evaluation.published import AVERAGES, PUBLISHED, Average, Published, shortfall, shown
+from lateen.evaluation.questions import untrained_projector
 from lateen.evaluation.results import (
     MADE_BY,
     Key,
@@ -34,12 +35,16 @@ from lateen.evaluation.results import (
     read_all,
 )
 from lateen.evaluation.tables import subject
-from lateen.evaluation.task import TASKS, Result, number, was_trained_on
+from lateen.evaluation.task import RESULT_KINDS, TASKS, Result, number, was_trained_on
 from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
-_SETTINGS = ("temperature", "ignore", "background", "attention", "residual", "holdout", "seed")
+_NONE_IS_BETTER = ("yes_ratio", "control.accuracy")  # key paths
+_SETTINGS = (
+    "temperature", "ignore", "background", "attention", "residual", "holdout", "seed",
+    "answered_by", "max_tokens",
+)  # fmt: skip
 
 
 # Results have these in whole patches of the model's own.
@@ -63,6 +68,7 @@ class ComparisonRow:
         intervals: of the values, at 95 %, over images drawn anew; of several seeds over these too.
         n: of how many images or examples; ``None`` where that is not known or not the same.
         seen: which models were trained on images of this set, in words.
+        blind: of which models the numbers say nothing of what they see, in words.
         short: how much less than its set this is, in words, such as ``10 of 1,000 classes``.
         published: what papers report for it, of other models.
     """
@@ -78,6 +84,7 @@ class ComparisonRow:
     n: int | None = None
     seen: Mapping[int, str] = field(default_factory=dict)
     short: str = ""
+    blind: Mapping[int, str] = field(default_factory=dict)
 
     def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
         """JSON-ready, values by model."""
@@ -92,6 +99,7 @@ class ComparisonRow:
             "n": self.n,
             "short": self.short,
             "trained_on": {labels[index]: words for index, words in self.seen.items()},
+            "blind": {labels[index]: words for index, words in self.blind.items()},
             "published": [each._asdict() for each in self.published],
         }
 
@@ -175,7 +183,9 @@ class Comparison:
             note += (
                 " Where data, prompts or options are not the same, the numbers cannot be compared."
             )
-        return note
+        blind = {self.labels[at]: words for row in self.rows for at, words in row.blind.items()}
+        told = ", ".join(f"{label}: {words}" for label, words in blind.items())
+        return f"{note} Not of what the model sees: {told}." if told else note
 
     def text(self, kind: str, published: bool = False) -> str:
         """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
@@ -271,7 +281,7 @@ class _Model:
     def draws(self, key: Key, path: str) -> Redrawn | None:
         """The number in every draw of images, and of seeds; ``None`` where that was not kept."""
         if key not in self._draws:
-            statistics = TASKS[key[0]].statistics
+            statistics = RESULT_KINDS[key[0]].statistics
             results = self.results(key)
             self._draws[key] = [
                 redrawn(each, statistics) if statistics else None for each in results
@@ -297,12 +307,12 @@ class _Model:
 
 
 def _rows(models: Sequence[_Model]) -> Iterable[ComparisonRow]:
-    order = sorted(TASKS, key=lambda name: (TASKS[name].order, name))
+    order = sorted(RESULT_KINDS, key=lambda name: (RESULT_KINDS[name].order, name))
     keys = dict.fromkeys(key for model in models for key in model)
     means = [row for average in AVERAGES if (row := _mean_row(average, models))]
     for task in order:
         for key in (key for key in keys if key[0] == task):
-            for metric, path in TASKS[task].headline.items():
+            for metric, path in RESULT_KINDS[task].headline.items():
                 if any(model.value(key, path) is not None for model in models):
                     yield _row(models, key, metric, path)
         yield from means if task == "classification" else []
@@ -313,13 +323,11 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
     differs = _differences(results)
-    trained_on = {
-        index: words
-        for index, model in enumerate(models)
-        if (words := next(filter(None, map(was_trained_on, model.results(key))), None))
-    }
+    trained_on = _told(was_trained_on, models, key)
+    blind = _told(untrained_projector, models, key)
+    unfit = {*trained_on, *blind}
     draws = [
-        None if value is None or index in trained_on else model.draws(key, path)
+        None if value is None or index in unfit else model.draws(key, path)
         for index, (model, value) in enumerate(zip(models, values, strict=True))
     ]
     low = path.rpartition(".")[2] in _LOWER_IS_BETTER
@@ -328,10 +336,17 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     sizes = {result.get("n") for result in results}
     return ComparisonRow(
         key[0], key[1], metric, tuple(values),
-        () if differs else _best(values, draws, low), tuple(differs), published,
+        () if differs or path in _NONE_IS_BETTER else _best(values, draws, low),
+        tuple(differs), published,
         tuple(model.interval(key, path) for model in models),
-        sizes.pop() if len(sizes) == 1 else None, trained_on, short,
+        sizes.pop() if len(sizes) == 1 else None, trained_on, short, blind,
     )  # fmt: skip
+
+
+def _told(of: Callable[[Result], str | None], models: Sequence[_Model], key: Key) -> dict[int, str]:
+    """What there is to tell of models' results, by the model's place."""
+    words = (next(filter(None, map(of, model.results(key))), None) for model in models)
+    return {index: each for index, each in enumerate(words) if each}
 
 
 def _published(key: Key, metric: str, results: Sequence[Result]) -> tuple[Published, ...]:
@@ -444,7 +459,8 @@ def _differences(results: Sequence[Result]) -> list[str]:
 
 def _size(result: Result, name: str) -> Any:
     """The size that was asked for, or else the task's own."""
-    own = inspect.signature(TASKS[result["task"]].run).parameters.get(name)
+    task = TASKS.get(result["task"])
+    own = inspect.signature(task.run).parameters.get(name) if task is not None else None
     return result.get("options", {}).get(name, own.default if own is not None else None)
 
 

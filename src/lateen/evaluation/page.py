@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.evaluation.tables import result_tables, subject_and_split
-from lateen.evaluation.task import TASKS, Result, was_trained_on
+from lateen.evaluation.task import RESULT_KINDS, Result, was_trained_on
 from lateen.report.confusion import confusion_plot
 from lateen.report.page import Headline, Page, interval_note, made_with
 from lateen.report.plots import bar_chart
@@ -84,7 +84,7 @@ def _pictures(folder: Path, result: Result) -> Iterator[Path]:
 
 
 def _headlines(result: Result) -> Iterator[Headline]:
-    task = TASKS[result["task"]]
+    task = RESULT_KINDS[result["task"]]
     for label, value, chance in task.main_numbers(result):
         # Most are percent, but a task may lead with a cosine or a rank.
         shown = f"{value:.1f}" if abs(value) >= 1 else f"{value:.3g}"
@@ -102,7 +102,7 @@ def headline_note(result: Result, label: str, chance: str | None) -> str:
     """
     trained_on = was_trained_on(result)
     notes = [
-        interval_note(result, TASKS[result["task"]].headline[label]),
+        interval_note(result, RESULT_KINDS[result["task"]].headline[label]),
         f"chance {chance}" if chance is not None else "",
         f"beware: {trained_on}" if trained_on else "",
     ]

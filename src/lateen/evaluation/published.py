@@ -103,6 +103,8 @@ def shortfall(result: Result) -> str:
         there = int(result["classes"]) - len(result.get("empty_classes", ()))
         if there < SETS[name].count:
             return f"{there:,} of {SETS[name].count:,} classes"
+    if whole := result.get("of_questions"):
+        return f"{int(result['questions']):,} of {int(whole):,} questions"
     key, size = _SIZES.get((task, name), ("", 0))
     if key and int(result.get(key, size)) < _READABLE * size:
         return f"{int(result[key]):,} of {size:,} {key}"

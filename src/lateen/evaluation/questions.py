@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lateen.evaluation.intervals import Arrays, Statistics
-from lateen.evaluation.tables import left_out, titled
-from lateen.evaluation.task import Result, number
+from lateen.evaluation.tables import left_out, subject_and_split
+from lateen.evaluation.task import Result, ResultKind, number, recorded_chance
 from lateen.metrics.resampling import Array, Interval, Tally, binomial_limits
 from lateen.report.tables import Cell, Column, TableData
 
@@ -216,7 +216,7 @@ def question_tables(result: Result) -> Iterator[TableData]:
             rows.append([name.replace("_", " "), value, f"{low:.1f}–{high:.1f}", other, chance])
     columns = [Column(""), Column("%", 1), Column("95 %"), Column("another's image", 1),
                Column("chance", 1)]  # fmt: skip
-    yield TableData(titled(str(result["set"]), result), columns, rows, _note(result))
+    yield TableData(subject_and_split(result), columns, rows, _note(result))
     for kind, groups in result.get("groups", {}).items():
         yield TableData(
             kind, [Column(kind), Column("accuracy", 1), Column("questions", 0)],
@@ -224,10 +224,57 @@ def question_tables(result: Result) -> Iterator[TableData]:
         )  # fmt: skip
 
 
+class _QuestionResults(ResultKind):
+    """Answers of a multimodal language model, which ``lateen mllm evaluate`` measures."""
+
+    headline = HEADLINE
+    tables = staticmethod(question_tables)
+    overview = ()
+    chance = staticmethod(recorded_chance)
+    statistics = staticmethod(question_statistics)
+    order = 200
+
+
+KIND = _QuestionResults()
+
+
 def _note(result: Mapping[str, Any]) -> str:
     prior = result.get("prior")
     always = f" Always {prior['answer']!r}: {prior['accuracy']:.1f} %." if prior else ""
     unread = result.get("unread", 0)
     silent = f" {unread:,} answers could not be read and count as wrong." if unread else ""
-    asked = f"{result['questions']:,} questions about {result['n']:,} images."
-    return f"{asked}{always}{silent}{left_out(result)}"
+    of = f" of {result['of_questions']:,}" if "of_questions" in result else ""
+    asked = f"{result['questions']:,}{of} questions about {result['n']:,} images."
+    seen = "".join(f" {sentence}" for sentence in answering_notes(result))
+    return f"{asked}{always}{silent}{seen}{left_out(result)}"
+
+
+def untrained_projector(result: Result) -> str | None:
+    """Why a result says nothing of what its model sees; ``None`` where it may.
+
+    Args:
+        result: of any task.
+    """
+    model = result.get("model")
+    untrained = isinstance(model, Mapping) and model.get("projector") == "untrained"
+    return "projector untrained" if untrained else None
+
+
+def answering_notes(result: Mapping[str, Any]) -> list[str]:
+    """How the answers were found, and what to know of them, in sentences; none if nothing is said.
+
+    Args:
+        result: of questions.
+    """
+    notes = []
+    if result.get("answered_by") == "first token":
+        notes.append(
+            "The answer is the one whose first token is likeliest; "
+            f"{100 * result['first_token_share']:.3g} % of the probability is on those there are."
+        )
+    elif result.get("answered_by"):
+        notes.append(f"Answers are generated, of at most {result['max_tokens']} tokens.")
+    for key, under in (("cut", ""), ("cut_under_another", " under another's image")):
+        if count := result.get(key):
+            notes.append(f"{count:,} answers{under} are cut by that limit.")
+    return notes + [f"Beware: {warning}." for warning in result.get("warnings", ())]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from lateen.errors import DataError, LateenError
 from lateen.evaluation.tables import subject_and_split
-from lateen.evaluation.task import TASKS, Result
+from lateen.evaluation.task import RESULT_KINDS, Result
 from lateen.files import read_json
 
 Key = tuple[str, str]
-MADE_BY = "Give what `lateen evaluate --out` or `--suite` or `lateen run` wrote."
+MADE_BY = "Give what `lateen evaluate --out` or `lateen mllm evaluate --out` or `lateen run` wrote."
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _results(path: Path, *, named: bool) -> list[Result]:
 
 
 def _is_result(content: Result) -> bool:
-    return content.get("task") in TASKS and isinstance(content.get("conditions"), dict)
+    return content.get("task") in RESULT_KINDS and isinstance(content.get("conditions"), dict)
 
 
 def by_model(results: Sequence[SavedResult]) -> list[list[SavedResult]]:

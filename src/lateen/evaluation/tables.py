@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
-from lateen.evaluation.task import TASKS, Result, training_note
+from lateen.evaluation.task import RESULT_KINDS, Result, training_note
 from lateen.report.tables import Cell, Column, TableData
 
 MOST_CLASSES = 25  # with a table of their own
@@ -24,7 +24,7 @@ def result_tables(result: Result) -> list[TableData]:
         result: what :func:`lateen.evaluation.evaluate` gives.
     """
     task = str(result.get("task"))
-    tables = list(TASKS[task].tables(result) if task in TASKS else _generic(result))
+    tables = list(RESULT_KINDS[task].tables(result) if task in RESULT_KINDS else _generic(result))
     if tables and (sentences := training_note(result)):
         tables[0] = noted(tables[0], f" {sentences}" if tables[0].note else sentences)
     return tables

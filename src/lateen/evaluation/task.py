@@ -31,16 +31,43 @@ FeaturesOf = Literal["encoder", "embedding", "both"]  # what a probe is given
 
 _NO_CONDITION = ("cache", "out")  # options that no number depends on
 _TRAINED_SHARE = 0.01  # of the images
+# Results of what is no AlignedModel: their name, and the module that says how they are read.
+_OTHER_KINDS = {"mllm": "lateen.evaluation.questions"}
 
 
-def _recorded_chance(result: Result, key_path: str) -> float | None:
+def recorded_chance(result: Result, key_path: str) -> float | None:
     """What guessing would score, as the result has it: one number, or one for each of its own."""
     chance = result.get("chance")
     return number(chance, key_path) if isinstance(chance, Mapping) else chance
 
 
+class ResultKind:
+    """What it takes to show results of one kind, and to hold them against each other.
+
+    A :class:`Task` is one, and says what each of these is.
+    """
+
+    headline: Mapping[str, str]
+    tables: Callable[[Result], Iterable[TableData]]
+    overview: tuple[str, ...]
+    chance: Callable[[Result, str], float | None]
+    statistics: Callable[[Arrays], Statistics] | None
+    order: int
+
+    def main_numbers(self, result: Result) -> Iterator[tuple[str, float, float | None]]:
+        """The numbers of a result that stand first, each with its label and what guessing scores.
+
+        Where the result names a metric of ``headline`` as its set's own, that is the one.
+        """
+        own = tuple(k for k, path in self.headline.items() if path == result.get("metric"))
+        for label in own or self.overview or self.headline:
+            value = number(result, self.headline[label])
+            if value is not None:
+                yield label, value, self.chance(result, self.headline[label])
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(ResultKind):
     """One evaluation.
 
     Attributes:
@@ -62,7 +89,7 @@ class Task:
     headline: Mapping[str, str]
     tables: Callable[[Result], Iterable[TableData]]
     overview: tuple[str, ...] = ()
-    chance: Callable[[Result, str], float | None] = _recorded_chance
+    chance: Callable[[Result, str], float | None] = recorded_chance
     statistics: Callable[[Arrays], Statistics] | None = None
     order: int = 100
 
@@ -122,17 +149,6 @@ class Task:
             log.warning("%s: %s", self.name, sentences)
         return result
 
-    def main_numbers(self, result: Result) -> Iterator[tuple[str, float, float | None]]:
-        """The numbers of a result that stand first, each with its label and what guessing scores.
-
-        Where the result names a metric of ``headline`` as its set's own, that is the one.
-        """
-        own = tuple(k for k, path in self.headline.items() if path == result.get("metric"))
-        for label in own or self.overview or self.headline:
-            value = number(result, self.headline[label])
-            if value is not None:
-                yield label, value, self.chance(result, self.headline[label])
-
 
 class _Tasks(Mapping[str, Task]):
     """All tasks by name, each loaded when it is asked for."""
@@ -155,6 +171,29 @@ class _Tasks(Mapping[str, Task]):
 
 
 TASKS: Mapping[str, Task] = _Tasks()
+
+
+class _ResultKinds(Mapping[str, ResultKind]):
+    """All kinds by the ``task`` of their results, each loaded when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*TASKS, *_OTHER_KINDS])
+
+    def __len__(self) -> int:
+        return len(TASKS) + len(_OTHER_KINDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in TASKS or name in _OTHER_KINDS
+
+    def __getitem__(self, name: str) -> ResultKind:
+        if name not in _OTHER_KINDS:
+            return TASKS[name]
+        kind: ResultKind = importlib.import_module(_OTHER_KINDS[name]).KIND
+        return kind
+
+
+RESULT_KINDS: Mapping[str, ResultKind] = _ResultKinds()
+"""Kinds of results: those of :data:`TASKS`, and those that another command writes."""
 
 
 def task_summaries() -> dict[str, str]:

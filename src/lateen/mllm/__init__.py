@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModel
 from lateen.mllm.asking import Answer, MultimodalModel, answer
 from lateen.mllm.assembly import Assembled, assemble, build
 from lateen.mllm.backbone import open_tower
+from lateen.mllm.evaluation import evaluate_questions, open_questions
 from lateen.mllm.tower import AlignedTower, AlignedTowerConfig
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "answer",
     "assemble",
     "build",
+    "evaluate_questions",
+    "open_questions",
     "open_tower",
 ]
 

@@ -163,9 +163,9 @@ class MultimodalModel:
             raise UsageError(f"an answer of {max_tokens} tokens is none", "Give 1 or more.")
         shown = [images] if isinstance(images, Image | str | Path) else list(images)
         pictures = [as_image(item) for item in shown]
-        inputs = self._inputs(question, pictures, system)
+        inputs = self.inputs(question, pictures, system)
         length = int(inputs["input_ids"].shape[1])
-        limit = self._limit(length, max_tokens)
+        limit = self.limit(length, max_tokens)
         streamer = None if stream is None else _Streamer(self.processor.tokenizer, stream)
         ends = _ends(self.model.generation_config.eos_token_id)
         begin = time.perf_counter()
@@ -183,11 +183,22 @@ class MultimodalModel:
             None if ended or limit == max_tokens else length + limit,
         )  # fmt: skip
 
-    def _inputs(
+    def inputs(
         self, question: str | Sequence[Mapping[str, Any]], pictures: list[Image],
-        system: str | None,
+        system: str | None = None,
     ) -> Any:  # fmt: skip
-        """Token ids and pixels, with a placeholder for every token of an image."""
+        """Token ids and pixels, with a placeholder for every token of an image.
+
+        Args:
+            question: as for :meth:`answer`.
+            pictures: RGB, in the order of their places.
+            system: as there.
+
+        Raises:
+            DataError: another number of ``<image>`` than images, or a turn without content.
+            ModelError: placeholders and tokens do not match.
+            UsageError: nothing is asked, or there is no chat template for it.
+        """
         if isinstance(question, str):
             messages = ask(question, len(pictures), system)
         elif system is not None:
@@ -207,8 +218,16 @@ class MultimodalModel:
             )  # fmt: skip
         return inputs.to(self.model.device)
 
-    def _limit(self, length: int, most: int) -> int:
-        """How many tokens can be generated after a prompt of ``length``."""
+    def limit(self, length: int, most: int) -> int:
+        """How many tokens can be generated after a prompt.
+
+        Args:
+            length: of the prompt, in tokens.
+            most: that are wanted.
+
+        Raises:
+            ModelError: the prompt fills the language model's context.
+        """
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if context is None:
             return most

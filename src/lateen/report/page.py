@@ -8,7 +8,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,13 +23,15 @@ from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
 from lateen.report.tables import TableData, fact, interval_cell
 from lateen.report.text import escape, escape_lines, render, without_folders
-from lateen.report.thumbnail import thumbnail
+from lateen.report.thumbnail import thumbnail, whole_thumbnail
 
 if TYPE_CHECKING:
     from typing import Self
 
     from matplotlib.figure import Figure
     from PIL.Image import Image
+
+    from lateen.data.samples import ImageSource
 
 _WIDEST = 1600  # pixels: the text column on a screen with two pixels to the point
 _TILE = 288
@@ -43,6 +45,22 @@ class Headline(NamedTuple):
     value: str
     label: str
     note: str = ""
+
+
+class Card(NamedTuple):
+    """Pictures, what was asked about them, and what was answered.
+
+    Attributes:
+        pictures: image sources or PIL images.
+        title: the question; it keeps its lines.
+        facts: names and values, such as what was answered and what is right.
+        right: whether the answer is; ``None`` says neither.
+    """
+
+    pictures: Sequence[ImageSource | Image]
+    title: str
+    facts: Mapping[str, str]
+    right: bool | None = None
 
 
 class Page:
@@ -112,6 +130,18 @@ class Page:
         """A query above its hits, in as many columns as the window has room for."""
         return self._add("gallery", {"title": row.title, "hits": [_hit(hit) for hit in row.hits]})
 
+    def cards(self, cards: Iterable[Card]) -> Self:
+        """Cards, in as many columns as the window has room for."""
+        shown = [
+            {
+                **card._asdict(),
+                "title": escape_lines(card.title),
+                "pictures": [_whole(each) for each in card.pictures],
+            }
+            for card in cards
+        ]
+        return self._add("cards", shown)
+
     def code(self, code: str, caption: str = "") -> Self:
         """Commands or code, as written; what to run next."""
         return self._add("code", {"code": escape_lines(code), "caption": caption})
@@ -170,6 +200,13 @@ def _hit(hit: SheetHit) -> dict[str, Any]:
     except ImageError:
         picture = None
     return {"picture": picture, "score": Markup(score), "label": hit.label, "right": hit.right}
+
+
+def _whole(image: ImageSource | Image) -> Markup | None:
+    try:
+        return _img(whole_thumbnail(image, _TILE), "")
+    except ImageError:
+        return None
 
 
 def _img(image: Image, alt: str) -> Markup:

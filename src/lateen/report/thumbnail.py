@@ -1,4 +1,4 @@
-"""Small square pictures of photographs, wherever these come from."""
+"""Small pictures of photographs, wherever these come from."""
 
 from __future__ import annotations
 
@@ -21,15 +21,34 @@ def thumbnail(source: str | Path | ImageSource | Image, size: int) -> Image:
     Raises:
         ImageError: it cannot be read or decoded.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    return ImageOps.fit(_opened(source), (size, size))
+
+
+def whole_thumbnail(source: str | Path | ImageSource | Image, size: int) -> Image:
+    """The whole of an image as RGB, at most ``size`` pixels wide and high; otherwise likewise.
+
+    Args:
+        source: as for :func:`thumbnail`.
+        size: longer edge in pixels.
+
+    Raises:
+        ImageError: it cannot be read or decoded.
+    """
+    picture = _opened(source).copy()
+    picture.thumbnail((size, size))
+    return picture
+
+
+def _opened(source: str | Path | ImageSource | Image) -> Image:
+    from PIL import Image
 
     from lateen.data.images import decode_image
 
     if isinstance(source, Image.Image):
-        rgb = _over_white(source)
-    else:
-        rgb = decode_image(FileImage(Path(source)) if isinstance(source, str | Path) else source)
-    return ImageOps.fit(rgb, (size, size))
+        return _over_white(source)
+    return decode_image(FileImage(Path(source)) if isinstance(source, str | Path) else source)
 
 
 def _over_white(image: Image) -> Image:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,10 @@ import pytest
 
 from lateen.data.samples import MemoryImage
 from lateen.errors import DataError, UsageError
-from lateen.evaluation import comparison, results
 from lateen.evaluation.comparison import compare
-from lateen.evaluation.questions import HEADLINE, question_statistics, question_tables
-from lateen.evaluation.task import Task
+from lateen.evaluation.questions import question_statistics, question_tables
 from lateen.mllm.benchmarks import open_benchmark, other_images, score, write_upload
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, rotations
+from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, rotations, some_of
 
 
 def question(
@@ -248,19 +248,22 @@ def test_the_control_gives_each_question_another_image() -> None:
         other_images(made(question(0, "short", "a")))
 
 
-@pytest.fixture
-def comparable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task as one is once there is a command for it."""
+def test_some_of_a_set_are_among_more_and_what_counts_together_stays_together() -> None:
+    alone = [question(n, "letter", "A", choices=("x", "y")) for n in range(10)]
+    rotated = [replace(question(20 + n, "letter", "A", choices=("x", "y")), rotation_of=str(n // 3))
+               for n in range(9)]  # fmt: skip
+    asked = made(*alone, *rotated)
+    drawn = [some_of(asked, most).questions for most in range(1, 20)]
+    for few, more in pairwise(drawn):
+        assert {each.id for each in few} <= {each.id for each in more}
+    for most, some in zip(range(1, 20), drawn, strict=True):
+        assert len(some) <= max(most, 3)
+        assert set(Counter(each.rotation_of for each in some if each.rotation_of).values()) <= {3}
+        assert [each.id for each in some] == [e.id for e in asked.questions if e in some]
+    assert len(drawn[-1]) == 19
+    assert some_of(asked, 5, seed=1) != some_of(asked, 5)
 
-    def run(model: object) -> dict[str, Any]:
-        raise NotImplementedError(model)
 
-    task = Task(run, HEADLINE, question_tables, statistics=question_statistics)
-    for module in (comparison, results):
-        monkeypatch.setattr(module, "TASKS", {"mllm": task})
-
-
-@pytest.mark.usefixtures("comparable")
 def test_two_models_are_compared_question_by_question(tmp_path: Path) -> None:
     asked = made(*(question(n, "yes-no", "yes" if n % 2 else "no") for n in range(100)))
     truth = {each.id: each.answers[0] for each in asked.questions}
@@ -277,6 +280,20 @@ def test_two_models_are_compared_question_by_question(tmp_path: Path) -> None:
     assert rows["another's image"].best == ()
     assert rows["own above another's"].values == (50, 35)
     assert rows["F1"].best == (0,)
+    assert rows["yes ratio"].best == ()  # more of it is not better
+
+
+def test_of_untrained_projectors_none_is_best(tmp_path: Path) -> None:
+    asked = made(*(question(n, "yes-no", "yes" if n % 2 else "no") for n in range(60)))
+    truth = {each.id: each.answers[0] for each in asked.questions}
+    for name, answers in (("good", truth), ("worse", dict.fromkeys(truth, "yes"))):
+        result = {**score(asked, answers, conditions={"model": name}),
+                  "model": {"projector": "untrained" if name == "good" else "trained"}}  # fmt: skip
+        published.write(tmp_path / name / "mllm.json", result)
+    [row] = [r for r in compare([tmp_path / "good", tmp_path / "worse"]).rows
+             if r.metric == "accuracy"]  # fmt: skip
+    assert row.values == (100, 50)
+    assert (row.best, row.blind) == ((), {0: "projector untrained"})
 
 
 def test_tables_have_the_control_beside(tmp_path: Path) -> None:

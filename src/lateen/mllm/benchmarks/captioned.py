@@ -1,4 +1,4 @@
-"""POPE made of a captioned dataset: is there such a thing in the image? By what captions name.
+"""POPE made of a captioned dataset: is there such a thing in the image, by what captions name?
 
 POPE (arXiv:2305.10355) asks of the objects that COCO's annotators marked. Captions name fewer
 things than there are: *no* is asked only where no caption names the thing or its kin, and still has

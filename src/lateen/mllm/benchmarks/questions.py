@@ -11,7 +11,7 @@ from typing import Literal
 
 from lateen.data.fingerprint import combine, file_hashes, hash64
 from lateen.data.samples import ImageSource, Skip
-from lateen.errors import DataError
+from lateen.errors import DataError, UsageError
 from lateen.files import content_key
 from lateen.metrics.boxes import Box
 
@@ -153,6 +153,68 @@ def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:
     after = dict(zip(order, [*order[1:], order[0]], strict=True))
     swapped = [replace(each, images=images[after[each.image_ids]]) for each in questions.questions]
     return replace(questions, questions=tuple(swapped))
+
+
+def some_of(questions: QuestionSet, most: int, seed: int = 0) -> QuestionSet:
+    """Some of the questions, drawn by lot and in their order; more are these and others.
+
+    Questions that count together (rotations, pairs) stay together, so that there may be a few less.
+
+    Args:
+        questions: a set.
+        most: how many at most; at least what counts together with the first one drawn.
+        seed: of the lot.
+
+    Raises:
+        UsageError: less than one is wanted.
+    """
+    if most < 1:
+        raise UsageError(f"{most} questions are none", "Ask 1 or more.")
+    together: dict[tuple[str, str], list[str]] = {}
+    for each in questions.questions:
+        together.setdefault(_counts_with(each), []).append(each.id)
+    order = list(together)
+    random.Random(seed).shuffle(order)
+    chosen = set(together[order[0]])
+    for key in order[1:]:
+        if len(chosen) + len(together[key]) > most:
+            break
+        chosen.update(together[key])
+    return replace(questions, questions=tuple(q for q in questions.questions if q.id in chosen))
+
+
+def without(questions: QuestionSet, faults: Mapping[str, str]) -> QuestionSet:
+    """The questions but those that could not be asked, and those that count with one of them.
+
+    Args:
+        questions: a set.
+        faults: why a question could not be asked, by its id.
+
+    Raises:
+        DataError: none is left.
+    """
+    lost = {_counts_with(each) for each in questions.questions if each.id in faults}
+    gone = [each for each in questions.questions if _counts_with(each) in lost]
+    kept = tuple(each for each in questions.questions if _counts_with(each) not in lost)
+    if not kept:
+        raise DataError(
+            f"not one question of {questions.name} could be asked (the first: "
+            f"{next(iter(faults.values()))})",
+            "Look at its images.",
+        )
+    skips = [
+        Skip(each.id, faults.get(each.id) or "another question that it counts with cannot be asked",
+             questions.name)
+        for each in gone
+    ]  # fmt: skip
+    return replace(questions, questions=kept, skips=(*questions.skips, *skips))
+
+
+def _counts_with(question: Question) -> tuple[str, str]:
+    """What is the same for questions that are right only together."""
+    if question.pair:
+        return "pair", question.pair
+    return ("rotation", question.rotation_of) if question.rotation_of else ("", question.id)
 
 
 def rotations(question: Question) -> list[Question]:

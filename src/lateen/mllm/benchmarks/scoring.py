@@ -169,6 +169,17 @@ def points(question: Question, answer: str, normalise: Normalise = normalise_vqa
     return compare[question.kind]()
 
 
+def points_of(questions: QuestionSet, answers: Mapping[str, str]) -> list[float]:
+    """What each answer of a set is worth, from 0 to 1, in the order of its questions.
+
+    Args:
+        questions: with their right answers.
+        answers: by the id of the question.
+    """
+    normalise = _normaliser(questions.name)
+    return [points(each, answers[each.id], normalise) for each in questions.questions]
+
+
 def _overlap(question: Question, answer: str) -> float:
     """IoU of the answer's box with the right one; 0 where it has none."""
     found = _box(question, answer)

@@ -1,0 +1,246 @@
+"""A set of questions asked one by one; answers are on disk as they come.
+
+One at a time, as the scripts that benchmarks are published with do: in a batch each answer depends,
+by its padding and in the last digits, on what else is asked with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from time import perf_counter
+from typing import Any, Literal, TextIO
+
+from PIL.Image import Image
+
+from lateen.data import decode_image
+from lateen.data.fingerprint import hash64
+from lateen.errors import DataError, ImageError, ModelError
+from lateen.files import content_key, disk_full, is_disk_full, jsonl, write_text
+from lateen.mllm.asking import MultimodalModel
+from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
+from lateen.mllm.choosing import Tokens, choose, first_tokens
+from lateen.progress import bar, log
+
+AnsweredBy = Literal["generation", "first token"]
+Under = Literal["own", "another"]
+CHOSEN: tuple[AnswerKind, ...] = ("yes-no", "letter")
+"""Kinds of answers that can be chosen by their first token."""
+_YES_NO = {"yes": ("Yes", "yes"), "no": ("No", "no")}
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer to a question.
+
+    Attributes:
+        answer: a text.
+        cut: whether the limit ended it, and not the model.
+        seconds: that it took.
+        yes: how sure the model is of yes, where it chose between yes and no.
+        share: how likely its own answer begins with one of those that it chose among.
+        fault: why it could not be asked; empty if it was.
+    """
+
+    answer: str
+    cut: bool
+    seconds: float
+    yes: float | None = None
+    share: float | None = None
+    fault: str = ""
+
+
+Ask = Callable[[Question, str, Sequence[Image]], Given]
+
+
+def asker(mllm: MultimodalModel, by: AnsweredBy, kind: AnswerKind, max_tokens: int) -> Ask:
+    """What asks one question: its prompt and pictures to an answer.
+
+    Args:
+        mllm: that is asked.
+        by: how its answers are found.
+        kind: of the answers.
+        max_tokens: of a generated answer at most.
+
+    Raises:
+        UsageError: answers cannot be told by their first tokens.
+    """
+    if by == "first token":
+        letters = {letter: (letter,) for letter in ascii_uppercase}
+        tokens = first_tokens(mllm, _YES_NO if kind == "yes-no" else letters)
+        return lambda question, prompt, images: _chosen(mllm, question, prompt, images, tokens)
+
+    def generated(question: Question, prompt: str, images: Sequence[Image]) -> Given:
+        del question
+        answer = mllm.answer(prompt, list(images), max_tokens=max_tokens)
+        return Given(answer.text, answer.cut, answer.seconds)
+
+    return generated
+
+
+def _chosen(
+    mllm: MultimodalModel, question: Question, prompt: str, images: Sequence[Image], tokens: Tokens
+) -> Given:
+    begin = perf_counter()
+    if question.kind == "letter":
+        tokens = {letter: tokens[letter] for letter in ascii_uppercase[: len(question.choices)]}
+    choice = choose(mllm, prompt, images, tokens)
+    return Given(
+        choice.text, False, perf_counter() - begin, choice.chances.get("yes"), choice.share
+    )
+
+
+class AnswerFile:
+    """Answers on disk, a line for each; a run that was killed goes on behind the last whole one.
+
+    Args:
+        path: of the file; ``None`` keeps nothing.
+        identity: what the answers depend on beside the question: the model, how it is asked.
+
+    Attributes:
+        found: answers that were there, by question, image (``own`` or ``another``) and a hash of
+            what was asked.
+
+    Raises:
+        DataError: the file has answers of something else, or is none.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self.found: dict[tuple[str, str, str], Given] = {}
+        if path is None:
+            return
+        lines = list(_whole_lines(path))
+        if lines:
+            self._check(path, lines[0], identity)
+            self.found = dict(map(self._read, lines[1:]))
+        write_text(path, jsonl(lines or [dict(identity)]))
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, question: Question, under: Under, key: str, given: Given) -> None:
+        """Append an answer.
+
+        Raises:
+            LateenError: the disk is full.
+        """
+        if self._file is None or self._path is None:
+            return
+        known = {name: v for name, v in asdict(given).items() if v is not None}
+        if not given.fault:
+            del known["fault"]
+        try:
+            row = {"question": question.id, "image": under, "key": key, **known}
+            self._file.write(jsonl([row]))
+            self._file.flush()
+        except OSError as error:
+            raise (disk_full(self._path) if is_disk_full(error) else error) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _check(self, path: Path, head: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        differs = [name for name, value in identity.items() if head.get(name) != value]
+        if differs:
+            was = ", ".join(
+                f"{n} {_brief(head.get(n))}, not {_brief(identity[n])}" for n in differs
+            )
+            raise DataError(
+                f"{path} has answers of another evaluation ({was})",
+                "Choose another --out, or remove the file.",
+            )
+
+    def _read(self, row: Mapping[str, Any]) -> tuple[tuple[str, str, str], Given]:
+        try:
+            where = (str(row["question"]), str(row["image"]), str(row["key"]))
+            fields = {name: row[name] for name in Given.__dataclass_fields__ if name in row}
+            return where, Given(**fields)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{self._path} has a line that is no answer ({error})", "Remove the file."
+            ) from error
+
+
+def answer_all(
+    ask: Ask, questions: QuestionSet, file: AnswerFile, under: Under
+) -> dict[str, Given]:
+    """Ask every question that has no answer yet.
+
+    Args:
+        ask: as :func:`asker` gives it.
+        questions: with their images; those of the control have another's.
+        file: of the answers before, and to come.
+        under: whether the images are their own.
+
+    Returns:
+        By the id of the question. One whose image cannot be read has a fault.
+    """
+    answers: dict[str, Given] = {}
+    prompts = questions.prompts()
+    what = "answers" if under == "own" else "answers under another's image"
+    keys = list(map(_key, questions.questions, prompts))
+    known = [(each.id, under, key) for each, key in zip(questions.questions, keys, strict=True)]
+    before = sum(each in file.found for each in known)
+    if before:
+        log.info("%d of %d %s were there before", before, len(known), what)
+    with bar(len(known), what, "question", initial=before) as progress:
+        for question, prompt, where in zip(questions.questions, prompts, known, strict=True):
+            given = file.found.get(where)
+            if given is None:
+                given = _ask(ask, question, prompt)
+                file.add(question, under, where[2], given)
+                progress.update()
+            answers[question.id] = given
+    return answers
+
+
+def _ask(ask: Ask, question: Question, prompt: str) -> Given:
+    try:
+        pictures = [decode_image(source) for source in question.images]
+    except ImageError as error:
+        return Given("", False, 0.0, fault=error.message)
+    try:
+        return ask(question, prompt, pictures)
+    except ModelError as error:
+        raise ModelError(f"question {question.id}: {error.message}", error.remedy) from error
+
+
+def _key(question: Question, prompt: str) -> str:
+    """What is asked: the words, and the images' bytes."""
+    return content_key([prompt, *map(_image_hash, question.images)])[:16]
+
+
+def _image_hash(source: Any) -> str:
+    try:
+        return str(hash64(source.read()))
+    except OSError:
+        return "unreadable"
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file but for a last one that was cut short.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            return
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path} is no file of answers ({error})", "Remove it.") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path} is no file of answers", "Remove it.")
+        yield row
+
+
+def _brief(value: object) -> str:
+    return str(value)[:16]

@@ -1,0 +1,140 @@
+"""The page of a model's answers: numbers, then photographs with questions and answers beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lateen.evaluation.page import headline_note
+from lateen.evaluation.questions import HEADLINE
+from lateen.evaluation.tables import result_tables, subject_and_split
+from lateen.evaluation.task import Result, number
+from lateen.mllm.answering import Given
+from lateen.mllm.assembly import UNTRAINED
+from lateen.mllm.benchmarks.questions import Question, QuestionSet
+from lateen.mllm.benchmarks.scoring import points_of
+from lateen.report.page import Card, Headline, Page, made_with
+
+_MOST_CARDS = 12  # of each kind
+_IN_TABLE_ONLY = ("auroc",)
+_MOST_ANSWERS = 3  # different ones that are right
+
+
+def write_question_page(
+    result: Result, path: Path, questions: QuestionSet, answers: Mapping[str, Given],
+    other: Mapping[str, Given],
+) -> Path:  # fmt: skip
+    """Write the page of one result.
+
+    Args:
+        result: what :func:`lateen.mllm.evaluate_questions` gives.
+        path: of the file.
+        questions: that were asked.
+        answers: by the id of the question.
+        other: likewise, under another's image; empty without the control.
+
+    Returns:
+        The page's path.
+    """
+    model = result["model"]
+    page = Page(f"{_named(model['tower'])} × {model['llm']}", f"mllm: {subject_and_split(result)}")
+    if model["projector"] == UNTRAINED:
+        page.text(
+            "Beware: the projector is untrained. The answers have nothing to do with the images, "
+            "and no number here says anything of the tower."
+        )
+    numbers, *groups = result_tables(result)
+    page.headline(_headlines(result)).section("Results").table(numbers)
+    _add_cards(page, questions, answers, other)
+    if groups:
+        page.section("Groups")
+    for table in groups:
+        page.table(table)
+    page.section("Conditions").facts(_facts(result) | made_with())
+    page.save(path)
+    return path
+
+
+def _headlines(result: Result) -> Iterator[Headline]:
+    """The numbers that comparisons have, with those under another's image."""
+    for label, path in HEADLINE.items():
+        value, chance = number(result, path), number(result["chance"], path)
+        if value is not None and path not in _IN_TABLE_ONLY:
+            note = headline_note(result, label, None if chance is None else f"{chance:.1f}")
+            yield Headline(f"{value:.1f}", label, note)
+
+
+def _add_cards(
+    page: Page, questions: QuestionSet, answers: Mapping[str, Given],
+    other: Mapping[str, Given],
+) -> None:  # fmt: skip
+    """Some of what is wrong and of what is right, spread over the set."""
+    texts = {name: each.answer for name, each in answers.items()}
+    ids = (each.id for each in questions.questions)
+    worth = dict(zip(ids, points_of(questions, texts), strict=True))
+    kinds = {
+        "Wrong": [each for each in questions.questions if worth[each.id] == 0],
+        "Partly right": [each for each in questions.questions if 0 < worth[each.id] < 1],
+        "Right": [each for each in questions.questions if worth[each.id] == 1],
+    }
+    for heading, some in kinds.items():
+        if some:
+            page.section(f"{heading}: {len(some):,} of {len(questions.questions):,}")
+            page.cards(_card(each, answers, other, worth[each.id]) for each in _spread(some))
+
+
+def _spread(some: Sequence[Question]) -> Iterator[Question]:
+    """At most so many, evenly, the first among them."""
+    count = min(len(some), _MOST_CARDS)
+    return (some[at * len(some) // count] for at in range(count))
+
+
+def _card(
+    question: Question, answers: Mapping[str, Given], other: Mapping[str, Given], worth: float
+) -> Card:
+    facts = {"answered": _said(answers[question.id]), "right": _right(question)}
+    if other:
+        facts["another's image"] = _said(other[question.id])
+    if 0 < worth < 1:
+        facts["counts"] = f"{100 * worth:.0f} %"
+    right = None if 0 < worth < 1 else worth == 1
+    return Card(question.images, question.prompt(), facts, right)
+
+
+def _said(given: Given) -> str:
+    return f"{given.answer} … (cut)" if given.cut else given.answer or "(nothing)"
+
+
+def _right(question: Question) -> str:
+    if question.box is not None:
+        return f"[{', '.join(f'{side:.2f}' for side in question.box)}]"
+    different = list(dict.fromkeys(question.answers))
+    more = f" and {len(different) - _MOST_ANSWERS} more" if len(different) > _MOST_ANSWERS else ""
+    return ", ".join(different[:_MOST_ANSWERS]) + more
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    model, conditions = result["model"], result["conditions"]
+    tokens = f"at most {result['max_tokens']} tokens" if result["max_tokens"] else None
+    facts = {
+        "model": model["place"],
+        "tower": model["tower"],
+        "tokens of an image": model["tokens_per_image"],
+        "language model": model["llm"],
+        "projector": model["projector"],
+        "parameters": model["parameters"],
+        "measure": result["measure"],
+        "answered by": ", ".join(filter(None, (result["answered_by"], tokens))),
+        "prompts end with": result["ending"] or None,
+        "seconds per question": f"{result['seconds_per_question']:.2f}",
+        "data key": str(conditions["data"])[:16],
+        "model key": str(conditions["model"])[:16],
+        "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _named(tower: str) -> str:
+    """A tower without the folders that it lies in; a hub id as it is."""
+    return Path(tower).name if Path(tower).is_absolute() else tower
