@@ -46,6 +46,9 @@ def test_a_model_comes_out_in_the_form_it_came_in(
     assert results["kernel"]["end"] < results["kernel"]["start"]
     assert {"zero_shot", "knn_encoder", "knn_embedding"} <= results["after"].keys()
     assert (tmp_path / "out" / "report.html").is_file()
+    card = (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
+    value = results["after"]["zero_shot"]["value"]
+    assert f"| classification | photographs0 | zero-shot top-1 | {value:.1f} |" in card
     with use_hardware(precision="float32"):
         check_model(source, tmp_path / "out" / "model", photographs, results["images"])
 

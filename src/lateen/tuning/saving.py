@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.vision import VisionEncoder
-from lateen.model import AlignedModel
+from lateen.model import AlignedModel, CardResult
 from lateen.model.clip import is_clip
 from lateen.model.clip_saving import save_tuned_clip, tower_tensors
 from lateen.model.saving import save_trained_encoder
@@ -17,8 +17,9 @@ from lateen.model.trained_on import TrainedOn
 
 
 def save_tuned(
-    model: AlignedModel, source: str, folder: Path, record: TrainedOn, training: Mapping[str, Any]
-) -> None:
+    model: AlignedModel, source: str, folder: Path, record: TrainedOn,
+    training: Mapping[str, Any], results: Sequence[CardResult] = (),
+) -> None:  # fmt: skip
     """Write a tuned model: a CLIP as a folder of transformers, an AlignedModel with its encoder.
 
     A model whose tower was replaced, and not trained, is an AlignedModel that names both encoders.
@@ -29,17 +30,20 @@ def save_tuned(
         folder: where to.
         record: of the images that it was tuned on.
         training: conditions of the tuning.
+        results: for the card.
 
     Raises:
         ModelError: it cannot be saved.
         EncoderError: the files of its tower are not where they were.
     """
     encoder = model.vision_encoder
-    training = {**(model.config.training or {}), "tuned": dict(training)}
+    # What was measured of the model before is not true of it any more.
+    before = {**(model.config.training or {}), "validation": None}
+    training = {**before, "tuned": dict(training)}
     if not (model.config.vision or {}).get("trained"):
-        _rebuilt(model, encoder, model.config.vision or {}, training, record).save_pretrained(
-            folder
-        )
+        side = model.config.vision or {}
+        replaced = _rebuilt(model, encoder, side, training, record)
+        replaced.save_pretrained(folder, results=results)
         return
     assert isinstance(encoder, VisionEncoder)
     load = encoder.info.load
@@ -47,6 +51,7 @@ def save_tuned(
         save_tuned_clip(
             source, _dual_tensors(encoder), folder, revision=load.get("revision"),
             trained_on=record, training=training["tuned"],
+            results=results,
         )  # fmt: skip
         return
     tower = folder / "vision_encoder"
@@ -62,7 +67,7 @@ def save_tuned(
     loaded = load_encoder(modality="image", **again)
     loaded.info = replace(loaded.info, id=encoder.info.id)
     side = {**(model.config.vision or {}), **loaded.info.as_dict(), "trained": True}
-    _rebuilt(model, loaded, side, training, record).save_pretrained(folder)
+    _rebuilt(model, loaded, side, training, record).save_pretrained(folder, results=results)
 
 
 def _rebuilt(

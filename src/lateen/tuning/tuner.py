@@ -26,7 +26,7 @@ from lateen.files import (
     write_json,
 )
 from lateen.hardware import use_hardware
-from lateen.model import AlignedModel
+from lateen.model import AlignedModel, CardResult
 from lateen.model.clip import open_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
@@ -44,6 +44,9 @@ from lateen.tuning.preparation import Preparation
 from lateen.tuning.saving import save_tuned
 from lateen.tuning.summary import JUDGED, verdict
 
+_RETRIEVAL = [
+    f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)
+]  # fmt: skip
 MODEL, RESULTS, TRAINING = "model", "results.json", "train"
 
 
@@ -130,7 +133,10 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
         if ranks.leads:
             results = _results(prepared, outcome, key, time.perf_counter() - begin)
             record = _record(prepared, outcome)
-            save_tuned(outcome.model, plan.model, out / MODEL, record, results["conditions"])
+            save_tuned(
+                outcome.model, plan.model, out / MODEL, record, results["conditions"],
+                _card_results(results["after"], plan),
+            )  # fmt: skip
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
         ranks.wait()  # for the results, which all processes return
@@ -362,6 +368,29 @@ def _record(prepared: Preparation, outcome: _Outcome) -> TrainedOn:
         "was tuned on: the model keeps the latter alone", prepared.plan.model,
     )  # fmt: skip
     return record
+
+
+def _card_results(after: Mapping[str, Any], plan: TuneRecipe) -> list[CardResult]:
+    """What a model card shows: the kept checkpoint's numbers, and whether they chose it."""
+    chose = bool(plan.stop.limits)
+    shown = {
+        name: (task, Path(source).name)
+        for task, source, names in (
+            ("retrieval", plan.eval.captions or plan.eval.images, _RETRIEVAL),
+            ("classification", plan.eval.classes, ("zero_shot",)),
+            ("knn", plan.eval.classes, ("knn_embedding",)),
+            ("linear-probe", plan.eval.classes, ("linear_probe_embedding",)),
+        )
+        for name in names if source
+    }  # fmt: skip
+    return [
+        CardResult(
+            task, data, measure["label"], measure["value"],
+            tuple(measure["interval"]) if measure["interval"] else None, measure["n"],
+            measure["chance"], chose=chose,
+        )
+        for name, (task, data) in shown.items() if (measure := after.get(name))
+    ]  # fmt: skip
 
 
 def _results(prepared: Preparation, outcome: _Outcome, key: str, seconds: float) -> dict[str, Any]:
