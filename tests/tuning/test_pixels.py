@@ -237,3 +237,21 @@ def test_a_share_of_the_images_is_within_the_larger_share(prepare: Prepare) -> N
     assert {tuple(each.held_out.pairs.ids) for each in (quarter, half)} == {
         tuple(whole.held_out.pairs.ids)
     }
+
+
+def test_a_large_photograph_is_trained_on_as_it_was_encoded(
+    clip_folder: Path, wide_vit: Path, tmp_path: Path
+) -> None:
+    """JPEGs are decoded at an eighth of their size where an encoder needs no more."""
+    random = np.random.default_rng(0)
+    for number in range(8):
+        coarse = random.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+        picture = Image.fromarray(coarse).resize((900, 600), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / f"large{number}.jpg", quality=95)
+    with own_cache(tmp_path / "cache"):
+        this = prepared(clip_folder, wide_vit, tmp_path)
+        [batch] = batches(this, [0])
+        embedded = this.start.project_image(this.encoder.encode(list(batch.image)), normalize=False)
+        torch.testing.assert_close(embedded, batch.texts[0][:, 12:20], rtol=1e-4, atol=1e-5)
+        whole = [decode_image(this.train.sources[name]) for name in names(this, 0)]
+        assert not torch.equal(batch.image, torch.stack(this.encoder.prepare(whole)))

@@ -196,13 +196,12 @@ class Preparation:
                 self.held_out_dataset(), model.vision_encoder, folder=Path(folder) / "store",
                 dtype="float32",
             )  # fmt: skip
-            rows = {name: row for row, name in enumerate(store.ids)}
-            found = [name for name in names if name in rows]
             some = project_rows(
-                lambda x: model.project_image(x, normalize=False), store, [rows[n] for n in found]
+                lambda x: model.project_image(x, normalize=False), store, range(len(store))
             )
+        rows = {name: row for row, name in enumerate(names)}
         embeddings = torch.full((len(names), some.shape[1]), torch.nan)
-        embeddings[[names.index(name) for name in found]] = some
+        embeddings[[rows[name] for name in store.ids]] = some
         return embeddings
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from lateen.encoders.vision import VisionEncoder
 from lateen.errors import DataError, ImageError, TrainingError
 from lateen.features import Pairs, Store
 from lateen.features.ids import IdIndex
+from lateen.features.pipeline import resized_side
 from lateen.hardware import hardware
 from lateen.training.batches import Batch, BatchPlan, BatchRows, Part
 from lateen.training.ranks import ALONE, Ranks
@@ -28,6 +30,7 @@ from lateen.tuning.config import TuneSection
 
 _AHEAD = 1  # parts that are read while one is computed
 _SMALLEST_CROP = 0.5  # share of an image's area
+_Read = tuple[Image.Image | None, Tensor]
 _VIEWS = 7  # what the random views are drawn for, beside training's own streams
 
 
@@ -89,12 +92,16 @@ class TuningImages:
 class Reference(Protocol):
     """What an image's embedding is compared with: what target and start give for it."""
 
+    @property
+    def viewers(self) -> Sequence[Encoder]:
+        """The encoders that are shown each view; none where stores say what they give."""
+
     def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
         """``[n, width]``, one row for each image of a part.
 
         Args:
             part: which images.
-            views: as they are seen in this step, RGB.
+            views: as they are seen in this step, RGB; none where there are no :attr:`viewers`.
             pixels: the same, prepared for the student.
         """
 
@@ -137,6 +144,11 @@ class PixelSource:
         self.epoch, self.rows, self.parts = plan.epoch, plan.rows, plan.parts
         self._images, self._encoder, self._reference = images, encoder, reference
         self._settings = settings
+        # Images are decoded at the size that those need who see them, as they were for the stores.
+        sides = [resized_side(each) for each in (encoder, *reference.viewers)]
+        self._side = None if None in sides else max(side for side in sides if side is not None)
+        if self._side is not None and settings.augment == "crop":
+            self._side = math.ceil(self._side / math.sqrt(_SMALLEST_CROP))
         self._given: dict[tuple[int, int], Tensor] = {}  # references that a step asks for again
 
     def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
@@ -144,7 +156,7 @@ class PixelSource:
         self._given.clear()
         workers = hardware().workers or default_workers()
         with ThreadPoolExecutor(workers, "lateen-pixels") as readers:
-            ahead: deque[tuple[Part, list[Future[tuple[Image.Image, Tensor]]]]] = deque()
+            ahead: deque[tuple[Part, list[Future[_Read]]]] = deque()
             try:
                 for part in parts:
                     each = [readers.submit(self._read, part, i) for i in range(len(part.samples))]
@@ -156,11 +168,11 @@ class PixelSource:
             finally:
                 readers.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, part: Part, index: int) -> tuple[Image.Image, Tensor]:
-        """An image as it is seen in this step, and prepared."""
+    def _read(self, part: Part, index: int) -> _Read:
+        """An image as it is seen in this step, where anyone else sees it, and prepared."""
         name = self._images.pairs.ids[int(part.samples[index])]
         try:
-            view = decode_image(self._images.sources[name])
+            view = decode_image(self._images.sources[name], short_side=self._side)
             if self._settings.augment == "crop":
                 view = _random_view(view, part.rows, index)
             [pixels] = self._encoder.prepare([view])
@@ -169,15 +181,16 @@ class PixelSource:
                 f"image {name} could be read when it was encoded, and now cannot: {error}",
                 "Put it back, and run the same command again: it goes on at the last checkpoint.",
             ) from error
-        return view, pixels
+        return (view if self._reference.viewers else None), pixels
 
-    def _batch(self, part: Part, reads: list[Future[tuple[Image.Image, Tensor]]]) -> Batch:
+    def _batch(self, part: Part, reads: list[Future[_Read]]) -> Batch:
         views, prepared = zip(*(read.result() for read in reads), strict=True)
         pixels = torch.stack(prepared)
         at = part.rows.step, part.rows.first
         reference = self._given.pop(at, None)
         if reference is None:
-            reference = self._reference.of(part, views, pixels)
+            seen = [view for view in views if view is not None]
+            reference = self._reference.of(part, seen, pixels)
             if len(self.rows(part.rows.step)) > 1:  # gradient caching goes over the parts twice
                 self._given[at] = reference
         return Batch(pixels, [reference], part.rows)
@@ -207,6 +220,11 @@ class StoredReference:
     images: TuningImages
     project: torch.nn.Module
 
+    @property
+    def viewers(self) -> Sequence[Encoder]:
+        """None."""
+        return ()
+
     @torch.no_grad()
     def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
         """``[n, e + d]``."""
@@ -230,6 +248,11 @@ class LiveReference:
     start: Encoder
     project: torch.nn.Module
     patches: bool
+
+    @property
+    def viewers(self) -> Sequence[Encoder]:
+        """The target; the start is given the student's pixels."""
+        return (self.target,)
 
     @torch.no_grad()
     def of(self, part: Part, views: Sequence[Image.Image], pixels: Tensor) -> Tensor:
