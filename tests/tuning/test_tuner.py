@@ -48,7 +48,7 @@ def test_a_model_comes_out_in_the_form_it_came_in(
     assert (tmp_path / "out" / "report.html").is_file()
     card = (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
     value = results["after"]["zero_shot"]["value"]
-    assert f"| classification | photographs0 | zero-shot top-1 | {value:.1f} |" in card
+    assert f"| classification | {photographs.name} | zero-shot top-1 | {value:.1f} |" in card
     with use_hardware(precision="float32"):
         check_model(source, tmp_path / "out" / "model", photographs, results["images"])
 
@@ -420,3 +420,19 @@ def test_torchrun_ends_with_the_weights_of_one_process(
     one, two = (json.loads((folder / "results.json").read_text()) for folder in (whole, out))
     assert two["kernel"]["end"] == pytest.approx(one["kernel"]["end"], rel=1e-3)
     assert (out / "report.html").is_file()
+
+
+def test_an_export_shows_what_the_tuning_measured(
+    clip_folder: Path, vit_folder: Path, photographs: Path, tmp_path: Path
+) -> None:
+    from lateen.cli import main
+
+    out = tmp_path / "out"
+    tuned(clip_folder, vit_folder, photographs, out, tune__epochs=1, tune__validations=1,
+          eval__classes=str(photographs), eval__linear_probe=False, stop__zero_shot=100)  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(out / "model"), "--to", "lateen", "--out", str(tmp_path / "exported")])
+    assert stopped.value.code == 0
+    card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
+    value = json.loads((out / "results.json").read_text())["after"]["zero_shot"]["value"]
+    assert f"| classification | {photographs.name}\\* | zero-shot top-1 | {value:.1f} |" in card

@@ -227,8 +227,12 @@ def _card_results(
     from lateen.evaluation.features import model_key
     from lateen.evaluation.results import read_all
     from lateen.experiment.preflight import RESULTS
+    from lateen.files import read_json
+    from lateen.tuning.summary import card_results
 
     own = folder.parent / RESULTS
+    if not asked and own.is_file() and (tuning := read_json(own)).get("task") == "tune":
+        return card_results(tuning), [own]
     paths = list(asked) if asked else [own] if own.is_file() else []
     key = model_key(model)
     rows: list[CardResult] = []

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lateen.model.card import CardResult
 from lateen.report.tables import Cell, Column, TableData
 from lateen.tuning.checks import Stop, signed
 
 Measures = Mapping[str, Mapping[str, Any]]
 """Numbers by name, as a check has them."""
 
+# What a card shows: of which task it is, and of which data.
+_ON_CARDS = {
+    **{f"{way}.R@{k}": ("retrieval", "captions")
+       for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)},
+    "zero_shot": ("classification", "classes"), "knn_embedding": ("knn", "classes"),
+    "linear_probe_embedding": ("linear-probe", "classes"),
+}  # fmt: skip
 JUDGED = tuple(Stop.model_fields)
 """The measures that gain or lose; the others are parts of them, or are neither better nor worse."""
 
@@ -108,6 +116,25 @@ def _end(kept_step: int, steps: int, stopped: Mapping[str, Any] | None) -> str:
         return f"all {steps:,} steps done" if whole else f"step {kept_step:,} of {steps:,} kept"
     at = f"stopped at step {stopped['step']:,} of {steps:,}"
     return f"{at}, step {kept_step:,} kept" if kept_step else f"{at}, as no checkpoint held"
+
+
+def card_results(results: Mapping[str, Any]) -> list[CardResult]:
+    """What the card of a tuned model shows: the kept checkpoint's numbers, and whether the images
+    that they are of also decided where to stop.
+
+    Args:
+        results: the content of ``results.json``.
+    """
+    chose = any(limit is not None for limit in results["settings"]["stop"].values())
+    sources, after = results["measured_on"], results["after"]
+    return [
+        CardResult(
+            task, sources[of], measure["label"], measure["value"],
+            tuple(measure["interval"]) if measure["interval"] else None, measure["n"],
+            measure["chance"], chose=chose,
+        )
+        for name, (task, of) in _ON_CARDS.items() if of in sources and (measure := after.get(name))
+    ]  # fmt: skip
 
 
 def tune_tables(results: Mapping[str, Any]) -> Iterator[TableData]:

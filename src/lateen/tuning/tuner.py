@@ -26,7 +26,7 @@ from lateen.files import (
     write_json,
 )
 from lateen.hardware import use_hardware
-from lateen.model import AlignedModel, CardResult
+from lateen.model import AlignedModel
 from lateen.model.clip import open_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
@@ -42,11 +42,8 @@ from lateen.tuning.fitting import KernelFit
 from lateen.tuning.page import PAGE, write_tune_page
 from lateen.tuning.preparation import Preparation
 from lateen.tuning.saving import save_tuned
-from lateen.tuning.summary import JUDGED, verdict
+from lateen.tuning.summary import JUDGED, card_results, verdict
 
-_RETRIEVAL = [
-    f"{way}.R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)
-]  # fmt: skip
 MODEL, RESULTS, TRAINING = "model", "results.json", "train"
 
 
@@ -135,7 +132,7 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
             record = _record(prepared, outcome)
             save_tuned(
                 outcome.model, plan.model, out / MODEL, record, results["conditions"],
-                _card_results(results["after"], plan),
+                card_results(results),
             )  # fmt: skip
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
@@ -370,29 +367,6 @@ def _record(prepared: Preparation, outcome: _Outcome) -> TrainedOn:
     return record
 
 
-def _card_results(after: Mapping[str, Any], plan: TuneRecipe) -> list[CardResult]:
-    """What a model card shows: the kept checkpoint's numbers, and whether they chose it."""
-    chose = bool(plan.stop.limits)
-    shown = {
-        name: (task, Path(source).name)
-        for task, source, names in (
-            ("retrieval", plan.eval.captions or plan.eval.images, _RETRIEVAL),
-            ("classification", plan.eval.classes, ("zero_shot",)),
-            ("knn", plan.eval.classes, ("knn_embedding",)),
-            ("linear-probe", plan.eval.classes, ("linear_probe_embedding",)),
-        )
-        for name in names if source
-    }  # fmt: skip
-    return [
-        CardResult(
-            task, data, measure["label"], measure["value"],
-            tuple(measure["interval"]) if measure["interval"] else None, measure["n"],
-            measure["chance"], chose=chose,
-        )
-        for name, (task, data) in shown.items() if (measure := after.get(name))
-    ]  # fmt: skip
-
-
 def _results(prepared: Preparation, outcome: _Outcome, key: str, seconds: float) -> dict[str, Any]:
     """The content of ``results.json``."""
     plan, checks = prepared.plan, outcome.checks
@@ -402,6 +376,7 @@ def _results(prepared: Preparation, outcome: _Outcome, key: str, seconds: float)
     why = plan.stop.broken(last) if len(checks) > 1 else []
     stopped = {"step": last["step"], "why": why} if why else None
     settings = plan.model_dump(mode="json", include={"preset", "tune", "stop"})
+    sources = {"captions": plan.eval.captions or plan.eval.images, "classes": plan.eval.classes}
     return {
         "task": "tune", "method": plan.tune.method,
         "student": model_facts(prepared.start, plan.model),
@@ -409,6 +384,7 @@ def _results(prepared: Preparation, outcome: _Outcome, key: str, seconds: float)
                    "pooling": prepared.target.info.pooling},
         "images": len(prepared.train), "held_out": len(prepared.held_out),
         "before": before, "after": kept["measures"], "drift": kept["drift"],
+        "measured_on": {name: Path(source).name for name, source in sources.items() if source},
         "kernel": outcome.kernel, "checkpoints": list(checks), "log": list(outcome.log),
         "steps": outcome.steps, "kept_step": outcome.kept_step, "stopped": stopped,
         "verdict": verdict(before, kept["measures"], kept_step=outcome.kept_step,
