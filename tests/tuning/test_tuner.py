@@ -428,8 +428,10 @@ def test_an_export_shows_what_the_tuning_measured(
     from lateen.cli import main
 
     out = tmp_path / "out"
-    tuned(clip_folder, vit_folder, photographs, out, tune__epochs=1, tune__validations=1,
-          eval__classes=str(photographs), eval__linear_probe=False, stop__zero_shot=100)  # fmt: skip
+    tuned(
+        clip_folder, vit_folder, photographs, out, tune__epochs=1, tune__validations=1,
+        eval__classes=str(photographs), eval__linear_probe=False, stop__zero_shot=100,
+    )  # fmt: skip
     with pytest.raises(SystemExit) as stopped:
         main(["export", str(out / "model"), "--to", "lateen", "--out", str(tmp_path / "exported")])
     assert stopped.value.code == 0
