@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import ClassVar, get_origin, get_type_hints
 
 import pytest
 from commands import call
@@ -29,7 +29,7 @@ def fields(section: type[Section], prefix: str = "") -> list[str]:
     """The dotted keys, taken from the class alone."""
     paths = []
     for name, kind in get_type_hints(section).items():
-        if name.startswith(("model_", "_")):
+        if name.startswith(("model_", "_")) or get_origin(kind) is ClassVar:
             continue
         inner = isinstance(kind, type) and issubclass(kind, Section)
         paths += fields(kind, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]

@@ -87,7 +87,7 @@ def test_a_key_given_twice_is_refused(pairs: Pairs, settings: Any, message: str)
         ("drpout", r"Did you mean 'head\.dropout'"),
         ("train.batchs", r"'train\.batchs'\. Did you mean 'train\.batch'"),
         ("train.dim", r"'train\.dim'\. Did you mean 'head\.dim'"),
-        ("train.out", r"'train\.out'.*head \(name, vision.*train \(loss"),
+        ("train.out", r"'train\.out'.*head \(name, vision.*train \(optimizer"),
         ("data.train", r"'data\.train'"),
         ("train", r"keys here are those of head"),
     ],
