@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from lateen.errors import RecipeError, nearest
+from lateen.errors import RecipeError, choices, nearest
 from lateen.hardware import use_hardware
 
 RECIPE_FILE = "lateen.yaml"
@@ -238,6 +238,20 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+def with_preset(
+    values: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Values with those of the preset that they name (``small`` if none) beneath them.
+
+    Raises:
+        RecipeError: there is no such preset.
+    """
+    preset = values.get("preset", "small")
+    if preset not in presets:
+        raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), presets))
+    return merged(presets[preset], values)
 
 
 def first_fault(error: ValidationError, root: type[BaseModel]) -> Fault:

@@ -28,6 +28,7 @@ from lateen.config import (
     merged,
     read_yaml,
     recipe_kind,
+    with_preset,
 )
 from lateen.encoders.config import (
     TextSection,
@@ -97,11 +98,9 @@ class Recipe(RecipeFile):
         Raises:
             RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
         """
-        preset = values.get("preset", "small")
-        if preset not in PRESETS:
-            raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), PRESETS))
+        values = with_preset(values, PRESETS)
         try:
-            recipe = cls.model_validate(merged(PRESETS[preset], values))
+            recipe = cls.model_validate(values)
         except ValidationError as error:
             raise _explain(error) from error
         if recipe.precision != "auto":
@@ -115,14 +114,13 @@ class Recipe(RecipeFile):
 
     def _in_precision(self) -> Self:
         """The recipe with its ``precision`` wherever ``auto`` stands, for results go by it."""
-        train = self.train
-        if train.precision == "auto":
-            train = train.model_copy(update={"precision": self.precision})
-        sides = {
-            "vision": self.vision.in_precision(self.precision),
-            "text": self.text.in_precision(self.precision),
-        }
-        return self.model_copy(update={**sides, "train": train})
+        return self.model_copy(
+            update={
+                "vision": self.vision.in_precision(self.precision),
+                "text": self.text.in_precision(self.precision),
+                "train": self.train.in_precision(self.precision),
+            }
+        )
 
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:

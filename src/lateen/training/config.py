@@ -126,6 +126,15 @@ class LoopSection(Section):
     checkpoints: int = Field(10, ge=1, description="checkpoints during training")
     seed: int = Field(0, ge=0, description="of weights, order, captions and dropout")
 
+    def in_precision(self, precision: Precision) -> Self:
+        """The same in a precision, unless it has one of its own.
+
+        Args:
+            precision: in place of ``auto``.
+        """
+        own = precision if self.precision == "auto" else self.precision
+        return self.model_copy(update={"precision": own})
+
     def warmup_of(self, steps: int) -> int:
         """How many of the training's steps are warm-up."""
         return round(self.warmup * steps)

@@ -16,9 +16,9 @@ from lateen.config import (
     find_recipe,
     first_fault,
     keys_of,
-    merged,
     read_yaml,
     recipe_kind,
+    with_preset,
 )
 from lateen.encoders.config import VisionConfig
 from lateen.errors import RecipeError, choices
@@ -128,21 +128,19 @@ class TuneRecipe(RecipeFile):
         Raises:
             RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
         """
-        preset = values.get("preset", "small")
-        if preset not in TUNE_PRESETS:
-            raise RecipeError(f"unknown preset {preset!r}", choices(str(preset), TUNE_PRESETS))
+        values = with_preset(values, TUNE_PRESETS)
         try:
-            recipe = cls.model_validate(merged(TUNE_PRESETS[preset], values))
+            recipe = cls.model_validate(values)
         except ValidationError as error:
             raise _explain(error) from error
-        if recipe.precision != "auto":
-            recipe = recipe.model_copy(
-                update={
-                    "target": recipe.target.in_precision(recipe.precision),
-                    "tune": _in_precision(recipe.tune, recipe),
-                }
-            )
-        return recipe
+        if recipe.precision == "auto":
+            return recipe
+        return recipe.model_copy(
+            update={
+                "target": recipe.target.in_precision(recipe.precision),
+                "tune": recipe.tune.in_precision(recipe.precision),
+            }
+        )
 
     @classmethod
     def above(cls, recipe: Self | str | Path | None, settings: Mapping[str, Any]) -> Self:
@@ -177,11 +175,6 @@ class TuneRecipe(RecipeFile):
 def tune_keys() -> dict[str, Key]:
     """Every key of the recipe by its dotted path, for help and options."""
     return {key.path: key for key in keys_of(TuneRecipe)}
-
-
-def _in_precision(section: TuneSection, recipe: TuneRecipe) -> TuneSection:
-    own = recipe.precision if section.precision == "auto" else section.precision
-    return section.model_copy(update={"precision": own})
 
 
 def _explain(error: ValidationError) -> RecipeError:
