@@ -235,13 +235,23 @@ class Pairs:
             share: of the samples to hold out, in (0, 1).
             seed: another seed, another split.
         """
+        rest, held_out = self.holdout_positions(share, seed)
+        return self.take(rest), self.take(held_out)
+
+    def holdout_positions(self, share: float, seed: int = 0) -> tuple[Array, Array]:
+        """The positions, in order, of the samples on either side of :meth:`holdout`.
+
+        Args:
+            share: of the samples to hold out, in (0, 1).
+            seed: another seed, another split.
+        """
         if not 0 < share < 1:
             raise ValueError(f"share must be in (0, 1), not {share}")
         digests = (hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids)
         numbers = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(self))
         order = np.argsort(numbers, kind="stable")
         count = min(max(1, round(share * len(self))), len(self) - 1)
-        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+        return np.sort(order[count:]), np.sort(order[:count])
 
     @property
     def key(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -22,7 +22,7 @@ from torch import Tensor
 from lateen.errors import TrainingError
 from lateen.features import Pairs, Store
 from lateen.progress import log
-from lateen.training.config import TrainSection
+from lateen.training.config import LoopSection, TrainSection
 from lateen.training.ranks import ALONE, Ranks
 
 _GROUP = 256  # rows whose noise is drawn together
@@ -32,6 +32,8 @@ _BLOCKS = 64  # to a batch at least, so that few of an image's companions are it
 Array = np.ndarray[Any, Any]
 _AHEAD = 1  # parts; each may be a whole batch
 P = TypeVar("P", bound="BatchPart")
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Stream(IntEnum):
     ORDER = 1
     CAPTIONS = 2
     DROPOUT = 3
+    VIEWS = 7  # of images, cropped and mirrored
 
 
 def generator(seed: int, stream: Stream, index: int = 0) -> np.random.Generator:
@@ -345,7 +348,7 @@ class Loader:
         self._pairs = pairs
         self._held: list[Tensor] | None = None
         if feature_bytes(pairs) <= IN_MEMORY:
-            self._held = [_read(store, rows) for store, rows in pairs.sources]
+            self._held = [_read(source) for source in pairs.sources]
 
     def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
         """The features of ``parts``, in their order.
@@ -356,18 +359,10 @@ class Loader:
         if self._held is not None:
             yield from (self._gather(part, self._held) for part in parts)
             return
-        with ThreadPoolExecutor(1 + len(self._pairs.texts), "lateen-loader") as readers:
-            ahead: deque[tuple[Part, list[Future[Tensor]]]] = deque()
-            try:
-                for part in parts:
-                    wanted = self._wanted(part)
-                    ahead.append((part, [readers.submit(_read, *one) for one in wanted]))
-                    if len(ahead) > _AHEAD:
-                        yield _batch(*ahead.popleft())
-                while ahead:
-                    yield _batch(*ahead.popleft())
-            finally:
-                readers.shutdown(wait=True, cancel_futures=True)
+        threads = 1 + len(self._pairs.texts)
+        with contextlib.closing(read_ahead(parts, self._wanted, _read, threads)) as read:
+            for part, (image, *texts) in read:
+                yield Batch(image, texts, part.rows)
 
     def _gather(self, part: Part, held: list[Tensor]) -> Batch:
         image, *columns = held
@@ -386,13 +381,70 @@ class Loader:
         return [(c, columns[c].indices(part.samples, pick)) for c, pick in part.picks]
 
 
-def _batch(part: Part, reads: list[Future[Tensor]]) -> Batch:
-    image, *texts = (read.result() for read in reads)
-    return Batch(image, texts, part.rows)
-
-
-def _read(store: Store, rows: Array) -> Tensor:
+def _read(request: tuple[Store, Array]) -> Tensor:
+    store, rows = request
     return torch.from_numpy(store.read(rows))
+
+
+def read_ahead(
+    parts: Iterable[Part], requests: Callable[[Part], Iterable[Q]], read: Callable[[Q], R],
+    threads: int,
+) -> Generator[tuple[Part, list[R]]]:  # fmt: skip
+    """Every part with what was read for it, while a further part is being read.
+
+    An error of a read is raised where its part would have come. Close it to stop reading ahead.
+
+    Args:
+        parts: in their order.
+        requests: what is to be read for a part.
+        read: answers one of them, in a thread.
+        threads: how many read at a time.
+    """
+    with ThreadPoolExecutor(threads, "lateen-loader") as readers:
+        ahead: deque[tuple[Part, list[Future[R]]]] = deque()
+        try:
+            for part in parts:
+                ahead.append((part, [readers.submit(read, one) for one in requests(part)]))
+                if len(ahead) > _AHEAD:
+                    yield _finished(*ahead.popleft())
+            while ahead:
+                yield _finished(*ahead.popleft())
+        finally:
+            readers.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(part: Part, reads: Iterable[Future[R]]) -> tuple[Part, list[R]]:
+    return part, [each.result() for each in reads]
+
+
+def plan_batches(
+    pairs: Pairs, settings: LoopSection, ranks: Ranks, *, captions_per_image: int = 1,
+    block: int | None = None,
+) -> BatchPlan:  # fmt: skip
+    """The batches that a training's settings ask for.
+
+    Args:
+        pairs: the training data.
+        settings: of the training.
+        ranks: the processes that share the batches.
+        captions_per_image: as :class:`BatchPlan` has it.
+        block: likewise.
+
+    Raises:
+        TrainingError: fewer images in a batch than there are processes.
+    """
+    plan = BatchPlan(
+        pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
+        captions_per_image=captions_per_image, block=block, micro_batch=settings.micro_batch,
+        ranks=ranks,
+    )  # fmt: skip
+    smallest = len(pairs) // plan.steps_per_epoch
+    if smallest < ranks.size:
+        raise TrainingError(
+            f"batches of {smallest} images cannot be shared by {ranks.size} processes",
+            f"Raise {settings.section}.batch, train on more images, or start fewer processes.",
+        )
+    return plan
 
 
 class StoreSource:
@@ -408,18 +460,11 @@ class StoreSource:
     """
 
     def __init__(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> None:
-        self._plan = BatchPlan(
-            pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
-            captions_per_image=settings.captions_per_image, block=settings.block,
-            micro_batch=settings.micro_batch, ranks=ranks,
+        plan = plan_batches(
+            pairs, settings, ranks, captions_per_image=settings.captions_per_image,
+            block=settings.block,
         )  # fmt: skip
-        smallest = len(pairs) // self._plan.steps_per_epoch
-        if smallest < ranks.size:
-            raise TrainingError(
-                f"batches of {smallest} images cannot be shared by {ranks.size} processes",
-                "Raise train.batch, train on more images, or start fewer processes.",
-            )
-        self._loader = Loader(pairs)
-        self.steps = self._plan.steps
-        self.epoch, self.rows, self.parts = self._plan.epoch, self._plan.rows, self._plan.parts
-        self.stream = self._loader.stream
+        self.steps, self.epoch, self.rows, self.parts = (
+            plan.steps, plan.epoch, plan.rows, plan.parts
+        )  # fmt: skip
+        self.stream = Loader(pairs).stream

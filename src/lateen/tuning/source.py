@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,14 +23,19 @@ from lateen.features import Pairs, Store
 from lateen.features.ids import IdIndex
 from lateen.features.pipeline import resized_side
 from lateen.hardware import hardware
-from lateen.training.batches import Batch, BatchPlan, BatchRows, Part
+from lateen.training.batches import (
+    Batch,
+    BatchRows,
+    Part,
+    Stream,
+    plan_batches,
+    read_ahead,
+)
 from lateen.training.ranks import ALONE, Ranks
 from lateen.tuning.config import TuneSection
 
-_AHEAD = 1  # parts that are read while one is computed
 _SMALLEST_CROP = 0.5  # share of an image's area
 _Read = tuple[Image.Image | None, Tensor]
-_VIEWS = 7  # what the random views are drawn for, beside training's own streams
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,8 @@ class TuningImages:
 
     def split(self, share: float, seed: int) -> tuple[TuningImages, TuningImages]:
         """Split into (rest, held out); an image's side depends on its id and the seed alone."""
-        rest, held_out = (set(part.image_rows.tolist()) for part in self.pairs.holdout(share, seed))
-        rows = self.pairs.image_rows.tolist()
-        sides = ([i for i, row in enumerate(rows) if row in side] for side in (rest, held_out))
-        first, second = (self.take(np.array(side, np.int64)) for side in sides)
-        return first, second
+        rest, held_out = self.pairs.holdout_positions(share, seed)
+        return self.take(rest), self.take(held_out)
 
     def targets(self, samples: np.ndarray[tuple[int], np.dtype[np.int64]] | slice) -> Tensor:
         """Target features ``[len(samples), dim]``, float32."""
@@ -124,21 +125,12 @@ class PixelSource:
         self, images: TuningImages, encoder: Encoder, reference: Reference, settings: TuneSection,
         ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
-        plan = BatchPlan(
-            images.pairs, batch=settings.batch, epochs=settings.epochs, captions_per_image=1,
-            seed=settings.seed, block=1, micro_batch=settings.micro_batch, ranks=ranks,
-        )  # fmt: skip
-        smallest = len(images) // plan.steps_per_epoch
-        if smallest < 2:
+        plan = plan_batches(images.pairs, settings, ranks, block=1)
+        if len(images) // plan.steps_per_epoch < 2:
             raise TrainingError(
                 f"tune.batch {settings.batch} leaves batches of one image, which has nothing to be "
                 "compared with",
                 "Raise tune.batch, or tune on more images.",
-            )
-        if smallest < ranks.size:
-            raise TrainingError(
-                f"batches of {smallest} images cannot be shared by {ranks.size} processes",
-                "Raise tune.batch, tune on more images, or start fewer processes.",
             )
         self.steps = plan.steps
         self.epoch, self.rows, self.parts = plan.epoch, plan.rows, plan.parts
@@ -154,22 +146,14 @@ class PixelSource:
     def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
         """The images of ``parts``, decoded ahead of time. Close the iterator to stop reading."""
         self._given.clear()
-        workers = hardware().workers or default_workers()
-        with ThreadPoolExecutor(workers, "lateen-pixels") as readers:
-            ahead: deque[tuple[Part, list[Future[_Read]]]] = deque()
-            try:
-                for part in parts:
-                    each = [readers.submit(self._read, part, i) for i in range(len(part.samples))]
-                    ahead.append((part, each))
-                    if len(ahead) > _AHEAD:
-                        yield self._batch(*ahead.popleft())
-                while ahead:
-                    yield self._batch(*ahead.popleft())
-            finally:
-                readers.shutdown(wait=True, cancel_futures=True)
+        threads = hardware().workers or default_workers()
+        with contextlib.closing(read_ahead(parts, _images_of, self._read, threads)) as read:
+            for part, images in read:
+                yield self._batch(part, images)
 
-    def _read(self, part: Part, index: int) -> _Read:
+    def _read(self, image: tuple[Part, int]) -> _Read:
         """An image as it is seen in this step, where anyone else sees it, and prepared."""
+        part, index = image
         name = self._images.pairs.ids[int(part.samples[index])]
         try:
             view = decode_image(self._images.sources[name], short_side=self._side)
@@ -183,8 +167,8 @@ class PixelSource:
             ) from error
         return (view if self._reference.viewers else None), pixels
 
-    def _batch(self, part: Part, reads: list[Future[_Read]]) -> Batch:
-        views, prepared = zip(*(read.result() for read in reads), strict=True)
+    def _batch(self, part: Part, images: Sequence[_Read]) -> Batch:
+        views, prepared = zip(*images, strict=True)
         pixels = torch.stack(prepared)
         at = part.rows.step, part.rows.first
         reference = self._given.pop(at, None)
@@ -196,9 +180,14 @@ class PixelSource:
         return Batch(pixels, [reference], part.rows)
 
 
+def _images_of(part: Part) -> list[tuple[Part, int]]:
+    """Each image of a part, by its place in it."""
+    return [(part, index) for index in range(len(part.samples))]
+
+
 def _random_view(image: Image.Image, rows: BatchRows, index: int) -> Image.Image:
     """A random crop with the image's own proportions, mirrored in half of the cases."""
-    random = np.random.default_rng([rows.seed, _VIEWS, rows.step, rows.first + index])
+    random = np.random.default_rng([rows.seed, Stream.VIEWS, rows.step, rows.first + index])
     width, height = image.size
     edge = float(np.sqrt(random.uniform(_SMALLEST_CROP, 1)))
     size = max(1, round(edge * width)), max(1, round(edge * height))
