@@ -56,7 +56,6 @@ class Preparation:
     Attributes:
         plan: the recipe.
         start: the model before tuning.
-        encoder: its vision encoder.
         target: the target encoder.
         train: images to tune on.
         held_out: images that the kernel term is measured on.
@@ -65,7 +64,6 @@ class Preparation:
 
     plan: TuneRecipe
     start: AlignedModel
-    encoder: Encoder
     target: Encoder
     train: TuningImages
     held_out: TuningImages
@@ -100,7 +98,12 @@ class Preparation:
             "%d images to tune on, %d held out for the kernel term%s", len(train), len(held_out),
             f", {skipped} could not be read" if skipped else "",
         )  # fmt: skip
-        return cls(plan, start, start.vision_encoder, target, train, held_out, dataset)
+        return cls(plan, start, target, train, held_out, dataset)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model's vision encoder before tuning."""
+        return self.start.vision_encoder
 
     @property
     def key(self) -> dict[str, Any]:
@@ -169,12 +172,16 @@ class Preparation:
         return PixelSource(self.train, self.encoder, reference, settings, ranks)
 
     def held_out_term(self, alignment: Alignment, model: AlignedModel | None = None) -> float:
-        """The distance from the target on the held-out images; of the start without a model."""
+        """The distance from the target on the held-out images; of the start without a model.
+
+        Args:
+            alignment: on the CPU.
+            model: a candidate.
+        """
         student = self._embed_held_out(model) if model else self.embeddings(self.held_out)
         rows = student.isfinite().all(1)
         with torch.no_grad():
-            measured = copy.deepcopy(alignment).cpu()
-            return float(measured(student[rows], self.held_out.targets(slice(None))[rows]))
+            return float(alignment(student[rows], self.held_out.targets(slice(None))[rows]))
 
     def held_out_dataset(self) -> ListDataset:
         """The held-out images."""

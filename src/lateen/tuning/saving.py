@@ -36,51 +36,40 @@ def save_tuned(
         ModelError: it cannot be saved.
         EncoderError: the files of its tower are not where they were.
     """
-    encoder = model.vision_encoder
-    # What was measured of the model before is not true of it any more.
-    before = {**(model.config.training or {}), "validation": None}
-    training = {**before, "tuned": dict(training)}
-    if not (model.config.vision or {}).get("trained"):
-        side = model.config.vision or {}
-        replaced = _rebuilt(model, encoder, side, training, record)
-        replaced.save_pretrained(folder, results=results)
-        return
-    assert isinstance(encoder, VisionEncoder)
-    load = encoder.info.load
-    if is_clip(source):
+    encoder, side = model.vision_encoder, model.config.vision or {}
+    if side.get("trained") and is_clip(source):
+        assert isinstance(encoder, VisionEncoder)
         save_tuned_clip(
-            source, _dual_tensors(encoder), folder, revision=load.get("revision"),
-            trained_on=record, training=training["tuned"],
-            results=results,
+            source, _dual_tensors(encoder), folder, revision=encoder.info.load.get("revision"),
+            trained_on=record, training=training, results=results,
         )  # fmt: skip
         return
-    tower = folder / "vision_encoder"
-    if encoder.network.dual is not None:
-        save_tuned_clip(
-            str(load["name"]), _dual_tensors(encoder), tower, revision=load.get("revision")
-        )
-    else:
-        pooler = () if encoder.layout.pooler else ("pooler.",)
-        save_trained_encoder(encoder.network.model, encoder, tower, without=pooler)
-    again = {**load, "name": str(tower)}
-    again.pop("revision", None)
-    loaded = load_encoder(modality="image", **again)
-    loaded.info = replace(loaded.info, id=encoder.info.id)
-    side = {**(model.config.vision or {}), **loaded.info.as_dict(), "trained": True}
-    _rebuilt(model, loaded, side, training, record).save_pretrained(folder, results=results)
-
-
-def _rebuilt(
-    model: AlignedModel, vision: Encoder, side: dict[str, Any], training: dict[str, Any],
-    record: TrainedOn,
-) -> AlignedModel:  # fmt: skip
-    """The same heads with another description of the image side, its conditions and its record."""
-    whole = AlignedModel.build(
-        model.heads, side, model.config.text or {}, model.config.head or {}, training=training,
+    if side.get("trained"):
+        assert isinstance(encoder, VisionEncoder)
+        encoder = _saved_tower(encoder, folder / "vision_encoder")
+        side = {**side, **encoder.info.as_dict()}
+    # What was measured of the model before is not true of it any more.
+    conditions = {**(model.config.training or {}), "validation": None, "tuned": dict(training)}
+    tuned = AlignedModel.build(
+        model.heads, side, model.config.text or {}, model.config.head or {}, training=conditions,
         trained_on=record,
     )  # fmt: skip
-    whole.set_encoders(vision=vision, text=model.text_encoder)
-    return whole
+    tuned.set_encoders(vision=encoder, text=model.text_encoder)
+    tuned.save_pretrained(folder, results=results)
+
+
+def _saved_tower(encoder: VisionEncoder, folder: Path) -> Encoder:
+    """Write an encoder with trained weights, and load it from there under the name that it had."""
+    load = dict(encoder.info.load)
+    revision = load.pop("revision", None)
+    if encoder.network.dual is not None:
+        save_tuned_clip(str(load["name"]), _dual_tensors(encoder), folder, revision=revision)
+    else:
+        pooler = () if encoder.layout.pooler else ("pooler.",)
+        save_trained_encoder(encoder.network.model, encoder, folder, without=pooler)
+    loaded = load_encoder(modality="image", **{**load, "name": str(folder)})
+    loaded.info = replace(loaded.info, id=encoder.info.id)
+    return loaded
 
 
 def _dual_tensors(encoder: VisionEncoder) -> dict[str, Any]:

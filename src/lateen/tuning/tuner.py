@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from lateen.tuning.preparation import Preparation
 from lateen.tuning.saving import save_tuned
 from lateen.tuning.summary import JUDGED, card_results, verdict
 
+_NO_KERNEL: dict[str, Any] = {"student": None, "target": None, "fit": None, "learned": None}
 MODEL, RESULTS, TRAINING = "model", "results.json", "train"
 
 
@@ -170,14 +172,14 @@ def _trained(prepared: Preparation, folder: Path, ranks: Ranks) -> _Outcome:
     kernel = _described(module, kernel_fit, settings)
     steps = settings.epochs * math.ceil(len(prepared.train) / settings.batch)
     _tell_warmup(settings, steps)
-    validation = _Validation(prepared, copy.deepcopy(module.alignment)) if ranks.leads else None
+    validation = _Validation(prepared, module.alignment)
     result = fit(
         lambda: module, lambda: prepared.source(ranks), settings, folder,
-        identity=_identity(prepared), validation=validation or _Elsewhere(), ranks=ranks,
-        start=validation.start if validation else None,
+        identity=_identity(prepared), validation=validation, ranks=ranks,
+        start=validation.start if ranks.leads else None,  # the others wait for its numbers
     )  # fmt: skip
     tuned = prepared.candidate(result.heads)
-    if validation is None:
+    if not ranks.leads:
         return _Outcome(tuned, [], [], result.best_step, steps, kernel)
     checks, rows = _read_metrics(result.metrics)
     checks = [validation.start, *checks]
@@ -200,8 +202,7 @@ def _replaced(prepared: Preparation, folder: Path, ranks: Ranks) -> _Outcome:
         return _Outcome(model, [], [], 1, 1, {})
     compatibility = _compatibility(prepared)
     check = compatibility.check(model, 1)
-    kernel = {"student": None, "target": None, "fit": None, "learned": None}
-    return _Outcome(model, [compatibility.start, check], compatibility.judged, 1, 1, kernel)
+    return _Outcome(model, [compatibility.start, check], compatibility.judged, 1, 1, _NO_KERNEL)
 
 
 def _compatibility(prepared: Preparation) -> Compatibility:
@@ -225,12 +226,20 @@ class _Validation:
     """
 
     def __init__(self, prepared: Preparation, alignment: Alignment) -> None:
-        self.compatibility = _compatibility(prepared)
         self._prepared, self._stop = prepared, prepared.plan.stop
-        self._alignment = alignment
         # The term goes by the start's kernel throughout: a learned one would move the yardstick.
-        term = prepared.held_out_term(alignment)
-        self.start: Check = {**self.compatibility.start, "held_out": term}
+        self._alignment = copy.deepcopy(alignment)
+
+    @cached_property
+    def compatibility(self) -> Compatibility:
+        """What measures, the start measured already; of one process alone."""
+        return _compatibility(self._prepared)
+
+    @cached_property
+    def start(self) -> Check:
+        """The check of the start."""
+        term = self._prepared.held_out_term(self._alignment)
+        return {**self.compatibility.start, "held_out": term}
 
     def measure(self, module: TunedTower, step: int) -> Check:
         """The check of the tower as it is."""
@@ -251,22 +260,6 @@ class _Validation:
         return not self._stop.held(metrics)
 
 
-class _Elsewhere:
-    """The validation in processes that do not lead: it is done elsewhere."""
-
-    def measure(self, module: Any, step: int) -> Check:
-        """Never asked."""
-        raise NotImplementedError
-
-    def better(self, metrics: Check, best: Check | None) -> bool:
-        """Never asked."""
-        raise NotImplementedError
-
-    def enough(self, metrics: Check) -> bool:
-        """Never asked."""
-        raise NotImplementedError
-
-
 def _in_short(check: Check, left: float) -> str:
     """A check on one line of the log."""
     measures = [check["measures"][name] for name in JUDGED if name in check["measures"]]
@@ -280,14 +273,14 @@ def _described(
     """Both kernels and their fit, for the results."""
     alignment = module.alignment
     if kernel_fit is None or not isinstance(alignment, KernelAlignment):
-        return {"student": None, "target": None, "fit": None, "learned": None}
+        return {**_NO_KERNEL}
     log.info(
         "student's kernel fitted on %d images: mean squared difference %.4g (%.4g before the fit)",
         kernel_fit.count, kernel_fit.residual, kernel_fit.start_residual,
     )  # fmt: skip
+    student = alignment.student.describe()
     return {
-        "student": alignment.student.describe(), "student at the start":
-        alignment.student.describe(), "target": alignment.target.describe(),
+        "student": student, "student at the start": student, "target": alignment.target.describe(),
         "fit": {"residual": kernel_fit.residual, "before": kernel_fit.start_residual,
                 "images": kernel_fit.count},
         "learned": settings.learn_kernel,
