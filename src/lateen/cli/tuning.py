@@ -22,10 +22,8 @@ from lateen.cli.output import (
 from lateen.errors import LateenError, UsageError
 from lateen.tuning.config import TuneRecipe, tune_keys
 
-_GIVEN = ("model", "images", "preset")  # options of the command itself
 
-
-@takes_keys(key for key in tune_keys().values() if key.path not in _GIVEN)
+@takes_keys(key for key in tune_keys().values() if key.path != "model")  # which needs no option
 def tune_command(
     model: Annotated[
         str | None, Parameter(help="folder or hub id of an AlignedModel, a CLIP or a SigLIP")
@@ -34,12 +32,6 @@ def tune_command(
     *,
     target: Annotated[
         str | None, Parameter(help="the stronger vision encoder: folder, hub id or module:factory")
-    ] = None,
-    images: Annotated[
-        str | None, Parameter(help="images to tune on, without captions: a folder, or any source")
-    ] = None,
-    preset: Annotated[
-        str | None, Parameter(help="small, or KUEA's values: b16, l14, l14-336 [default: small]")
     ] = None,
     recipe: Annotated[
         Path | None, Parameter(help="YAML file, or the name of one that comes with lateen: "
@@ -68,9 +60,7 @@ def tune_command(
     the paper's baselines and shares of the data into one table.
     """
     markup = markup_of(format, json=json)
-    given = {
-        "model": model, "target.encoder": target, "images": images, "preset": preset, **overrides
-    }  # fmt: skip
+    given = {"model": model, "target.encoder": target, **overrides}
     plan = TuneRecipe.above(recipe, {key: value for key, value in given.items() if value})
     if seeds is not None and ladder is None:
         raise UsageError("--seeds belongs to --ladder", "Give one tuning its --tune.seed.")

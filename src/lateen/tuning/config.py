@@ -111,11 +111,11 @@ class TuneRecipe(RecipeFile):
     """One tuning: a CLIP, a stronger encoder, images, and what is measured on the way."""
 
     preset: str = Field(
-        "small", description="a paper's values beneath those given here",
+        "small", description="values beneath those given here: small, or those of KUEA",
         examples=list(TUNE_PRESETS),
     )  # fmt: skip
     model: str = Field(description="the model: folder or hub id of an AlignedModel, CLIP or SigLIP")
-    images: str = Field(description="images to tune on: a folder, or any source with images")
+    images: str = Field(description="images to tune on, without captions: a folder, or any source")
     target: VisionConfig
     tune: TuneSection = TuneSection()
     eval: EvalSection = EvalSection()
