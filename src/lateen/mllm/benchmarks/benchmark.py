@@ -7,9 +7,8 @@ also says where its layout is from. Nothing else has to know of it.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -23,7 +22,7 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, UsageError, choices
-from lateen.exports import module_summaries
+from lateen.exports import Registry
 from lateen.metrics.answers import Normalise, normalise_vqa
 from lateen.mllm.benchmarks import sets
 from lateen.mllm.benchmarks.files import Draft, Folder
@@ -71,29 +70,13 @@ class Benchmark:
         return self.read.__module__.rpartition(".")[2].replace("_", "-")
 
 
-class _Benchmarks(Mapping[str, Benchmark]):
-    """All benchmarks by name, each loaded when it is asked for."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(benchmark_summaries())
-
-    def __len__(self) -> int:
-        return len(benchmark_summaries())
-
-    def __getitem__(self, name: str) -> Benchmark:
-        if name not in benchmark_summaries():
-            raise KeyError(name)
-        module = importlib.import_module(f"{sets.__name__}.{name.replace('-', '_')}")
-        benchmark: Benchmark = module.BENCHMARK
-        return benchmark
-
-
-BENCHMARKS: Mapping[str, Benchmark] = _Benchmarks()
+BENCHMARKS: Registry[Benchmark] = Registry(sets, "BENCHMARK")
+"""All benchmarks by name."""
 
 
 def benchmark_summaries() -> dict[str, str]:
     """Every benchmark's name and summary, read from the files: nothing is imported."""
-    return module_summaries(sets.__path__)
+    return BENCHMARKS.summaries()
 
 
 def open_benchmark(
