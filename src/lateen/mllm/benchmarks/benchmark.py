@@ -70,6 +70,16 @@ class Benchmark:
         return self.read.__module__.rpartition(".")[2].replace("_", "-")
 
 
+def uploaded_as(key: str, normalise: Normalise = str) -> UploadRow:
+    """A row of a file for a server: what the set has published of a question, and the answer.
+
+    Args:
+        key: of the answer.
+        normalise: what is done to it before.
+    """
+    return lambda question, answer: {**question.published, key: normalise(answer)}
+
+
 BENCHMARKS: Registry[Benchmark] = Registry(sets, "BENCHMARK")
 """All benchmarks by name."""
 

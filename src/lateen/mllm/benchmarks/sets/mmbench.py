@@ -20,7 +20,7 @@ from typing import Any
 from lateen.data.captions import is_missing
 from lateen.data.rows import open_rows
 from lateen.errors import DataError
-from lateen.mllm.benchmarks.benchmark import Benchmark
+from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
 from lateen.mllm.benchmarks.questions import LETTER, ROTATION, Question, rotations
 
@@ -107,14 +107,10 @@ def _rotated(found: Iterable[Draft]) -> Iterator[Draft]:
             )
 
 
-def _upload(question: Question, answer: str) -> dict[str, object]:
-    return {**question.published, "prediction": answer}
-
-
 BENCHMARK = Benchmark(
     read_mmbench, "letter",
     "Get mmbench_dev_20230712.tsv of https://github.com/open-compass/MMBench and give the file or "
     "its folder.",
     LETTER, ("dev", "dev_en", "test", "test_en"),
-    upload=_upload, upload_suffix=".tsv",
+    upload=uploaded_as("prediction"), upload_suffix=".tsv",
 )  # fmt: skip
