@@ -26,7 +26,13 @@ from lateen.exports import Registry
 from lateen.metrics.answers import Normalise, normalise_vqa
 from lateen.mllm.benchmarks import sets
 from lateen.mllm.benchmarks.files import Draft, Folder
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
+from lateen.mllm.benchmarks.questions import (
+    COUNTS_WITH_LOST,
+    AnswerKind,
+    Question,
+    QuestionSet,
+    counts_with,
+)
 
 Read = Callable[[Folder, str], Iterable[Draft]]
 UploadRow = Callable[[Question, str], Mapping[str, object]]
@@ -120,9 +126,9 @@ def open_benchmark(
             choices(split, benchmark.splits) if benchmark.splits else "Leave the split out.",
         )
     folder = Folder(_root(benchmark, root), benchmark.where)
-    found = list(benchmark.read(folder, split))
-    files = _image_files(benchmark, folder, images, split, found)
-    questions, skips = _resolve(benchmark, found, files)
+    drafts = list(benchmark.read(folder, split))
+    files = _image_files(benchmark, folder, images, split, drafts)
+    questions, skips = _resolve(benchmark, drafts, files)
     if not questions:
         first = f" (the first: {skips[0].reason})" if skips else ""
         raise DataError(f"{folder.root} has no question of {name}{first}", benchmark.where)
@@ -143,29 +149,30 @@ def _root(benchmark: Benchmark, root: str | Path | None) -> Path:
 
 def _image_files(
     benchmark: Benchmark, folder: Folder, images: str | Path | None, split: str,
-    found: Sequence[Draft],
+    drafts: Sequence[Draft],
 ) -> ImageFiles:  # fmt: skip
-    names = (image for draft in found for image in draft.images if isinstance(image, str))
+    names = (image for draft in drafts for image in draft.images if isinstance(image, str))
     some = [name for name, _ in zip(names, range(PEEK), strict=False)]
     usual = [folder.root / each.format(split=split) for each in benchmark.folders]
     return find_image_files(images, usual, some, benchmark.suffixes)
 
 
 def _resolve(
-    benchmark: Benchmark, found: Sequence[Draft], files: ImageFiles
+    benchmark: Benchmark, drafts: Sequence[Draft], files: ImageFiles
 ) -> tuple[list[Question], list[Skip]]:
     """The questions that can be asked, and skips of the others."""
-    some_have_answers = any(draft.answers or draft.box for draft in found)
+    some_have_answers = any(draft.answers or draft.box for draft in drafts)
     questions: dict[str, Question] = {}
     skips: list[Skip] = []
     looked_for: list[tuple[str, str]] = []
-    for draft in found:
+    for draft in drafts:
         sources = [files.find(i) if isinstance(i, str) else i for i in draft.images]
         missing = [i for i, source in zip(draft.images, sources, strict=True) if source is None]
         lost = f"there is no {files.folder / str(missing[0])}" if missing else ""
-        if not (draft.fault or _fault(draft, benchmark.kind)):
+        fault = draft.fault or _fault(draft, benchmark.kind)
+        if not fault:
             looked_for.append((draft.id, lost))
-        fault = draft.fault or _fault(draft, benchmark.kind) or lost
+            fault = lost
         if not fault and some_have_answers and not (draft.answers or draft.box):
             fault = "it has no answer"
         if not fault and draft.id in questions:
@@ -176,25 +183,13 @@ def _resolve(
             opened = (files.source(s) if isinstance(s, str) else s for s in sources if s)
             questions[draft.id] = _question(draft, benchmark.kind, tuple(opened))
     require_image(benchmark.name, looked_for, f"Say with images= where they are. {benchmark.where}")
-    whole = _whole(found, questions)
+    incomplete = {counts_with(draft) for draft in drafts if draft.id not in questions}
+    whole = {name: q for name, q in questions.items() if counts_with(q) not in incomplete}
     skips += [
-        Skip(draft.id, "another question that it counts with cannot be asked", draft.source)
-        for draft in found if draft.id in questions and draft.id not in whole
+        Skip(draft.id, COUNTS_WITH_LOST, draft.source)
+        for draft in drafts if draft.id in questions and draft.id not in whole
     ]  # fmt: skip
     return list(whole.values()), skips
-
-
-def _whole(found: Sequence[Draft], questions: Mapping[str, Question]) -> dict[str, Question]:
-    """Questions without those that count together with one that cannot be asked."""
-    lost = {
-        together for draft in found if not draft.fault and draft.id not in questions
-        for together in (("rotation", draft.rotation_of), ("pair", draft.pair))
-    }  # fmt: skip
-    lost -= {("rotation", ""), ("pair", "")}
-    return {
-        name: each for name, each in questions.items()
-        if not lost & {("rotation", each.rotation_of), ("pair", each.pair)}
-    }  # fmt: skip
 
 
 def _fault(draft: Draft, kind: AnswerKind) -> str:

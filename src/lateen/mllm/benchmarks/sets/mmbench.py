@@ -22,7 +22,7 @@ from lateen.data.rows import open_rows
 from lateen.errors import DataError
 from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
-from lateen.mllm.benchmarks.questions import LETTER, ROTATION, Question, rotations
+from lateen.mllm.benchmarks.questions import LETTER, ROTATION, rotations
 
 _LARGEST_CELL = 2**30
 _NEEDED = ("index", "question", "image", "A", "B")
@@ -95,16 +95,9 @@ def _rotated(found: Iterable[Draft]) -> Iterator[Draft]:
         if draft.fault:
             yield draft
             continue
-        question = Question(
-            draft.id, (), (), draft.text, "letter", draft.answers, draft.choices,
-            published=draft.published,
-        )  # fmt: skip
-        for each in rotations(question):
+        for each in rotations(draft):
             letters = dict(zip("ABCD", each.choices, strict=False))
-            published = {**draft.published, "index": int(each.id), **letters}
-            yield replace(
-                draft, id=each.id, answers=each.answers, choices=each.choices, published=published
-            )
+            yield replace(each, published={**each.published, "index": int(each.id), **letters})
 
 
 BENCHMARK = Benchmark(
