@@ -354,12 +354,21 @@ def json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json_entries(path: Path) -> Iterator[Row]:
-    content = read_json(path)
+    entries = by_key(read_json(path), path).items()
+    return (_json_row(value, f"{path}[{key}]", "entry") for key, value in entries)
+
+
+def by_key(content: Any, path: Path) -> dict[Any, Any]:
+    """What a JSON file lists: a mapping as it is, a list by the numbers from 0.
+
+    Raises:
+        DataError: it is neither.
+    """
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, dict):
         raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
-    return (_json_row(value, f"{path}[{key}]", "entry") for key, value in content.items())
+    return content
 
 
 def _json_row(value: Any, source: str, what: str) -> Row:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lateen.data.text import read_json
 from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
-from lateen.mllm.benchmarks.files import Draft, Folder, drafts, json_entries
+from lateen.mllm.benchmarks.files import Draft, Folder, drafts, entries_of
 from lateen.mllm.benchmarks.questions import LETTER
 
 
@@ -21,8 +21,9 @@ def read_seed_bench(folder: Folder, split: str) -> Iterable[Draft]:
     """Those about images, with the dimension as group."""
     del split
     path = folder.file("SEED-Bench.json")
-    entries = json_entries(path, "questions")
-    names = {number: name for name, number in read_json(path).get("question_type", {}).items()}
+    content = read_json(path)
+    entries = entries_of(content, path, "questions")
+    names = {number: name for name, number in content.get("question_type", {}).items()}
 
     def make(row: Any) -> Draft:
         number = row["question_id"]
