@@ -111,6 +111,27 @@ def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
     return _open_csv(*paths) if suffix in (".csv", ".tsv") else _open_json(*paths)
 
 
+def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], where: str) -> None:
+    """See that a table has the columns that it is published with.
+
+    Args:
+        name: of the table.
+        columns: that it has.
+        needed: those that it must have.
+        where: to get it, in one sentence.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for column in needed:
+        if column not in columns:
+            raise DataError(
+                f"{name} has no column {column!r}; its columns are "
+                f"{', '.join(columns) or '(none)'}",
+                where,
+            )
+
+
 class TextRows(Rows):
     """Rows of text files, which hold no images.
 

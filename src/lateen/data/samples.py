@@ -102,6 +102,16 @@ class MemoryImage:
         return self.data
 
 
+def image_file(image: ImageSource) -> Path | None:
+    """The file that an image is in, alone or with others; ``None`` for one in memory.
+
+    Of a part of an image (one with an attribute ``whole``) it is that of the whole image.
+    """
+    whole = getattr(image, "whole", image)
+    path = getattr(whole, "path", None) or getattr(whole, "tar", None)
+    return path if isinstance(path, Path) else None
+
+
 @dataclass(slots=True)
 class HashedImage:
     """An image source that remembers a hash of the bytes that were read.

@@ -21,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from lateen.data.rows import check_columns
 from lateen.errors import DataError
 from lateen.metrics.boxes import as_fractions
 from lateen.mllm.benchmarks.files import Draft, Folder, ParquetImage
@@ -52,9 +53,7 @@ def _in_file(path: Path, where: str) -> Iterator[Draft]:
     try:
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            for name in _COLUMNS:
-                if name not in columns:
-                    raise DataError(f"{path} has no column {name!r}", where)
+            check_columns(str(path), columns, _COLUMNS, where)
             wanted = [name for name in (*_COLUMNS, "file_name") if name in columns]
             number = 0
             for group in range(file.num_row_groups):

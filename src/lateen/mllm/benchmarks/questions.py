@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from string import ascii_uppercase
 from typing import Literal, TypeVar
 
 from lateen.data.fingerprint import combine, file_hashes, hash64
-from lateen.data.samples import ImageSource, Skip
+from lateen.data.samples import ImageSource, Skip, image_file
 from lateen.errors import DataError, UsageError
 from lateen.files import content_key
 from lateen.metrics.boxes import Box
@@ -122,18 +121,12 @@ class QuestionSet:
     def fingerprint(self) -> str:
         """64 hex digits that change whenever a question, an answer or an image's bytes do."""
         images = {image.name: image for each in self.questions for image in each.images}
-        files = {path: None for image in images.values() if (path := _file_of(image))}
-        loose = (str(hash64(image.read())) for image in images.values() if not _file_of(image))
+        files = dict.fromkeys(path for image in images.values() if (path := image_file(image)))
+        loose = (str(hash64(image.read())) for image in images.values() if not image_file(image))
         asked = [
             [q.id, q.image_ids, q.prompt(self.ending), q.answers, q.box] for q in self.questions
         ]
         return combine([content_key(asked), *file_hashes(files), *loose])
-
-
-def _file_of(image: ImageSource) -> Path | None:
-    """The file that an image is in, alone or with others; ``None`` for one in memory."""
-    path = getattr(image, "path", None) or getattr(image, "tar", None)
-    return path if isinstance(path, Path) else None
 
 
 def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:

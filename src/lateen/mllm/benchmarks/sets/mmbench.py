@@ -18,8 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from lateen.data.captions import is_missing
-from lateen.data.rows import open_rows
-from lateen.errors import DataError
+from lateen.data.rows import check_columns, open_rows
 from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
 from lateen.mllm.benchmarks.questions import LETTER, ROTATION, rotations
@@ -33,9 +32,7 @@ def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
     name = f"mmbench_{split}"
     path = folder.file(f"{name}_[0-9]*.tsv", f"{name}.tsv", f"MMBench_{split.upper()}.tsv")
     rows = open_rows(path)
-    for column in _NEEDED:
-        if column not in rows.columns:
-            raise DataError(f"{path} has no column {column!r}", folder.where)
+    check_columns(rows.name, rows.columns, _NEEDED, folder.where)
     with _large_cells():
         found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
     by_id = {each.id: each for each in found if not each.fault}
