@@ -184,8 +184,8 @@ class Comparison:
                 " Where data, prompts or options are not the same, the numbers cannot be compared."
             )
         blind = {self.labels[at]: words for row in self.rows for at, words in row.blind.items()}
-        told = ", ".join(f"{label}: {words}" for label, words in blind.items())
-        return f"{note} Not of what the model sees: {told}." if told else note
+        untrained = ", ".join(f"{label}: {words}" for label, words in blind.items())
+        return f"{note} Not of what the model sees: {untrained}." if untrained else note
 
     def text(self, kind: str, published: bool = False) -> str:
         """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
@@ -323,8 +323,8 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
     differs = _differences(results)
-    trained_on = _told(was_trained_on, models, key)
-    blind = _told(untrained_projector, models, key)
+    trained_on = _remarks(was_trained_on, models, key)
+    blind = _remarks(untrained_projector, models, key)
     unfit = {*trained_on, *blind}
     draws = [
         None if value is None or index in unfit else model.draws(key, path)
@@ -343,8 +343,10 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     )  # fmt: skip
 
 
-def _told(of: Callable[[Result], str | None], models: Sequence[_Model], key: Key) -> dict[int, str]:
-    """What there is to tell of models' results, by the model's place."""
+def _remarks(
+    of: Callable[[Result], str | None], models: Sequence[_Model], key: Key
+) -> dict[int, str]:
+    """What there is to say of models' results, by the model's column."""
     words = (next(filter(None, map(of, model.results(key))), None) for model in models)
     return {index: each for index, each in enumerate(words) if each}
 
