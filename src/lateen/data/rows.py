@@ -470,8 +470,12 @@ class ParquetImages:
             for batch in _read_batches(path, [self._column], _IMAGE_ROWS):
                 for cell in batch.column(0).to_pylist():
                     number += 1
-                    data = (cell["bytes"] if isinstance(cell, dict) else cell) or b""
-                    yield MemoryImage(f"{path}:{number}{self._suffix}", data)
+                    yield MemoryImage(f"{path}:{number}{self._suffix}", image_bytes(cell))
+
+
+def image_bytes(cell: Any) -> bytes:
+    """The image in a cell, plain or as Hugging Face's ``{bytes, path}``; empty if it has none."""
+    return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
 
 
 def _parquet_schema(path: Path) -> Any:

@@ -8,6 +8,7 @@ also says where its layout is from. Nothing else has to know of it.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,9 +153,8 @@ def _image_files(
     drafts: Sequence[Draft],
 ) -> ImageFiles:  # fmt: skip
     names = (image for draft in drafts for image in draft.images if isinstance(image, str))
-    some = [name for name, _ in zip(names, range(PEEK), strict=False)]
     usual = [folder.root / each.format(split=split) for each in benchmark.folders]
-    return find_image_files(images, usual, some, benchmark.suffixes)
+    return find_image_files(images, usual, itertools.islice(names, PEEK), benchmark.suffixes)
 
 
 def _resolve(

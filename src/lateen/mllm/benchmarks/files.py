@@ -10,7 +10,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from lateen.data.rows import Row, by_key
+from lateen.data.rows import Row, by_key, image_bytes
 from lateen.data.samples import ImageSource
 from lateen.data.text import read_json
 from lateen.errors import DataError
@@ -191,11 +191,10 @@ class ParquetImage:
 
     def read(self) -> bytes:
         """The bytes; the row group is kept for its next image. A damaged file is an ``OSError``."""
-        cell = _row_group(self.path, self.column, self.group)[self.row]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        data = image_bytes(_row_group(self.path, self.column, self.group)[self.row])
         if not data:
             raise OSError("the cell has no image")
-        return bytes(data)
+        return data
 
 
 @functools.lru_cache(maxsize=2)

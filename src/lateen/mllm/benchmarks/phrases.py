@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from lateen.data.rows import check_columns
+from lateen.data.rows import check_columns, image_bytes
 from lateen.errors import DataError
 from lateen.metrics.boxes import as_fractions
 from lateen.mllm.benchmarks.files import Draft, Folder, ParquetImage
@@ -69,10 +69,8 @@ def _phrases(row: Any, image: ParquetImage, number: int) -> Iterator[Draft]:
     """The questions of a row; of one that cannot be used, a draft with the fault."""
     source, name = f"{image.path}:{number}", str(row["question_id"])
     draft = Draft(name, (image,), "", source=source)
-    cell = row["image"]
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
     try:
-        width, height = Image.open(io.BytesIO(data or b"")).size
+        width, height = Image.open(io.BytesIO(image_bytes(row["image"]))).size
         left, top, w, h = row["bbox"]
     except (OSError, TypeError, ValueError) as error:
         yield replace(draft, fault=f"its image or box cannot be used ({error})")

@@ -250,7 +250,11 @@ def units(questions: Sequence[Question]) -> tuple[list[str], list[int]]:
     Questions about the same image are not independent: intervals draw images, with all of their
     questions. Two images that are a pair are one.
     """
+    return numbered([q.pair or "\n".join(q.image_ids) or q.id for q in questions])
+
+
+def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The different names, and for each of all which it is, from 0."""
     numbers: dict[str, int] = {}
-    names = [each.pair or "\n".join(each.image_ids) or each.id for each in questions]
-    of_question = [numbers.setdefault(name, len(numbers)) for name in names]
-    return list(numbers), of_question
+    of_name = [numbers.setdefault(name, len(numbers)) for name in names]
+    return list(numbers), of_name

@@ -23,7 +23,7 @@ from lateen.metrics.answers import (
 )
 from lateen.metrics.boxes import Box, as_fractions, iou, parse_box
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, units
+from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, numbered, units
 
 _MOST_LISTED = 20
 _CONSTANTS = 5  # of the most frequent right answers that are tried as the one answer to all
@@ -240,7 +240,7 @@ def _memberships(asked: Sequence[Question]) -> dict[str, list[int]]:
 def _together(asked: Sequence[Question]) -> dict[str, list[int]]:
     """Which questions count together, numbered."""
     return {
-        name: _numbered([key or each.id for key, each in zip(keys, asked, strict=True)])
+        name: numbered([key or each.id for key, each in zip(keys, asked, strict=True)])[1]
         for name, keys in _shared(asked).items()
         if any(keys)
     }
@@ -267,11 +267,6 @@ def _put(result: dict[str, Any], path: str, value: float) -> None:
     for name in parents:
         result = result.setdefault(name, {})
     result[last] = value
-
-
-def _numbered(names: Sequence[str]) -> list[int]:
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]
 
 
 def _chance(questions: QuestionSet) -> dict[str, float]:
