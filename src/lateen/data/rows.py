@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from lateen.data.captions import Images
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import IMAGE_SUFFIXES
-from lateen.data.samples import ImageSource, MemoryImage
-from lateen.data.text import read_json, read_utf8
+from lateen.data.samples import ImageSource, MemoryImage, image_bytes
+from lateen.data.text import by_key, read_json, read_utf8
 from lateen.errors import DataError
 from lateen.progress import log
 
@@ -125,11 +125,8 @@ def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], wher
     """
     for column in needed:
         if column not in columns:
-            raise DataError(
-                f"{name} has no column {column!r}; its columns are "
-                f"{', '.join(columns) or '(none)'}",
-                where,
-            )
+            there = ", ".join(columns) or "(none)"
+            raise DataError(f"{name} has no column {column!r}; its columns are {there}", where)
 
 
 class TextRows(Rows):
@@ -379,19 +376,6 @@ def _json_entries(path: Path) -> Iterator[Row]:
     return (_json_row(value, f"{path}[{key}]", "entry") for key, value in entries)
 
 
-def by_key(content: Any, path: Path) -> dict[Any, Any]:
-    """What a JSON file lists: a mapping as it is, a list by the numbers from 0.
-
-    Raises:
-        DataError: it is neither.
-    """
-    if isinstance(content, list):
-        content = dict(enumerate(content))
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
-    return content
-
-
 def _json_row(value: Any, source: str, what: str) -> Row:
     if isinstance(value, dict):
         return Row(value, source)
@@ -471,11 +455,6 @@ class ParquetImages:
                 for cell in batch.column(0).to_pylist():
                     number += 1
                     yield MemoryImage(f"{path}:{number}{self._suffix}", image_bytes(cell))
-
-
-def image_bytes(cell: Any) -> bytes:
-    """The image in a cell, plain or as Hugging Face's ``{bytes, path}``; empty if it has none."""
-    return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
 
 
 def _parquet_schema(path: Path) -> Any:

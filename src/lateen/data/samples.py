@@ -102,6 +102,11 @@ class MemoryImage:
         return self.data
 
 
+def image_bytes(cell: Any) -> bytes:
+    """The image in a cell, plain or as Hugging Face's ``{bytes, path}``; empty if it has none."""
+    return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
+
+
 def image_file(image: ImageSource) -> Path | None:
     """The file that an image is in, alone or with others; ``None`` for one in memory.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from lateen.data.rows import Row, by_key, image_bytes
-from lateen.data.samples import ImageSource
-from lateen.data.text import read_json
+from lateen.data.rows import Row
+from lateen.data.samples import ImageSource, image_bytes
+from lateen.data.text import by_key, read_json
 from lateen.errors import DataError
 from lateen.metrics.boxes import Box
 

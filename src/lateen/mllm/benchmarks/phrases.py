@@ -21,7 +21,8 @@ from typing import Any
 
 from PIL import Image
 
-from lateen.data.rows import check_columns, image_bytes
+from lateen.data.rows import check_columns
+from lateen.data.samples import image_bytes
 from lateen.errors import DataError
 from lateen.metrics.boxes import as_fractions
 from lateen.mllm.benchmarks.files import Draft, Folder, ParquetImage
