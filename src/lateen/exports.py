@@ -6,9 +6,12 @@ import ast
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
+
+_Entry = TypeVar("_Entry")
 
 
 def exported(
@@ -31,6 +34,39 @@ def exported(
         return getattr(importlib.import_module(home_of[name]), name)
 
     return load, sorted(home_of)
+
+
+class Registry(Mapping[str, _Entry]):
+    """What the modules of a package define under one name, each loaded when it is asked for.
+
+    Args:
+        package: whose modules they are; see :func:`module_summaries` for their names.
+        attribute: the name.
+    """
+
+    def __init__(self, package: ModuleType, attribute: str) -> None:
+        self._package = package
+        self._attribute = attribute
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.summaries())
+
+    def __len__(self) -> int:
+        return len(self.summaries())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.summaries()  # without loading it
+
+    def __getitem__(self, name: str) -> _Entry:
+        if name not in self.summaries():
+            raise KeyError(name)
+        module = importlib.import_module(f"{self._package.__name__}.{name.replace('-', '_')}")
+        entry: _Entry = getattr(module, self._attribute)
+        return entry
+
+    def summaries(self) -> dict[str, str]:
+        """Every name and summary, read from the files: nothing is imported."""
+        return module_summaries(self._package.__path__)
 
 
 def module_summaries(path: Iterable[str]) -> dict[str, str]:

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from lateen.data.captions import Images
 from lateen.data.fingerprint import file_hashes
 from lateen.data.images import IMAGE_SUFFIXES
-from lateen.data.samples import ImageSource, MemoryImage
-from lateen.data.text import read_json, read_utf8
+from lateen.data.samples import ImageSource, MemoryImage, image_bytes
+from lateen.data.text import by_key, read_json, read_utf8
 from lateen.errors import DataError
 from lateen.progress import log
 
@@ -109,6 +109,24 @@ def open_rows(*paths: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Rows:
     if suffix == ".parquet":
         return ParquetRows(*paths)
     return _open_csv(*paths) if suffix in (".csv", ".tsv") else _open_json(*paths)
+
+
+def check_columns(name: str, columns: Sequence[str], needed: Sequence[str], where: str) -> None:
+    """See that a table has the columns that it is published with.
+
+    Args:
+        name: of the table.
+        columns: that it has.
+        needed: those that it must have.
+        where: to get it, in one sentence.
+
+    Raises:
+        DataError: one is missing.
+    """
+    for column in needed:
+        if column not in columns:
+            there = ", ".join(columns) or "(none)"
+            raise DataError(f"{name} has no column {column!r}; its columns are {there}", where)
 
 
 class TextRows(Rows):
@@ -354,12 +372,8 @@ def json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json_entries(path: Path) -> Iterator[Row]:
-    content = read_json(path)
-    if isinstance(content, list):
-        content = dict(enumerate(content))
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
-    return (_json_row(value, f"{path}[{key}]", "entry") for key, value in content.items())
+    entries = by_key(read_json(path), path).items()
+    return (_json_row(value, f"{path}[{key}]", "entry") for key, value in entries)
 
 
 def _json_row(value: Any, source: str, what: str) -> Row:
@@ -440,8 +454,7 @@ class ParquetImages:
             for batch in _read_batches(path, [self._column], _IMAGE_ROWS):
                 for cell in batch.column(0).to_pylist():
                     number += 1
-                    data = (cell["bytes"] if isinstance(cell, dict) else cell) or b""
-                    yield MemoryImage(f"{path}:{number}{self._suffix}", data)
+                    yield MemoryImage(f"{path}:{number}{self._suffix}", image_bytes(cell))
 
 
 def _parquet_schema(path: Path) -> Any:

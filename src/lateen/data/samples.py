@@ -102,6 +102,21 @@ class MemoryImage:
         return self.data
 
 
+def image_bytes(cell: Any) -> bytes:
+    """The image in a cell, plain or as Hugging Face's ``{bytes, path}``; empty if it has none."""
+    return (cell.get("bytes") if isinstance(cell, dict) else cell) or b""
+
+
+def image_file(image: ImageSource) -> Path | None:
+    """The file that an image is in, alone or with others; ``None`` for one in memory.
+
+    Of a part of an image (one with an attribute ``whole``) it is that of the whole image.
+    """
+    whole = getattr(image, "whole", image)
+    path = getattr(whole, "path", None) or getattr(whole, "tar", None)
+    return path if isinstance(path, Path) else None
+
+
 @dataclass(slots=True)
 class HashedImage:
     """An image source that remembers a hash of the bytes that were read.

@@ -62,6 +62,19 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not valid JSON ({error})", "Download it again.") from error
 
 
+def by_key(content: Any, path: Path) -> dict[Any, Any]:
+    """What a JSON file lists: a mapping as it is, a list by the numbers from 0.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
+    return content
+
+
 def read_list(path: Path) -> list[str]:
     """The texts that a file lists: JSON, lines pasted from Python, or one text a line.
 

@@ -27,6 +27,7 @@ from lateen.data.samples import (
     ListDataset,
     Sample,
     Skip,
+    image_file,
     refuse_split,
     require_image,
 )
@@ -74,21 +75,6 @@ def open_tables(
         except DataError as error:  # this benchmark's own remedy says more
             raise DataError(error.message, where) from error
     raise DataError(f"there is no {source}", where)
-
-
-def check_columns(rows: Rows, needed: Sequence[str], where: str) -> None:
-    """See that a table has the columns of its benchmark.
-
-    Raises:
-        DataError: one is missing.
-    """
-    for name in needed:
-        if name not in rows.columns:
-            raise DataError(
-                f"{rows.name} has no column {name!r}; its columns are "
-                f"{', '.join(rows.columns) or '(none)'}",
-                where,
-            )
 
 
 def read_plain(rows: Rows) -> list[Row]:
@@ -144,7 +130,8 @@ def listed_images(name: str, images: Mapping[str, ImageSource | str], remedy: st
     """
     faults = ((sample, i if isinstance(i, str) else "") for sample, i in images.items())
     require_image(name, faults, remedy)
-    files = dict.fromkeys(path for image in images.values() if (path := _file_of(image)))
+    sources = (image for image in images.values() if not isinstance(image, str))
+    files = dict.fromkeys(path for image in sources if (path := image_file(image)))
     samples = [
         Skip(sample, image, name) if isinstance(image, str) else Sample(sample, image)
         for sample, image in images.items()
@@ -279,12 +266,6 @@ def unusable_captions(captions: Sequence[object]) -> str:
         if fault := caption_fault(caption):
             return fault.replace("the caption", "a caption")
     return ""
-
-
-def _file_of(image: ImageSource | str) -> Path | None:
-    if isinstance(image, CroppedImage):
-        return image.whole.path
-    return image.path if isinstance(image, FileImage | ZipImage) else None
 
 
 @dataclass(frozen=True)

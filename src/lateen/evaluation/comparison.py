@@ -164,9 +164,11 @@ class Comparison:
 
     def _beware(self, row: ComparisonRow) -> str:
         """Why a row's numbers say less than they seem to."""
-        trained_on = [f"{self.labels[index]}: {words}" for index, words in row.seen.items()]
         differs = [f"not the same: {', '.join(row.differs)}"] if row.differs else []
-        return "; ".join([*differs, *trained_on])
+        return "; ".join([*differs, *self._by_label(row.seen)])
+
+    def _by_label(self, remarks: Mapping[int, str]) -> list[str]:
+        return [f"{self.labels[index]}: {words}" for index, words in remarks.items()]
 
     def _note(self) -> str:
         note = "Percent; ranks are ranks."
@@ -183,9 +185,10 @@ class Comparison:
             note += (
                 " Where data, prompts or options are not the same, the numbers cannot be compared."
             )
-        blind = {self.labels[at]: words for row in self.rows for at, words in row.blind.items()}
-        told = ", ".join(f"{label}: {words}" for label, words in blind.items())
-        return f"{note} Not of what the model sees: {told}." if told else note
+        blind = {index: words for row in self.rows for index, words in row.blind.items()}
+        if blind:
+            note += f" Not of what the model sees: {', '.join(self._by_label(blind))}."
+        return note
 
     def text(self, kind: str, published: bool = False) -> str:
         """As ``json``, ``csv`` (six significant digits), ``latex``, or otherwise Markdown.
@@ -213,9 +216,7 @@ class Comparison:
             papers = ["; ".join(f"{p.value:g} {p.source}" for p in row.published)] * published
             limits = [end for each in row.intervals for end in each or (None, None)]
             numbers = [None if v is None else rounded(v) for v in (*row.values, *limits)]
-            trained_on = "; ".join(
-                f"{self.labels[index]}: {words}" for index, words in row.seen.items()
-            )
+            trained_on = "; ".join(self._by_label(row.seen))
             writer.writerow(
                 [row.task, row.set, row.metric, *numbers, row.n,
                  *papers, "; ".join(row.differs), trained_on, row.short]
@@ -323,8 +324,8 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
     differs = _differences(results)
-    trained_on = _told(was_trained_on, models, key)
-    blind = _told(untrained_projector, models, key)
+    trained_on = _remarks(was_trained_on, models, key)
+    blind = _remarks(untrained_projector, models, key)
     unfit = {*trained_on, *blind}
     draws = [
         None if value is None or index in unfit else model.draws(key, path)
@@ -343,8 +344,10 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     )  # fmt: skip
 
 
-def _told(of: Callable[[Result], str | None], models: Sequence[_Model], key: Key) -> dict[int, str]:
-    """What there is to tell of models' results, by the model's place."""
+def _remarks(
+    of: Callable[[Result], str | None], models: Sequence[_Model], key: Key
+) -> dict[int, str]:
+    """What there is to say of models' results, by the model's column."""
     words = (next(filter(None, map(of, model.results(key))), None) for model in models)
     return {index: each for index, each in enumerate(words) if each}
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lateen.evaluation.intervals import Arrays, Statistics
+from lateen.evaluation.intervals import Arrays, Statistics, interval
 from lateen.evaluation.tables import left_out, subject_and_split
 from lateen.evaluation.task import Result, ResultKind, number, recorded_chance
 from lateen.metrics.resampling import Array, Interval, Tally, binomial_limits
-from lateen.report.tables import Cell, Column, TableData
+from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 PARTS = 3000
 """A right answer in the array ``points``: VQA accuracy of ten people's answers is a whole number of
@@ -34,6 +34,9 @@ HEADLINE = {
     "own above another's": "gain",
 }
 """Label → key path, as :attr:`lateen.evaluation.Task.headline` has them."""
+
+TOGETHER = {"rotation": "circular", "pair": "pairs"}
+"""What says which questions count together → the metric for which all of them must be right."""
 
 _GROUP = "groups."
 
@@ -142,29 +145,27 @@ def question_statistics(arrays: Arrays) -> Statistics:
             yes. ``groups.<kind>.<name>``: 1 for questions of the group. ``other_points`` and
             ``other_said_yes``: under another's image.
     """
-    unit, points = np.asarray(arrays["unit"]), np.asarray(arrays["points"]).astype(np.int64)
-    said = arrays.get("said_yes")
-    found = {**_numbers("", arrays, points, said), **_of_groups(arrays, points)}
-    if "rank" in arrays:
-        is_yes = np.asarray(arrays["is_yes"]).astype(np.int64)
-        found["auroc"] = RocArea(unit, np.asarray(arrays["rank"]).astype(np.int64), is_yes)
-    if "other_points" in arrays:
-        other = np.asarray(arrays["other_points"]).astype(np.int64)
-        found |= _numbers("control.", arrays, other, arrays.get("other_said_yes"))
-        found["gain"] = Gain(unit, points - other)
+    columns = {name: np.asarray(values).astype(np.int64) for name, values in arrays.items()}
+    found = {**_numbers("", columns), **_of_groups(columns)}
+    if "rank" in columns:
+        found["auroc"] = RocArea(columns["unit"], columns["rank"], columns["is_yes"])
+    if "other_points" in columns:
+        own = ("points", "said_yes")
+        other = {k.removeprefix("other_"): each for k, each in columns.items() if k not in own}
+        found |= _numbers("control.", other)
+        found["gain"] = Gain(columns["unit"], columns["points"] - other["points"])
     return found
 
 
-def _numbers(prefix: str, arrays: Arrays, points: Array, said: Array | None) -> Statistics:
-    unit = np.asarray(arrays["unit"])
-    found: Statistics = {f"{prefix}accuracy": Share(unit, points, np.full(len(points), PARTS))}
-    for name, metric in {"rotation": "circular", "pair": "pairs"}.items():
-        if name in arrays:
-            found[f"{prefix}{metric}"] = _all_right(unit, points, np.asarray(arrays[name]))
-    if said is not None:
-        counted = _yes_no(unit, np.asarray(said).astype(np.int64), arrays["is_yes"])
-        found |= {f"{prefix}{name}": each for name, each in counted.items()}
-    return found
+def _numbers(prefix: str, columns: Mapping[str, Array]) -> Statistics:
+    unit, points = columns["unit"], columns["points"]
+    found: Statistics = {"accuracy": Share(unit, points, np.full(len(points), PARTS))}
+    for name, metric in TOGETHER.items():
+        if name in columns:
+            found[metric] = _all_right(unit, points, columns[name])
+    if "said_yes" in columns:
+        found |= _yes_no(unit, columns["said_yes"], columns["is_yes"])
+    return {f"{prefix}{name}": each for name, each in found.items()}
 
 
 def _all_right(unit: Array, points: Array, rotation: Array) -> Share:
@@ -175,9 +176,8 @@ def _all_right(unit: Array, points: Array, rotation: Array) -> Share:
     return Share(unit[first], right)
 
 
-def _yes_no(unit: Array, said: Array, is_yes: Array) -> Statistics:
+def _yes_no(unit: Array, said: Array, truth: Array) -> Statistics:
     """Precision, recall and F1 of yes, and how often it is said."""
-    truth = np.asarray(is_yes).astype(np.int64)
     both = said * truth
     return {
         "precision": Share(unit, both, said),
@@ -187,20 +187,15 @@ def _yes_no(unit: Array, said: Array, is_yes: Array) -> Statistics:
     }
 
 
-def _of_groups(arrays: Arrays, points: Array) -> Statistics:
+def _of_groups(columns: Mapping[str, Array]) -> Statistics:
     """Of each group's questions alone."""
     found: Statistics = {}
-    for name in (name for name in arrays if name.startswith(_GROUP)):
-        member = np.asarray(arrays[name]).astype(bool)
-        within: dict[str, Any] = {"unit": np.asarray(arrays["unit"])[member]}
-        said = arrays.get("said_yes")
-        if said is not None:
-            within["is_yes"] = np.asarray(arrays["is_yes"])[member]
-        numbers = _numbers(
-            f"{name}.", within, points[member], None if said is None else np.asarray(said)[member]
-        )
-        kept = (f"{name}.accuracy", f"{name}.f1")
-        found |= {path: each for path, each in numbers.items() if path in kept}
+    counted = [name for name in ("unit", "points", "said_yes", "is_yes") if name in columns]
+    for group in (name for name in columns if name.startswith(_GROUP)):
+        member = columns[group].astype(bool)
+        numbers = _numbers(f"{group}.", {name: columns[name][member] for name in counted})
+        shown = (f"{group}.accuracy", f"{group}.f1")
+        found |= {path: each for path, each in numbers.items() if path in shown}
     return found
 
 
@@ -210,10 +205,10 @@ def question_tables(result: Result) -> Iterator[TableData]:
     rows: list[list[Cell]] = []
     for name in names:
         if (value := number(result, name)) is not None:
-            low, high = result["intervals"][name]
-            chance = number(result.get("chance", {}), name)
+            limits = interval_cell(interval(result, name))
+            chance = recorded_chance(result, name)
             other = number(result, f"control.{name}")
-            rows.append([name.replace("_", " "), value, f"{low:.1f}–{high:.1f}", other, chance])
+            rows.append([name.replace("_", " "), value, limits, other, chance])
     columns = [Column(""), Column("%", 1), Column("95 %"), Column("another's image", 1),
                Column("chance", 1)]  # fmt: skip
     yield TableData(subject_and_split(result), columns, rows, _note(result))

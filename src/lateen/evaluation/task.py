@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lateen.errors import UsageError, choices
 from lateen.evaluation import tasks
-from lateen.exports import module_summaries
+from lateen.exports import Registry
 from lateen.files import make_folder, write_json
 from lateen.progress import log
 
@@ -150,27 +150,8 @@ class Task(ResultKind):
         return result
 
 
-class _Tasks(Mapping[str, Task]):
-    """All tasks by name, each loaded when it is asked for."""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(task_summaries())
-
-    def __len__(self) -> int:
-        return len(task_summaries())
-
-    def __contains__(self, name: object) -> bool:
-        return name in task_summaries()  # without loading it
-
-    def __getitem__(self, name: str) -> Task:
-        if name not in task_summaries():
-            raise KeyError(name)
-        module = importlib.import_module(f"{tasks.__name__}.{name.replace('-', '_')}")
-        task: Task = module.TASK
-        return task
-
-
-TASKS: Mapping[str, Task] = _Tasks()
+TASKS: Registry[Task] = Registry(tasks, "TASK")
+"""All tasks by name."""
 
 
 class _ResultKinds(Mapping[str, ResultKind]):
@@ -198,7 +179,7 @@ RESULT_KINDS: Mapping[str, ResultKind] = _ResultKinds()
 
 def task_summaries() -> dict[str, str]:
     """Every task's name and summary, read from the files: nothing is imported."""
-    return module_summaries(tasks.__path__)
+    return TASKS.summaries()
 
 
 def evaluate(

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from lateen.data.hub import is_hub_name
 from lateen.data.prompts import as_templates
-from lateen.data.rows import Row, Rows, open_rows
+from lateen.data.rows import Row, Rows, check_columns, open_rows
 from lateen.data.samples import PEEK, ImageFiles, ImageSource, Skip, find_image_files
 from lateen.errors import DataError, choices
 from lateen.evaluation.cases import (
     Case,
     CaseSet,
     ScoredCases,
-    check_columns,
     listed_images,
     score_cases,
     unusable_captions,
@@ -95,7 +94,7 @@ def read_mmvp(source: str | Path, *, images: str | Path | None = None) -> CaseSe
     """
     path = _find_questions(source)
     table = open_rows(path)
-    check_columns(table, _COLUMNS, _WHERE)
+    check_columns(table.name, table.columns, _COLUMNS, _WHERE)
     questions, skips = _questions(table)
     cases: list[Case] = []
     names: dict[str, list[str]] = {}

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from lateen.data.captions import is_missing, row_key
-from lateen.data.rows import Row
+from lateen.data.rows import Row, check_columns
 from lateen.data.samples import PEEK, ImageFiles, ImageSource, Skip, find_image_files
 from lateen.errors import DataError
 from lateen.evaluation.cases import (
     Case,
     CaseSet,
     ZipImage,
-    check_columns,
     embedded_images,
     listed_images,
     open_tables,
@@ -71,7 +70,7 @@ def read_winoground(
         UsageError: there is no such split.
     """
     [table] = open_tables(source, (".parquet", ".jsonl"), split, _WHERE).values()
-    check_columns(table, (*_IMAGES, *_CAPTIONS), _WHERE)
+    check_columns(table.name, table.columns, (*_IMAGES, *_CAPTIONS), _WHERE)
     rows = read_plain(table)
     cases, skips = _cases(rows)
     usable = [case for case in cases if case is not None]

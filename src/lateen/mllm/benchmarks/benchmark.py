@@ -7,9 +7,9 @@ also says where its layout is from. Nothing else has to know of it.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -23,11 +23,17 @@ from lateen.data.samples import (
     require_image,
 )
 from lateen.errors import DataError, UsageError, choices
-from lateen.exports import module_summaries
+from lateen.exports import Registry
 from lateen.metrics.answers import Normalise, normalise_vqa
 from lateen.mllm.benchmarks import sets
 from lateen.mllm.benchmarks.files import Draft, Folder
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
+from lateen.mllm.benchmarks.questions import (
+    COUNTS_WITH_LOST,
+    AnswerKind,
+    Question,
+    QuestionSet,
+    counts_with,
+)
 
 Read = Callable[[Folder, str], Iterable[Draft]]
 UploadRow = Callable[[Question, str], Mapping[str, object]]
@@ -71,29 +77,23 @@ class Benchmark:
         return self.read.__module__.rpartition(".")[2].replace("_", "-")
 
 
-class _Benchmarks(Mapping[str, Benchmark]):
-    """All benchmarks by name, each loaded when it is asked for."""
+def uploaded_as(key: str, normalise: Normalise = str) -> UploadRow:
+    """A row of a file for a server: what the set has published of a question, and the answer.
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(benchmark_summaries())
-
-    def __len__(self) -> int:
-        return len(benchmark_summaries())
-
-    def __getitem__(self, name: str) -> Benchmark:
-        if name not in benchmark_summaries():
-            raise KeyError(name)
-        module = importlib.import_module(f"{sets.__name__}.{name.replace('-', '_')}")
-        benchmark: Benchmark = module.BENCHMARK
-        return benchmark
+    Args:
+        key: of the answer.
+        normalise: what is done to it before.
+    """
+    return lambda question, answer: {**question.published, key: normalise(answer)}
 
 
-BENCHMARKS: Mapping[str, Benchmark] = _Benchmarks()
+BENCHMARKS: Registry[Benchmark] = Registry(sets, "BENCHMARK")
+"""All benchmarks by name."""
 
 
 def benchmark_summaries() -> dict[str, str]:
     """Every benchmark's name and summary, read from the files: nothing is imported."""
-    return module_summaries(sets.__path__)
+    return BENCHMARKS.summaries()
 
 
 def open_benchmark(
@@ -127,9 +127,9 @@ def open_benchmark(
             choices(split, benchmark.splits) if benchmark.splits else "Leave the split out.",
         )
     folder = Folder(_root(benchmark, root), benchmark.where)
-    found = list(benchmark.read(folder, split))
-    files = _image_files(benchmark, folder, images, split, found)
-    questions, skips = _resolve(benchmark, found, files)
+    drafts = list(benchmark.read(folder, split))
+    files = _image_files(benchmark, folder, images, split, drafts)
+    questions, skips = _resolve(benchmark, drafts, files)
     if not questions:
         first = f" (the first: {skips[0].reason})" if skips else ""
         raise DataError(f"{folder.root} has no question of {name}{first}", benchmark.where)
@@ -150,29 +150,29 @@ def _root(benchmark: Benchmark, root: str | Path | None) -> Path:
 
 def _image_files(
     benchmark: Benchmark, folder: Folder, images: str | Path | None, split: str,
-    found: Sequence[Draft],
+    drafts: Sequence[Draft],
 ) -> ImageFiles:  # fmt: skip
-    names = (image for draft in found for image in draft.images if isinstance(image, str))
-    some = [name for name, _ in zip(names, range(PEEK), strict=False)]
+    names = (image for draft in drafts for image in draft.images if isinstance(image, str))
     usual = [folder.root / each.format(split=split) for each in benchmark.folders]
-    return find_image_files(images, usual, some, benchmark.suffixes)
+    return find_image_files(images, usual, itertools.islice(names, PEEK), benchmark.suffixes)
 
 
 def _resolve(
-    benchmark: Benchmark, found: Sequence[Draft], files: ImageFiles
+    benchmark: Benchmark, drafts: Sequence[Draft], files: ImageFiles
 ) -> tuple[list[Question], list[Skip]]:
     """The questions that can be asked, and skips of the others."""
-    some_have_answers = any(draft.answers or draft.box for draft in found)
+    some_have_answers = any(draft.answers or draft.box for draft in drafts)
     questions: dict[str, Question] = {}
     skips: list[Skip] = []
     looked_for: list[tuple[str, str]] = []
-    for draft in found:
+    for draft in drafts:
         sources = [files.find(i) if isinstance(i, str) else i for i in draft.images]
         missing = [i for i, source in zip(draft.images, sources, strict=True) if source is None]
         lost = f"there is no {files.folder / str(missing[0])}" if missing else ""
-        if not (draft.fault or _fault(draft, benchmark.kind)):
+        fault = draft.fault or _fault(draft, benchmark.kind)
+        if not fault:
             looked_for.append((draft.id, lost))
-        fault = draft.fault or _fault(draft, benchmark.kind) or lost
+            fault = lost
         if not fault and some_have_answers and not (draft.answers or draft.box):
             fault = "it has no answer"
         if not fault and draft.id in questions:
@@ -183,25 +183,13 @@ def _resolve(
             opened = (files.source(s) if isinstance(s, str) else s for s in sources if s)
             questions[draft.id] = _question(draft, benchmark.kind, tuple(opened))
     require_image(benchmark.name, looked_for, f"Say with images= where they are. {benchmark.where}")
-    whole = _whole(found, questions)
+    incomplete = {counts_with(draft) for draft in drafts if draft.id not in questions}
+    whole = {name: q for name, q in questions.items() if counts_with(q) not in incomplete}
     skips += [
-        Skip(draft.id, "another question that it counts with cannot be asked", draft.source)
-        for draft in found if draft.id in questions and draft.id not in whole
+        Skip(draft.id, COUNTS_WITH_LOST, draft.source)
+        for draft in drafts if draft.id in questions and draft.id not in whole
     ]  # fmt: skip
     return list(whole.values()), skips
-
-
-def _whole(found: Sequence[Draft], questions: Mapping[str, Question]) -> dict[str, Question]:
-    """Questions without those that count together with one that cannot be asked."""
-    lost = {
-        together for draft in found if not draft.fault and draft.id not in questions
-        for together in (("rotation", draft.rotation_of), ("pair", draft.pair))
-    }  # fmt: skip
-    lost -= {("rotation", ""), ("pair", "")}
-    return {
-        name: each for name, each in questions.items()
-        if not lost & {("rotation", each.rotation_of), ("pair", each.pair)}
-    }  # fmt: skip
 
 
 def _fault(draft: Draft, kind: AnswerKind) -> str:

@@ -21,7 +21,7 @@ NAME = "pope-of-captions"
 _WORD = re.compile(r"[a-z][a-z-]*")
 
 
-class _Told(NamedTuple):
+class _Evidence(NamedTuple):
     """The ids of images that have a thing, and of those that do not, as far as captions tell."""
 
     present: list[str]
@@ -64,14 +64,14 @@ def pope_from_captions(
     if not any(words.values()):
         raise DataError(no_captions(dataset), "Give a dataset with captions.")
     table = NOUNS if isinstance(nouns, int) else nouns
-    told = {name: _told(noun, words, named_by) for name, noun in table.items()}
-    sizes = {name: _size(each, per_noun) for name, each in told.items()}
+    evidence = {name: _evidence(noun, words, named_by) for name, noun in table.items()}
+    sizes = {name: _size(each, per_noun) for name, each in evidence.items()}
     chosen = [name for name, size in sorted(sizes.items(), key=lambda s: (-s[1], s[0])) if size]
     chosen = sorted(chosen[:nouns] if isinstance(nouns, int) else chosen)
     questions = [
         question
         for name in chosen
-        for question in _questions(name, table[name], told[name], sizes[name], samples, seed)
+        for question in _questions(name, table[name], evidence[name], sizes[name], samples, seed)
     ]
     if not questions:
         raise DataError(
@@ -89,7 +89,7 @@ def _words(sample: Sample) -> list[set[str]]:
     ]
 
 
-def _told(noun: Noun, words: Mapping[str, Sequence[set[str]]], named_by: int) -> _Told:
+def _evidence(noun: Noun, words: Mapping[str, Sequence[set[str]]], named_by: int) -> _Evidence:
     named, open_words = set(noun.named), {*noun.named, *noun.kin}
     present, absent = [], []
     for name in sorted(words):
@@ -99,22 +99,22 @@ def _told(noun: Noun, words: Mapping[str, Sequence[set[str]]], named_by: int) ->
             present.append(name)
         elif captions and not any(open_words & caption for caption in captions):
             absent.append(name)
-    return _Told(present, absent)
+    return _Evidence(present, absent)
 
 
-def _size(told: _Told, most: int | None) -> int:
-    size = min(len(told.present), len(told.absent))
+def _size(evidence: _Evidence, most: int | None) -> int:
+    size = min(len(evidence.present), len(evidence.absent))
     return size if most is None else min(size, most)
 
 
 def _questions(
-    name: str, noun: Noun, told: _Told, size: int, samples: Mapping[str, Sample], seed: int
+    name: str, noun: Noun, evidence: _Evidence, size: int, samples: Mapping[str, Sample], seed: int
 ) -> list[Question]:
     """As many of either answer, by turns."""
     generator = random.Random(f"{seed} {name}")
     text = f"Is there {noun.article} {name} in the image?".replace("  ", " ")
-    present = generator.sample(told.present, size)
-    absent = generator.sample(told.absent, size)
+    present = generator.sample(evidence.present, size)
+    absent = generator.sample(evidence.absent, size)
     asked = []
     for pair in zip(present, absent, strict=True):
         for sample, answer in zip(pair, ("yes", "no"), strict=True):

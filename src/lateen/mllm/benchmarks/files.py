@@ -11,8 +11,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from lateen.data.rows import Row
-from lateen.data.samples import ImageSource
-from lateen.data.text import read_json
+from lateen.data.samples import ImageSource, image_bytes
+from lateen.data.text import by_key, read_json
 from lateen.errors import DataError
 from lateen.metrics.boxes import Box
 
@@ -109,16 +109,18 @@ def json_entries(path: Path, key: str = "") -> Iterator[tuple[str, Any]]:
     Raises:
         DataError: the file cannot be read, or is of another form.
     """
-    content = read_json(path)
+    return entries_of(read_json(path), path, key)
+
+
+def entries_of(content: Any, path: Path, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of a JSON file that was read; see :func:`json_entries`."""
     if key:
         content = content.get(key) if isinstance(content, dict) else None
         if not isinstance(content, list):
             raise DataError(f"{path} has no list {key!r}", "Download it again.")
-    if isinstance(content, dict):
-        return ((f"{path}[{name}]", (name, value)) for name, value in content.items())
-    if isinstance(content, list):
-        return ((f"{path}[{at}]", value) for at, value in enumerate(content))
-    raise DataError(f"{path} is neither a list nor a mapping", "Download it again.")
+    named = isinstance(content, dict)
+    entries = by_key(content, path).items()
+    return ((f"{path}[{at}]", (at, value) if named else value) for at, value in entries)
 
 
 def table_entries(rows: Iterable[Row]) -> Iterator[tuple[str, Any]]:
@@ -189,11 +191,10 @@ class ParquetImage:
 
     def read(self) -> bytes:
         """The bytes; the row group is kept for its next image. A damaged file is an ``OSError``."""
-        cell = _row_group(self.path, self.column, self.group)[self.row]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
+        data = image_bytes(_row_group(self.path, self.column, self.group)[self.row])
         if not data:
             raise OSError("the cell has no image")
-        return bytes(data)
+        return data
 
 
 @functools.lru_cache(maxsize=2)

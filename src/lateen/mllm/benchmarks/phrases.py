@@ -21,6 +21,8 @@ from typing import Any
 
 from PIL import Image
 
+from lateen.data.rows import check_columns
+from lateen.data.samples import image_bytes
 from lateen.errors import DataError
 from lateen.metrics.boxes import as_fractions
 from lateen.mllm.benchmarks.files import Draft, Folder, ParquetImage
@@ -52,9 +54,7 @@ def _in_file(path: Path, where: str) -> Iterator[Draft]:
     try:
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            for name in _COLUMNS:
-                if name not in columns:
-                    raise DataError(f"{path} has no column {name!r}", where)
+            check_columns(str(path), columns, _COLUMNS, where)
             wanted = [name for name in (*_COLUMNS, "file_name") if name in columns]
             number = 0
             for group in range(file.num_row_groups):
@@ -70,10 +70,8 @@ def _phrases(row: Any, image: ParquetImage, number: int) -> Iterator[Draft]:
     """The questions of a row; of one that cannot be used, a draft with the fault."""
     source, name = f"{image.path}:{number}", str(row["question_id"])
     draft = Draft(name, (image,), "", source=source)
-    cell = row["image"]
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
     try:
-        width, height = Image.open(io.BytesIO(data or b"")).size
+        width, height = Image.open(io.BytesIO(image_bytes(row["image"]))).size
         left, top, w, h = row["bbox"]
     except (OSError, TypeError, ValueError) as error:
         yield replace(draft, fault=f"its image or box cannot be used ({error})")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from string import ascii_uppercase
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lateen.data.fingerprint import combine, file_hashes, hash64
-from lateen.data.samples import ImageSource, Skip
+from lateen.data.samples import ImageSource, Skip, image_file
 from lateen.errors import DataError, UsageError
 from lateen.files import content_key
 from lateen.metrics.boxes import Box
+from lateen.mllm.benchmarks.files import Draft
 
 AnswerKind = Literal["human", "short", "count", "yes-no", "letter", "box", "text"]
 """What an answer is, and so what it is compared with:
@@ -28,6 +28,9 @@ LETTER = "Answer with the option's letter from the given choices directly."
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 """Endings of prompts, as LLaVA-1.5's ``docs/Evaluation.md`` and paper (arXiv:2310.03744) have
 them."""
+
+COUNTS_WITH_LOST = "another question that it counts with cannot be asked"
+"""Why a question is left out that could be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,9 @@ class Question:
         return "\n".join(filter(None, [self.text, *lettered, ending]))
 
 
+_Asked = TypeVar("_Asked", Question, Draft)
+
+
 @dataclass(frozen=True)
 class QuestionSet:
     """The questions of a benchmark.
@@ -115,18 +121,12 @@ class QuestionSet:
     def fingerprint(self) -> str:
         """64 hex digits that change whenever a question, an answer or an image's bytes do."""
         images = {image.name: image for each in self.questions for image in each.images}
-        files = {path: None for image in images.values() if (path := _file_of(image))}
-        loose = (str(hash64(image.read())) for image in images.values() if not _file_of(image))
+        files = dict.fromkeys(path for image in images.values() if (path := image_file(image)))
+        loose = (str(hash64(image.read())) for image in images.values() if not image_file(image))
         asked = [
             [q.id, q.image_ids, q.prompt(self.ending), q.answers, q.box] for q in self.questions
         ]
         return combine([content_key(asked), *file_hashes(files), *loose])
-
-
-def _file_of(image: ImageSource) -> Path | None:
-    """The file that an image is in, alone or with others; ``None`` for one in memory."""
-    path = getattr(image, "path", None) or getattr(image, "tar", None)
-    return path if isinstance(path, Path) else None
 
 
 def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:
@@ -172,7 +172,7 @@ def some_of(questions: QuestionSet, most: int, seed: int = 0) -> QuestionSet:
         raise UsageError(f"{most} questions are none", "Ask 1 or more.")
     together: dict[tuple[str, str], list[str]] = {}
     for each in questions.questions:
-        together.setdefault(_counts_with(each), []).append(each.id)
+        together.setdefault(counts_with(each), []).append(each.id)
     order = list(together)
     random.Random(seed).shuffle(order)
     chosen = set(together[order[0]])
@@ -193,31 +193,29 @@ def without(questions: QuestionSet, faults: Mapping[str, str]) -> QuestionSet:
     Raises:
         DataError: none is left.
     """
-    lost = {_counts_with(each) for each in questions.questions if each.id in faults}
-    gone = [each for each in questions.questions if _counts_with(each) in lost]
-    kept = tuple(each for each in questions.questions if _counts_with(each) not in lost)
-    if not kept:
+    lost = {counts_with(each) for each in questions.questions if each.id in faults}
+    gone = [each for each in questions.questions if counts_with(each) in lost]
+    left = tuple(each for each in questions.questions if counts_with(each) not in lost)
+    if not left:
         raise DataError(
             f"not one question of {questions.name} could be asked (the first: "
             f"{next(iter(faults.values()))})",
             "Look at its images.",
         )
     skips = [
-        Skip(each.id, faults.get(each.id) or "another question that it counts with cannot be asked",
-             questions.name)
-        for each in gone
-    ]  # fmt: skip
-    return replace(questions, questions=kept, skips=(*questions.skips, *skips))
+        Skip(each.id, faults.get(each.id) or COUNTS_WITH_LOST, questions.name) for each in gone
+    ]
+    return replace(questions, questions=left, skips=(*questions.skips, *skips))
 
 
-def _counts_with(question: Question) -> tuple[str, str]:
+def counts_with(question: Question | Draft) -> tuple[str, str]:
     """What is the same for questions that are right only together."""
     if question.pair:
         return "pair", question.pair
     return ("rotation", question.rotation_of) if question.rotation_of else ("", question.id)
 
 
-def rotations(question: Question) -> list[Question]:
+def rotations(question: _Asked) -> list[_Asked]:
     """A question of letters under every rotation of its choices, itself first.
 
     Named as MMBench does: ``1000007`` is question 7 with its choices rotated once to the left; an
@@ -252,7 +250,11 @@ def units(questions: Sequence[Question]) -> tuple[list[str], list[int]]:
     Questions about the same image are not independent: intervals draw images, with all of their
     questions. Two images that are a pair are one.
     """
+    return numbered([q.pair or "\n".join(q.image_ids) or q.id for q in questions])
+
+
+def numbered(names: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The different names, and for each of all which it is, from 0."""
     numbers: dict[str, int] = {}
-    names = [each.pair or "\n".join(each.image_ids) or each.id for each in questions]
-    of_question = [numbers.setdefault(name, len(numbers)) for name in names]
-    return list(numbers), of_question
+    of_name = [numbers.setdefault(name, len(numbers)) for name in names]
+    return list(numbers), of_name

@@ -10,7 +10,7 @@ import numpy as np
 
 from lateen.errors import DataError
 from lateen.evaluation.intervals import resampled
-from lateen.evaluation.questions import PARTS, question_statistics
+from lateen.evaluation.questions import PARTS, TOGETHER, question_statistics
 from lateen.metrics.answers import (
     Normalise,
     chosen_letter,
@@ -23,7 +23,7 @@ from lateen.metrics.answers import (
 )
 from lateen.metrics.boxes import Box, as_fractions, iou, parse_box
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS
-from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, units
+from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, numbered, units
 
 _MOST_LISTED = 20
 _CONSTANTS = 5  # of the most frequent right answers that are tried as the one answer to all
@@ -66,24 +66,22 @@ def score(
     """
     asked = questions.questions
     _check(questions, {"answers": answers, "other": other, "confidences": confidences})
-    normalise = _normaliser(questions.name)
     images, unit = units(asked)
-    arrays: dict[str, Any] = {"unit": unit, "points": _points(asked, answers, normalise)}
+    arrays: dict[str, Any] = {"unit": unit, "points": _parts(questions, answers)}
     if other is not None:
-        arrays["other_points"] = _points(asked, other, normalise)
+        arrays["other_points"] = _parts(questions, other)
     arrays |= _yes_no(questions, answers, other, confidences)
     arrays |= _memberships(asked) | _together(asked)
     result = {
         **_facts(questions),
         "metric": _main_metric(arrays),
-        "prior": _prior(asked, normalise),
+        "prior": _prior(asked, _normaliser(questions.name)),
         "unread": sum(_is_unread(each, answers[each.id]) for each in asked),
         "groups": _group_sizes(arrays),
         "conditions": {"data": questions.fingerprint, **(conditions or {})},
     }
     whole = np.ones((1, len(images)))
-    made_of = question_statistics({name: np.asarray(each) for name, each in arrays.items()})
-    for path, statistic in made_of.items():
+    for path, statistic in question_statistics(arrays).items():
         _put(result, path, float(statistic.drawn(whole)[0]))
     return {**result, **resampled(question_statistics, arrays, images)}
 
@@ -109,8 +107,7 @@ def _facts(questions: QuestionSet) -> dict[str, Any]:
 
 
 def _main_metric(arrays: Mapping[str, Any]) -> str:
-    together = {"rotation": "circular", "pair": "pairs"}
-    return next((metric for name, metric in together.items() if name in arrays), "accuracy")
+    return next((metric for name, metric in TOGETHER.items() if name in arrays), "accuracy")
 
 
 def _check(questions: QuestionSet, given: Mapping[str, Mapping[str, Any] | None]) -> None:
@@ -194,10 +191,8 @@ def _box(question: Question, answer: str) -> Box | None:
     return as_fractions(found, width, height)
 
 
-def _points(
-    asked: Sequence[Question], answers: Mapping[str, str], normalise: Normalise
-) -> list[int]:
-    return [round(PARTS * points(each, answers[each.id], normalise)) for each in asked]
+def _parts(questions: QuestionSet, answers: Mapping[str, str]) -> list[int]:
+    return [round(PARTS * each) for each in points_of(questions, answers)]
 
 
 def _is_unread(question: Question, answer: str) -> bool:
@@ -244,14 +239,18 @@ def _memberships(asked: Sequence[Question]) -> dict[str, list[int]]:
 
 def _together(asked: Sequence[Question]) -> dict[str, list[int]]:
     """Which questions count together, numbered."""
-    keys = {
+    return {
+        name: numbered([key or each.id for key, each in zip(keys, asked, strict=True)])[1]
+        for name, keys in _shared(asked).items()
+        if any(keys)
+    }
+
+
+def _shared(asked: Sequence[Question]) -> dict[str, list[str]]:
+    """What each question shares with those that it counts with, as :data:`TOGETHER` names it."""
+    return {
         "rotation": [each.rotation_of for each in asked],
         "pair": [each.pair for each in asked],
-    }
-    return {
-        name: _numbered([key or each.id for key, each in zip(some, asked, strict=True)])
-        for name, some in keys.items()
-        if any(some)
     }
 
 
@@ -270,11 +269,6 @@ def _put(result: dict[str, Any], path: str, value: float) -> None:
     result[last] = value
 
 
-def _numbered(names: Sequence[str]) -> list[int]:
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]
-
-
 def _chance(questions: QuestionSet) -> dict[str, float]:
     """What answers drawn by lot would score, where that is known."""
     asked = questions.questions
@@ -283,16 +277,13 @@ def _chance(questions: QuestionSet) -> dict[str, float]:
     if questions.kind != "letter":
         return {}
     chance = {"accuracy": 100 * float(np.mean([1 / len(each.choices) for each in asked]))}
-    for metric, keys in {
-        "circular": [each.rotation_of for each in asked],
-        "pairs": [each.pair for each in asked],
-    }.items():
+    for name, keys in _shared(asked).items():
         together: dict[str, float] = {}
         for key, each in zip(keys, asked, strict=True):
             together[key] = together.get(key, 1.0) / len(each.choices)
         together.pop("", None)
         if together:
-            chance[metric] = 100 * float(np.mean(list(together.values())))
+            chance[TOGETHER[name]] = 100 * float(np.mean(list(together.values())))
     return chance
 
 
@@ -300,10 +291,9 @@ def _prior(asked: Sequence[Question], normalise: Normalise) -> dict[str, Any] | 
     """The one answer that scores most if it is given to all, of those that are right most often."""
     if asked[0].kind == "box":
         return None
-    right = Counter(normalise(answer) for each in asked for answer in each.answers)
+    spelt = str if asked[0].kind == "letter" else normalise
+    right = Counter(spelt(answer) for each in asked for answer in each.answers)
     right.pop("", None)
-    if asked[0].kind == "letter":
-        right = Counter(answer for each in asked for answer in each.answers)
     worth = {
         answer: float(np.mean([points(each, answer, normalise) for each in asked]))
         for answer, _ in right.most_common(_CONSTANTS)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lateen.errors import DataError, UsageError
-from lateen.files import write_text
+from lateen.files import jsonl, write_text
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS
 from lateen.mllm.benchmarks.questions import QuestionSet
 
@@ -50,7 +50,7 @@ def _written(rows: list[Mapping[str, object]], suffix: str) -> str:
     if suffix == ".json":
         return json.dumps(rows, ensure_ascii=False) + "\n"
     if suffix == ".jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return jsonl(rows)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
     writer.writeheader()

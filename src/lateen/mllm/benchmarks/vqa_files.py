@@ -8,12 +8,12 @@ https://visualqa.org/download.html describes them; images are COCO's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lateen.data.text import read_json
 from lateen.errors import DataError
 from lateen.mllm.benchmarks.files import Draft, Folder, drafts, json_entries
-from lateen.mllm.benchmarks.questions import Question
 
 YEARS = {"test-dev2015": "test2015"}
 """The folder of a split's images, and the middle of their names, where that is not the split's."""
@@ -47,7 +47,7 @@ def read_vqa(folder: Folder, questions: str, annotations: str, split: str) -> It
     return drafts(json_entries(path, "questions"), make)
 
 
-def _by_question(path: Any) -> dict[Any, Any]:
+def _by_question(path: Path) -> dict[Any, Any]:
     content = read_json(path)
     try:
         return {entry["question_id"]: entry for entry in content["annotations"]}
@@ -55,10 +55,3 @@ def _by_question(path: Any) -> dict[Any, Any]:
         raise DataError(
             f"{path} is not a file of annotations ({error!r})", "Download it again."
         ) from error
-
-
-def vqa_upload(question: Question, answer: str) -> dict[str, object]:
-    """What VQA's server wants: https://visualqa.org/evaluation.html, as LLaVA-1.5 writes it."""
-    from lateen.metrics.answers import normalise_textvqa
-
-    return {**question.published, "answer": normalise_textvqa(answer)}

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from lateen.metrics.answers import normalise_plain
-from lateen.mllm.benchmarks.benchmark import Benchmark
+from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Draft, Folder, drafts, json_entries
-from lateen.mllm.benchmarks.questions import SHORT, Question
+from lateen.mllm.benchmarks.questions import SHORT
 
 
 def read_gqa(folder: Folder, split: str) -> Iterable[Draft]:
@@ -34,15 +34,11 @@ def _draft(entry: Any) -> Draft:
     )  # fmt: skip
 
 
-def _upload(question: Question, answer: str) -> dict[str, object]:
-    return {**question.published, "prediction": normalise_plain(answer)}
-
-
 BENCHMARK = Benchmark(
     read_gqa, "short",
     "Get questions1.2.zip and images.zip of "
     "https://cs.stanford.edu/people/dorarad/gqa/download.html into one folder: it has "
     "testdev_balanced_questions.json and images.",
     SHORT, ("testdev_balanced", "testdev_all", "val_balanced", "test_balanced", "submission_all"),
-    upload=_upload, normalise=normalise_plain,
+    upload=uploaded_as("prediction", normalise_plain), normalise=normalise_plain,
 )  # fmt: skip

@@ -18,11 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 from lateen.data.captions import is_missing
-from lateen.data.rows import open_rows
-from lateen.errors import DataError
-from lateen.mllm.benchmarks.benchmark import Benchmark
+from lateen.data.rows import check_columns, open_rows
+from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Base64Image, Draft, Folder, drafts, table_entries
-from lateen.mllm.benchmarks.questions import LETTER, ROTATION, Question, rotations
+from lateen.mllm.benchmarks.questions import LETTER, ROTATION, rotations
 
 _LARGEST_CELL = 2**30
 _NEEDED = ("index", "question", "image", "A", "B")
@@ -33,9 +32,7 @@ def read_mmbench(folder: Folder, split: str) -> Iterable[Draft]:
     name = f"mmbench_{split}"
     path = folder.file(f"{name}_[0-9]*.tsv", f"{name}.tsv", f"MMBench_{split.upper()}.tsv")
     rows = open_rows(path)
-    for column in _NEEDED:
-        if column not in rows.columns:
-            raise DataError(f"{path} has no column {column!r}", folder.where)
+    check_columns(rows.name, rows.columns, _NEEDED, folder.where)
     with _large_cells():
         found = list(drafts(table_entries(rows.read(rows.columns)), _draft))
     by_id = {each.id: each for each in found if not each.fault}
@@ -95,20 +92,9 @@ def _rotated(found: Iterable[Draft]) -> Iterator[Draft]:
         if draft.fault:
             yield draft
             continue
-        question = Question(
-            draft.id, (), (), draft.text, "letter", draft.answers, draft.choices,
-            published=draft.published,
-        )  # fmt: skip
-        for each in rotations(question):
+        for each in rotations(draft):
             letters = dict(zip("ABCD", each.choices, strict=False))
-            published = {**draft.published, "index": int(each.id), **letters}
-            yield replace(
-                draft, id=each.id, answers=each.answers, choices=each.choices, published=published
-            )
-
-
-def _upload(question: Question, answer: str) -> dict[str, object]:
-    return {**question.published, "prediction": answer}
+            yield replace(each, published={**each.published, "index": int(each.id), **letters})
 
 
 BENCHMARK = Benchmark(
@@ -116,5 +102,5 @@ BENCHMARK = Benchmark(
     "Get mmbench_dev_20230712.tsv of https://github.com/open-compass/MMBench and give the file or "
     "its folder.",
     LETTER, ("dev", "dev_en", "test", "test_en"),
-    upload=_upload, upload_suffix=".tsv",
+    upload=uploaded_as("prediction"), upload_suffix=".tsv",
 )  # fmt: skip

@@ -12,17 +12,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from lateen.data.text import read_json
-from lateen.mllm.benchmarks.benchmark import Benchmark
-from lateen.mllm.benchmarks.files import Draft, Folder, drafts, json_entries
-from lateen.mllm.benchmarks.questions import LETTER, Question
+from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
+from lateen.mllm.benchmarks.files import Draft, Folder, drafts, entries_of
+from lateen.mllm.benchmarks.questions import LETTER
 
 
 def read_seed_bench(folder: Folder, split: str) -> Iterable[Draft]:
     """Those about images, with the dimension as group."""
     del split
     path = folder.file("SEED-Bench.json")
-    entries = json_entries(path, "questions")
-    names = {number: name for name, number in read_json(path).get("question_type", {}).items()}
+    content = read_json(path)
+    entries = entries_of(content, path, "questions")
+    names = {number: name for name, number in content.get("question_type", {}).items()}
 
     def make(row: Any) -> Draft:
         number = row["question_id"]
@@ -42,14 +43,10 @@ def _is_video(row: Any) -> bool:
     return isinstance(row, dict) and row.get("data_type") == "video"
 
 
-def _upload(question: Question, answer: str) -> dict[str, object]:
-    return {**question.published, "prediction": answer}
-
-
 BENCHMARK = Benchmark(
     read_seed_bench, "letter",
     "Get SEED-Bench.json and SEED-Bench-image.zip of "
     "https://huggingface.co/datasets/AILab-CVC/SEED-Bench into one folder.",
     LETTER, folders=("SEED-Bench-image", "images", "."), suffixes=("", ".jpg", ".png"),
-    upload=_upload, upload_suffix=".jsonl",
+    upload=uploaded_as("prediction"), upload_suffix=".jsonl",
 )  # fmt: skip

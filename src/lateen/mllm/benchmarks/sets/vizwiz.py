@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from lateen.metrics.answers import normalise_textvqa
-from lateen.mllm.benchmarks.benchmark import Benchmark
+from lateen.mllm.benchmarks.benchmark import Benchmark, uploaded_as
 from lateen.mllm.benchmarks.files import Draft, Folder, drafts, json_entries
-from lateen.mllm.benchmarks.questions import SHORT, UNANSWERABLE, Question
+from lateen.mllm.benchmarks.questions import SHORT, UNANSWERABLE
 
 
 def read_vizwiz(folder: Folder, split: str) -> Iterable[Draft]:
@@ -34,14 +34,10 @@ def _draft(row: Any) -> Draft:
     )  # fmt: skip
 
 
-def _upload(question: Question, answer: str) -> dict[str, object]:
-    return {**question.published, "answer": normalise_textvqa(answer)}
-
-
 BENCHMARK = Benchmark(
     read_vizwiz, "human",
     "Get Annotations.zip and val.zip or test.zip of https://vizwiz.org/tasks-and-datasets/vqa into "
     "one folder: it has val.json and the images in val.",
     f"{UNANSWERABLE}\n{SHORT}", ("val", "test", "train"), ("{split}", "images", "."),
-    upload=_upload, normalise=normalise_textvqa,
+    upload=uploaded_as("answer", normalise_textvqa), normalise=normalise_textvqa,
 )  # fmt: skip
