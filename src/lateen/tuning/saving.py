@@ -17,7 +17,7 @@ from lateen.model.trained_on import TrainedOn
 
 
 def save_tuned(
-    model: AlignedModel, source: str, folder: Path, record: TrainedOn,
+    model: AlignedModel, source: str, folder: Path, record: TrainedOn, before: TrainedOn | None,
     training: Mapping[str, Any], results: Sequence[CardResult] = (),
 ) -> None:  # fmt: skip
     """Write a tuned model: a CLIP as a folder of transformers, an AlignedModel with its encoder.
@@ -29,6 +29,7 @@ def save_tuned(
         source: folder or hub id of the model that was tuned.
         folder: where to.
         record: of the images that it was tuned on.
+        before: the record of the model that was tuned, if it has one; both are joined.
         training: conditions of the tuning.
         results: for the card.
 
@@ -38,11 +39,12 @@ def save_tuned(
     """
     encoder = model.vision_encoder
     # What was measured of the model before is not true of it any more.
-    before = {**(model.config.training or {}), "validation": None}
-    training = {**before, "tuned": dict(training)}
+    conditions = {
+        **(model.config.training or {}), "validation": None, "tuned": dict(training),
+    }  # fmt: skip
     if not (model.config.vision or {}).get("trained"):
         side = model.config.vision or {}
-        replaced = _rebuilt(model, encoder, side, training, record)
+        replaced = _rebuilt(model, encoder, side, conditions, record.after(before, source))
         replaced.save_pretrained(folder, results=results)
         return
     assert isinstance(encoder, VisionEncoder)
@@ -50,8 +52,7 @@ def save_tuned(
     if is_clip(source):
         save_tuned_clip(
             source, _dual_tensors(encoder), folder, revision=load.get("revision"),
-            trained_on=record, training=training["tuned"],
-            results=results,
+            trained_on=record, training=training, results=results,
         )  # fmt: skip
         return
     tower = folder / "vision_encoder"
@@ -67,7 +68,8 @@ def save_tuned(
     loaded = load_encoder(modality="image", **again)
     loaded.info = replace(loaded.info, id=encoder.info.id)
     side = {**(model.config.vision or {}), **loaded.info.as_dict(), "trained": True}
-    _rebuilt(model, loaded, side, training, record).save_pretrained(folder, results=results)
+    whole = _rebuilt(model, loaded, side, conditions, record.after(before, source))
+    whole.save_pretrained(folder, results=results)
 
 
 def _rebuilt(
