@@ -163,6 +163,12 @@ def test_statistics_of_a_convolution_are_those_of_before(done: Done, tmp_path: P
     assert all(torch.equal(before[name], after[name]) for name in moving)
 
 
+def test_who_may_read_the_card_may_read_the_tuned_encoder(done: Done) -> None:
+    folder = done.out["vit"] / "model"
+    weights = folder / "vision_encoder" / "model.safetensors"
+    assert weights.stat().st_mode == (folder / "README.md").stat().st_mode
+
+
 def test_a_tuned_model_can_be_tuned_again(done: Done, vit_folder: Path, tmp_path: Path) -> None:
     photos = done.images[0].parent.parent
     for case in ("clip", "vit", "clip tower"):
