@@ -219,6 +219,9 @@ def test_a_run_s_own_results_are_on_the_card_and_another_model_s_are_refused(
     assert code == 2
     assert "results of another model" in err
     assert not (tmp_path / "o2").exists()
+    (tmp_path / "results.json").write_text("[]")  # of another program
+    code, _, err = call(capsys, "export", other, "--to", "lateen", "--out", tmp_path / "o2")
+    assert (code, "has no results" in err) == (1, True)
 
 
 def test_what_a_model_remembers_of_its_data_travels(

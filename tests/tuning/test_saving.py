@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,6 +23,7 @@ from tuner_toys import own_cache, photographs, students, tuned
 from lateen.hardware import use_hardware
 from lateen.model import AlignedModel
 from lateen.model.clip import open_model
+from lateen.model.trained_on import TRAINED_ON, ImageGroup, TrainedOn
 from lateen.tuning import tuner
 
 TEXTS = ["a red dog", "the blue cat"]
@@ -159,6 +163,12 @@ def test_statistics_of_a_convolution_are_those_of_before(done: Done, tmp_path: P
     assert all(torch.equal(before[name], after[name]) for name in moving)
 
 
+def test_who_may_read_the_card_may_read_the_tuned_encoder(done: Done) -> None:
+    folder = done.out["vit"] / "model"
+    weights = folder / "vision_encoder" / "model.safetensors"
+    assert weights.stat().st_mode == (folder / "README.md").stat().st_mode
+
+
 def test_a_tuned_model_can_be_tuned_again(done: Done, vit_folder: Path, tmp_path: Path) -> None:
     photos = done.images[0].parent.parent
     for case in ("clip", "vit", "clip tower"):
@@ -167,3 +177,23 @@ def test_a_tuned_model_can_be_tuned_again(done: Done, vit_folder: Path, tmp_path
         record = result.model.trained_on
         assert record is not None
         assert record.groups["train"].count == result.results["images"]
+
+
+def test_the_record_of_a_clip_that_was_tuned_before_is_joined_once(
+    done: Done, vit_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = done.images[0].parent.parent
+    start = shutil.copytree(done.out["clip"] / "model", tmp_path / "start")
+    group = ImageGroup.of(["a", "b"], np.zeros(2, np.uint64))
+    TrainedOn({"train": group}).save(start / TRAINED_ON)
+    result = tuned(start, vit_folder, photos, tmp_path / "both", tune__epochs=1)
+    record = result.model.trained_on
+    assert record is not None
+    assert record.groups["train"].count == 2 + result.results["images"]
+    assert record.groups["train"].without_hash == 2
+
+    group = ImageGroup.of(["a", "b"], np.array([1, 2], np.uint64), exact=1)
+    TrainedOn({"train": group}).save(start / TRAINED_ON)
+    with caplog.at_level(logging.WARNING, "lateen"):
+        tuned(start, vit_folder, photos, tmp_path / "alone", tune__epochs=1)
+    assert caplog.text.count("to be joined") == 1

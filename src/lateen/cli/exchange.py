@@ -13,7 +13,7 @@ from lateen.cli.features import summary
 from lateen.cli.models import TextPlace, VisionPlace
 from lateen.cli.output import check_file, say, show_json, show_table
 from lateen.errors import Faults, LateenError, ModelError, StoreError, UsageError
-from lateen.files import refuse_foreign
+from lateen.files import read_json, refuse_foreign
 from lateen.integrations import Tool, tool, tools
 
 if TYPE_CHECKING:
@@ -227,13 +227,11 @@ def _card_results(
     from lateen.evaluation.features import model_key
     from lateen.evaluation.results import read_all
     from lateen.experiment.preflight import RESULTS
-    from lateen.files import read_json
-    from lateen.tuning.summary import card_results
 
     own = folder.parent / RESULTS
-    if not asked and own.is_file() and (tuning := read_json(own)).get("task") == "tune":
-        return card_results(tuning), [own]
     paths = list(asked) if asked else [own] if own.is_file() else []
+    if paths and not asked and (numbers := _tuning_results(own)) is not None:
+        return numbers, paths
     key = model_key(model)
     rows: list[CardResult] = []
     files: list[Path] = []
@@ -247,6 +245,19 @@ def _card_results(
         files.append(saved.path)
         rows += _numbers(*saved.key, saved.result)
     return rows, list(dict.fromkeys(files))
+
+
+def _tuning_results(path: Path) -> list[CardResult] | None:
+    """The numbers in the results of a tuning; ``None`` where a file has others.
+
+    They are of the start and the kept step at once, and so none that are read with the others.
+    """
+    from lateen.tuning.summary import card_results
+
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("task") != "tune":
+        return None
+    return card_results(content)
 
 
 def _numbers(task: str, data: str, result: Mapping[str, Any]) -> Iterator[CardResult]:

@@ -32,7 +32,7 @@ from lateen.encoders.specs import (
     model_type_of,
 )
 from lateen.encoders.text import POOLINGS, TextEncoder, unmet
-from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor
+from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor, projected
 from lateen.encoders.weights import (
     load_pretrained,
     load_untrained,
@@ -326,7 +326,6 @@ def _load_tower(request: _Request) -> Encoder:
 
 def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
     """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
-
     model.to(request.device)
     return _vision(
         request, model.vision_model, request.folder, request.pooling or "pooler", trained,
@@ -338,7 +337,7 @@ def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
     """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
 
     def project(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        return _projected(model.get_text_features(input_ids=ids, attention_mask=mask))
+        return projected(model.get_text_features(input_ids=ids, attention_mask=mask))
 
     model.to(request.device)
     length = getattr(model.config.text_config, "max_position_embeddings", None)
@@ -346,10 +345,6 @@ def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
         request, model.text_model, request.folder, request.pooling or "pooler", trained,
         project=project, max_tokens=request.max_tokens or length,
     )  # fmt: skip
-
-
-def _projected(output: Any) -> torch.Tensor:
-    return torch.as_tensor(getattr(output, "pooler_output", output))
 
 
 def _config(request: _Request) -> Any:

@@ -98,8 +98,7 @@ class VisionNetwork(nn.Module):
             hidden: with the hidden states of all layers.
         """
         if self.projects:
-            output = self.dual.get_image_features(pixel_values=pixels)
-            return torch.as_tensor(getattr(output, "pooler_output", output))
+            return projected(self.dual.get_image_features(pixel_values=pixels))
         return self.run(pixels, hidden=hidden)
 
     def run(self, pixels: torch.Tensor, *, hidden: bool = False) -> Any:
@@ -330,6 +329,12 @@ class VisionEncoder:
                 f"{self.info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
                 "Choose a layer in that range.",
             )
+
+
+def projected(output: Any) -> torch.Tensor:
+    """The embedding ``[n, dim]`` in what ``get_image_features`` or ``get_text_features`` of a dual
+    model gives: itself, or an output that has it."""
+    return torch.as_tensor(getattr(output, "pooler_output", output))
 
 
 def _layout(output: Any, size: tuple[int, int], config: Any, pooler_trained: bool) -> TokenLayout:

@@ -127,16 +127,16 @@ def load_as_stored(folder: Path) -> Any:
 
 def _stored_dtypes(folder: Path) -> dict[str, torch.dtype]:
     """The number format of each float tensor of a folder's weight files, by its name there."""
-    found: dict[str, torch.dtype] = {}
+    dtypes: dict[str, torch.dtype] = {}
     files = sorted(folder.glob("*.safetensors"))
     for path in files:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-        found |= {name: _FLOATS[kind] for name, kind in stored.items() if kind in _FLOATS}
+        dtypes |= {name: _FLOATS[kind] for name, kind in stored.items() if kind in _FLOATS}
     for path in [] if files else sorted(folder.glob("*.bin")):
         weights = torch.load(path, map_location="meta", weights_only=True)
-        found |= {name: each.dtype for name, each in weights.items() if each.is_floating_point()}
-    return found
+        dtypes |= {name: each.dtype for name, each in weights.items() if each.is_floating_point()}
+    return dtypes
 
 
 def load_untrained(

@@ -115,21 +115,13 @@ def encode(
     _check_positive(batch_size=batch_size, shard_items=shard_items, workers=workers)
     options = EncoderOptions(
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
-        precision=precision, untrained=untrained, device=device,
-        trust_remote_code=trust_remote_code, parts=parts, weights=weights,
+        precision=precision, untrained=untrained, trust_remote_code=trust_remote_code,
+        parts=parts, weights=weights,
     )  # fmt: skip
     inputs = _Inputs(
-        source,
-        encoder,
-        modality,
-        column,
-        images,
-        image_column,
-        captions,
-        split,
-        texts_only,
+        source, encoder, modality, column, images, image_column, captions, split, texts_only,
         options,
-    )
+    )  # fmt: skip
     shares: Callable[[], list[Path]] | None = None
     if several := split_devices(device):
         if not (isinstance(source, str | Path) and isinstance(encoder, str)):
@@ -170,7 +162,7 @@ class _Inputs:
     captions: Sequence[str]
     split: str | None
     texts_only: bool
-    options: EncoderOptions
+    options: EncoderOptions  # but for the device
 
     def open(self, device: str) -> tuple[Dataset, Encoder]:
         """The dataset, and the encoder on a device.

@@ -41,7 +41,6 @@ class StoreWriter:
         first: number of the first shard that is written here; those before it are elsewhere.
 
     Attributes:
-        done: input items covered by the whole shards already on disk.
         finished: whether the store is complete and of this description.
         parts: of the next shard, as far as they are on disk, one behind the other.
 
@@ -72,7 +71,6 @@ class StoreWriter:
                 raise _different(folder, present, description)
             clear_store(folder)
         self._adopt()
-        self.done = self._stop
         self.parts = self._adopt_parts()
 
     @property
@@ -81,8 +79,8 @@ class StoreWriter:
         return self._first + len(self.shards)
 
     @property
-    def _stop(self) -> int:
-        """Where the items of the shards here end."""
+    def done(self) -> int:
+        """Input items covered by the whole shards on disk, and by those before the first here."""
         return self.shards[-1].stop if self.shards else self._first * self.description.shard_items
 
     def take(self, folder: Path) -> None:
@@ -92,7 +90,6 @@ class StoreWriter:
                 path.replace(self.folder / path.name)
         shutil.rmtree(folder, ignore_errors=True)
         self._adopt_shards()
-        self.done = self._stop
         self.parts = self._adopt_parts()
 
     def _adopt(self) -> None:
@@ -117,9 +114,8 @@ class StoreWriter:
         """Take over the whole shards on disk, from the first one to the first that is not there."""
         while True:
             path = self.folder / shard_name(self._next)
-            start = self._stop
             content = _whole(path)
-            if content is None or content.start != start:
+            if content is None or content.start != self.done:
                 path.unlink(missing_ok=True)
                 return
             self.shards.append(describe_shard(path, content))
@@ -188,7 +184,6 @@ class StoreWriter:
         self.drop_parts()
         self.shards.append(shard)
         self._note(skipped, notes or {})
-        self.done += items
 
     def _to_dtype(self, features: torch.Tensor, *, finite: bool = True) -> torch.Tensor:
         expected = self.description.dim

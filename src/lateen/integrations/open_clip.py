@@ -98,8 +98,8 @@ def export(model: AlignedModel, out: Path) -> None:
     with atomic_path(out / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     if model.text_encoder.prepare([_PROBE])[0] != _PROBE_IDS:
-        known = load["name"] if load.get("revision") else title_of(out)
-        settings["text_cfg"]["hf_tokenizer_name"] = known
+        repository = load["name"] if load.get("revision") else title_of(out)
+        settings["text_cfg"]["hf_tokenizer_name"] = repository
         _copy_tokenizer(folder, out)
     for file in (each for pattern in _LICENCES for each in folder.glob(pattern)):
         shutil.copyfile(file, out / file.name)
@@ -145,11 +145,11 @@ def _renamed(name: str) -> str:
     """open_clip's name for a tensor of transformers'."""
     if name == "logit_scale":
         return name
-    found = _NAME.fullmatch(name)
-    if found is None or found["part"] not in _PARTS:
+    match = _NAME.fullmatch(name)
+    if match is None or match["part"] not in _PARTS:
         raise _unlike(f"it has no place for {name}")
-    block = "" if found["block"] is None else f"transformer.resblocks.{found['block']}."
-    return _TOWERS[found["tower"]] + block + _PARTS[found["part"]].format(kind=found["kind"])
+    block = "" if match["block"] is None else f"transformer.resblocks.{match['block']}."
+    return _TOWERS[match["tower"]] + block + _PARTS[match["part"]].format(kind=match["kind"])
 
 
 def model_settings(config: Any) -> dict[str, Any]:
@@ -195,12 +195,12 @@ def _tower_settings(config: Any) -> dict[str, Any]:
     ratio = hidden / width
     if int(width * ratio) != hidden:  # open_clip multiplies, and cuts what is behind the point
         ratio = math.nextafter(ratio, math.inf)
-    found: dict[str, Any] = {"width": width, "layers": config.num_hidden_layers}
+    settings: dict[str, Any] = {"width": width, "layers": config.num_hidden_layers}
     if ratio != _MLP_RATIO:
-        found["mlp_ratio"] = ratio
+        settings["mlp_ratio"] = ratio
     if config.layer_norm_eps != _EPSILON:
-        found["norm_kwargs"] = {"eps": config.layer_norm_eps}
-    return found
+        settings["norm_kwargs"] = {"eps": config.layer_norm_eps}
+    return settings
 
 
 def preprocess_settings(processing: Mapping[str, Any], image_size: int) -> dict[str, Any]:

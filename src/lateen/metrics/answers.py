@@ -18,15 +18,8 @@ _PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 _ARTICLES = ("a", "an", "the")
-_DIGITS = {
-    "none": "0",
-    **{
-        word: str(number)
-        for number, word in enumerate(
-            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-        )
-    },
-}
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+_DIGITS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
 # Their apostrophes are put back where an answer lacks one; as they are in the VQA code.
 _CONTRACTIONS = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't
@@ -157,12 +150,12 @@ def says_yes(answer: str) -> bool:
     >>> says_yes("Yes."), says_yes("No, there is not."), says_yes("There is a dog. It is not mine.")
     (True, False, True)
     """
-    return not {"no", "not"} & set(_words(answer.partition(".")[0]))
+    return not {"no", "not"} & _first_words(answer)
 
 
 def says_neither(answer: str) -> bool:
     """Whether an answer has none of the words yes, no and not in its first sentence."""
-    return not {"yes", "no", "not"} & set(_words(answer.partition(".")[0]))
+    return not {"yes", "no", "not"} & _first_words(answer)
 
 
 def chosen_letter(answer: str, choices: Sequence[str]) -> str | None:
@@ -207,5 +200,6 @@ def count_in(answer: str) -> int | None:
     return next((int(word) for word in normalise_vqa(answer).split() if word.isdecimal()), None)
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z']+", text.lower())
+def _first_words(answer: str) -> set[str]:
+    """The words of an answer's first sentence, in lower case."""
+    return set(re.findall(r"[a-z']+", answer.partition(".")[0].lower()))

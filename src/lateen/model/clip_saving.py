@@ -17,7 +17,6 @@ from lateen.model.card import CardResult, ClipCard, title_of, write_clip_card
 from lateen.model.clip import is_clip
 from lateen.model.saving import WEIGHTS, copy_all_but_weights, share_files
 from lateen.model.trained_on import TRAINED_ON, TrainedOn
-from lateen.progress import log
 
 _TOWER = ("vision_model.", "visual_projection.")  # SigLIP has no projection
 _CONFIG = "config.json"
@@ -156,16 +155,9 @@ def _card(model: Any, out: Path) -> ClipCard:
 
 
 def _save_record(folder: Path, source: Path, trained_on: TrainedOn | None) -> None:
-    before = source / TRAINED_ON
-    earlier = TrainedOn.load(before) if before.is_file() else None
-    record = earlier if trained_on is None else trained_on
-    if earlier is not None and trained_on is not None:
-        if earlier.is_exact and trained_on.is_exact:
-            record = earlier | trained_on
-        else:
-            log.warning(
-                "%s of %s is of too many images to be joined with those of the tuning, which stand "
-                "alone in the new one", TRAINED_ON, source,
-            )  # fmt: skip
+    path = source / TRAINED_ON
+    record = TrainedOn.load(path) if path.is_file() else None
+    if trained_on is not None:
+        record = trained_on.after(record, str(source))
     if record is not None:
         record.save(folder / TRAINED_ON)

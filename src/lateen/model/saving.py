@@ -154,11 +154,12 @@ def _files(source: Path) -> list[Path]:
 
 
 def share_files(folder: Path) -> None:
-    """Let everyone read the weights who may read the card: safetensors writes them for their owner
-    alone."""
+    """Let everyone read the weights, also of a trained encoder inside, who may read the card:
+    safetensors writes them for their owner alone."""
     mode = (folder / "README.md").stat().st_mode
-    for weights in folder.glob("*.safetensors"):
-        weights.chmod(mode)
+    for pattern in ("*.safetensors", "*_encoder/**/*.safetensors"):
+        for weights in folder.glob(pattern):
+            weights.chmod(mode)
 
 
 def without_paths(side: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lateen.data.fingerprint import hash64
 from lateen.errors import ModelError
 from lateen.features import Pairs
 from lateen.files import atomic_path
+from lateen.progress import log
 from lateen.report.chance import most_by_chance
 
 TRAINED_ON = "trained_on.npz"
@@ -236,6 +237,24 @@ class TrainedOn:
         for name, group in other.groups.items():
             joined[name] = joined[name] | group if name in joined else group
         return TrainedOn(joined)
+
+    def after(self, before: TrainedOn | None, model: str) -> TrainedOn:
+        """This training's record with that of the one before, where they can be joined; else this
+        one alone, which the log says.
+
+        Args:
+            before: the record of the model that the training began with, if it has one.
+            model: its name, for the log.
+        """
+        if before is None:
+            return self
+        if before.is_exact and self.is_exact:
+            return before | self
+        log.warning(
+            "%s was trained on too many images to be joined with those of this training, which "
+            "stand alone in the new model's record", model,
+        )  # fmt: skip
+        return self
 
     def find(self, group: str, ids: Sequence[str], hashes: Array) -> SameImages:
         """Which of some images are in a group; none where there is no such group.

@@ -17,7 +17,7 @@ from lateen.model.trained_on import TrainedOn
 
 
 def save_tuned(
-    model: AlignedModel, source: str, folder: Path, record: TrainedOn,
+    model: AlignedModel, source: str, folder: Path, record: TrainedOn, before: TrainedOn | None,
     training: Mapping[str, Any], results: Sequence[CardResult] = (),
 ) -> None:  # fmt: skip
     """Write a tuned model: a CLIP as a folder of transformers, an AlignedModel with its encoder.
@@ -29,6 +29,7 @@ def save_tuned(
         source: folder or hub id of the model that was tuned.
         folder: where to.
         record: of the images that it was tuned on.
+        before: the record of the model that was tuned, if it has one; both are joined.
         training: conditions of the tuning.
         results: for the card.
 
@@ -52,7 +53,7 @@ def save_tuned(
     conditions = {**(model.config.training or {}), "validation": None, "tuned": dict(training)}
     tuned = AlignedModel.build(
         model.heads, side, model.config.text or {}, model.config.head or {}, training=conditions,
-        trained_on=record,
+        trained_on=record.after(before, source),
     )  # fmt: skip
     tuned.set_encoders(vision=encoder, text=model.text_encoder)
     tuned.save_pretrained(folder, results=results)

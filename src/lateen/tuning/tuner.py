@@ -131,10 +131,9 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
         )
         if ranks.leads:
             results = _results(prepared, outcome, key, time.perf_counter() - begin)
-            record = _record(prepared, outcome)
             save_tuned(
-                outcome.model, plan.model, out / MODEL, record, results["conditions"],
-                card_results(results),
+                outcome.model, plan.model, out / MODEL, _record(prepared, outcome),
+                prepared.start.trained_on, results["conditions"], card_results(results),
             )  # fmt: skip
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
@@ -341,22 +340,12 @@ def _read_metrics(path: Path) -> tuple[list[Check], list[dict[str, Any]]]:
 
 
 def _record(prepared: Preparation, outcome: _Outcome) -> TrainedOn:
-    """The images that the model was tuned on and, where there are limits, those they were of; with
-    those of the model that was tuned."""
+    """The images that the model was tuned on and, where there are limits, those they were of."""
     record = TrainedOn.of(prepared.train.pairs)
     if prepared.plan.stop.limits:
         unknown = np.zeros(len(outcome.judged), np.uint64)
         chosen_on = ImageGroup.of(outcome.judged, unknown)
         record = TrainedOn({**record.groups, "chosen_on": chosen_on})
-    before = prepared.start.trained_on
-    if before is None:
-        return record
-    if before.is_exact and record.is_exact:
-        return before | record
-    log.warning(
-        "the record of the images that %s was trained on is too large to be joined with those it "
-        "was tuned on: the model keeps the latter alone", prepared.plan.model,
-    )  # fmt: skip
     return record
 
 
