@@ -16,7 +16,7 @@ from lateen.data import Dataset, open_dataset
 from lateen.data.labels import open_labelled
 from lateen.data.samples import no_captions
 from lateen.errors import DataError
-from lateen.evaluation.cases import score_cases
+from lateen.evaluation.cases import prompt_features, score_cases
 from lateen.evaluation.features import JudgedImages, find_trained_on, side_features
 from lateen.evaluation.intervals import (
     LEVEL,
@@ -47,7 +47,7 @@ from lateen.evaluation.tasks.classification import (
 )
 from lateen.evaluation.tasks.mmvp import (
     TEMPLATES,
-    evaluate_mmvp,
+    mmvp_result,
     mmvp_statistics,
     read_mmvp,
     within_pairs,
@@ -273,6 +273,8 @@ class ClassSet:
 class PairSet:
     """MMVP-VLM: pairs of images that CLIP takes for alike, and how alike they are.
 
+    The statements are encoded once, by the first model that is measured.
+
     Args:
         source: the folder, as ``lateen evaluate mmvp`` takes it.
 
@@ -281,32 +283,34 @@ class PairSet:
     """
 
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._found = read_mmvp(source)
+        self._pairs = read_mmvp(source)
+        self._texts: Store | None = None
 
     @property
     def key(self) -> str:
         """What the set is, by content (64 hex digits)."""
-        return self._found.key
+        return self._pairs.key
 
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """Pairs solved, and the mean cosine within them.
 
         Args:
-            model: an aligned model.
-            folder: where to keep features; lateen's cache if not given.
+            model: whose text side is that of the first one measured.
+            folder: where to keep the images' features; lateen's cache if not given.
         """
-        result = evaluate_mmvp(model, data=self._source, cache=folder)
-        # Nothing is encoded again: the task has just kept it.
-        scored = score_cases(model, self._found, templates=TEMPLATES, cache=folder)
+        if self._texts is None:
+            self._texts = prompt_features(model, self._pairs, templates=TEMPLATES)
+        scored = score_cases(
+            model, self._pairs, templates=TEMPLATES, cache=folder, texts=self._texts
+        )
+        cosines = within_pairs(model.project_image, scored.images, scored.cases)
+        result = mmvp_result(model, scored, {"model": cosines}, TEMPLATES)
         measures = {
             "mmvp": _measured(
                 result, mmvp_statistics, "MMVP-VLM pairs", "pair_accuracy", of="pairs",
                 chance=result["chance"],
             ),
-            "mmvp_cosine": _mean_cosine(
-                within_pairs(model.project_image, scored.images, scored.cases), result
-            ),
+            "mmvp_cosine": _mean_cosine(cosines, result),
         }  # fmt: skip
         rows = np.arange(len(scored.images))
         return SetResult(
