@@ -21,7 +21,7 @@ from lateen.files import write_text
 from lateen.report.palette import THEME
 from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
-from lateen.report.tables import TableData, fact, interval_cell
+from lateen.report.tables import INTERVAL, TableData, fact, interval_cell
 from lateen.report.text import escape, escape_lines, render, without_folders
 from lateen.report.thumbnail import thumbnail, whole_thumbnail
 
@@ -178,7 +178,7 @@ class Page:
 def interval_note(result: Mapping[str, Any], key_path: str) -> str:
     """What stands below a number: its 95 % interval, where a result has one."""
     interval = interval_cell((result.get("intervals") or {}).get(key_path))
-    return f"95 % interval {interval}" if interval else ""
+    return f"{INTERVAL} {interval}" if interval else ""
 
 
 def made_with() -> dict[str, str]:
