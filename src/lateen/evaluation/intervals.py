@@ -139,12 +139,12 @@ class Difference(NamedTuple):
 
     Attributes:
         interval: of the difference, paired: both are of the same draws of images.
-        told: whether the two can be told apart: the interval is on one side of 0, and there are
-            images enough on which they differ.
+        significant: whether the two can be told apart: the interval is on one side of 0, and there
+            are images enough on which they differ.
     """
 
     interval: Interval
-    told: bool
+    significant: bool
 
 
 def paired_difference(first: Redrawn, second: Redrawn, level: float = LEVEL) -> Difference:

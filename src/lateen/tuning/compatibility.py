@@ -191,7 +191,7 @@ def _as_dict(measured: Measured, start: Measured) -> dict[str, Any]:
     same = measured.units == start.units
     if same and measured.drawn is not None and start.drawn is not None:
         change = paired_difference(measured.drawn, start.drawn)
-        difference |= {"interval": list(change.interval), "told": change.told}
+        difference |= {"interval": list(change.interval), "told": change.significant}
     return {
         "label": measured.label,
         "value": measured.value,
