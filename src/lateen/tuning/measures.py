@@ -22,10 +22,10 @@ from lateen.evaluation.intervals import (
     LEVEL,
     Redrawn,
     Statistics,
+    drawn_by_key,
     interval,
     redrawn,
     resampled,
-    resamples,
     shares,
     units_key,
 )
@@ -61,7 +61,7 @@ from lateen.features import Store, pair
 from lateen.files import content_key
 from lateen.metrics import class_ranks
 from lateen.metrics.choice import percent
-from lateen.metrics.resampling import Interval, Tally, drawn_scores, percentile_interval
+from lateen.metrics.resampling import Interval, Tally, percentile_interval
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
 from lateen.report.chance import top_k
@@ -412,9 +412,7 @@ def _mean_cosine(cosines: Tensor, result: Result) -> Measured:
     """The mean cosine of the images of a pair ``[pairs]``, its interval over pairs."""
     values, pairs, key = cosines.double().numpy(), len(cosines), units_key(result)
     tally = Tally(np.arange(pairs), values, scale=1.0)
-    scores = drawn_scores(
-        {"cosine": tally}, pairs, resamples=resamples(pairs), seed=int(key[:8], 16)
-    )["cosine"]
+    scores = drawn_by_key({"cosine": tally}, pairs, key)["cosine"]
     return Measured(
         "cosine within MMVP-VLM's pairs", float(values.mean()), percentile_interval(scores, LEVEL),
         pairs, "pairs", None, key, Redrawn(scores, tally.by_unit(pairs)),
