@@ -1,9 +1,9 @@
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from page_reader import Reader
 from PIL import Image
 
 from assessment.made_up import candidate, grid, results
@@ -11,22 +11,6 @@ from lateen.assessment.page import assessment_figures, write_assessment_page
 
 EVIL = '<b>"bold"</b><script>alert(1)</script> & ' + "x" * 40
 SCATTERS = {f"scatter-{m}.png" for m in ("knn", "linear-probe", "mutual-knn", "cka")}
-
-
-class Reader(HTMLParser):
-    """Collects tags and text."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(re.sub(r"<style>.*?</style>", "", document, flags=re.DOTALL))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.text += data.strip() + "\n"
 
 
 def page(found: dict[str, Any], folder: Path) -> Reader:

@@ -17,11 +17,11 @@ def test_a_difference_is_of_the_same_draws():
     found = paired_difference(drawn(first), drawn(second))
     low, high = found.interval
     apart = np.hypot(*(np.std(drawn(each).scores) for each in (first, second)))
-    assert found.told
+    assert found.significant
     assert 0 < low < 10 < high
     assert high - low < 2 * 1.96 * apart  # than of two draws that have nothing to do with it
     back = paired_difference(drawn(second), drawn(first))
-    assert back.told
+    assert back.significant
     assert back.interval == pytest.approx((-high, -low))
 
 
@@ -30,9 +30,9 @@ def test_the_same_is_no_difference():
     assert paired_difference(drawn(right), drawn(right)) == ((0, 0), False)
 
 
-@pytest.mark.parametrize(("changed", "told"), [(5, False), (6, True)])
-def test_few_images_tell_nothing(changed, told):
+@pytest.mark.parametrize(("changed", "significant"), [(5, False), (6, True)])
+def test_few_images_tell_nothing(changed, significant):
     first, second = [1] * changed + [0] * 94, [0] * (changed + 94)
     found = paired_difference(drawn(first), drawn(second))
     assert found.interval[0] > 0  # be they all for the better
-    assert found.told is told
+    assert found.significant is significant

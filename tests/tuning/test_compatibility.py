@@ -148,7 +148,7 @@ def test_what_is_lost_is_told_by_the_same_images(data):
 def test_each_image_is_encoded_once_for_a_checkpoint_and_texts_once_for_all(data):
     model, words = colour_model(), CountedWords()
     model.set_encoders(text=words)
-    compatibility = Compatibility(model, EvalSection(**{**data.model_dump(), "mmvp": None}))
+    compatibility = Compatibility(model, data)
     texts = words.encoded
     assert texts > 48
 
@@ -157,7 +157,7 @@ def test_each_image_is_encoded_once_for_a_checkpoint_and_texts_once_for_all(data
         candidate = colour_model(encoder)
         candidate.set_encoders(text=words)
         check = compatibility.check(candidate, step)
-        assert encoder.encoded == 24 + 36
+        assert encoder.encoded == 24 + 36 + 4
         assert check["drift"]["cosine"]["min"] < 0.1
     assert words.encoded == texts
 

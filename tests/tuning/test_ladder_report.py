@@ -7,7 +7,7 @@ import io
 
 import pytest
 from ladder_toys import failed, ladder, run
-from test_tune_page import Reader
+from page_reader import Reader
 from tune_toys import untold
 
 from lateen.tuning.ladder_report import (

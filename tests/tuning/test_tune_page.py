@@ -1,28 +1,10 @@
-import re
-from html.parser import HTMLParser
-
 import pytest
+from page_reader import Reader
 from tune_toys import results
 
 from lateen.tuning.page import tune_figures, write_tune_page
 
 EVIL = "<script>alert(1)</script>"
-
-
-class Reader(HTMLParser):
-    """Collects tags and text."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(re.sub(r"<style>.*?</style>", "", document, flags=re.DOTALL))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.text += data.strip() + "\n"
 
 
 def page(found, folder) -> Reader:

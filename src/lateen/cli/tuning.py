@@ -70,7 +70,7 @@ def tune_command(
     if ladder is not None:
         _ladder(plan, ladder, None if seeds is None else read_seeds(seeds), out, markup, json)
         return
-    from lateen.tuning.summary import tune_tables
+    from lateen.tuning.summary import sentence, tune_tables
     from lateen.tuning.tuner import MODEL, RESULTS, run_tuning
 
     results = run_tuning(plan, out).results
@@ -83,8 +83,7 @@ def tune_command(
         show_markup(markup, *tune_tables(results))
         return
     show_table(*tune_tables(results))
-    verdict = results["verdict"]
-    say(f"{verdict[:1].upper()}{verdict[1:]}.")
+    say(sentence(results["verdict"]))
     say(f"model    {out / MODEL}")
     say(f"results  {out / RESULTS}")
     say(f"report   {out / 'report.html'}")

@@ -182,6 +182,11 @@ class CaseSet:
     skips: list[Skip]
 
     @property
+    def captions(self) -> list[str]:
+        """The captions of all cases, each once."""
+        return list(dict.fromkeys(text for case in self.cases for text in case.captions))
+
+    @property
     def key(self) -> str:
         """Content key (64 hex digits) of images and cases."""
         cases = [[c.id, c.images, c.captions, dict(c.groups)] for c in self.cases]
@@ -311,6 +316,7 @@ def score_cases(
     *,
     templates: Sequence[str] = ("{}",),
     cache: Path | None = None,
+    texts: Store | None = None,
 ) -> ScoredCases:
     """Cosines of each case's images with its captions.
 
@@ -321,6 +327,7 @@ def score_cases(
         benchmark: the benchmark.
         templates: prompts with ``{}`` for the caption; embeddings of several are averaged.
         cache: where to keep features; lateen's cache folder if not given.
+        texts: what :func:`prompt_features` made with the same templates, where it is there already.
 
     Raises:
         UsageError: a template has no ``{}``, or there is none.
@@ -329,14 +336,10 @@ def score_cases(
     check_templates(templates or [""], "caption")
     _ = model.vision_encoder, model.text_encoder  # what cannot be loaded fails here
     images = side_features(model, "vision", benchmark.images, folder=cache and cache / "images")
-    captions = list(dict.fromkeys(text for case in benchmark.cases for text in case.captions))
-    prompts = [template.replace("{}", text) for text in captions for template in templates]
-    texts = side_features(
-        model, "text", listed_captions(benchmark.name, prompts), "caption",
-        folder=cache and cache / "captions",
-    )  # fmt: skip
+    if texts is None:
+        texts = prompt_features(model, benchmark, templates=templates, cache=cache)
     image_rows = {sample: row for row, sample in enumerate(images.ids)}
-    prompt_rows = _prompt_rows(captions, texts, len(templates))
+    prompt_rows = _prompt_rows(benchmark.captions, texts, len(templates))
     cases, left_out = _divide(benchmark, images, image_rows, prompt_rows)
     text_rows = {caption: row for row, caption in enumerate(prompt_rows)}
     scores = _scores(
@@ -348,6 +351,20 @@ def score_cases(
     lost = {(skip["id"], skip["source"]) for skip in images.skipped + texts.skipped}
     count = len(lost) + len(benchmark.skips)
     return ScoredCases(cases, scores, left_out, count, images, benchmark.key)
+
+
+def prompt_features(
+    model: AlignedModel, benchmark: CaseSet, *, templates: Sequence[str], cache: Path | None = None
+) -> Store:
+    """The features of a benchmark's captions in every template: the text half of what
+    :func:`score_cases` encodes."""
+    prompts = [
+        template.replace("{}", text) for text in benchmark.captions for template in templates
+    ]
+    return side_features(
+        model, "text", listed_captions(benchmark.name, prompts), "caption",
+        folder=cache and cache / "captions",
+    )  # fmt: skip
 
 
 def _prompt_rows(captions: Sequence[str], texts: Store, templates: int) -> dict[str, list[int]]:

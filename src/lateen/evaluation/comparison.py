@@ -385,7 +385,7 @@ def _best(
     worse = [
         index
         for index, difference in against.items()
-        if difference.told and sign * sum(difference.interval) > 0
+        if difference.significant and sign * sum(difference.interval) > 0
     ]
     return tuple(index for *_, index in comparable if index not in worse) if worse else ()
 

@@ -56,7 +56,7 @@ def resampled(statistics: _FromArrays, arrays: Arrays, units: Iterable[str]) -> 
     whole = {name: _smallest(np.asarray(values)) for name, values in arrays.items()}
     by_path = statistics(whole)
     key = hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
-    drawn = _drawn(by_path, len(ids), key)
+    drawn = drawn_by_key(by_path, len(ids), key)
     intervals = {
         path: list(interval_of(statistic, drawn[path], len(ids), LEVEL))
         for path, statistic in by_path.items()
@@ -130,7 +130,7 @@ def redrawn(result: Mapping[str, Any], statistics: _FromArrays) -> dict[str, Red
     if (arrays := unpacked(result)) is None:
         return None
     by_path, units = statistics(arrays), int(result["n"])
-    scores = _drawn(by_path, units, units_key(result))
+    scores = drawn_by_key(by_path, units, units_key(result))
     return {path: Redrawn(scores[path], each.by_unit(units)) for path, each in by_path.items()}
 
 
@@ -139,12 +139,12 @@ class Difference(NamedTuple):
 
     Attributes:
         interval: of the difference, paired: both are of the same draws of images.
-        told: whether the two can be told apart: the interval is on one side of 0, and there are
-            images enough on which they differ.
+        significant: whether the two can be told apart: the interval is on one side of 0, and there
+            are images enough on which they differ.
     """
 
     interval: Interval
-    told: bool
+    significant: bool
 
 
 def paired_difference(first: Redrawn, second: Redrawn, level: float = LEVEL) -> Difference:
@@ -165,7 +165,14 @@ def units_key(result: Mapping[str, Any]) -> str:
     return str((result.get("per_query") or {}).get("units", ""))
 
 
-def _drawn(statistics: Statistics, units: int, key: str) -> dict[str, Array]:
+def drawn_by_key(statistics: Statistics, units: int, key: str) -> dict[str, Array]:
+    """Every score in draws of the units, the same draws wherever the key is the same.
+
+    Args:
+        statistics: by name.
+        units: how many there are.
+        key: a hash of their ids, see :func:`units_key`.
+    """
     return drawn_scores(statistics, units, resamples=resamples(units), seed=int(key[:8], 16))
 
 

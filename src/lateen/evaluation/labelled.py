@@ -121,6 +121,11 @@ class LabelledPart:
     target: Tensor
     features: Mapping[str, Features]
 
+    @property
+    def ids(self) -> list[str]:
+        """Each row's image."""
+        return [self.store.ids[row] for row in self.rows]
+
     def of(self, kind: str) -> LabelledFeatures:
         """The features of one kind, with the classes."""
         return LabelledFeatures(self.features[kind], self.target)
@@ -136,6 +141,11 @@ class Probed:
     def of(self, kind: str) -> tuple[LabelledFeatures, LabelledFeatures | None]:
         """What is judged and what is learned from, by features of one kind."""
         return self.test.of(kind), self.train.of(kind) if self.train is not None else None
+
+    @property
+    def voters(self) -> int:
+        """How many images can vote on one that is judged."""
+        return len(self.train.rows) if self.train is not None else len(self.test.rows) - 1
 
     @property
     def protocol(self) -> str | None:
@@ -290,7 +300,7 @@ def probed_result(
     parts = [part.labelled for part in (probed.test, learned) if part is not None]
     return {
         **accuracy,
-        **resampled(shares, hits, [test.store.ids[row] for row in test.rows]),
+        **resampled(shares, hits, test.ids),
         "metric": "top1",
         "chance": top_k(1, len(probed.test.labelled.names)),
         "train": probed.protocol,

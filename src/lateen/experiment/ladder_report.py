@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from lateen.files import write_text
 from lateen.metrics.retrieval import mean_recall
 from lateen.report import Column, Page, TableData, ladder_figures, ladder_plot, save_plot
 from lateen.report.page import made_with
+from lateen.report.tables import over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,11 +114,6 @@ def _mean_r1(rung: Mapping[str, Any]) -> list[float]:
     return [mean_recall(run, (1,)) for run in rung["runs"]]
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
 def _signed(change: float) -> str:
     return f"{change:+.1f}".replace("-", "−")
 
@@ -127,10 +123,10 @@ def _numbers(results: Mapping[str, Any]) -> TableData:
     columns = [Column("rung", whole=True), *(Column(head, 1) for head in (*heads, "mean R@10"))]
     rows = []
     for rung in results["rungs"]:
-        cells = [_spread(_recalls(rung, way, cutoff)) for way in _WAYS for cutoff in (1, 10)]
+        cells = [over_seeds(_recalls(rung, way, cutoff)) for way in _WAYS for cutoff in (1, 10)]
         published = [rung["published"].get(short) for short in ("t2i", "i2t")]
         shown = " / ".join("–" if value is None else f"{value:.1f}" for value in published)
-        both = _spread([mean_recall(run, (10,)) for run in rung["runs"]])
+        both = over_seeds([mean_recall(run, (10,)) for run in rung["runs"]])
         rows.append([rung["name"], *cells, both, shown if any(published) else "–"])
     count = len(results["seeds"])
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"

@@ -8,7 +8,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from lateen.files import write_text
 from lateen.report.palette import THEME
 from lateen.report.plots import svg
 from lateen.report.sheet import SheetHit, SheetRow
-from lateen.report.tables import TableData, fact, interval_cell
+from lateen.report.tables import INTERVAL, TableData, fact, interval_cell
 from lateen.report.text import escape, escape_lines, render, without_folders
 from lateen.report.thumbnail import thumbnail, whole_thumbnail
 
@@ -136,7 +136,7 @@ class Page:
             {
                 **card._asdict(),
                 "title": escape_lines(card.title),
-                "pictures": [_whole(each) for each in card.pictures],
+                "pictures": [_tile(whole_thumbnail, each) for each in card.pictures],
             }
             for card in cards
         ]
@@ -178,7 +178,7 @@ class Page:
 def interval_note(result: Mapping[str, Any], key_path: str) -> str:
     """What stands below a number: its 95 % interval, where a result has one."""
     interval = interval_cell((result.get("intervals") or {}).get(key_path))
-    return f"95 % interval {interval}" if interval else ""
+    return f"{INTERVAL} {interval}" if interval else ""
 
 
 def made_with() -> dict[str, str]:
@@ -195,16 +195,14 @@ def made_with() -> dict[str, str]:
 
 def _hit(hit: SheetHit) -> dict[str, Any]:
     score = "" if hit.score is None else f"{hit.score:.3f} "
-    try:
-        picture = _img(thumbnail(hit.image, _TILE), hit.label)
-    except ImageError:
-        picture = None
+    picture = _tile(thumbnail, hit.image, hit.label)
     return {"picture": picture, "score": Markup(score), "label": hit.label, "right": hit.right}
 
 
-def _whole(image: ImageSource | Image) -> Markup | None:
+def _tile(shrink: Callable[[Any, int], Image], image: Any, alt: str = "") -> Markup | None:
+    """A small picture of an image; ``None`` where it cannot be read."""
     try:
-        return _img(whole_thumbnail(image, _TILE), "")
+        return _img(shrink(image, _TILE), alt)
     except ImageError:
         return None
 

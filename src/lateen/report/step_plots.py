@@ -55,7 +55,7 @@ def step_plot(
     Raises:
         UsageError: there is no point, or there are more than five lines.
     """
-    shown = [kept for line in lines if (kept := _drawable(line, log)).points]
+    shown = [line for line in (_drawable(each, log) for each in lines) if line.points]
     if not shown:
         raise UsageError("there is nothing to plot", "Give at least one step with its number.")
     if len(shown) > len(_COLOURS):
@@ -90,12 +90,12 @@ def step_plot(
 
 def _drawable(line: StepLine, log: bool) -> StepLine:
     """A line without points that have no place."""
-    kept = [
+    drawable = [
         at for at, (_, value) in enumerate(line.points)
         if math.isfinite(value) and (value > 0 or not log)
     ]  # fmt: skip
-    band = [line.band[at] for at in kept] if line.band else ()
-    return StepLine(line.label, [line.points[at] for at in kept], band)
+    band = [line.band[at] for at in drawable] if line.band else ()
+    return StepLine(line.label, [line.points[at] for at in drawable], band)
 
 
 def _draw(axes: Axes, line: StepLine, colour: str) -> None:

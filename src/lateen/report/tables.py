@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 
 STAR = "★"  # behind the best value of a row
+INTERVAL = "95 % interval"  # how one is called, in a row or in a note
 _DIGITS = 6  # of numbers in files: enough for whatever is measured, too few for float noise
 _NAMES = 8  # characters that words have in a terminal, however narrow it is
 Cell = str | int | float | None
@@ -31,6 +33,12 @@ def number(value: Cell, decimals: int) -> str:
 def rounded(value: float) -> float:
     """A number for a spreadsheet: six significant digits, 41.3 for 41.300000000000004."""
     return float(f"{value:.{_DIGITS}g}")
+
+
+def over_seeds(values: Sequence[float], decimals: int = 1) -> str:
+    """Mean and standard deviation as ``41.3 ± 0.4``; of one seed the value alone."""
+    mean = f"{statistics.mean(values):.{decimals}f}"
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
 
 def fact(value: object) -> str:
@@ -176,7 +184,7 @@ def interval_row(result: Mapping[str, Any], paths: Iterable[str]) -> list[list[C
     """
     intervals = result.get("intervals") or {}
     cells = [interval_cell(intervals.get(path)) for path in paths]
-    return [["95 % interval", *cells]] if any(cells) else []
+    return [[INTERVAL, *cells]] if any(cells) else []
 
 
 def interval_cell(interval: Sequence[float] | None) -> str:

@@ -83,11 +83,12 @@ class Stop(Section):
         for name in self.limits:
             if name not in there:
                 why = "; ".join(start.get("left_out", ()))
+                others = choices(name, there)
                 raise UsageError(
                     f"stop.{name} is a limit on what is not measured{f' ({why})' if why else ''}",
-                    f"Give its data ({_DATA[name]}), or {choices(name, there)[:1].lower()}"
-                    f"{choices(name, there)[1:]}" if there else f"Give its data ({_DATA[name]}).",
-                )  # fmt: skip
+                    f"Give its data ({_DATA[name]})"
+                    + (f", or {others[:1].lower()}{others[1:]}" if there else "."),
+                )
 
     def held(self, check: Check) -> bool:
         """Whether no measure lost more than its limit."""

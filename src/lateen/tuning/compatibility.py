@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from lateen.evaluation.intervals import paired_difference
 from lateen.files import content_key
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.tuning.checks import EvalSection, Stop
+from lateen.tuning.checks import EvalSection
 from lateen.tuning.drift import Embedded, drift_of, paired
 from lateen.tuning.measures import (
     CaptionSet,
@@ -31,8 +30,6 @@ from lateen.tuning.measures import (
     PairSet,
     SetResult,
 )
-
-__all__ = ["Compatibility", "EvalSection", "Stop"]
 
 _Set = CaptionSet | ClassSet | PairSet | ImageSet
 
@@ -59,14 +56,14 @@ class Compatibility:
         self, start: AlignedModel, settings: EvalSection, images: Dataset | None = None
     ) -> None:
         self._sets = _open_sets(settings, images)
-        found = {name: each.measure(start, None) for name, each in self._sets.items()}
-        self._measured = _all_measures(found)
-        self._embedded = [each.embedded for each in found.values()]
-        self._texts = _all_texts(found)
+        results = {name: each.measure(start, None) for name, each in self._sets.items()}
+        self._measured = _all_measures(results)
+        self._embedded = [each.embedded for each in results.values()]
+        self._texts = _all_texts(results)
         self.left_out = list(_left_out(settings, self._sets))
         for sentence in self.left_out:
             log.info("not measured: %s", sentence)
-        self.start = self._compared(found, 0)
+        self.start = self._compared(results, 0)
 
     @property
     def judged(self) -> list[str]:
@@ -93,23 +90,26 @@ class Compatibility:
             DataError: not one image of a set could be embedded.
         """
         began = time.monotonic()
-        with _own_folder() as folder:
-            found = {name: each.measure(model, folder / name) for name, each in self._sets.items()}
-        check = self._compared(found, step)
+        # Nobody will ask for a checkpoint's features again.
+        with tempfile.TemporaryDirectory(prefix="lateen-", ignore_cleanup_errors=True) as folder:
+            results = {
+                name: each.measure(model, Path(folder, name)) for name, each in self._sets.items()
+            }
+        check = self._compared(results, step)
         return {**check, "seconds": round(time.monotonic() - began, 2)}
 
-    def _compared(self, found: Mapping[str, SetResult], step: int) -> dict[str, Any]:
+    def _compared(self, results: Mapping[str, SetResult], step: int) -> dict[str, Any]:
         """A check, from what every set says."""
         measures = {
             name: _as_dict(measured, self._measured[name])
-            for name, measured in _all_measures(found).items()
+            for name, measured in _all_measures(results).items()
         }
         return {
             "step": step,
             "measures": measures,
-            "drift": self._drift([each.embedded for each in found.values()], step),
+            "drift": self._drift([each.embedded for each in results.values()], step),
             "left_out": list(self.left_out),
-            "beware": [f"{name}: {each.beware}" for name, each in found.items() if each.beware],
+            "beware": [f"{name}: {each.beware}" for name, each in results.items() if each.beware],
         }
 
     def _drift(self, embedded: list[Embedded], step: int) -> dict[str, Any]:
@@ -174,19 +174,12 @@ def _left_out(settings: EvalSection, sets: Mapping[str, _Set]) -> Iterator[str]:
         yield "no MMVP-VLM: eval.mmvp is not given"
 
 
-@contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A folder for a checkpoint's features, which nobody will ask for again."""
-    with tempfile.TemporaryDirectory(prefix="lateen-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
+def _all_measures(results: Mapping[str, SetResult]) -> dict[str, Measured]:
+    return {name: one for each in results.values() for name, one in each.measures.items()}
 
 
-def _all_measures(found: Mapping[str, SetResult]) -> dict[str, Measured]:
-    return {name: one for each in found.values() for name, one in each.measures.items()}
-
-
-def _all_texts(found: Mapping[str, SetResult]) -> Tensor | None:
-    texts = [each.texts for each in found.values() if each.texts is not None]
+def _all_texts(results: Mapping[str, SetResult]) -> Tensor | None:
+    texts = [each.texts for each in results.values() if each.texts is not None]
     return torch.cat(texts) if texts else None
 
 
@@ -197,8 +190,8 @@ def _as_dict(measured: Measured, start: Measured) -> dict[str, Any]:
     }  # fmt: skip
     same = measured.units == start.units
     if same and measured.drawn is not None and start.drawn is not None:
-        paired_with = paired_difference(measured.drawn, start.drawn)
-        difference |= {"interval": list(paired_with.interval), "told": paired_with.told}
+        change = paired_difference(measured.drawn, start.drawn)
+        difference |= {"interval": list(change.interval), "told": change.significant}
     return {
         "label": measured.label,
         "value": measured.value,

@@ -17,8 +17,7 @@ from lateen.tuning.tuner import TRAINING, run_tuning
 from lateen.tuning.variants import Variant, read_variants
 
 LADDER = "ladder.json"
-# Of a tuning's results, what a ladder keeps.
-_KEPT = (
+_RUN_KEYS = (  # of a tuning's results
     "images", "before", "after", "drift", "kernel", "kept_step", "steps", "stopped", "verdict",
     "seconds",
 )  # fmt: skip
@@ -76,14 +75,14 @@ def tune_ladder(
     return results
 
 
-_Run = tuple[int, Variant, int, str]  # place of the variant, itself, a seed, a folder's name
+_Run = tuple[int, Variant, int, str]  # index of the variant, itself, a seed, a folder's name
 
 
 def _runs(variants: Sequence[Variant], seeds: Sequence[int], usual: int) -> Iterator[_Run]:
     """Every tuning of the ladder."""
-    for place, variant in enumerate(variants):
+    for index, variant in enumerate(variants):
         for seed in seeds if variant.seeded else [usual]:
-            yield place, variant, seed, variant.folder(seed, usual)
+            yield index, variant, seed, variant.folder(seed, usual)
 
 
 def _described(variant: Variant) -> dict[str, Any]:
@@ -93,10 +92,10 @@ def _described(variant: Variant) -> dict[str, Any]:
 
 def _climb(runs: Sequence[_Run], results: dict[str, Any], out: Path, ranks: Ranks) -> None:
     """Do every run, and write what is known after each."""
-    for at, (place, variant, seed, folder) in enumerate(runs, start=1):
+    for at, (index, variant, seed, folder) in enumerate(runs, start=1):
         log.info("variant %s, seed %d (%d of %d)", variant.name, seed, at, len(runs))
         run = {"seed": seed, "folder": folder, **_run(variant, seed, out / folder, ranks)}
-        results["variants"][place]["runs"].append(run)
+        results["variants"][index]["runs"].append(run)
         if ranks.leads:
             write_json(out / LADDER, results)
             write_ladder_report(results, out)
@@ -114,7 +113,7 @@ def _run(variant: Variant, seed: int, folder: Path, ranks: Ranks) -> dict[str, A
         return {"error": str(error)}
     if ranks.leads:  # the numbers are kept, and three times the tower is large
         (folder / TRAINING / CHECKPOINT).unlink(missing_ok=True)
-    return {name: results[name] for name in _KEPT} | _said_at_start(results)
+    return {name: results[name] for name in _RUN_KEYS} | _said_at_start(results)
 
 
 def _said_at_start(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lateen.files import write_text
 from lateen.report import Page
 from lateen.report.page import made_with
-from lateen.report.tables import STAR, Cell, Column, TableData, interval_cell, rounded
+from lateen.report.tables import (
+    INTERVAL,
+    STAR,
+    Cell,
+    Column,
+    TableData,
+    interval_cell,
+    over_seeds,
+    rounded,
+)
 from lateen.report.trade_plot import Trade, trade_plot
 from lateen.tuning.checks import signed
-from lateen.tuning.page import name_of, words_of
-from lateen.tuning.summary import INTERVAL, difference_range
+from lateen.tuning.page import data_remarks, name_of, words_of
+from lateen.tuning.summary import difference_range, has_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +39,6 @@ _ORDER = (
 )  # fmt: skip
 _ACROSS, _UP = "knn_embedding", "retrieval"  # of the plot
 _FEWEST = 3  # points of a line
-_LEFT = "kernel term left (%)"
 
 
 class _Gain(NamedTuple):
@@ -40,13 +48,13 @@ class _Gain(NamedTuple):
         value: the mean.
         spread: the standard deviation over seeds; ``None`` of one seed.
         interval: from the lowest to the highest end of the seeds' own.
-        told: whether every seed's difference is told from 0, on the same side.
+        significant: whether every seed's difference is, on the same side of 0.
     """
 
     value: float
     spread: float | None
     interval: tuple[float, float] | None
-    told: bool
+    significant: bool
 
 
 def write_ladder_report(results: Results, out: Path) -> None:
@@ -100,9 +108,10 @@ def ladder_figure(results: Results) -> Figure | None:
             shown[at] = Trade(variant["name"], across.value, up.value, across.interval, up.interval)
     if not shown:
         return None
-    places = {at: place for place, at in enumerate(shown)}
+    trade_of = {at: index for index, at in enumerate(shown)}
     lines = [
-        [places[at] for at in line if at in places] for line in _lines(results["variants"]).values()
+        [trade_of[at] for at in line if at in trade_of]
+        for line in _lines(results["variants"]).values()
     ]
     labels = [_start(results)[name]["label"] for name in (_ACROSS, _UP)]
     return trade_plot(
@@ -141,11 +150,11 @@ def _measures(results: Results) -> list[str]:
 def _gain(variant: _Variant, name: str) -> _Gain | None:
     """What a variant gained, or lost, in a measure; ``None`` where not every seed has it."""
     runs = _done(variant)
-    found = [run["after"][name]["difference"] for run in runs if name in run["after"]]
-    if not found or len(found) < len(runs):
+    differences = [run["after"][name]["difference"] for run in runs if name in run["after"]]
+    if not differences or len(differences) < len(runs):
         return None
-    values = [one["value"] for one in found]
-    intervals = [one["interval"] for one in found]
+    values = [one["value"] for one in differences]
+    intervals = [one["interval"] for one in differences]
     ends = None
     if all(intervals):
         ends = (min(low for low, _ in intervals), max(high for _, high in intervals))
@@ -153,7 +162,7 @@ def _gain(variant: _Variant, name: str) -> _Gain | None:
         statistics.mean(values),
         statistics.stdev(values) if len(values) > 1 else None,
         ends,
-        all(one["told"] for one in found) and (min(values) > 0 or max(values) < 0),
+        all(one["told"] for one in differences) and (min(values) > 0 or max(values) < 0),
     )
 
 
@@ -165,17 +174,15 @@ def _gains(results: Results, measures: Sequence[str]) -> TableData:
         ["n", *(f"{start[name]['n']:,}" for name in measures)],
         ["chance", *(start[name]["chance"] for name in measures)],
     ]
-    reference = [1, 2, 3]
+    reference, count = [1, 2, 3], 0
     for variant in results["variants"]:
         gains = [_gain(variant, name) for name in measures]
+        count += sum(gain is not None for gain in gains)
         rows.append([_row_name(variant), *map(_shown, gains)])
         ends = [difference_range(gain.interval) if gain else "" for gain in gains]
         if any(ends):
             reference.append(len(rows))
             rows.append([INTERVAL, *ends])
-    count = sum(
-        _gain(variant, name) is not None for variant in results["variants"] for name in measures
-    )
     note = (
         "Points of percent above the start, whose own values are in the first row; below each the "
         "paired interval, over images drawn anew. "
@@ -209,12 +216,12 @@ def _shown(gain: _Gain | None) -> str | None:
     if gain is None:
         return None
     spread = "" if gain.spread is None else f" ± {gain.spread:.1f}"
-    return f"{signed(gain.value)}{spread}{f' {STAR}' if gain.told else ''}"
+    return f"{signed(gain.value)}{spread}{f' {STAR}' if gain.significant else ''}"
 
 
 def _costs(results: Results) -> TableData:
     columns = [
-        Column("variant"), Column("images", 0), Column(_LEFT, 0),
+        Column("variant"), Column("images", 0), Column("kernel term left (%)", 0),
         Column("mean cosine with the start", 3), Column("kept step", 0), Column("minutes", 1),
     ]  # fmt: skip
     rows: list[list[Cell]] = []
@@ -224,10 +231,11 @@ def _costs(results: Results) -> TableData:
             state = "failed" if variant["runs"] else "not yet"
             rows.append([variant["name"], None, None, None, state, None])
             continue
+        terms = _term_percents(runs)
         cosines = [run["drift"]["cosine"]["mean"] for run in runs if run["drift"]]
         rows.append(
-            [_row_name(variant), runs[0]["images"], _over_seeds(_left(runs), 0),
-             _over_seeds(cosines, 3), _kept(variant, runs),
+            [_row_name(variant), runs[0]["images"], over_seeds(terms, 0) if terms else None,
+             over_seeds(cosines, 3) if cosines else None, _step_range(variant, runs),
              statistics.mean(run["seconds"] for run in runs) / 60]
         )  # fmt: skip
     note = (
@@ -238,20 +246,13 @@ def _costs(results: Results) -> TableData:
     return TableData("What it took", columns, rows, note)
 
 
-def _left(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+def _term_percents(runs: Sequence[Mapping[str, Any]]) -> list[float]:
     """The kernel term at the kept step, in percent of the start's."""
     terms = [(run["kernel"].get("start"), run["kernel"].get("end")) for run in runs]
     return [100 * end / start for start, end in terms if start and end is not None]
 
 
-def _over_seeds(values: Sequence[float], decimals: int) -> str | None:
-    if not values:
-        return None
-    mean = f"{statistics.mean(values):.{decimals}f}"
-    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
-
-
-def _kept(variant: _Variant, runs: Sequence[Mapping[str, Any]]) -> str | None:
+def _step_range(variant: _Variant, runs: Sequence[Mapping[str, Any]]) -> str | None:
     """``80 of 94``; of several seeds ``72–94 of 94``."""
     if variant["tune"]["method"] == "projection":  # nothing is trained
         return None
@@ -294,15 +295,7 @@ def _remarks(results: Results) -> Iterator[str]:
         yield f"{len(failed)} of {total} tunings failed: see In words."
     if missing := [variant["name"] for variant in results["variants"] if not variant["runs"]]:
         yield f"Not yet done: {', '.join(missing)}."
-    if any(limit is not None for limit in results["base"]["stop"].values()):
-        yield (
-            "These images also decided at which step to stop: measure on others before you rely on "
-            "the numbers."
-        )
-    first = _first(results)
-    for key, before in (("beware", "Beware: "), ("left_out", "Not measured: ")):
-        if said := first.get(key):
-            yield f"{before}{'; '.join(text.rstrip('.') for text in said)}."
+    yield from data_remarks([_first(results)], has_limits(results["base"]["stop"]))
 
 
 def _verdicts(results: Results) -> dict[str, str]:

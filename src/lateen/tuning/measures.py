@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,16 @@ from lateen.data import Dataset, open_dataset
 from lateen.data.labels import open_labelled
 from lateen.data.samples import no_captions
 from lateen.errors import DataError
-from lateen.evaluation.cases import score_cases
+from lateen.evaluation.cases import prompt_features, score_cases
 from lateen.evaluation.features import JudgedImages, find_trained_on, side_features
 from lateen.evaluation.intervals import (
     LEVEL,
     Redrawn,
     Statistics,
+    drawn_by_key,
     interval,
     redrawn,
     resampled,
-    resamples,
     shares,
     units_key,
 )
@@ -47,20 +47,24 @@ from lateen.evaluation.tasks.classification import (
 )
 from lateen.evaluation.tasks.mmvp import (
     TEMPLATES,
-    evaluate_mmvp,
+    mmvp_result,
     mmvp_statistics,
     read_mmvp,
     within_pairs,
 )
-from lateen.evaluation.tasks.retrieval import retrieval_result, retrieval_statistics
+from lateen.evaluation.tasks.retrieval import (
+    retrieval_chance,
+    retrieval_result,
+    retrieval_statistics,
+)
 from lateen.features import Store, pair
 from lateen.files import content_key
 from lateen.metrics import class_ranks
 from lateen.metrics.choice import percent
-from lateen.metrics.resampling import Interval, Tally, drawn_scores, percentile_interval
+from lateen.metrics.resampling import Interval, Tally, percentile_interval
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
-from lateen.report.chance import recall_at_k, top_k
+from lateen.report.chance import top_k
 from lateen.tuning.drift import Embedded
 
 _CUTOFFS = (1, 5, 10)
@@ -146,21 +150,17 @@ class CaptionSet:
         """
         if self._texts is None:
             self._texts = side_features(model, "text", self._dataset, self._column)
-        store = _image_store(model, self._dataset, folder and folder / "images")
+        store = _image_store(model, self._dataset, folder)
         pairs = pair(store, self._texts)
         result = retrieval_result(model, pairs)
-        images, captions = result["images"], result["captions"]
-        guesses = {
-            "text_to_image": [recall_at_k(k, images) for k in _CUTOFFS],
-            "image_to_text": [recall_at_k(k, captions, captions / images) for k in _CUTOFFS],
+        labels = {
+            f"{way}.R@{k}": f"{words} R@{k}" for way, words in _WAYS.items() for k in _CUTOFFS
         }
-        of_result = partial(_measured, result, retrieval_statistics, of="images")
-        mean = sum(guess for guesses_of in guesses.values() for guess in guesses_of) / 6
-        measures = {"retrieval": of_result("retrieval", "rsum", chance=mean, scale=1 / 6)}
-        for way, label in _WAYS.items():
-            for k, guess in zip(_CUTOFFS, guesses[way], strict=True):
-                path = f"{way}.R@{k}"
-                measures[path] = of_result(f"{label} R@{k}", path, chance=guess)
+        guesses = {path: retrieval_chance(result, path) for path in labels}
+        parts = [_Number(path, label, path, guesses[path]) for path, label in labels.items()]
+        mean = sum(guesses.values()) / len(guesses)
+        whole = _Number("retrieval", "retrieval", "rsum", mean, scale=1 / len(parts))
+        measures = _measured(result, retrieval_statistics, [whole, *parts])
         texts = project_rows(model.project_text, pairs.texts[0].store, pairs.texts[0].rows)
         embedded = _embedded(model, store, np.asarray(pairs.image_rows))
         return SetResult(measures, embedded, texts, training_note(result))
@@ -206,9 +206,9 @@ class ClassSet:
             model: whose text side is that of the first one measured.
             folder: where to keep the images' features; lateen's cache if not given.
         """
-        found = open_probed(model, self._source, {}, None, "both", folder)
+        probed = open_probed(model, self._source, {}, None, "both", folder)
         measures: dict[str, Measured] = {}
-        for names, take in self._takers(model, found):
+        for names, take in self._takers(model, probed):
             if any(name in self.left_out for name in names):
                 continue
             try:
@@ -218,23 +218,23 @@ class ClassSet:
                     raise
                 self.left_out |= dict.fromkeys(names, error.message)
         self._first = False
-        test = found.test
+        test = probed.test
         seen = find_trained_on(model, JudgedImages.of(test.store, test.rows))
         embedded = _embedded(model, test.store, np.asarray(test.rows))
         return SetResult(measures, embedded, self._classes, training_note({"trained_on": seen}))
 
     def _takers(
-        self, model: AlignedModel, found: Probed
+        self, model: AlignedModel, probed: Probed
     ) -> Iterator[tuple[tuple[str, ...], Callable[[], dict[str, Measured]]]]:
         """What is to be measured: names, and what measures them."""
-        yield ("zero_shot",), partial(self._zero_shot, model, found)
-        yield ("knn_encoder", "knn_embedding"), partial(self._knn, found)
+        yield ("zero_shot",), partial(self._zero_shot, model, probed)
+        yield ("knn_encoder", "knn_embedding"), partial(self._knn, probed)
         if self._probe:
             names = ("linear_probe_encoder", "linear_probe_embedding")
-            yield names, partial(self._linear_probe, found)
+            yield names, partial(self._linear_probe, probed)
 
-    def _zero_shot(self, model: AlignedModel, found: Probed) -> dict[str, Measured]:
-        labelled, test = found.test.labelled, found.test
+    def _zero_shot(self, model: AlignedModel, probed: Probed) -> dict[str, Measured]:
+        labelled, test = probed.test.labelled, probed.test
         if not labelled.named_by:
             raise DataError(f"{labelled.dataset.name} numbers its classes and does not name them")
         if self._classes is None:
@@ -244,34 +244,31 @@ class ClassSet:
         ranks = class_ranks(test.features["embedding"], self._classes, test.target)
         result = {
             "top1": percent(ranks == 1),
-            **classification_facts(ranks, test.target, _ids(found)),
+            **classification_facts(ranks, test.target, test.ids),
         }
         chance = top_k(1, len(labelled.names))
-        return {
-            "zero_shot": _measured(
-                result, classification_statistics, "zero-shot top-1", "top1", of="images",
-                chance=chance,
-            )
-        }  # fmt: skip
+        asked = _Number("zero_shot", "zero-shot top-1", "top1", chance)
+        return _measured(result, classification_statistics, [asked])
 
-    def _knn(self, found: Probed) -> dict[str, Measured]:
-        voters = len(found.train.rows) if found.train is not None else len(found.test.rows) - 1
-        check_classes(found, least=1)
-        ks = usable_ks([self._k], voters)
+    def _knn(self, probed: Probed) -> dict[str, Measured]:
+        check_classes(probed, least=1)
+        ks = usable_ks([self._k], probed.voters)
         hits = {
-            kind: votes(*found.of(kind), ks, _TEMPERATURE)[str(self._k)]
+            kind: votes(*probed.of(kind), ks, _TEMPERATURE)[str(self._k)]
             for kind in ("encoder", "embedding")
         }
-        return _shares_measured(hits, found, "knn", f"{self._k}-NN")
+        return _shares_measured(hits, probed, "knn", f"{self._k}-NN")
 
-    def _linear_probe(self, found: Probed) -> dict[str, Measured]:
-        check_classes(found, least=2 if found.train is not None else FOLDS)
-        hits = {kind: probe_scores(*found.of(kind), 0).right for kind in ("encoder", "embedding")}
-        return _shares_measured(hits, found, "linear_probe", "linear probe")
+    def _linear_probe(self, probed: Probed) -> dict[str, Measured]:
+        check_classes(probed, least=2 if probed.train is not None else FOLDS)
+        hits = {kind: probe_scores(*probed.of(kind), 0).right for kind in ("encoder", "embedding")}
+        return _shares_measured(hits, probed, "linear_probe", "linear probe")
 
 
 class PairSet:
     """MMVP-VLM: pairs of images that CLIP takes for alike, and how alike they are.
+
+    The statements are encoded once, by the first model that is measured.
 
     Args:
         source: the folder, as ``lateen evaluate mmvp`` takes it.
@@ -281,33 +278,31 @@ class PairSet:
     """
 
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._found = read_mmvp(source)
+        self._pairs = read_mmvp(source)
+        self._texts: Store | None = None
 
     @property
     def key(self) -> str:
         """What the set is, by content (64 hex digits)."""
-        return self._found.key
+        return self._pairs.key
 
     def measure(self, model: AlignedModel, folder: Path | None) -> SetResult:
         """Pairs solved, and the mean cosine within them.
 
         Args:
-            model: an aligned model.
-            folder: where to keep features; lateen's cache if not given.
+            model: whose text side is that of the first one measured.
+            folder: where to keep the images' features; lateen's cache if not given.
         """
-        result = evaluate_mmvp(model, data=self._source, cache=folder)
-        # Nothing is encoded again: the task has just kept it.
-        scored = score_cases(model, self._found, templates=TEMPLATES, cache=folder)
-        measures = {
-            "mmvp": _measured(
-                result, mmvp_statistics, "MMVP-VLM pairs", "pair_accuracy", of="pairs",
-                chance=result["chance"],
-            ),
-            "mmvp_cosine": _mean_cosine(
-                within_pairs(model.project_image, scored.images, scored.cases), result
-            ),
-        }  # fmt: skip
+        if self._texts is None:
+            self._texts = prompt_features(model, self._pairs, templates=TEMPLATES)
+        scored = score_cases(
+            model, self._pairs, templates=TEMPLATES, cache=folder, texts=self._texts
+        )
+        cosines = within_pairs(model.project_image, scored.images, scored.cases)
+        result = mmvp_result(model, scored, {"model": cosines}, TEMPLATES)
+        solved = _Number("mmvp", "MMVP-VLM pairs", "pair_accuracy", result["chance"])
+        measures = _measured(result, mmvp_statistics, [solved], of="pairs")
+        measures["mmvp_cosine"] = _mean_cosine(cosines, result)
         rows = np.arange(len(scored.images))
         return SetResult(
             measures, _embedded(model, scored.images, rows), None, training_note(result)
@@ -336,12 +331,12 @@ class ImageSet:
             model: an aligned model.
             folder: where to keep features; lateen's cache if not given.
         """
-        store = _image_store(model, self._dataset, folder and folder / "images")
+        store = _image_store(model, self._dataset, folder)
         return SetResult({}, _embedded(model, store, np.arange(len(store))), None)
 
 
 def _image_store(model: AlignedModel, dataset: Dataset, folder: Path | None) -> Store:
-    return side_features(model, "vision", dataset, folder=folder)
+    return side_features(model, "vision", dataset, folder=folder and folder / "images")
 
 
 def _embedded(model: AlignedModel, store: Store, rows: np.ndarray[Any, Any]) -> Embedded:
@@ -349,51 +344,67 @@ def _embedded(model: AlignedModel, store: Store, rows: np.ndarray[Any, Any]) -> 
     return Embedded([store.ids[int(row)] for row in rows], raw)
 
 
-def _ids(found: Probed) -> list[str]:
-    return [found.test.store.ids[row] for row in found.test.rows]
-
-
 def _shares_measured(
-    hits: Mapping[str, Any], found: Probed, name: str, label: str
+    hits: Mapping[str, Any], probed: Probed, name: str, label: str
 ) -> dict[str, Measured]:
     """Accuracies on encoder features and on embeddings, of which images are right."""
     values = {kind: percent(torch.as_tensor(right)) for kind, right in hits.items()}
-    result = {**values, **resampled(shares, hits, _ids(found))}
-    chance = top_k(1, len(found.test.labelled.names))
-    return {
-        f"{name}_{kind}": _measured(
-            result, shares, f"{label}, {kind}", kind, of="images", chance=chance
-        )
-        for kind in hits
-    }
+    result = {**values, **resampled(shares, hits, probed.test.ids)}
+    chance = top_k(1, len(probed.test.labelled.names))
+    asked = [_Number(f"{name}_{kind}", f"{label}, {kind}", kind, chance) for kind in hits]
+    return _measured(result, shares, asked)
+
+
+class _Number(NamedTuple):
+    """A number of a task's result that is a measure.
+
+    Attributes:
+        name: of the measure.
+        label: what it is, for people.
+        path: where it is in the result.
+        chance: what guessing scores.
+        scale: of value and interval; ``chance`` has it already.
+    """
+
+    name: str
+    label: str
+    path: str
+    chance: float | None
+    scale: float = 1.0
 
 
 def _measured(
-    result: Result, statistics: Callable[[Mapping[str, Any]], Statistics], label: str, path: str,
-    *, of: str, chance: float | None, scale: float = 1.0,
-) -> Measured:  # fmt: skip
-    """A number of a task's result.
+    result: Result, statistics: Callable[[Mapping[str, Any]], Statistics],
+    numbers: Sequence[_Number], *, of: str = "images",
+) -> dict[str, Measured]:  # fmt: skip
+    """Numbers of a task's result, by the names of the measures.
 
     Args:
         result: of the task, with what each image contributes.
         statistics: the task's own.
-        label: what the number is.
-        path: where it is in the result.
+        numbers: those that are asked for; the others are not drawn again.
         of: what was counted.
-        chance: what guessing scores.
-        scale: of value and interval; ``chance`` has it already.
     """
-    # One number of several, so that those that are not asked for are not drawn again.
-    own = redrawn(result, lambda arrays: {path: statistics(arrays)[path]})
-    drawn = None if own is None else own[path]
-    value, limits = number(result, path), interval(result, path)
+    paths = [each.path for each in numbers]
+
+    def asked_for(arrays: Mapping[str, Any]) -> Statistics:
+        every = statistics(arrays)
+        return {path: every[path] for path in paths}
+
+    drawn = redrawn(result, asked_for) or {}
+    return {each.name: _one_measured(result, each, drawn.get(each.path), of) for each in numbers}
+
+
+def _one_measured(result: Result, asked: _Number, drawn: Redrawn | None, of: str) -> Measured:
+    scale = asked.scale
+    value, limits = number(result, asked.path), interval(result, asked.path)
     if scale != 1 and drawn is not None:
         drawn = Redrawn(drawn.scores * scale, drawn.by_unit)
     return Measured(
-        label,
+        asked.label,
         scale * (value if value is not None else float("nan")),
         None if limits is None else (scale * limits[0], scale * limits[1]),
-        int(result["n"]), of, chance, units_key(result), drawn,
+        int(result["n"]), of, asked.chance, units_key(result), drawn,
     )  # fmt: skip
 
 
@@ -401,9 +412,7 @@ def _mean_cosine(cosines: Tensor, result: Result) -> Measured:
     """The mean cosine of the images of a pair ``[pairs]``, its interval over pairs."""
     values, pairs, key = cosines.double().numpy(), len(cosines), units_key(result)
     tally = Tally(np.arange(pairs), values, scale=1.0)
-    scores = drawn_scores(
-        {"cosine": tally}, pairs, resamples=resamples(pairs), seed=int(key[:8], 16)
-    )["cosine"]
+    scores = drawn_by_key({"cosine": tally}, pairs, key)["cosine"]
     return Measured(
         "cosine within MMVP-VLM's pairs", float(values.mean()), percentile_interval(scores, LEVEL),
         pairs, "pairs", None, key, Redrawn(scores, tally.by_unit(pairs)),

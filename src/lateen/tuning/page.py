@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lateen.report import Headline, Page
 from lateen.report.page import made_with
 from lateen.report.step_plots import StepLine, step_plot
+from lateen.report.tables import INTERVAL
 from lateen.tuning.checks import signed
-from lateen.tuning.summary import tune_tables
+from lateen.tuning.summary import difference_range, has_limits, sentence, tune_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ def write_tune_page(results: Results, out: Path) -> Path:
         The page's path.
     """
     names = [name_of(results[side]) for side in ("student", "target")]
-    page = Page(f"{names[0]} tuned to {names[1]}", _sentence(results["verdict"]))
+    page = Page(f"{names[0]} tuned to {names[1]}", sentence(results["verdict"]))
     page.headline(_headlines(results))
     if remarks := list(_remarks(results)):
         page.text("\n\n".join(remarks))
@@ -84,10 +85,6 @@ def _how_to_read(results: Results) -> str:
     return f"{text}. Step 0 is the start, against which everything is measured."
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
 def name_of(facts: Mapping[str, Any]) -> str:
     """What a model or encoder is called, without the folders that it is in; ``model`` itself is
     what every run calls it, and says nothing."""
@@ -105,7 +102,7 @@ def _headlines(results: Results) -> Iterator[Headline]:
         interval = last["difference"]["interval"]
         note = f"{first['value']:.1f} → {last['value']:.1f} %"
         if interval:
-            note += f"; 95 % interval {signed(interval[0])} to {signed(interval[1])}"
+            note += f"; {INTERVAL} {difference_range(interval)}"
         note += f"; {last['n']:,} {last['of']}"
         label = f"points of {last['label']}"
         yield Headline(signed(last["difference"]["value"]), label, note)
@@ -125,13 +122,23 @@ def _remarks(results: Results) -> Iterator[str]:
     stopped = results.get("stopped")
     if stopped:
         yield f"Stopped at step {stopped['step']:,}. {' '.join(stopped['why'])}"
-    limits = results["settings"].get("stop") or {}
-    if any(limit is not None for limit in limits.values()) and len(results["checkpoints"]) > 1:
+    checks = results["checkpoints"]
+    chose = has_limits(results["settings"].get("stop")) and len(checks) > 1
+    yield from data_remarks(checks, chose)
+
+
+def data_remarks(checks: Sequence[Mapping[str, Any]], chose: bool) -> Iterator[str]:
+    """What has to be known of the evaluation data before the numbers are believed.
+
+    Args:
+        checks: with what to ``beware`` of, and what is ``left_out``.
+        chose: whether the data also decided where to stop.
+    """
+    if chose:
         yield (
             "These images also decided at which step to stop: measure on others before you rely on "
             "the numbers."
         )
-    checks: Sequence[Mapping[str, Any]] = results["checkpoints"]
     for key, before in (("beware", "Beware: "), ("left_out", "Not measured: ")):
         if said := list(dict.fromkeys(text for check in checks for text in check.get(key, ()))):
             yield f"{before}{'; '.join(text.rstrip('.') for text in said)}."

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lateen.model.card import CardResult
-from lateen.report.tables import Cell, Column, TableData
+from lateen.report.tables import INTERVAL, Cell, Column, TableData
 from lateen.tuning.checks import Stop, signed
 
 Measures = Mapping[str, Mapping[str, Any]]
@@ -21,9 +21,6 @@ _ON_CARDS = {
 }  # fmt: skip
 JUDGED = tuple(Stop.model_fields)
 """The measures that gain or lose; the others are parts of them, or are neither better nor worse."""
-
-INTERVAL = "95 % interval"
-"""How a row of intervals, and one in a sentence, is called."""
 
 
 def verdict(
@@ -48,15 +45,15 @@ def verdict(
     judged = {name: after[name] for name in JUDGED if name in after}
     if not judged:
         return f"gains and losses were not measured; {end}"
-    told = {name: one for name, one in judged.items() if one["difference"]["told"]}
-    gains = [one for one in told.values() if one["difference"]["value"] > 0]
-    losses = [one for one in told.values() if one["difference"]["value"] < 0]
+    significant = [one for one in judged.values() if one["difference"]["told"]]
+    gains = [one for one in significant if one["difference"]["value"] > 0]
+    losses = [one for one in significant if one["difference"]["value"] < 0]
     unchanged = [_short(one) for one in judged.values() if one["difference"]["told"] is False]
-    untold = [_short(one) for one in judged.values() if one["difference"]["told"] is None]
-    untold += [_short(before[name]) for name in JUDGED if name in before and name not in after]
+    unpaired = [_short(one) for one in judged.values() if one["difference"]["told"] is None]
+    unpaired += [_short(before[name]) for name in JUDGED if name in before and name not in after]
     parts = [_body(gains, losses, unchanged)]
-    if untold:
-        parts.append(f"cannot be compared in {_listed(untold)}")
+    if unpaired:
+        parts.append(f"cannot be compared in {_listed(unpaired)}")
     return f"{', '.join(filter(None, parts))}; {end}"
 
 
@@ -118,6 +115,16 @@ def _end(kept_step: int, steps: int, stopped: Mapping[str, Any] | None) -> str:
     return f"{at}, step {kept_step:,} kept" if kept_step else f"{at}, as no checkpoint held"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def has_limits(stop: Mapping[str, Any] | None) -> bool:
+    """Whether the settings ``stop`` of a tuning limit anything: its images then chose the step."""
+    return any(limit is not None for limit in (stop or {}).values())
+
+
 def card_results(results: Mapping[str, Any]) -> list[CardResult]:
     """What the card of a tuned model shows: the kept checkpoint's numbers, and whether the images
     that they are of also decided where to stop.
@@ -125,7 +132,7 @@ def card_results(results: Mapping[str, Any]) -> list[CardResult]:
     Args:
         results: the content of ``results.json``.
     """
-    chose = any(limit is not None for limit in results["settings"]["stop"].values())
+    chose = has_limits(results["settings"]["stop"])
     sources, after = results["measured_on"], results["after"]
     return [
         CardResult(
@@ -175,7 +182,7 @@ def _before_after(
         difference = last["difference"] if last is not None else {}
         rows.append(
             [first["label"], show(difference["value"], True) if last else None,
-             _found(name, difference), show(first["value"]),
+             _finding(name, difference), show(first["value"]),
              show(last["value"]) if last else None, first["n"], first["chance"]]
         )  # fmt: skip
         intervals = [
@@ -188,7 +195,7 @@ def _before_after(
     return TableData(title, columns, rows, note, reference=reference)
 
 
-def _found(name: str, difference: Mapping[str, Any]) -> str:
+def _finding(name: str, difference: Mapping[str, Any]) -> str:
     """What a difference says: a gain, a loss, a change of what is neither, or nothing."""
     told = difference.get("told")
     if not told:

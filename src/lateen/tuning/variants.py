@@ -6,11 +6,10 @@ Nothing of it needs torch, so that a command can refuse a variant before anythin
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lateen.config import assigned
 from lateen.errors import Faults, RecipeError, UsageError, choices, nearest
 from lateen.files import content_key
 from lateen.tuning.config import TuneRecipe, tune_keys
@@ -101,16 +100,16 @@ def read_variants(
 
 def _baselines(plan: TuneRecipe) -> list[Variant]:
     """Those of the paper, each once: all of the images is the tuning itself."""
-    found: list[Variant] = []
+    variants: list[Variant] = []
     for name in _KUEA:
         share = {} if name in _METHODS else {_METHOD: "kernel"}
         variant = _variant(name, plan, share)
-        if not any(variant.plan.tune == other.plan.tune for other in found):
-            found.append(variant)
-    return found
+        if not any(variant.plan.tune == other.plan.tune for other in variants):
+            variants.append(variant)
+    return variants
 
 
-def _variant(word: str, plan: TuneRecipe, below: dict[str, Any] | None = None) -> Variant:
+def _variant(word: str, plan: TuneRecipe, below: Mapping[str, str] | None = None) -> Variant:
     """A variant from its words.
 
     Args:
@@ -132,12 +131,12 @@ def _variant(word: str, plan: TuneRecipe, below: dict[str, Any] | None = None) -
             f"{min(idle)} changes nothing of the variant {word!r}, in which nothing is trained",
             "Leave it out.",
         )
-    nested = assigned({}, settings, tune_keys())["tune"]
     values = read.tune.model_dump(mode="json")
-    return Variant(" + ".join(names), {f"{_FREE}{key}": values[key] for key in nested}, read)
+    as_read = {key: values[key.removeprefix(_FREE)] for key in settings}
+    return Variant(" + ".join(names), as_read, read)
 
 
-def _setting(part: str) -> tuple[str, str | float, str]:
+def _setting(part: str) -> tuple[str, str, str]:
     """What a part of a variant sets: key, value, and how it is called.
 
     Raises:

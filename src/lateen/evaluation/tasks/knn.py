@@ -73,11 +73,10 @@ def evaluate_knn(
     options = {"name": set, "split": split, "column": column}
     ks = list(k) if isinstance(k, Sequence) else [k]
     probed = open_probed(model, one_source("knn", images, data), options, train, features, cache)
-    voters = len(probed.train.rows) if probed.train is not None else len(probed.test.rows) - 1
     check_classes(probed, least=1)
     if not ks or not all(isinstance(each, int) for each in ks):
         raise UsageError(f"{ks} are no numbers of neighbours", "Give one or more as --k.")
-    usable = usable_ks(ks, voters)
+    usable = usable_ks(ks, probed.voters)
 
     hits = {kind: votes(*probed.of(kind), usable, temperature) for kind in probed.test.features}
     accuracy = {

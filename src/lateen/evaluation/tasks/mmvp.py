@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +225,30 @@ def evaluate_mmvp(
     out = make_folder(out) if out is not None else None
     templates = as_templates(templates)
     scored = score_cases(model, benchmark, templates=templates, cache=cache)
+    similar = _similarities(model, scored, benchmark, other, cache)
+    result = mmvp_result(model, scored, similar, templates)
+    if other is not None:
+        result["conditions"]["baseline"] = model_key(other)
+    if out is not None:
+        result["pictures"] = [str(_draw(similar, model, other, out))]
+    return result
+
+
+def mmvp_result(
+    model: AlignedModel, scored: ScoredCases, similar: Mapping[str, Tensor],
+    templates: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The result of pairs that are scored already.
+
+    Args:
+        model: an aligned model.
+        scored: its scores of the pairs.
+        similar: cosines ``[pairs]`` within pairs, by what they are of.
+        templates: of the scores.
+    """
     hits = pair_hits(scored.scores)
     patterns = _patterns(scored.cases, hits)
-    similar = _similarities(model, scored, benchmark, other, cache)
-    result: dict[str, Any] = {
+    return {
         "task": "mmvp",
         "pair_accuracy": _mean(patterns, "pair_accuracy"),
         "statement_accuracy": _mean(patterns, "statement_accuracy"),
@@ -242,11 +262,6 @@ def evaluate_mmvp(
         "trained_on": find_trained_on(model, scored.judged()),
         "conditions": conditions(model, scored.data),
     }
-    if other is not None:
-        result["conditions"]["baseline"] = model_key(other)
-    if out is not None:
-        result["pictures"] = [str(_draw(similar, model, other, out))]
-    return result
 
 
 def _opened(baseline: AlignedModel | str | Path) -> AlignedModel:

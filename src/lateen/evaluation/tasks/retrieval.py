@@ -241,7 +241,7 @@ def _over_folds(image: Features, text: Features, owner: Tensor, folds: int) -> d
     return {"count": folds, **ways, "rsum": rsum(ways)}
 
 
-def _chance(result: Result, key_path: str) -> float | None:
+def retrieval_chance(result: Result, key_path: str) -> float:
     """R@k of a random ranking, in percent."""
     images, captions = result["images"], result["captions"]
     depth = int(key_path.rpartition("@")[2])
@@ -276,5 +276,5 @@ TASK = Task(
     }
     | {"rsum": "rsum"},
     retrieval_tables, statistics=retrieval_statistics, overview=("T2I R@1", "I2T R@1"),
-    chance=_chance, order=10,
+    chance=retrieval_chance, order=10,
 )  # fmt: skip
