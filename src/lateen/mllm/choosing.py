@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from lateen.encoders.weights import quiet_transformers
 from lateen.errors import UsageError
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.conversations import ask, parts_of
@@ -79,12 +78,8 @@ def choose(mllm: MultimodalModel, question: str, images: Sequence[Image], tokens
     """
     inputs = mllm.inputs(question, list(images))
     mllm.limit(int(inputs["input_ids"].shape[1]), 1)
-    with quiet_transformers():
-        [logits] = mllm.model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, temperature=None, top_p=None, top_k=None,
-            return_dict_in_generate=True, output_logits=True,
-        ).logits  # fmt: skip
-    scores = logits[0].float()
+    output = mllm.generate(inputs, 1, return_dict_in_generate=True, output_logits=True)
+    scores = output.logits[0][0].float()
     each = torch.stack([scores[list(ids)].logsumexp(0) for ids in tokens.values()])
     share = float((each.logsumexp(0) - scores.logsumexp(0)).exp())
     chances = dict(zip(tokens, each.softmax(0).tolist(), strict=True))
