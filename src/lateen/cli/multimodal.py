@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
 from lateen.cli.keys import takes_hardware
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
-from lateen.errors import DataError, Faults, UsageError, choices
+from lateen.errors import DataError, Faults, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -204,10 +204,7 @@ def evaluate_command(
     check_inputs(faults, sources=[data, images], out=out)
     from lateen.evaluation.tables import result_tables
     from lateen.mllm import evaluate_questions, open_questions
-    from lateen.mllm.evaluation import question_sets
 
-    if benchmark not in (known := question_sets()):
-        raise UsageError(f"there is no benchmark {benchmark!r}", choices(benchmark, known))
     questions = open_questions(benchmark, data, images=images, split=split)
     result = evaluate_questions(
         model, questions, out=out, limit=limit, control=control, max_tokens=max_tokens,
