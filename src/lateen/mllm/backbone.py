@@ -14,11 +14,10 @@ from transformers import AutoModel
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.own import is_factory
-from lateen.encoders.resolve import resolve
+from lateen.encoders.resolve import is_lateen_model, resolve
 from lateen.encoders.vision import VisionEncoder, patch_grid
 from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, UsageError, choices
-from lateen.files import read_json
 from lateen.hardware import use_hardware
 from lateen.mllm.tower import TOKEN_KINDS, AlignedTower, AlignedTowerConfig, TokenKind
 from lateen.model import AlignedModel
@@ -102,8 +101,7 @@ def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:
             return _Source(_vision(load_encoder(str(name), "image")))
         folder = Path(name).expanduser()
         folder = folder if folder.is_dir() else resolve(str(name)).folder
-        config = folder / "config.json"
-        if not config.is_file() or read_json(config).get("model_type") != "lateen":
+        if not is_lateen_model(folder):
             pooling = "projection" if is_clip(folder) and not headless else "mean"
             return _Source(_vision(load_encoder(str(name), "image", pooling=pooling)))
         model = AlignedModel.from_pretrained(folder)
