@@ -107,8 +107,7 @@ def answer_command(
     question
         In words. Images stand before it, or where it says `<image>`.
     """
-    if max_tokens is not None and max_tokens < 1:
-        raise UsageError(f"--max-tokens is {max_tokens}", "It must be at least 1.")
+    _check_counts({"--max-tokens": max_tokens})
     faults = Faults()
     check_mllm(faults, model)
     for file in image or []:
@@ -190,9 +189,7 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    for option, number in {"--limit": limit, "--max-tokens": max_tokens}.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{option} is {number}", "It must be at least 1.")
+    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
     if model is None or benchmark is None:
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
@@ -219,6 +216,12 @@ def evaluate_command(
     else:
         show_table(*result_tables(result))
         _say_files(result, out)
+
+
+def _check_counts(counts: Mapping[str, int | None]) -> None:
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")
 
 
 def _list_benchmarks(json: bool) -> None:
