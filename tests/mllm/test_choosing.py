@@ -60,6 +60,9 @@ def test_a_template_that_hides_where_an_answer_begins_is_refused(folder: Path) -
     ready.processor.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}!"
     with pytest.raises(UsageError, match="does not tell by which token"):
         first_tokens(ready, YES_NO)
+    ready.processor.chat_template = None
+    with pytest.raises(UsageError, match="the model has no chat template"):
+        first_tokens(ready, YES_NO)
 
 
 def test_a_question_beyond_the_context_is_refused(mllm: MultimodalModel) -> None:

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from lateen.errors import UsageError
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.conversations import ask, parts_of
+from lateen.mllm.conversations import Message, ask, parts_of, text_of
 
 Tokens = Mapping[str, Sequence[int]]
 _QUESTION = "Which?"
@@ -100,8 +100,6 @@ def _first_token(processor: Any, answer: str) -> int:
     return whole[len(before)]
 
 
-def _ids(processor: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> list[int]:
-    text = processor.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=prompt
-    )
+def _ids(processor: Any, messages: Sequence[Message], *, prompt: bool) -> list[int]:
+    text = text_of(processor, messages, prompt=prompt)
     return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
