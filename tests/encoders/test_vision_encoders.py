@@ -50,19 +50,6 @@ def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import ResNetConfig, ResNetModel
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("resnet")
-    torch.manual_seed(0)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-    ResNetModel(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
 def outputs(folder: Path, **options: object) -> object:
     """The plain twin: transformers alone, in float32."""
     from transformers import AutoImageProcessor, AutoModel

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from lateen.encoders import load_encoder
+from lateen.mllm import MultimodalModel, build
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
@@ -66,20 +67,6 @@ def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random ResNet: a map of 4 × 4 from 32 pixels."""
-    from transformers import ResNetConfig, ResNetModel
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("resnet")
-    torch.manual_seed(0)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-    ResNetModel(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def aligned(
     vit_folder: Path, resnet_folder: Path, bert_folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -106,3 +93,18 @@ def aligned(
         return made[pooling, backbone]
 
     return model
+
+
+@pytest.fixture(scope="session")
+def folder(
+    aligned: Callable[..., Path], llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A multimodal model of the two."""
+    where = tmp_path_factory.mktemp("mllm") / "mllm"
+    build(aligned(), llm_folder, where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def mllm(folder: Path) -> MultimodalModel:
+    return MultimodalModel.from_pretrained(folder, device="cpu")

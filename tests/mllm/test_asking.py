@@ -18,20 +18,6 @@ from lateen.mllm.conversations import ask, prepare
 from .conftest import picture
 
 
-@pytest.fixture(scope="module")
-def folder(
-    aligned: Callable[..., Path], llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    where = tmp_path_factory.mktemp("mllm") / "mllm"
-    build(aligned(), llm_folder, where)
-    return where
-
-
-@pytest.fixture(scope="module")
-def mllm(folder: Path) -> MultimodalModel:
-    return MultimodalModel.from_pretrained(folder, device="cpu")
-
-
 @torch.no_grad()
 def likeliest(mllm: MultimodalModel, question: str, images: list[Any], most: int) -> list[int]:
     """Token by token, each time from the start."""

@@ -200,6 +200,13 @@ def test_a_template_that_writes_no_image_does_not_match(
         build(resnet_folder, llm_folder, template=file)
 
 
+def test_a_template_that_there_is_not_is_said_before_anything_is_loaded(
+    llm_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no chat template 'none'"):
+        build(tmp_path / "no-tower", llm_folder, template="none")
+
+
 def test_placeholders_are_counted() -> None:
     check_placeholders(torch.tensor([[7, 7, 1, 7, 7]]), 7, images=2, tokens=2)
     with pytest.raises(ModelError, match="3 placeholders for 1 image, and the tower gives 2 tok"):

@@ -18,20 +18,6 @@ from .conftest import picture
 YES_NO = {"yes": ("Yes", "yes"), "no": ("No", "no")}
 
 
-@pytest.fixture(scope="module")
-def folder(
-    aligned: Callable[..., Path], llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    where = tmp_path_factory.mktemp("choosing") / "mllm"
-    build(aligned(), llm_folder, where)
-    return where
-
-
-@pytest.fixture(scope="module")
-def mllm(folder: Path) -> MultimodalModel:
-    return MultimodalModel.from_pretrained(folder, device="cpu")
-
-
 @pytest.mark.parametrize("template", ["chatml", "vicuna"])
 def test_an_answer_begins_where_the_template_has_it(
     aligned: Callable[..., Path], llm_folder: Path, template: str
@@ -73,6 +59,9 @@ def test_a_template_that_hides_where_an_answer_begins_is_refused(folder: Path) -
     ready = MultimodalModel.from_pretrained(folder, device="cpu")
     ready.processor.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}!"
     with pytest.raises(UsageError, match="does not tell by which token"):
+        first_tokens(ready, YES_NO)
+    ready.processor.chat_template = None
+    with pytest.raises(UsageError, match="the model has no chat template"):
         first_tokens(ready, YES_NO)
 
 

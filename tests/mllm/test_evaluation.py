@@ -24,20 +24,6 @@ from .benchmarks import published
 from .test_choosing import YES_NO
 
 
-@pytest.fixture(scope="module")
-def folder(
-    aligned: Callable[..., Path], llm_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    where = tmp_path_factory.mktemp("evaluated") / "mllm"
-    build(aligned(), llm_folder, where)
-    return where
-
-
-@pytest.fixture(scope="module")
-def mllm(folder: Path) -> MultimodalModel:
-    return MultimodalModel.from_pretrained(folder, device="cpu")
-
-
 def asked(tmp_path: Path, count: int = 6, **changes: Any) -> QuestionSet:
     """Yes/no questions, two about each picture."""
     made = []

@@ -51,13 +51,11 @@ def check_tower(faults: Faults, name: str) -> None:
         faults: gets what is wrong.
         name: its folder, or a hub id.
     """
-    config = Path(name).expanduser() / "config.json"
-    if config.is_file():
-        from lateen.files import read_json
+    from lateen.encoders.resolve import is_lateen_model
 
-        with faults.note():
-            if read_json(config).get("model_type") == "lateen":
-                return
+    with faults.note():
+        if is_lateen_model(Path(name).expanduser()):
+            return
     check_encoder_name(faults, name)
 
 

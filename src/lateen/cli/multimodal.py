@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
 from lateen.cli.keys import takes_hardware
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
-from lateen.errors import DataError, Faults, UsageError, choices
+from lateen.errors import DataError, Faults, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,8 +107,7 @@ def answer_command(
     question
         In words. Images stand before it, or where it says `<image>`.
     """
-    if max_tokens is not None and max_tokens < 1:
-        raise UsageError(f"--max-tokens is {max_tokens}", "It must be at least 1.")
+    _check_counts({"--max-tokens": max_tokens})
     faults = Faults()
     check_mllm(faults, model)
     for file in image or []:
@@ -190,9 +189,7 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    for option, number in {"--limit": limit, "--max-tokens": max_tokens}.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{option} is {number}", "It must be at least 1.")
+    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
     if model is None or benchmark is None:
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
@@ -204,10 +201,7 @@ def evaluate_command(
     check_inputs(faults, sources=[data, images], out=out)
     from lateen.evaluation.tables import result_tables
     from lateen.mllm import evaluate_questions, open_questions
-    from lateen.mllm.evaluation import question_sets
 
-    if benchmark not in (known := question_sets()):
-        raise UsageError(f"there is no benchmark {benchmark!r}", choices(benchmark, known))
     questions = open_questions(benchmark, data, images=images, split=split)
     result = evaluate_questions(
         model, questions, out=out, limit=limit, control=control, max_tokens=max_tokens,
@@ -222,6 +216,12 @@ def evaluate_command(
     else:
         show_table(*result_tables(result))
         _say_files(result, out)
+
+
+def _check_counts(counts: Mapping[str, int | None]) -> None:
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")
 
 
 def _list_benchmarks(json: bool) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lateen.encoders.base import Attention, Encoder, PatchEncoder
 from lateen.encoders.fused import FusedEncoder, FusedInput
-from lateen.encoders.vision import VisionEncoder
+from lateen.encoders.vision import VisionEncoder, patch_grid
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import EncoderError, UsageError, choices, reason
 from lateen.progress import log
@@ -215,9 +215,8 @@ def attention_maps(encoder: Encoder, prepared: Sequence[Tensor], layer: int = -2
     finally:
         hook.remove()
     weights = caught[0][1] if caught and isinstance(caught[0], tuple) else None
-    patch = getattr(vision.network.model.config, "patch_size", 1)
-    edges = (patch, patch) if isinstance(patch, int) else patch
-    rows, columns = (size // edge for size, edge in zip(vision.image_size, edges, strict=True))
+    size = vision.image_size
+    rows, columns = patch_grid(vision.network.model.config, size) or size
     prefix = -1 if weights is None else weights.shape[-1] - rows * columns
     if weights is None or prefix < 0:
         raise EncoderError(

@@ -28,6 +28,7 @@ _FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "L
           "trained_on.npz"]  # fmt: skip
 _LEGACY_WEIGHTS = ["*.bin"]
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
+_MODEL_TYPE = "lateen"
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def check_model_folder(path: str | Path) -> None:
     Raises:
         ModelError: there is none.
     """
-    folder = Path(path).expanduser()
-    if not folder.exists() and _may_be_on_hub(path):
+    if _may_be_on_hub(path):
         return
+    folder = Path(path).expanduser()
     values = read_model_config(folder)
     if not {"vision_config", "text_config"} <= values.keys():
         require_model_type(folder, values)
@@ -116,28 +117,28 @@ def check_language_model(path: str | Path) -> None:
         ModelError: it is not.
         MissingExtraError: it is a GGUF file, and what reads them is not installed.
     """
-    place = Path(path).expanduser()
-    if gguf_file(place) is not None:
+    local = Path(path).expanduser()
+    if gguf_file(local) is not None:
         if importlib.util.find_spec("gguf") is None:
             raise MissingExtraError("gguf", "mllm", "a language model in a GGUF file")
-    elif place.is_file():
-        raise ModelError(f"{place} is no GGUF file", "Give a folder, or a file that ends in .gguf.")
-    elif place.is_dir() and not (place / "config.json").is_file():
+    elif local.is_file():
+        raise ModelError(f"{local} is no GGUF file", "Give a folder, or a file that ends in .gguf.")
+    elif local.is_dir() and not (local / "config.json").is_file():
         raise ModelError(
-            f"{place} has neither a config.json nor one .gguf file",
+            f"{local} has neither a config.json nor one .gguf file",
             "Give the folder of a language model that save_pretrained wrote, or its GGUF file.",
         )
-    elif not place.exists() and not _may_be_on_hub(path):
+    elif not local.exists() and not _may_be_on_hub(path):
         raise ModelError(f"there is no language model {path}", "Give a folder or a GGUF file.")
 
 
-def gguf_file(place: Path) -> Path | None:
+def gguf_file(path: Path) -> Path | None:
     """The GGUF file that is meant by a path: itself, or the only one of a folder."""
-    if place.is_file():
-        return place if place.suffix.lower() == ".gguf" else None
-    if not place.is_dir() or (place / "config.json").is_file():
+    if path.is_file():
+        return path if path.suffix.lower() == ".gguf" else None
+    if not path.is_dir() or (path / "config.json").is_file():
         return None
-    files = sorted(place.glob("*.gguf"))
+    files = list(path.glob("*.gguf"))
     return files[0] if len(files) == 1 else None
 
 
@@ -147,10 +148,9 @@ def check_mllm_folder(path: str | Path) -> None:
     Raises:
         ModelError: there is none.
     """
-    folder = Path(path).expanduser()
-    if not folder.exists() and _may_be_on_hub(path):
+    if _may_be_on_hub(path):
         return
-    config = folder / "config.json"
+    config = Path(path).expanduser() / "config.json"
     values = read_json(config) if config.is_file() else {}
     # A CLIP has both sides, too, and a space that they share.
     if not {"vision_config", "text_config"} <= values.keys() or "projection_dim" in values:
@@ -161,6 +161,7 @@ def check_mllm_folder(path: str | Path) -> None:
 
 
 def _may_be_on_hub(path: str | Path) -> bool:
+    """Whether it has the form of a hub id, and is in no folder that is here."""
     named = str(path).count("/") == 1 and not str(path).startswith((".", "~"))
     return named and not Path(path).expanduser().parent.exists()
 
@@ -181,6 +182,12 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def is_lateen_model(folder: Path) -> bool:
+    """Whether there is one of lateen's models in a folder, if it is there at all."""
+    config = folder / "config.json"
+    return config.is_file() and read_model_config(folder).get("model_type") == _MODEL_TYPE
+
+
 def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
     """See that a config.json is of one of lateen's models.
 
@@ -188,7 +195,7 @@ def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
         ModelError: it is of another kind.
     """
     kind = values.get("model_type")
-    if kind != "lateen":
+    if kind != _MODEL_TYPE:
         raise ModelError(
             f"{folder} holds a model of type {kind!r}, not a lateen model",
             "Point at the model folder of a run, or at a CLIP with both its towers.",

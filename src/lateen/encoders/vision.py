@@ -197,9 +197,9 @@ class VisionEncoder:
         unknown = TokenLayout(0, False, pooler_trained)
         self.network = VisionNetwork(model, info, unknown, self.image_size, dual)
         with probing(info.id):
-            probe = self._probe(self.network.output)
+            probe = self.probe(self.network.output)
             patches = self.network.projects and self.network.projects_patches
-            tokens = self._probe(self.network.run) if patches else probe
+            tokens = self.probe(self.network.run) if patches else probe
             layout = _layout(tokens, self.image_size, model.config, pooler_trained)
             self.network.layout = layout
         self._check(probe)
@@ -282,8 +282,12 @@ class VisionEncoder:
         edge = size.get("shortest_edge")
         return (size.get("height") or edge, size.get("width") or edge)
 
-    def _probe(self, forward: Callable[[torch.Tensor], Any]) -> Any:
-        """One black image through the model: tells shapes, and that the forward pass works."""
+    def probe(self, forward: Callable[[torch.Tensor], Any]) -> Any:
+        """One black image through the model: tells shapes, and that the forward pass works.
+
+        Args:
+            forward: of the :attr:`network`: takes pixel values.
+        """
         height, width = self.image_size
         with forward_pass(self._device, self.info.precision):
             return forward(self._pixels([torch.zeros(3, height, width)]))
@@ -345,12 +349,25 @@ def _layout(output: Any, size: tuple[int, int], config: Any, pooler_trained: boo
     pooler = getattr(output, "pooler_output", None) is not None and pooler_trained
     if hidden.ndim == 4:
         return TokenLayout(0, True, pooler)
+    grid = patch_grid(config, size)
+    if grid is None:
+        return TokenLayout(0, False, pooler)
+    return TokenLayout(max(0, hidden.shape[1] - grid[0] * grid[1]), False, pooler)
+
+
+def patch_grid(config: Any, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the patches of an image, by what a network's configuration says of their
+    size; ``None`` if it says nothing.
+
+    Args:
+        config: of a transformers vision model.
+        size: height and width of the image in pixels.
+    """
     patch = getattr(config, "patch_size", None)
     if patch is None:
-        return TokenLayout(0, False, pooler)
+        return None
     edge = (patch, patch) if isinstance(patch, int) else tuple(patch)
-    patches = (size[0] // edge[0]) * (size[1] // edge[1])
-    return TokenLayout(max(0, hidden.shape[1] - patches), False, pooler)
+    return size[0] // edge[0], size[1] // edge[1]
 
 
 def load_processor(folder: Path, *, trust_remote_code: bool) -> Any:

@@ -110,7 +110,7 @@ def headline_note(result: Result, label: str, chance: str | None) -> str:
 
 
 def _facts(result: Result) -> dict[str, Any]:
-    model, conditions = result["model"], result["conditions"]
+    model = result["model"]
     templates = result.get("templates") or ()
     options = ", ".join(f"{key} {value}" for key, value in result.get("options", {}).items())
     facts = {
@@ -121,8 +121,20 @@ def _facts(result: Result) -> dict[str, Any]:
         "options": options or None,
         "prompts": f"{len(templates)}, such as {templates[0]!r}" if templates else None,
         "seed": None if result.get("seed") is None else str(result["seed"]),
+        **condition_facts(result),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def condition_facts(result: Result) -> dict[str, str]:
+    """What a result's numbers depend on: the keys of its data and its model, and versions.
+
+    Args:
+        result: of any kind.
+    """
+    conditions = result["conditions"]
+    return {
         "data key": str(conditions.get("data", "–"))[:16],
         "model key": str(conditions.get("model", "–"))[:16],
         "versions": ", ".join(f"{k} {v}" for k, v in conditions.get("versions", {}).items()),
     }
-    return {name: value for name, value in facts.items() if value is not None}

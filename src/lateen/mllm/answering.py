@@ -29,6 +29,8 @@ AnsweredBy = Literal["generation", "first token"]
 Under = Literal["own", "another"]
 CHOSEN: tuple[AnswerKind, ...] = ("yes-no", "letter")
 """Kinds of answers that can be chosen by their first token."""
+AnswerKey = tuple[str, ...]
+_KEY = ("question", "image", "key")  # what a line of the file has of an AnswerKey
 _YES_NO = {"yes": ("Yes", "yes"), "no": ("No", "no")}
 
 
@@ -101,7 +103,7 @@ class AnswerFile:
         identity: what the answers depend on beside the question: the model, how it is asked.
 
     Attributes:
-        found: answers that were there, by question, image (``own`` or ``another``) and a hash of
+        stored: answers that were there, by question, image (``own`` or ``another``) and a hash of
             what was asked.
 
     Raises:
@@ -111,18 +113,22 @@ class AnswerFile:
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
         self._path = path
         self._file: TextIO | None = None
-        self.found: dict[tuple[str, str, str], Given] = {}
+        self.stored: dict[AnswerKey, Given] = {}
         if path is None:
             return
         lines = list(_whole_lines(path))
         if lines:
             self._check(path, lines[0], identity)
-            self.found = dict(map(self._read, lines[1:]))
+            self.stored = dict(map(self._read, lines[1:]))
         write_text(path, jsonl(lines or [dict(identity)]))
         self._file = path.open("a", encoding="utf-8")
 
-    def add(self, question: Question, under: Under, key: str, given: Given) -> None:
+    def add(self, key: AnswerKey, given: Given) -> None:
         """Append an answer.
+
+        Args:
+            key: as in :attr:`stored`.
+            given: the answer.
 
         Raises:
             LateenError: the disk is full.
@@ -133,8 +139,7 @@ class AnswerFile:
         if not given.fault:
             del known["fault"]
         try:
-            row = {"question": question.id, "image": under, "key": key, **known}
-            self._file.write(jsonl([row]))
+            self._file.write(jsonl([dict(zip(_KEY, key, strict=True)) | known]))
             self._file.flush()
         except OSError as error:
             raise (disk_full(self._path) if is_disk_full(error) else error) from error
@@ -155,11 +160,11 @@ class AnswerFile:
                 "Choose another --out, or remove the file.",
             )
 
-    def _read(self, row: Mapping[str, Any]) -> tuple[tuple[str, str, str], Given]:
+    def _read(self, row: Mapping[str, Any]) -> tuple[AnswerKey, Given]:
         try:
-            where = (str(row["question"]), str(row["image"]), str(row["key"]))
+            key = tuple(str(row[name]) for name in _KEY)
             fields = {name: row[name] for name in Given.__dataclass_fields__ if name in row}
-            return where, Given(**fields)
+            return key, Given(**fields)
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{self._path} has a line that is no answer ({error})", "Remove the file."
@@ -183,17 +188,19 @@ def answer_all(
     answers: dict[str, Given] = {}
     prompts = questions.prompts()
     what = "answers" if under == "own" else "answers under another's image"
-    keys = list(map(_key, questions.questions, prompts))
-    known = [(each.id, under, key) for each, key in zip(questions.questions, keys, strict=True)]
-    before = sum(each in file.found for each in known)
+    keys = [
+        (question.id, under, _asked_hash(question, prompt))
+        for question, prompt in zip(questions.questions, prompts, strict=True)
+    ]
+    before = sum(key in file.stored for key in keys)
     if before:
-        log.info("%d of %d %s were there before", before, len(known), what)
-    with bar(len(known), what, "question", initial=before) as progress:
-        for question, prompt, where in zip(questions.questions, prompts, known, strict=True):
-            given = file.found.get(where)
+        log.info("%d of %d %s were there before", before, len(keys), what)
+    with bar(len(keys), what, "question", initial=before) as progress:
+        for question, prompt, key in zip(questions.questions, prompts, keys, strict=True):
+            given = file.stored.get(key)
             if given is None:
                 given = _ask(ask, question, prompt)
-                file.add(question, under, where[2], given)
+                file.add(key, given)
                 progress.update()
             answers[question.id] = given
     return answers
@@ -210,8 +217,8 @@ def _ask(ask: Ask, question: Question, prompt: str) -> Given:
         raise ModelError(f"question {question.id}: {error.message}", error.remedy) from error
 
 
-def _key(question: Question, prompt: str) -> str:
-    """What is asked: the words, and the images' bytes."""
+def _asked_hash(question: Question, prompt: str) -> str:
+    """A hash of what is asked: the words, and the images' bytes."""
     return content_key([prompt, *map(_image_hash, question.images)])[:16]
 
 

@@ -169,12 +169,7 @@ class MultimodalModel:
         streamer = None if stream is None else _Streamer(self.processor.tokenizer, stream)
         ends = _ends(self.model.generation_config.eos_token_id)
         begin = time.perf_counter()
-        with quiet_transformers():
-            ids = self.model.generate(
-                **inputs, max_new_tokens=limit, do_sample=False, temperature=None, top_p=None,
-                top_k=None, streamer=streamer,
-            )[0, length:]  # fmt: skip
-        generated = ids.tolist()
+        generated = self.generate(inputs, limit, streamer=streamer)[0, length:].tolist()
         ended = bool(generated) and generated[-1] in ends
         text = self.processor.tokenizer.decode(generated, skip_special_tokens=True).strip()
         return Answer(
@@ -217,6 +212,20 @@ class MultimodalModel:
                 tower.num_tokens,
             )  # fmt: skip
         return inputs.to(self.model.device)
+
+    def generate(self, inputs: Any, max_tokens: int, **options: Any) -> Any:
+        """What transformers' ``generate`` gives, the likeliest token each time.
+
+        Args:
+            inputs: as :meth:`inputs` gives them.
+            max_tokens: at most.
+            options: others of transformers.
+        """
+        with quiet_transformers():
+            return self.model.generate(
+                **inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None,
+                top_k=None, **options,
+            )  # fmt: skip
 
     def limit(self, length: int, most: int) -> int:
         """How many tokens can be generated after a prompt.

@@ -26,7 +26,7 @@ from lateen.files import atomic_folder, library_versions, refuse_foreign, write_
 from lateen.mllm.backbone import open_tower
 from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.language import LanguageModel, load_language_model
-from lateen.mllm.templates import end_tokens, find_template
+from lateen.mllm.templates import end_tokens, find_template, read_template
 from lateen.mllm.tower import AlignedTower, TokenKind
 from lateen.model import AlignedModel
 from lateen.model.saving import share_files
@@ -119,6 +119,8 @@ def build(
         ModelError: a model is not there, or tokens and placeholders do not match.
     """
     check_language_model(llm)
+    if template is not None:
+        read_template(template)
     if out is not None:
         refuse_foreign(Path(out), "the folder of a multimodal model", (RECORD,), error=ModelError)
     vision, image_processor = open_tower(tower, tokens=tokens, layer=layer, bare=bare, grid=grid)
@@ -217,16 +219,16 @@ def _check(model: Any, processor: Any, language: LanguageModel) -> Scales:
             "Load it in float32, or look at the scale of the tower's tokens.",
         )
     scales = Scales(_rms(tokens), _rms(projected), language.embedding_rms)
-    told = (
+    message = (
         "the tower's tokens have a root mean square of %.3g, the language model's embeddings %.3g"
         " (the untrained projector makes %.3g of the tokens; %d made-up pictures)%s"
     )
     apart = max(scales.tokens / scales.embeddings, scales.embeddings / max(scales.tokens, 1e-12))
     far = apart > _APART
-    told_of = ": so far apart, a training may begin badly; see that its loss falls" if far else ""
+    warning = ": so far apart, a training may begin badly; see that its loss falls" if far else ""
     log.log(
-        logging.WARNING if far else logging.INFO, told, scales.tokens, scales.embeddings,
-        scales.projected, _PICTURES, told_of,
+        logging.WARNING if far else logging.INFO, message, scales.tokens, scales.embeddings,
+        scales.projected, _PICTURES, warning,
     )  # fmt: skip
     return scales
 

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModel
 
 from lateen.encoders import Encoder, load_encoder
 from lateen.encoders.own import is_factory
-from lateen.encoders.resolve import resolve
-from lateen.encoders.vision import VisionEncoder
+from lateen.encoders.resolve import is_lateen_model, resolve
+from lateen.encoders.vision import VisionEncoder, patch_grid
 from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, UsageError, choices
-from lateen.files import read_json
 from lateen.hardware import use_hardware
 from lateen.mllm.tower import TOKEN_KINDS, AlignedTower, AlignedTowerConfig, TokenKind
 from lateen.model import AlignedModel
@@ -75,26 +74,25 @@ def open_tower(
     """
     if tokens is not None and tokens not in TOKEN_KINDS:
         raise UsageError(f"there are no tokens {tokens!r}", choices(tokens, TOKEN_KINDS))
+    headless = bare or layer is not None
     with use_hardware(device="cpu", precision="float32"):
-        source = _open(name, bare=bare or layer is not None)
-    view, kind = _viewed(source, tokens, layer, bare)
+        source = _open(name, headless=headless)
+    view, kind = _viewed(source, tokens, layer, headless=headless)
     _check_class(view)
     config = _describe(source, view, kind, grid)
     parts = {
-        "backbone": view.network.model, "head": source.head or IdentityHead(),
+        "backbone": view.network.model, "head": source.head,
         "projection": view.network.dual.visual_projection if view.network.projects else None,
     }  # fmt: skip
     if isinstance(name, AlignedModel):  # which stays as it is
         parts = copy.deepcopy(parts)
-    tower = AlignedTower(
-        config, backbone=parts["backbone"], head=parts["head"], projection=parts["projection"]
-    )
+    tower = AlignedTower(config, **parts)
     # As it will be when it is loaded again: another layout in memory rounds in other places.
     tower.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
     return tower.requires_grad_(False).eval(), view.processor
 
 
-def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
+def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:
     """The vision encoder, and the head unless it is to be left out."""
     if isinstance(name, AlignedModel):
         model = name
@@ -103,13 +101,12 @@ def _open(name: str | Path | AlignedModel, *, bare: bool) -> _Source:
             return _Source(_vision(load_encoder(str(name), "image")))
         folder = Path(name).expanduser()
         folder = folder if folder.is_dir() else resolve(str(name)).folder
-        config = folder / "config.json"
-        if not config.is_file() or read_json(config).get("model_type") != "lateen":
-            pooling = "projection" if is_clip(folder) and not bare else "mean"
+        if not is_lateen_model(folder):
+            pooling = "projection" if is_clip(folder) and not headless else "mean"
             return _Source(_vision(load_encoder(str(name), "image", pooling=pooling)))
         model = AlignedModel.from_pretrained(folder)
     encoder = _vision(model.vision_encoder)
-    if bare or isinstance(model.heads.vision, IdentityHead):
+    if headless or isinstance(model.heads.vision, IdentityHead):
         return _Source(encoder)
     settings = model.config.head_settings.model_dump()
     return _Source(encoder, model.heads.vision, settings)
@@ -125,11 +122,10 @@ def _vision(encoder: Encoder) -> VisionEncoder:
 
 
 def _viewed(
-    source: _Source, tokens: TokenKind | None, layer: int | None, bare: bool
+    source: _Source, tokens: TokenKind | None, layer: int | None, *, headless: bool
 ) -> tuple[VisionEncoder, TokenKind]:
     """The encoder with the pooling that the tokens are made by, and the kind of these."""
     encoder, pooling = source.encoder, source.encoder.info.pooling
-    headless = bare or layer is not None
     if source.head is None and (headless or pooling != "projection"):
         own: TokenKind = "cls+patch" if pooling == "cls+mean" and not headless else "patch"
         kind = tokens or own
@@ -192,8 +188,7 @@ def _describe(
 ) -> AlignedTowerConfig:
     """The config of the tower."""
     backbone = view.network.model.config
-    patches = _probe(view)
-    rows, columns = _shape(view, patches)
+    rows, columns = _shape(view)
     height, width = view.image_size
     if grid is not None and not 1 <= grid <= min(rows, columns):
         raise EncoderError(
@@ -211,39 +206,31 @@ def _describe(
         )
     info = view.info
     described = {k: v for k, v in backbone.to_dict().items() if k != "_name_or_path"}
-    dim = patches.shape[-1]
-    out = source.settings["dim"] if source.settings else dim
+    out = source.settings["dim"] if source.settings else info.dim
     recorded = {name: info.as_dict()[name] for name in _RECORDED}
     head = tensors_hash(source.head) if source.head is not None else None
     return AlignedTowerConfig(
         hidden_size=out, image_size=height if height == width else [height, width],
         patch_size=patch, num_hidden_layers=getattr(backbone, "num_hidden_layers", 1),
         backbone_config=described, tokens=kind, pooling=info.pooling, layer=info.layer,
-        head=source.settings, in_dim=dim,
-        projection_dim=dim if view.network.projects else None, prefix=view.layout.prefix,
+        head=source.settings, in_dim=info.dim,
+        projection_dim=info.dim if view.network.projects else None, prefix=view.layout.prefix,
         spatial=view.layout.spatial, rows=rows, columns=columns, grid=grid,
         encoder={**without_paths(recorded), "head": head},
     )  # fmt: skip
 
 
-@torch.no_grad()
-def _probe(view: VisionEncoder) -> Tensor:
-    """The patch features ``[1, patches, dim]`` of a black image."""
-    device = next(view.network.parameters()).device
-    output = view.network.run(torch.zeros(1, 3, *view.image_size, device=device))
-    return view.network.patches(output)
-
-
-def _shape(view: VisionEncoder, patches: Tensor) -> tuple[int, int]:
+def _shape(view: VisionEncoder) -> tuple[int, int]:
     """Rows and columns of the patches.
 
     Raises:
         EncoderError: they are no rectangle that could be told.
     """
-    count, (height, width) = patches.shape[1], view.image_size
-    edge = getattr(view.network.model.config, "patch_size", None)
-    if isinstance(edge, int) and (height // edge) * (width // edge) == count:
-        return height // edge, width // edge
+    count = view.network.patches(view.probe(view.network.run)).shape[1]
+    height, width = view.image_size
+    grid = patch_grid(view.network.model.config, view.image_size)
+    if grid is not None and grid[0] * grid[1] == count:
+        return grid
     side = math.isqrt(count)
     if side * side == count and height == width:
         return side, side

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from lateen.encoders.weights import quiet_transformers
 from lateen.errors import UsageError
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.conversations import ask, parts_of
+from lateen.mllm.conversations import Message, ask, parts_of, text_of
 
 Tokens = Mapping[str, Sequence[int]]
 _QUESTION = "Which?"
@@ -79,12 +78,8 @@ def choose(mllm: MultimodalModel, question: str, images: Sequence[Image], tokens
     """
     inputs = mllm.inputs(question, list(images))
     mllm.limit(int(inputs["input_ids"].shape[1]), 1)
-    with quiet_transformers():
-        [logits] = mllm.model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, temperature=None, top_p=None, top_k=None,
-            return_dict_in_generate=True, output_logits=True,
-        ).logits  # fmt: skip
-    scores = logits[0].float()
+    output = mllm.generate(inputs, 1, return_dict_in_generate=True, output_logits=True)
+    scores = output.logits[0][0].float()
     each = torch.stack([scores[list(ids)].logsumexp(0) for ids in tokens.values()])
     share = float((each.logsumexp(0) - scores.logsumexp(0)).exp())
     chances = dict(zip(tokens, each.softmax(0).tolist(), strict=True))
@@ -105,8 +100,6 @@ def _first_token(processor: Any, answer: str) -> int:
     return whole[len(before)]
 
 
-def _ids(processor: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> list[int]:
-    text = processor.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=prompt
-    )
+def _ids(processor: Any, messages: Sequence[Message], *, prompt: bool) -> list[int]:
+    text = text_of(processor, messages, prompt=prompt)
     return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])

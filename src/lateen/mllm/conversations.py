@@ -72,18 +72,37 @@ def prepare(processor: Any, messages: Sequence[Message], images: Sequence[Image]
     Raises:
         UsageError: there is no chat template, or it does not fit the conversation.
     """
+    return _templated(
+        processor, _filled(messages, images), len(images), tokenize=True, return_dict=True,
+        return_tensors="pt", add_generation_prompt=True,
+    )  # fmt: skip
+
+
+def text_of(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str:
+    """The text that a conversation without images becomes.
+
+    Args:
+        processor: of a multimodal language model.
+        messages: as for :func:`prepare`.
+        prompt: whether an answer comes next.
+
+    Raises:
+        UsageError: as there.
+    """
+    return str(_templated(processor, messages, 0, tokenize=False, add_generation_prompt=prompt))
+
+
+def _templated(processor: Any, messages: Sequence[Message], images: int, **options: Any) -> Any:
+    """What the processor's chat template makes of a conversation with so many images."""
     if getattr(processor, "chat_template", None) is None:
         raise UsageError(
             "the model has no chat template", "Build it again with --template chatml or vicuna."
         )
     try:
-        return processor.apply_chat_template(
-            _filled(messages, images), tokenize=True, return_dict=True, return_tensors="pt",
-            add_generation_prompt=True,
-        )  # fmt: skip
+        return processor.apply_chat_template(list(messages), **options)
     except (ValueError, TemplateError) as error:
         raise UsageError(
-            f"the chat template does not fit a conversation with {_counted(len(images), 'image')}: "
+            f"the chat template does not fit a conversation with {_counted(images, 'image')}: "
             f"{reason(error)}",
             f"It must write {IMAGE} where a part is of type image, and text where it is of text.",
         ) from error

@@ -11,9 +11,18 @@ from typing import Any
 
 from lateen.data import open_dataset
 from lateen.encoders.weights import PROVENANCE, tensors_hash
-from lateen.errors import UsageError
+from lateen.errors import UsageError, choices
 from lateen.files import content_key, folder_lock, library_versions, write_json
-from lateen.mllm.answering import CHOSEN, AnsweredBy, AnswerFile, Given, Under, answer_all, asker
+from lateen.mllm.answering import (
+    CHOSEN,
+    AnsweredBy,
+    AnswerFile,
+    Ask,
+    Given,
+    Under,
+    answer_all,
+    asker,
+)
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks import captioned
@@ -33,10 +42,18 @@ _NO_CONDITION = (*PROVENANCE, "encoder")
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a set is asked."""
+    """How a set is asked.
+
+    Attributes:
+        by: how answers are found.
+        ask: what finds one.
+        max_tokens: of a generated answer; ``None`` where nothing is generated.
+        control: whether to ask again under another's image.
+    """
 
     by: AnsweredBy
-    max_tokens: int
+    ask: Ask
+    max_tokens: int | None
     control: bool
 
 
@@ -63,6 +80,8 @@ def open_questions(
         UsageError: there is no such benchmark or split.
         DataError: its files are not there or of another form, or not one question can be asked.
     """
+    if name not in (known := question_sets()):
+        raise UsageError(f"there is no benchmark {name!r}", choices(name, known))
     if name != captioned.NAME:
         return open_benchmark(name, root, images=images, split=split)
     if root is None:
@@ -108,22 +127,21 @@ def evaluate_questions(
     _check(questions, out, scored=scored, by=answered_by, max_tokens=max_tokens)
     ready = mllm if isinstance(mllm, MultimodalModel) else MultimodalModel.from_pretrained(mllm)
     place = place if isinstance(mllm, MultimodalModel) else mllm
-    by = answered_by or _usual(ready, questions.kind)
-    plan = _Plan(by, max_tokens or _LIMITS.get(questions.kind, _SHORT), control and scored)
+    plan = _plan(ready, questions.kind, answered_by, max_tokens, control=control and scored)
     asked = questions if limit is None else some_of(questions, limit)
     folder = None if out is None else Path(out)
     with contextlib.nullcontext() if folder is None else folder_lock(folder):
         facts = _facts(ready, place, asked, plan, whole=len(questions.questions))
-        kept, own, other = _asked(ready, asked, plan, facts["conditions"]["model"], folder)
-        facts |= _said(facts, own, other, plan)
+        answered, own, other = _answers(asked, plan, facts["conditions"]["model"], folder)
+        facts |= _observed(facts, own, other, plan)
         if folder is not None and not scored:
-            missing = len(questions.questions) + len(questions.skips) - len(kept.questions)
-            return _uploaded(facts, kept, own, folder, missing)
-        result = _scored(facts, kept, own, other)
+            missing = len(questions.questions) + len(questions.skips) - len(answered.questions)
+            return _uploaded(facts, answered, own, folder, missing)
+        result = _scored(facts, answered, own, other)
         if folder is not None:
-            name = file_stem(kept.name, kept.split)
+            name = file_stem(answered.name, answered.split)
             write_json(folder / f"{name}.json", result)
-            write_question_page(result, folder / f"{name}.html", kept, own, other or {})
+            write_question_page(result, folder / f"{name}.html", answered, own, other or {})
     return result
 
 
@@ -139,9 +157,9 @@ def _check(
         )
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"an answer of {max_tokens} tokens is none", "Give 1 or more.")
-    benchmark = BENCHMARKS.get(questions.name)
     if scored:
         return
+    benchmark = BENCHMARKS.get(questions.name)
     if benchmark is None or benchmark.upload is None:
         raise UsageError(
             f"the right answers of {questions.name} are not here, and what file a server of it "
@@ -156,39 +174,43 @@ def _check(
         )
 
 
-def _usual(mllm: MultimodalModel, kind: AnswerKind) -> AnsweredBy:
-    if mllm.model.device.type != "cpu" or kind not in CHOSEN:
-        return "generation"
-    try:
-        asker(mllm, "first token", kind, _SHORT)
-    except UsageError as error:
-        log.warning("answers are generated: %s", error.message)
-        return "generation"
-    return "first token"
+def _plan(
+    mllm: MultimodalModel, kind: AnswerKind, by: AnsweredBy | None, max_tokens: int | None, *,
+    control: bool,
+) -> _Plan:  # fmt: skip
+    """What was asked for, and else what is usual."""
+    limit = max_tokens or _LIMITS.get(kind, _SHORT)
+    if by is None and mllm.model.device.type == "cpu" and kind in CHOSEN:
+        try:
+            return _Plan("first token", asker(mllm, "first token", kind, limit), None, control)
+        except UsageError as error:
+            log.warning("answers are generated: %s", error.message)
+    by = by or "generation"
+    ask = asker(mllm, by, kind, limit)
+    return _Plan(by, ask, limit if by == "generation" else None, control)
 
 
-def _asked(
-    mllm: MultimodalModel, questions: QuestionSet, plan: _Plan, model: str, folder: Path | None
+def _answers(
+    questions: QuestionSet, plan: _Plan, model: str, folder: Path | None
 ) -> tuple[QuestionSet, dict[str, Given], dict[str, Given] | None]:
     """The questions that could be asked, their answers, and those under another's image."""
-    ask = asker(mllm, plan.by, questions.kind, plan.max_tokens)
     name = f"{file_stem(questions.name, questions.split)}-answers.jsonl"
     identity = {
         "model": model, "set": questions.name, "split": questions.split, "answered_by": plan.by,
-        "max_tokens": plan.max_tokens if plan.by == "generation" else None,
+        "max_tokens": plan.max_tokens,
     }  # fmt: skip
     with contextlib.closing(AnswerFile(folder and folder / name, identity)) as file:
 
         def answers(some: QuestionSet, under: Under) -> dict[str, Given]:
-            return answer_all(ask, some, file, under)
+            return answer_all(plan.ask, some, file, under)
 
         own = answers(questions, "own")
         faults = {name: each.fault for name, each in own.items() if each.fault}
-        kept = without(questions, faults) if faults else questions
-        own = {each.id: own[each.id] for each in kept.questions}
-        if not plan.control or _one_image(kept):
-            return kept, own, None
-        return kept, own, answers(other_images(kept), "another")
+        answered = without(questions, faults) if faults else questions
+        own = {each.id: own[each.id] for each in answered.questions}
+        if not plan.control or _one_image(answered):
+            return answered, own, None
+        return answered, own, answers(other_images(answered), "another")
 
 
 def _one_image(questions: QuestionSet) -> bool:
@@ -203,7 +225,7 @@ def _facts(
     facts: dict[str, Any] = {
         "model": model_facts(mllm, place),
         "answered_by": plan.by,
-        "max_tokens": plan.max_tokens if plan.by == "generation" else None,
+        "max_tokens": plan.max_tokens,
         "conditions": {"model": model_key(mllm), "versions": library_versions()},
     }
     if len(questions.questions) < whole:
@@ -211,7 +233,7 @@ def _facts(
     return facts
 
 
-def _said(
+def _observed(
     facts: Mapping[str, Any], own: Mapping[str, Given], other: Mapping[str, Given] | None,
     plan: _Plan,
 ) -> dict[str, Any]:  # fmt: skip
@@ -236,13 +258,13 @@ def _said(
 
 
 def _scored(
-    facts: Mapping[str, Any], kept: QuestionSet, own: Mapping[str, Given],
+    facts: Mapping[str, Any], answered: QuestionSet, own: Mapping[str, Given],
     other: Mapping[str, Given] | None,
 ) -> dict[str, Any]:  # fmt: skip
     sure = {name: each.yes for name, each in own.items() if each.yes is not None}
     result = score(
-        kept, _texts(own), other=None if other is None else _texts(other),
-        confidences=sure if kept.kind == "yes-no" and len(sure) == len(own) else None,
+        answered, _texts(own), other=None if other is None else _texts(other),
+        confidences=sure if answered.kind == "yes-no" and len(sure) == len(own) else None,
         conditions=facts["conditions"],
     )  # fmt: skip
     more = {name: value for name, value in facts.items() if name != "conditions"}
@@ -250,17 +272,17 @@ def _scored(
 
 
 def _uploaded(
-    facts: Mapping[str, Any], kept: QuestionSet, own: Mapping[str, Given], folder: Path,
+    facts: Mapping[str, Any], answered: QuestionSet, own: Mapping[str, Given], folder: Path,
     missing: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The file for the benchmark's server, and a result that says which."""
-    name = file_stem(kept.name, kept.split)
+    name = file_stem(answered.name, answered.split)
     if missing:
         facts["warnings"].append(f"the file lacks {missing:,} of the set's questions")
-    file = write_upload(kept, _texts(own), folder / f"{name}-upload")
+    file = write_upload(answered, _texts(own), folder / f"{name}-upload")
     result = {
-        "task": _UPLOAD, "set": kept.name, "split": kept.split or None, **facts,
-        "questions": len(kept.questions), "skipped": len(kept.skips), "upload": file.name,
+        "task": _UPLOAD, "set": answered.name, "split": answered.split or None, **facts,
+        "questions": len(answered.questions), "skipped": len(answered.skips), "upload": file.name,
     }  # fmt: skip
     write_json(folder / f"{name}.json", result)
     return result

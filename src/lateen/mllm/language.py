@@ -72,9 +72,9 @@ def load_language_model(path: str | Path, *, dtype: torch.dtype | None = None) -
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     check_language_model(path)
-    place = Path(path).expanduser()
-    gguf = gguf_file(place)
-    source = gguf.parent if gguf else place if place.is_dir() else path
+    local = Path(path).expanduser()
+    gguf = gguf_file(local)
+    source = gguf.parent if gguf else local if local.is_dir() else path
     options = {"gguf_file": gguf.name} if gguf else {}
     loading = explained(
         f"the language model {path} cannot be loaded",

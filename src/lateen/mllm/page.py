@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lateen.evaluation.page import headline_note
+from lateen.evaluation.page import condition_facts, headline_note
 from lateen.evaluation.questions import HEADLINE
 from lateen.evaluation.tables import result_tables, subject_and_split
 from lateen.evaluation.task import Result, number
@@ -115,7 +115,7 @@ def _right(question: Question) -> str:
 
 
 def _facts(result: Result) -> dict[str, Any]:
-    model, conditions = result["model"], result["conditions"]
+    model = result["model"]
     tokens = f"at most {result['max_tokens']} tokens" if result["max_tokens"] else None
     facts = {
         "model": model["place"],
@@ -128,9 +128,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "answered by": ", ".join(filter(None, (result["answered_by"], tokens))),
         "prompts end with": result["ending"] or None,
         "seconds per question": f"{result['seconds_per_question']:.2f}",
-        "data key": str(conditions["data"])[:16],
-        "model key": str(conditions["model"])[:16],
-        "versions": ", ".join(f"{k} {v}" for k, v in conditions["versions"].items()),
+        **condition_facts(result),
     }
     return {name: value for name, value in facts.items() if value is not None}
 

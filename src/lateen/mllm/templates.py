@@ -76,6 +76,19 @@ def find_template(name: str | Path | None, tokenizer: Any, llm: str) -> tuple[st
         name = known[0]
     if str(name) in TEMPLATES:
         _check_end(str(name), tokenizer, llm)
+    return read_template(name)
+
+
+def read_template(name: str | Path) -> tuple[str, str]:
+    """A chat template with images: its name, and itself.
+
+    Args:
+        name: one of :data:`TEMPLATES`, or a file of Jinja.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if str(name) in TEMPLATES:
         return str(name), TEMPLATES[str(name)]
     file = Path(name).expanduser()
     if not file.is_file():
