@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from transformers import LlamaForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -299,3 +300,25 @@ def test_what_is_no_mixture(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         open_towers([vit_folder] * count, **options)
+
+
+@torch.no_grad()
+@pytest.mark.real
+def test_real_towers_of_other_widths_and_grids_see_a_photograph(
+    real: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One stretches photographs and the other cuts them: of a square one they see the same."""
+    logging.getLogger("lateen").propagate = True
+    names = [real / "encoders" / name for name in ("vit-tiny", "mobilenet-v2")]
+    tower, processor = open_towers(names, mix="channels", grid=7)
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.endswith("alone, mobilenet-v2 would be shown 66 and 100 %")
+    photographs = sorted((real / "flickr8k" / "images").iterdir())[:2]
+    images = [Image.open(each).convert("RGB") for each in photographs]
+    assert {image.width == image.height for image in images} == {True}
+    tokens = tower(processor(images=images, return_tensors="pt").pixel_values).last_hidden_state
+    assert tokens.shape == (2, 49, 192 + 1280)
+    for name, part in zip(names, tokens.split([192, 1280], dim=2), strict=True):
+        alone, own = open_tower(name, grid=7)
+        wanted = alone.tokens(own(images=images, return_tensors="pt").pixel_values)
+        same(part, wanted, atol=1e-4, rtol=1e-4)
