@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from lateen.progress import log
 
 RECORD = "mllm.json"
 """What a folder says of how it was put together; a training adds what it did."""
-UNTRAINED = "untrained"
+UNTRAINED, TRAINED = "untrained", "trained"
 _PICTURES = 4
 _APART = 10.0  # tokens and embeddings whose scales differ by more are told to be of another
 
@@ -82,13 +83,28 @@ class Assembled:
         out = Path(out)
         refuse_foreign(out, "the folder of a multimodal model", (RECORD,), error=ModelError)
         with atomic_folder(out) as folder:
-            with quiet_transformers():
-                self.model.save_pretrained(folder)
-                self.processor.save_pretrained(folder)
-            write_json(folder / RECORD, self.record)
-            write_text(folder / "README.md", _card(out.name, self.record))
-            share_files(folder)
+            write_model(folder, self.model, self.processor, self.record, out.name)
         return out
+
+
+def write_model(
+    folder: Path, model: Any, processor: Any, record: Mapping[str, Any], name: str
+) -> None:
+    """Write a multimodal model, its record and its card into a folder that is there.
+
+    Args:
+        folder: that files go into.
+        model: Llava.
+        processor: of it.
+        record: what it was made of and what was learned.
+        name: on the card.
+    """
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    write_json(folder / RECORD, record)
+    write_text(folder / "README.md", _card(name, record))
+    share_files(folder)
 
 
 def build(
@@ -265,16 +281,34 @@ def _rms(values: Tensor) -> float:
     return float(values.float().square().mean().sqrt())
 
 
-def _card(name: str, record: dict[str, Any]) -> str:
+def _card(name: str, record: Mapping[str, Any]) -> str:
     tower, llm = record["tower"], record["llm"]
+    stages = "".join(map(_told, record.get("stages", [])))
     return (
         "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [lateen]\n---\n\n"
         f"# {name}\n\nA multimodal language model: {llm['name']} sees an image as "
         f"{tower['tokens_per_image']} tokens of {tower['encoder']['id']} through a projector of "
         "two layers, put together by lateen as transformers' Llava.\n\n"
-        "**Its projector is untrained**: its answers have nothing to do with the image.\n\n"
-        "```python\nimport lateen.mllm  # tells transformers of the tower\n"
+        + (stages or "**Its projector is untrained**: its answers have nothing to do with the "
+           "image.\n")
+        + "\n```python\nimport lateen.mllm  # tells transformers of the tower\n"
         "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
         'model = AutoModelForImageTextToText.from_pretrained("path/to/this/folder")\n'
         'processor = AutoProcessor.from_pretrained("path/to/this/folder")\n```\n'
+    )  # fmt: skip
+
+
+def _told(stage: Mapping[str, Any]) -> str:
+    """A stage of its training as an item of a list."""
+    data, check = stage["data"], stage["check"]
+    tuned = f" ({stage['tune']})" if stage["tune"] else ""
+    told = (
+        f"* Stage {stage['stage']}{tuned}: {stage['steps']:,} steps on {data['conversations']:,} "
+        f"conversations about {data['images']:,} images of {data['name']}."
     )
+    if check:
+        told += (
+            f" Loss of a token on {check['n']:,} held-out images: {check['own']:.3f} under the own "
+            f"image, {check['another']:.3f} under another's."
+        )
+    return told + "\n"
