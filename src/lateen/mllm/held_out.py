@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from lateen.evaluation.intervals import LEVEL, resamples
 from lateen.metrics.resampling import Tally, drawn_scores, interval_of
+from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.benchmarks.questions import numbered
 from lateen.mllm.labelling import Labelled
 from lateen.mllm.trainer import Collator, losses
@@ -104,3 +106,41 @@ def measure(
         "n": len(names),
         "conversations": len(held),
     }
+
+
+@torch.no_grad()
+def say(
+    mllm: MultimodalModel, collator: Collator, held: Sequence[Labelled], *, max_tokens: int
+) -> list[dict[str, Any]]:
+    """What a model says where the first answer of each conversation stands.
+
+    Args:
+        mllm: the trained model.
+        collator: gives what stands for images.
+        held: conversations.
+        max_tokens: of an answer at most.
+
+    Returns:
+        For each ``images``, what is ``asked``, what it ``said``, whether that is ``cut``, and what
+        is ``right``.
+    """
+    tokenizer = mllm.processor.tokenizer
+    ends = set(mllm.end_tokens)
+    found = []
+    for each in held:
+        first = int(each.learned.argmax())
+        last = first + int(np.append(~each.learned[first:], True).argmax())
+        asked = replace(each, ids=each.ids[:first], learned=each.learned[:first])
+        # Only the images that stand before the answer.
+        places = int((asked.ids == collator.image_token).sum())
+        batch = collator.under([asked], each.images[:places])
+        inputs = {n: v.to(mllm.model.device) for n, v in batch.items() if n != "labels"}
+        said = mllm.generate(inputs, max_tokens)[0, inputs["input_ids"].shape[1] :].tolist()
+        texts = {"asked": asked.ids.tolist(), "said": said, "right": each.ids[first:last].tolist()}
+        found.append({
+            "images": list(each.images[:places]),
+            "cut": not (said and said[-1] in ends),
+            **{name: tokenizer.decode(ids, skip_special_tokens=True).strip()
+               for name, ids in texts.items()},
+        })  # fmt: skip
+    return found

@@ -34,7 +34,7 @@ from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import RECORD, TRAINED, write_model
 from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.evaluation import model_facts, model_key
-from lateen.mllm.held_out import measure
+from lateen.mllm.held_out import measure, say
 from lateen.mllm.instructions import Instructions, open_instructions
 from lateen.mllm.preparation import (
     Preparation,
@@ -44,12 +44,15 @@ from lateen.mllm.preparation import (
     open_start,
     prepare_stage,
 )
+from lateen.mllm.training_page import write_training_page
 from lateen.progress import log, log_file
+from lateen.report.text import without_folders
 
 RESULTS, PAGE, FOLDER = "training.json", "training.html", "train"
 SKIPPED = "skipped.jsonl"
 _IDENTITY = "identity.json"
 _TOKENS = "tokens"
+_SAID, _LONGEST_SAID = 12, 32  # conversations that the page shows, and tokens of an answer
 _ELSEWHERE = ("device", "batch_size", "workers")  # keys of where it runs, not of what it is
 
 
@@ -125,6 +128,8 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
             identity = _identity(plan, start, instructions)
             if (found := _finished(out, identity)) is not None:
                 log.info("%s is already trained", out)
+                if not (out / PAGE).is_file():  # killed just before
+                    write_training_page(found, out / PAGE, instructions.images)
                 return Trained(out, found)
             write_json(folder / _IDENTITY, identity)
             facts = model_facts(start, plan.start)
@@ -133,9 +138,14 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
             outcome = _trained(start, prepared, folder)
             del start
             model = _with_weights(plan, outcome)
-            seconds = time.perf_counter() - begin
-            results = _results(plan, instructions, prepared, outcome, facts, identity, seconds)
+            said = say(model, prepared.collator, prepared.held[:_SAID], max_tokens=_LONGEST_SAID)
+            results = {
+                **_results(plan, instructions, prepared, outcome),
+                "model": facts, "said": said, "identity": identity,
+                "seconds": time.perf_counter() - begin, "versions": library_versions(),
+            }  # fmt: skip
             _save(model, out, results)
+            write_training_page(results, out / PAGE, instructions.images)
     return Trained(out, results)
 
 
@@ -200,6 +210,7 @@ class _Outcome:
         checks: of the held-out conversations, by step; the start first.
         log: rows of the loss.
         parameters: that moved.
+        half: whether it was trained in bfloat16.
     """
 
     weights: dict[str, torch.Tensor]
@@ -208,6 +219,7 @@ class _Outcome:
     checks: Sequence[dict[str, Any]]
     log: Sequence[dict[str, Any]]
     parameters: int
+    half: bool
 
 
 def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Outcome:
@@ -251,7 +263,7 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     rows = [{"step": row["step"], "loss": row["loss"], "lr": row["learning_rate"]}
             for row in trainer.state.log_history if "loss" in row]  # fmt: skip
     count = sum(value.numel() for value in weights.values())
-    return _Outcome(weights, lora, fitted, checks.rows, rows, count)
+    return _Outcome(weights, lora, fitted, checks.rows, rows, count, half)
 
 
 def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
@@ -380,23 +392,22 @@ def _with_weights(plan: MultimodalRecipe, outcome: _Outcome) -> MultimodalModel:
 
 
 def _results(
-    plan: MultimodalRecipe, instructions: Instructions, prepared: Preparation, outcome: _Outcome,
-    facts: Mapping[str, Any], identity: Mapping[str, Any], seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+    plan: MultimodalRecipe, instructions: Instructions, prepared: Preparation, outcome: _Outcome
+) -> dict[str, Any]:
+    """What was learned from, how, and what was measured."""
     return {
         "stage": plan.stage,
         "tune": plan.tune if plan.stage == "instruct" else None,
-        "model": dict(facts),
         "data": {
             "name": instructions.name, "conversations": len(prepared.learned),
             "images": prepared.images, "skipped": len(prepared.skips),
             "turns_left_out": prepared.turns_left_out,
         },
         "steps": prepared.steps, "parameters": outcome.parameters,
+        "precision": "bfloat16" if outcome.half else "float32",
         "features": "stored" if prepared.stored else "live",
         "fitted": outcome.fitted, "checks": list(outcome.checks), "log": list(outcome.log),
-        "recipe": plan.model_dump(mode="json"), "identity": dict(identity),
-        "seconds": seconds, "versions": library_versions(),
+        "recipe": plan.model_dump(mode="json"),
     }  # fmt: skip
 
 
@@ -404,6 +415,7 @@ def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None
     """Write the model, its record last: it says that the folder is whole."""
     told = ("stage", "tune", "data", "steps", "parameters", "seconds")
     stage = {name: results[name] for name in told}
+    stage["data"] = {**stage["data"], "name": without_folders(stage["data"]["name"])}
     stage["check"] = results["checks"][-1] if results["checks"] else None
     record = {
         **model.record, "projector": TRAINED,
