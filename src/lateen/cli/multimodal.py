@@ -107,7 +107,7 @@ def answer_command(
     question
         In words. Images stand before it, or where it says `<image>`.
     """
-    _check_counts({"--max-tokens": max_tokens})
+    check_counts({"--max-tokens": max_tokens})
     faults = Faults()
     check_mllm(faults, model)
     for file in image or []:
@@ -189,7 +189,7 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
+    check_counts({"--limit": limit, "--max-tokens": max_tokens})
     if model is None or benchmark is None:
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
@@ -218,7 +218,20 @@ def evaluate_command(
         _say_files(result, out)
 
 
-def _check_counts(counts: Mapping[str, int | None]) -> None:
+# In a module of their own, which is loaded only for them.
+app.command("lateen.cli.swapping:swap_command", name="swap")
+app.command("lateen.cli.swapping:compare_command", name="compare")
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """See that numbers are such that something can be done so many times.
+
+    Args:
+        counts: by the name of the option; ``None`` where it is not given.
+
+    Raises:
+        UsageError: one is below 1.
+    """
     for option, number in counts.items():
         if number is not None and number < 1:
             raise UsageError(f"{option} is {number}", "It must be at least 1.")

@@ -92,14 +92,23 @@ def paired_table(numbers: list[PairedNumber], labels: tuple[str, str], note: str
         note: below the table, before what it says itself.
     """
     first, second = labels
-    columns = [Column(""), Column(f"{first} (%)", 1), Column("95 %"), Column(f"{second} (%)", 1),
-               Column("95 %"), Column("difference"), Column("95 %, paired"),
-               Column("beyond chance")]  # fmt: skip
+    columns = [Column("%"), Column(f"{first} (95 %)"), Column(f"{second} (95 %)"),
+               Column("difference (95 %, paired)"), Column("beyond chance")]  # fmt: skip
     rows: list[list[Cell]] = [
-        [each.metric, each.values[0], interval_cell(each.intervals[0]), each.values[1],
-         interval_cell(each.intervals[1]), signed(each.difference), difference_range(each.interval),
-         "yes" if each.apart else "no" if each.interval else "–"]
+        [
+            each.metric, *map(_with_interval, each.values, each.intervals),
+            f"{signed(each.difference)}{_brackets(difference_range(each.interval))}",
+            "yes" if each.apart else "no" if each.interval else "–",
+        ]
         for each in numbers
     ]  # fmt: skip
     own = f"The difference is {second} above {first}, in points, image by image."
     return TableData("", columns, rows, " ".join(filter(None, (note, own))))
+
+
+def _with_interval(value: float, limits: Interval | None) -> str:
+    return f"{value:.1f}{_brackets(interval_cell(limits))}"
+
+
+def _brackets(text: str) -> str:
+    return f" ({text})" if text else ""

@@ -11,9 +11,9 @@ from lateen.evaluation.questions import HEADLINE
 from lateen.evaluation.tables import result_tables, subject_and_split
 from lateen.evaluation.task import Result, number
 from lateen.mllm.answering import Given
-from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks.questions import Question, QuestionSet
 from lateen.mllm.benchmarks.scoring import points_of
+from lateen.mllm.card import UNTRAINED
 from lateen.report.page import Card, Headline, Page, made_with
 
 _MOST_CARDS = 12  # of each kind
