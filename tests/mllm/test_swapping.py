@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from lateen.errors import EncoderError, ModelError, UsageError
-from lateen.mllm import AlignedTower, MultimodalModel, build, swap
+from lateen.mllm import AlignedTower, MultimodalModel, build, open_tower, swap
 from lateen.mllm.assembly import made_up_pictures
 from lateen.mllm.card import model_card, tower_of_projector
 from lateen.mllm.language import load_language_model
@@ -395,3 +395,15 @@ def test_what_was_evaluated_stays_with_the_very_same_swap(
     assert (out / "eval" / "pope-answers.jsonl").is_file()
     swap(folder, tuned(0.2), out)
     assert not (out / "eval").exists()
+
+
+def test_a_tower_of_another_architecture_is_saved_under_its_own_names(
+    vit_folder: Path, resnet_folder: Path, llm_folder: Path, tmp_path: Path
+) -> None:
+    """A loaded model would rename its tensors as those of the old tower were renamed."""
+    build(vit_folder, llm_folder, tmp_path / "mllm", tokens="patch")
+    swap(tmp_path / "mllm", resnet_folder, tmp_path / "out")
+    loaded = MultimodalModel.from_pretrained(tmp_path / "out", device="cpu").model
+    expected, _ = open_tower(resnet_folder)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(loaded.model.vision_tower.state_dict()[name], tensor)

@@ -127,13 +127,13 @@ def evaluate_swap(
         LateenError: as :func:`lateen.mllm.evaluate_questions` raises them.
     """
     check_scored(questions)
-    folders = [Path(swapped) / name for name in (BEFORE, AFTER)]
-    for model, folder in zip((mllm, swapped), folders, strict=True):
+    before, after = (Path(swapped) / name for name in (BEFORE, AFTER))
+    for model, folder in ((mllm, before), (swapped, after)):
         evaluate_questions(
             model, questions, out=folder, limit=limit, answered_by=answered_by,
             max_tokens=max_tokens, control=control,
         )  # fmt: skip
-    return compare_answers(*folders, questions, out=folders[1], labels=("before", "after"))
+    return compare_answers(before, after, questions, out=after, labels=("before", "after"))
 
 
 def check_scored(questions: QuestionSet) -> None:
@@ -190,9 +190,9 @@ def _write(
 ) -> dict[str, Any]:  # fmt: skip
     """Load the model, swap, and write it; what its record says."""
     ready = MultimodalModel.from_pretrained(mllm, device="cpu")
-    model, processor = ready.model, ready.processor
+    model = ready.model
     new.to(model.dtype)
-    old_tower, old_processor = model.model.vision_tower, processor.image_processor
+    old_tower, old_processor = model.model.vision_tower, ready.processor.image_processor
     record = {**_described(ready, needed), **ready.record}
     entry = {
         "tower": record["tower"],
@@ -205,14 +205,14 @@ def _write(
         "preprocessing": _preprocessing(old_processor, image_processor),
         "versions": library_versions(),
     }
-    _put(model, processor, new, image_processor)
-    _try(ready)
+    made = _with(ready, new, image_processor)
+    _try(made)
     record |= {
         "tower": tower_facts(new.config),
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(each.numel() for each in made.model.parameters()),
         "swapped": [*record.get("swapped", ()), entry],
     }
-    write_model(folder, model, processor, record, name)
+    write_model(folder, made.model, made.processor, record, name)
     return record
 
 
@@ -294,16 +294,29 @@ def _preprocessing(old: Any, new: Any) -> dict[str, list[Any]]:
     }
 
 
-def _put(model: Any, processor: Any, new: AlignedTower, image_processor: Any) -> None:
-    config = model.config
-    model.model.vision_tower = new
+def _with(ready: MultimodalModel, new: AlignedTower, image_processor: Any) -> MultimodalModel:
+    """The model with another tower; of the old one it keeps language model and projector.
+
+    It is made anew, for one that was loaded remembers how the names of its tensors were changed,
+    those of the old tower among them, and would save the new one's under wrong names.
+    """
+    old, processor = ready.model, ready.processor
+    config = old.config
     config.vision_config = new.config
     config.vision_feature_layer, config.vision_feature_select_strategy = -1, "full"
     config.image_seq_length = new.config.num_tokens
+    with torch.device("meta"):  # its random parts are not needed
+        model = type(old)(config)
+    model.model.vision_tower = new
+    model.model.multi_modal_projector = old.model.multi_modal_projector
+    model.model.language_model = old.model.language_model
+    model.lm_head = old.lm_head
+    model.generation_config = old.generation_config
     processor.image_processor = image_processor
     processor.patch_size = new.config.patch_size
     processor.vision_feature_select_strategy = "full"
     processor.num_additional_image_tokens = new.config.additional_tokens
+    return MultimodalModel(model.eval(), processor, ready.record)
 
 
 @torch.no_grad()
