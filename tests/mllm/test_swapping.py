@@ -292,6 +292,7 @@ def test_a_llava_with_transformers_own_clip_gets_a_tower_of_the_same_tokens(
     where = llava(clip_folder, llm_folder, tmp_path / "llava", strategy)
     swapped = swap(where, clip_folder, tmp_path / "out")
     assert swapped.entry["tokens"]["cosine"] == pytest.approx(1)
+    assert swapped.notes == ["both towers give the very same tokens of made-up pictures"]
     assert swapped.entry["preprocessing"] == {}
     before, after = (MultimodalModel.from_pretrained(each, device="cpu")
                      for each in (where, tmp_path / "out"))  # fmt: skip

@@ -87,9 +87,20 @@ def open_tower(
     if isinstance(name, AlignedModel):  # which stays as it is
         parts = copy.deepcopy(parts)
     tower = AlignedTower(config, **parts)
+    if not view.layout.pooler:
+        _settle_pooler(tower)
     # As it will be when it is loaded again: another layout in memory rounds in other places.
     tower.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
     return tower.requires_grad_(False).eval(), view.processor
+
+
+@torch.no_grad()
+def _settle_pooler(tower: AlignedTower) -> None:
+    """Zero a pooler that no checkpoint has: it is random and unused, and the same tower is to have
+    the same weights whenever it is opened."""
+    for name, weights in tower.network.model.named_parameters():
+        if "pooler" in name.split("."):
+            weights.zero_()
 
 
 def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:

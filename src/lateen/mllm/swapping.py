@@ -272,6 +272,7 @@ def _moved(old: Tensor, new: Tensor) -> dict[str, Any]:
     """How far the new tokens are from the old ones, beside how far another picture's are."""
     other = old.roll(1, 0)
     return {
+        "same": torch.equal(old, new),
         "cosine": float(F.cosine_similarity(old, new, dim=-1).mean()),
         "another_picture": float(F.cosine_similarity(old, other, dim=-1).mean()),
         "rms": {"before": _rms(old), "after": _rms(new)},
@@ -360,6 +361,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     tokens, weights, notes = entry["tokens"], entry["tower_weights"], []
     if weights["before"] == weights["after"]:
         notes.append("both towers have the very same weights: nothing is swapped")
+    elif tokens["same"]:
+        notes.append("both towers give the very same tokens of made-up pictures")
     if entry["preprocessing"]:
         changes = (f"{name} {old} → {new}" for name, (old, new) in entry["preprocessing"].items())
         notes.append(
