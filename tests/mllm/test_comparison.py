@@ -108,7 +108,7 @@ def test_the_page_has_both_answers_and_whose_is_right(
     assert '<dd>yes <b class="right"' in card
     assert '<dd>no <b class="wrong"' in card
     assert "not beyond chance" in page
-    assert "To 3 both give the same answer" in page
+    assert "Both give the same answer to 3 of 6 questions" in page
 
 
 def test_answers_that_are_partly_right_are_ordered_too(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +290,18 @@ def test_the_same_model_is_the_same_tower_whenever_it_is_opened(
     trained, _ = open_tower(vit_folder)
     pooler = trained.network.model.pooler.dense.weight
     assert torch.equal(pooler, weights["pooler.dense.weight"])
+
+
+def test_a_tuned_encoder_inside_a_model_is_called_as_what_it_was(
+    aligned: Callable[..., Path], vit_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(aligned(), tmp_path / "model")
+    shutil.copytree(vit_folder, tmp_path / "model" / "vision_encoder")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    config["vision"] |= {"id": "/there/vit-huge", "trained": True}
+    config["vision"]["load"]["name"] = "./vision_encoder"
+    file.write_text(json.dumps(config))
+    tower, _ = open_tower(tmp_path / "model")
+    assert tower.config.encoder["id"] == "vit-huge (tuned)"
+    assert open_tower(aligned())[0].config.encoder["id"] == vit_folder.name

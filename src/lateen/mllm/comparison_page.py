@@ -29,15 +29,16 @@ def write_comparison_page(compared: SideBySide, path: Path) -> Path:
     """
     first, second = compared.labels
     result = compared.first.result
-    page = Page(f"{first} and {second}", f"mllm: {subject_and_split(result)}, the same questions")
+    towers = "; ".join(f"{s.label}: {_tower(s)}" for s in (compared.first, compared.second))
+    page = Page(f"{first} and {second}", f"mllm: {subject_and_split(result)}. {towers}.")
     for warning in compared.warnings:
         page.text(f"Beware: {warning}.")
     page.headline(_headlines(compared)).text(counts_sentence(compared))
     page.section("Results").table(comparison_table(compared))
     total = len(compared.questions.questions)
     for heading, some in compared.sorted_by_winner().items():
-        page.section(f"{heading}: {len(some):,} of {total:,}")
         if some:
+            page.section(f"{heading}: {len(some):,} of {total:,}")
             page.cards(_card(each, compared) for each in spread(some))
     page.section("Conditions").facts(_facts(compared) | made_with())
     page.save(path)
@@ -68,8 +69,8 @@ def counts_sentence(compared: SideBySide) -> str:
     """
     counts = {name: len(some) for name, some in compared.sorted_by_winner().items()}
     total = len(compared.questions.questions)
-    each = "; ".join(f"{name[:1].lower()}{name[1:]}: {count:,}" for name, count in counts.items())
-    return f"Of {total:,} questions, {each}. To {compared.same:,} both give the same answer."
+    each = "; ".join(f"{name}: {count:,}" for name, count in counts.items())
+    return f"Both give the same answer to {compared.same:,} of {total:,} questions. {each}."
 
 
 def _headlines(compared: SideBySide) -> Iterator[Headline]:
@@ -82,7 +83,9 @@ def _headlines(compared: SideBySide) -> Iterator[Headline]:
         yield Headline(f"{value:.1f}", f"{main.metric}, {label}", note)
     told = "beyond chance" if main.apart else "not beyond chance"
     note = f"{INTERVAL} {difference_range(main.interval)}, paired; {told}" if main.interval else ""
-    yield Headline(signed(main.difference), f"points, {compared.labels[1]} above the other", note)
+    yield Headline(
+        signed(main.difference), f"points, {compared.labels[1]} above {compared.labels[0]}", note
+    )
 
 
 def _main(compared: SideBySide) -> PairedNumber | None:
@@ -116,9 +119,14 @@ def _facts(compared: SideBySide) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _tower(side: Answered) -> str:
+    model = side.result["model"]
+    return f"{named(model['tower'])} × {model['llm']}"
+
+
 def _described(side: Answered) -> str:
     """What a model is, in a line."""
     model = side.result["model"]
     projector = f", projector {model['projector']}" if model["projector"] else ""
     place = f"; {Path(model['place']).name}" if model["place"] else ""
-    return f"{named(model['tower'])} × {model['llm']}{projector}{place}"
+    return f"{_tower(side)}{projector}{place}"
