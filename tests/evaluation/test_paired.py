@@ -8,7 +8,7 @@ import pytest
 
 from lateen.errors import DataError
 from lateen.evaluation.intervals import paired_difference, redrawn, resampled
-from lateen.evaluation.paired import paired_numbers, paired_table
+from lateen.evaluation.paired import PairedNumber, paired_numbers, paired_table
 from lateen.evaluation.questions import PARTS, question_statistics
 
 
@@ -37,6 +37,13 @@ def test_a_number_that_both_have_is_in_a_pair():
     assert row[3] == f"+25.0 (+{low:.1f} to +{high:.1f})"
     assert row[4] == "yes"
     assert table.note == "Of 40. The difference is new above old, in points, image by image."
+
+
+def test_a_number_that_is_a_difference_itself_has_its_sign():
+    number = PairedNumber("own above another's", (-2.5, 3.0), ((-7.7, 0.0), (1.0, 5.0)), 5.5,
+                          (2.0, 9.0), True)  # fmt: skip
+    row = paired_table([number], ("a", "b")).rows[0]
+    assert row[1:4] == ["−2.5 (−7.7 to 0.0)", "3.0 (1.0–5.0)", "+5.5 (+2.0 to +9.0)"]
 
 
 def test_other_data_is_refused_and_other_ways_to_answer_have_no_interval():

@@ -198,6 +198,7 @@ def test_what_was_answered_otherwise_or_blindly_is_said(
     page = (tmp_path / "out" / "pope-random-compared.html").read_text()
     assert page.count("Beware: the projector is untrained") == 2
     assert "beyond chance</small>" not in page
+    assert "Answers cut by the limit of tokens: one 0, two 6." in page
 
 
 def test_a_swap_is_evaluated_on_both_sides(

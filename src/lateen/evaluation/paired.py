@@ -107,6 +107,8 @@ def paired_table(numbers: list[PairedNumber], labels: tuple[str, str], note: str
 
 
 def _with_interval(value: float, limits: Interval | None) -> str:
+    if limits and limits[0] < 0:  # a difference itself
+        return f"{signed(value)}{_brackets(difference_range(limits))}"
     return f"{value:.1f}{_brackets(interval_cell(limits))}"
 
 

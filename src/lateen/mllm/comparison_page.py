@@ -57,6 +57,10 @@ def comparison_table(compared: SideBySide) -> TableData:
         f"{len(compared.questions.questions):,}{of} questions about {result['n']:,} images."
         f"{left_out(result)}"
     )
+    cut = {side.label: side.result["cut"] for side in (compared.first, compared.second)}
+    if any(cut.values()):
+        counts = ", ".join(f"{label} {count:,}" for label, count in cut.items())
+        asked += f" Answers cut by the limit of tokens: {counts}."
     beware = "".join(f" Beware: {warning}." for warning in compared.warnings)
     return paired_table(compared.numbers, compared.labels, asked + beware)
 
@@ -69,8 +73,8 @@ def counts_sentence(compared: SideBySide) -> str:
     """
     counts = {name: len(some) for name, some in compared.sorted_by_winner().items()}
     total = len(compared.questions.questions)
-    each = "; ".join(f"{name}: {count:,}" for name, count in counts.items())
-    return f"Both give the same answer to {compared.same:,} of {total:,} questions. {each}."
+    each = " ".join(f"{name}: {count:,}." for name, count in counts.items())
+    return f"Both give the same answer to {compared.same:,} of {total:,} questions. {each}"
 
 
 def _headlines(compared: SideBySide) -> Iterator[Headline]:

@@ -129,6 +129,7 @@ def evaluate_swap(
     check_scored(questions)
     before, after = (Path(swapped) / name for name in (BEFORE, AFTER))
     for model, folder in ((mllm, before), (swapped, after)):
+        log.info("asking the model in %s", model)
         evaluate_questions(
             model, questions, out=folder, limit=limit, answered_by=answered_by,
             max_tokens=max_tokens, control=control,
