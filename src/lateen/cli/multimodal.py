@@ -219,8 +219,14 @@ def evaluate_command(
 
 
 # In a module of their own, which is loaded only for them.
-app.command("lateen.cli.swapping:swap_command", name="swap")
-app.command("lateen.cli.swapping:compare_command", name="compare")
+app.command(
+    "lateen.cli.swapping:swap_command", name="swap",
+    help="Put another vision tower into a multimodal model, without training.",
+)  # fmt: skip
+app.command(
+    "lateen.cli.swapping:compare_command", name="compare",
+    help="Hold two models' answers to the same questions against each other, on one page.",
+)  # fmt: skip
 
 
 def check_counts(counts: Mapping[str, int | None]) -> None:
