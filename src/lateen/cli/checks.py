@@ -5,11 +5,11 @@ All that is wrong is said at once. What takes reading is left to the functions t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lateen.errors import DataError, Faults, StoreError
+from lateen.errors import DataError, Faults, StoreError, UsageError
 
 if TYPE_CHECKING:
     from lateen.tuning.config import TuneRecipe
@@ -143,3 +143,17 @@ def check_tuning(plan: TuneRecipe, out: Path) -> None:
         faults, sources=(plan.images, measured.captions, measured.classes), out=out,
         folders=[Path(folder) for folder in (measured.images, measured.mmvp) if folder],
     )  # fmt: skip
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """See that numbers are such that something can be done so many times.
+
+    Args:
+        counts: by the name of the option; ``None`` where it is not given.
+
+    Raises:
+        UsageError: one is below 1.
+    """
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
+from lateen.cli.checks import check_counts, check_inputs, check_language, check_mllm, check_tower
 from lateen.cli.keys import takes_hardware
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
+from lateen.cli.swapping import compare_command, swap_command
 from lateen.errors import DataError, Faults, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ app = App(
     "asked about images, evaluated on the benchmarks of the field.",
     usage="Usage: lateen mllm COMMAND [OPTIONS]",
 )
+
+
+app.command(swap_command, name="swap")
+app.command(compare_command, name="compare")
 
 
 @app.command(name="build")
@@ -216,31 +221,6 @@ def evaluate_command(
     else:
         show_table(*result_tables(result))
         _say_files(result, out)
-
-
-# In a module of their own, which is loaded only for them.
-app.command(
-    "lateen.cli.swapping:swap_command", name="swap",
-    help="Put another vision tower into a multimodal model, without training.",
-)  # fmt: skip
-app.command(
-    "lateen.cli.swapping:compare_command", name="compare",
-    help="Hold two models' answers to the same questions against each other, on one page.",
-)  # fmt: skip
-
-
-def check_counts(counts: Mapping[str, int | None]) -> None:
-    """See that numbers are such that something can be done so many times.
-
-    Args:
-        counts: by the name of the option; ``None`` where it is not given.
-
-    Raises:
-        UsageError: one is below 1.
-    """
-    for option, number in counts.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{option} is {number}", "It must be at least 1.")
 
 
 def _list_benchmarks(json: bool) -> None:

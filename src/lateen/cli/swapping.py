@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from lateen.cli.checks import check_inputs, check_mllm, check_tower
+from lateen.cli.checks import check_counts, check_inputs, check_mllm, check_tower
 from lateen.cli.keys import takes_hardware
-from lateen.cli.multimodal import check_counts
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
 from lateen.errors import DataError, Faults, UsageError
 
