@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionModel,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -408,3 +409,17 @@ def test_a_tower_of_another_architecture_is_saved_under_its_own_names(
     expected, _ = open_tower(resnet_folder)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(loaded.model.vision_tower.state_dict()[name], tensor)
+
+
+def test_the_new_tower_takes_the_models_number_format(
+    aligned: Callable[..., Path], llm_folder: Path, tuned: Callable[..., Path], tmp_path: Path
+) -> None:
+    shutil.copytree(llm_folder, tmp_path / "llm")
+    LlamaForCausalLM.from_pretrained(llm_folder, dtype=torch.bfloat16).save_pretrained(
+        tmp_path / "llm"
+    )
+    build(aligned(), tmp_path / "llm", tmp_path / "mllm")
+    same = swap(tmp_path / "mllm", aligned(), tmp_path / "same").entry
+    assert same["tower_weights"]["before"] == same["tower_weights"]["after"]
+    swap(tmp_path / "mllm", tuned(), tmp_path / "out")
+    assert {each.dtype for each in stored(tmp_path / "out").values()} == {torch.bfloat16}
