@@ -5,7 +5,7 @@ All that is wrong is said at once. What takes reading is left to the functions t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,3 +177,17 @@ def check_mllm_training(plan: MultimodalRecipe, out: Path) -> None:
         faults, sources=[] if named else [data.root], out=out,
         folders=[Path(data.images)] if data.images else [],
     )  # fmt: skip
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """See that numbers are such that something can be done so many times.
+
+    Args:
+        counts: by the name of the option; ``None`` where it is not given.
+
+    Raises:
+        UsageError: one is below 1.
+    """
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")

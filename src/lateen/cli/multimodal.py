@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from lateen.cli.checks import (
+    check_counts,
     check_inputs,
     check_language,
     check_mllm,
@@ -26,6 +27,7 @@ from lateen.cli.output import (
     show_markup,
     show_table,
 )
+from lateen.cli.swapping import compare_command, swap_command
 from lateen.errors import DataError, Faults, UsageError
 from lateen.mllm.config import MultimodalRecipe, mllm_keys
 
@@ -40,6 +42,10 @@ app = App(
     "asked about images, evaluated on the benchmarks of the field.",
     usage="Usage: lateen mllm COMMAND [OPTIONS]",
 )
+
+
+app.command(swap_command, name="swap")
+app.command(compare_command, name="compare")
 
 
 @app.command(name="build")
@@ -167,7 +173,7 @@ def answer_command(
     question
         In words. Images stand before it, or where it says `<image>`.
     """
-    _check_counts({"--max-tokens": max_tokens})
+    check_counts({"--max-tokens": max_tokens})
     faults = Faults()
     check_mllm(faults, model)
     for file in image or []:
@@ -249,7 +255,7 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
+    check_counts({"--limit": limit, "--max-tokens": max_tokens})
     if model is None or benchmark is None:
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
@@ -276,12 +282,6 @@ def evaluate_command(
     else:
         show_table(*result_tables(result))
         _say_files(result, out)
-
-
-def _check_counts(counts: Mapping[str, int | None]) -> None:
-    for option, number in counts.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{option} is {number}", "It must be at least 1.")
 
 
 def _list_benchmarks(json: bool) -> None:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from lateen.mllm.assembly import assemble as assemble
     from lateen.mllm.assembly import build as build
     from lateen.mllm.backbone import open_tower as open_tower
+    from lateen.mllm.comparison import compare_answers as compare_answers
     from lateen.mllm.config import MLLM_PRESETS as MLLM_PRESETS
     from lateen.mllm.config import MultimodalRecipe as MultimodalRecipe
     from lateen.mllm.evaluation import evaluate_questions as evaluate_questions
     from lateen.mllm.evaluation import open_questions as open_questions
+    from lateen.mllm.swapping import Swapped as Swapped
+    from lateen.mllm.swapping import evaluate_swap as evaluate_swap
+    from lateen.mllm.swapping import swap as swap
     from lateen.mllm.tower import AlignedTower as AlignedTower
     from lateen.mllm.tower import AlignedTowerConfig as AlignedTowerConfig
     from lateen.mllm.training import Trained as Trained
@@ -30,8 +34,10 @@ __getattr__, __all__ = exported(
         "lateen.mllm.asking": ["Answer", "MultimodalModel", "answer"],
         "lateen.mllm.assembly": ["Assembled", "assemble", "build"],
         "lateen.mllm.backbone": ["open_tower"],
+        "lateen.mllm.comparison": ["compare_answers"],
         "lateen.mllm.config": ["MLLM_PRESETS", "MultimodalRecipe"],
         "lateen.mllm.evaluation": ["evaluate_questions", "open_questions"],
+        "lateen.mllm.swapping": ["Swapped", "evaluate_swap", "swap"],
         "lateen.mllm.tower": ["AlignedTower", "AlignedTowerConfig"],
         "lateen.mllm.training": ["Trained", "train"],
     },

@@ -19,7 +19,8 @@ from lateen.encoders.resolve import check_mllm_folder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError
 from lateen.files import read_json
-from lateen.mllm.assembly import RECORD, UNTRAINED, check_placeholders
+from lateen.mllm.assembly import RECORD, check_placeholders
+from lateen.mllm.card import UNTRAINED
 from lateen.mllm.conversations import ask, parts_of, prepare
 from lateen.mllm.tower import AlignedTowerConfig
 from lateen.model.model import as_image

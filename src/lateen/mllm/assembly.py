@@ -25,17 +25,17 @@ from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError
 from lateen.files import atomic_folder, library_versions, refuse_foreign, write_json, write_text
 from lateen.mllm.backbone import open_tower
+from lateen.mllm.card import UNTRAINED, model_card
 from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.language import LanguageModel, load_language_model
 from lateen.mllm.templates import end_tokens, find_template, read_template
-from lateen.mllm.tower import AlignedTower, TokenKind
+from lateen.mllm.tower import AlignedTower, AlignedTowerConfig, TokenKind
 from lateen.model import AlignedModel
 from lateen.model.saving import share_files
 from lateen.progress import log
 
 RECORD = "mllm.json"
 """What a folder says of how it was put together; a training adds what it did."""
-UNTRAINED, TRAINED = "untrained", "trained"
 _PICTURES = 4
 _APART = 10.0  # tokens and embeddings whose scales differ by more are told to be of another
 
@@ -90,20 +90,20 @@ class Assembled:
 def write_model(
     folder: Path, model: Any, processor: Any, record: Mapping[str, Any], name: str
 ) -> None:
-    """Write a multimodal model, its record and its card into a folder that is there.
+    """Write a multimodal model, its record and its card into a folder.
 
     Args:
-        folder: that files go into.
-        model: Llava.
-        processor: of it.
-        record: what it was made of and what was learned.
-        name: on the card.
+        folder: that is there.
+        model: transformers' Llava.
+        processor: its own.
+        record: as :data:`RECORD` is to have it.
+        name: that the card gives it.
     """
     with quiet_transformers():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-    write_json(folder / RECORD, record)
-    write_text(folder / "README.md", _card(name, record))
+    write_json(folder / RECORD, dict(record))
+    write_text(folder / "README.md", model_card(name, record))
     share_files(folder)
 
 
@@ -174,18 +174,27 @@ def assemble(
     scales = _check(model, processor, language)
     record = {
         "projector": UNTRAINED,
-        "tower": {
-            "encoder": tower.config.encoder, "tokens": tower.config.tokens,
-            "layer": tower.config.layer, "head": tower.config.head, "grid": tower.config.grid,
-            "projection": tower.config.projection_dim is not None,
-            "tokens_per_image": tower.config.num_tokens, "width": tower.config.hidden_size,
-        },
+        "tower": tower_facts(tower.config),
         "llm": {"name": language.name, "width": language.width},
         "template": name, "seed": seed, "rms": asdict(scales),
         "parameters": sum(each.numel() for each in model.parameters()),
         "versions": library_versions(),
     }  # fmt: skip
     return Assembled(model, processor, record, scales)
+
+
+def tower_facts(config: AlignedTowerConfig) -> dict[str, Any]:
+    """What a record says of a tower.
+
+    Args:
+        config: the tower's own.
+    """
+    return {
+        "encoder": config.encoder, "tokens": config.tokens, "layer": config.layer,
+        "head": config.head, "grid": config.grid,
+        "projection": config.projection_dim is not None,
+        "tokens_per_image": config.num_tokens, "width": config.hidden_size,
+    }  # fmt: skip
 
 
 def _join(tower: AlignedTower, language: LanguageModel, ends: list[int], seed: int) -> Any:
@@ -279,36 +288,3 @@ def made_up_pictures(count: int) -> list[Image.Image]:
 
 def _rms(values: Tensor) -> float:
     return float(values.float().square().mean().sqrt())
-
-
-def _card(name: str, record: Mapping[str, Any]) -> str:
-    tower, llm = record["tower"], record["llm"]
-    stages = "".join(map(_told, record.get("stages", [])))
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [lateen]\n---\n\n"
-        f"# {name}\n\nA multimodal language model: {llm['name']} sees an image as "
-        f"{tower['tokens_per_image']} tokens of {tower['encoder']['id']} through a projector of "
-        "two layers, put together by lateen as transformers' Llava.\n\n"
-        + (stages or "**Its projector is untrained**: its answers have nothing to do with the "
-           "image.\n")
-        + "\n```python\nimport lateen.mllm  # tells transformers of the tower\n"
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
-        'model = AutoModelForImageTextToText.from_pretrained("path/to/this/folder")\n'
-        'processor = AutoProcessor.from_pretrained("path/to/this/folder")\n```\n'
-    )  # fmt: skip
-
-
-def _told(stage: Mapping[str, Any]) -> str:
-    """A stage of its training as an item of a list."""
-    data, check = stage["data"], stage["check"]
-    tuned = f" ({stage['tune']})" if stage["tune"] else ""
-    told = (
-        f"* Stage {stage['stage']}{tuned}: {stage['steps']:,} steps on {data['conversations']:,} "
-        f"conversations about {data['images']:,} images of {data['name']}."
-    )
-    if check:
-        told += (
-            f" Loss of a token on {check['n']:,} held-out images: {check['own']:.3f} under the own "
-            f"image, {check['another']:.3f} under another's."
-        )
-    return told + "\n"

@@ -16,7 +16,8 @@ from lateen.data.samples import Skip
 from lateen.device import resolve_device
 from lateen.errors import DataError, UsageError
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.assembly import UNTRAINED, build
+from lateen.mllm.assembly import build
+from lateen.mllm.card import UNTRAINED
 from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.image_tokens import (
     ImageTokens,

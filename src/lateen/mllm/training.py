@@ -31,7 +31,8 @@ from lateen.files import (
 )
 from lateen.hardware import use_hardware
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.assembly import RECORD, TRAINED, write_model
+from lateen.mllm.assembly import RECORD, write_model
+from lateen.mllm.card import TRAINED
 from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.evaluation import model_facts, model_key
 from lateen.mllm.held_out import measure, say
