@@ -29,7 +29,8 @@ def without_posix(name, globals=None, *args, **named):
 builtins.__import__ = without_posix
 names = [module.name for module in pkgutil.walk_packages(lateen.__path__, "lateen.")]
 for name in names:
-    if not name.endswith("__main__"):
+    # Only lmms-eval imports the last, which takes its classes from there.
+    if not name.endswith(("__main__", "lmms_eval_model")):
         importlib.import_module(name)
 print(len(names))
 """

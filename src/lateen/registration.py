@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 TRIGGER = "transformers.models.llava.configuration_llava"
-_HOME = "lateen.mllm.tower"  # registers what it defines when it is imported
+_HOME = "lateen.mllm.fused"  # registers towers when it is imported, and imports the others
 
 
 def register_with_transformers() -> None:

@@ -64,6 +64,21 @@ def test_the_record_of_a_build_as_json(
     assert record["tower"]["tokens_per_image"] == 4
 
 
+def test_two_towers_are_fused(
+    capsys: pytest.CaptureFixture[str], vit_folder: Path, resnet_folder: Path, llm: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    towers = ("--tower", vit_folder, "--tower", resnet_folder)
+    out = ("--llm", llm, "--out", tmp_path / "mllm")
+    code, said, _ = call(capsys, "mllm", "build", *towers, *out, "--share", "0.7")
+    assert code == 0
+    name = f"{vit_folder.name} + {resnet_folder.name}"
+    assert f"tower      {name}: 16 tokens of 16 values (additive, 0.7 of the first)" in said
+    assert f"  part     {resnet_folder.name}: 16 values (patch, without a head), scale" in said
+    code, said, _ = call(capsys, "mllm", "build", *towers, *out, "--mix", "channels", "--json")
+    assert (code, json.loads(said)["tower"]["width"]) == (0, 32)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -73,6 +88,9 @@ def test_the_record_of_a_build_as_json(
         ("build --tower VIT --llm LLM --out o --tokens patches", "--tokens"),
         ("build --tower VIT --llm LLM --out o --grid 9", "a grid of 9 × 9 cannot be made"),
         ("build --tower VIT --llm LLM --out o --template none", "no chat template 'none'"),
+        ("build --tower VIT --tower ./gone --llm LLM --out o", "there is no folder ./gone"),
+        ("build --tower VIT --mix channels --llm LLM --out o", "one tower is no mixture"),
+        ("build --tower VIT --tower VIT --share 2 --llm LLM --out o", "a share of 2 leaves"),
         ("answer gone What?", "gone is no multimodal language model"),
         ("answer VIT What?", "but a model of type 'vit'"),
         ("answer VIT What? --image gone.png", "there is no image gone.png"),

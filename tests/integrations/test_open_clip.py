@@ -3,6 +3,7 @@ itself where it can be imported."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -25,7 +26,12 @@ from lateen.encoders import load_encoder
 from lateen.errors import ModelError
 from lateen.files import read_json
 from lateen.integrations import open_clip
-from lateen.integrations.open_clip import export, model_settings, preprocess_settings
+from lateen.integrations.open_clip import (
+    export,
+    model_settings,
+    open_clip_state,
+    preprocess_settings,
+)
 from lateen.model import AlignedModel, clip_model, open_model
 from lateen.model.clip_saving import save_tuned_clip
 
@@ -127,7 +133,8 @@ class Plain:
             x = x + self.linear(y, f"{block}.mlp.c_proj")
         return x
 
-    def image(self, pixels: Tensor) -> Tensor:
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """Tokens of the last block, CLS first."""
         config = self.config["vision_cfg"]
         kernel, stride = self.state["visual.conv1.weight"], config["patch_size"]
         x = functional.conv2d(pixels, kernel, stride=stride).flatten(2).transpose(1, 2)
@@ -135,8 +142,12 @@ class Plain:
         x = torch.cat([cls, x], 1) + self.state["visual.positional_embedding"]
         heads = config["width"] // config.get("head_width", 64)
         x = self.norm(x, "visual.ln_pre", config)
-        x = self.blocks(x, "visual.", heads, torch.zeros(()))
-        return self.norm(x[:, 0], "visual.ln_post", config) @ self.state["visual.proj"]
+        return self.blocks(x, "visual.", heads, torch.zeros(()))
+
+    def image(self, pixels: Tensor) -> Tensor:
+        cls = self.hidden(pixels)[:, 0]
+        cls = self.norm(cls, "visual.ln_post", self.config["vision_cfg"])
+        return cls @ self.state["visual.proj"]
 
     def text(self, ids: Tensor) -> Tensor:
         config = self.config["text_cfg"]
@@ -191,6 +202,55 @@ def test_names_shapes_and_values_are_those_of_the_architecture(
     ):
         assert theirs.std() > 0.1
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_tokens_that_openflamingo_takes_are_the_towers_last_patches(
+    make: Make, tmp_path: Path
+) -> None:
+    folder = make({}, {})
+    export(clip_model(str(folder)), tmp_path / "out")
+    pixels, _ = inputs()
+    tower = CLIPModel.from_pretrained(folder).vision_model
+    states = tower(pixels, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(Plain(tmp_path / "out").hidden(pixels), states, atol=1e-5, rtol=0)
+
+
+# Numbers of tensors and parameters, and a hash of names and shapes, of open_clip's own models of
+# these names on the meta device: the same in open_clip 2.16.0, 2.29.0 and 3.3.0.
+PUBLISHED = {
+    "ViT-B-32": (302, 151_277_313, "c9073ef1bda02cc2"),
+    "ViT-B-16": (302, 149_620_737, "a0493b154db04863"),
+    "ViT-L-14": (446, 427_616_513, "df2574a2418a98f7"),
+    "ViT-L-14-336": (446, 427_944_193, "8cc432ce1460181a"),
+}
+_LARGE = {
+    "projection_dim": 768,
+    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+}
+
+
+def published_config(name: str) -> CLIPConfig:
+    """OpenAI's, as transformers has it: what differs from its defaults."""
+    edge, size = int(name.split("-")[2]), 336 if name.endswith("336") else 224
+    vision: dict[str, Any] = {"patch_size": edge, "image_size": size}
+    if "-L-" not in name:
+        return CLIPConfig(text_config={}, vision_config=vision, projection_dim=512)
+    vision |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+               "num_attention_heads": 16}  # fmt: skip
+    return CLIPConfig(vision_config=vision, **_LARGE)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_are_those_of_open_clips_own_models(name: str) -> None:
+    config = published_config(name)
+    with torch.device("meta"):
+        state = open_clip_state(CLIPModel(config).state_dict())
+    shapes = {each: list(tensor.shape) for each, tensor in state.items()}
+    assert shapes == expected_shapes(model_settings(config))
+    parameters = sum(tensor.numel() for tensor in state.values())
+    digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
+    assert (len(shapes), parameters, digest[:16]) == PUBLISHED[name]
 
 
 def test_queries_keys_and_values_are_stacked_and_projections_turned(

@@ -42,8 +42,11 @@ def byte_tokenizer(special: tuple[str, ...] = ("<|im_start|>", "<|im_end|>")) ->
     )  # fmt: skip
 
 
-def save_language_model(folder: Path, *, spare: int = 0, chat: str | None = CHAT) -> Path:
-    """A random Llama of two layers, with rows of its embeddings to spare."""
+def save_language_model(
+    folder: Path, *, spare: int = 0, chat: str | None = CHAT, talks: bool = False
+) -> Path:
+    """A random Llama of two layers, with rows of its embeddings to spare; one that talks says other
+    bytes to other questions."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = byte_tokenizer()
@@ -52,7 +55,8 @@ def save_language_model(folder: Path, *, spare: int = 0, chat: str | None = CHAT
     config = LlamaConfig(
         vocab_size=len(tokenizer) + spare, hidden_size=32, intermediate_size=48,
         num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        max_position_embeddings=256, tie_word_embeddings=True,
+        max_position_embeddings=256, tie_word_embeddings=not talks,
+        initializer_range=0.5 if talks else 0.02,
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip

@@ -180,12 +180,18 @@ def test_tokens_that_are_no_nearer_than_anothers_are_warned_of(
     assert swapped.notes[0] in caplog.text
 
 
+STAGE = {
+    "stage": "projector", "tune": None, "steps": 3, "check": None,
+    "data": {"name": "captions.csv", "conversations": 8, "images": 4},
+}  # fmt: skip
+
+
 def test_what_else_the_record_says_is_kept(
     folder: Path, tuned: Callable[..., Path], tmp_path: Path
 ) -> None:
     trained = tmp_path / "trained"
     shutil.copytree(folder, trained)
-    stages = [{"stage": "projector"}]
+    stages = [STAGE]
     record = record_of(folder) | {"projector": "trained", "stages": stages, "of_theirs": {"a": 1}}
     (trained / "mllm.json").write_text(json.dumps(record))
     swapped = swap(trained, tuned(), tmp_path / "out")

@@ -52,12 +52,20 @@ app.command(compare_command, name="compare")
 def build_command(
     *,
     tower: Annotated[
-        str,
+        list[str],
         Parameter(help="folder of a model, such as runs/f8k/model; a CLIP or vision encoder by "
-                       "folder or hub id"),
+                       "folder or hub id; several are fused: --tower A --tower B"),
     ],
     llm: Annotated[str, Parameter(help="folder, GGUF file or hub id of a language model")],
     out: Annotated[Path, Parameter(help="folder of the multimodal model")],
+    mix: Annotated[
+        Literal["additive", "interleaved", "channels"] | None,
+        Parameter(help="of several towers' tokens: added (MMVP's Additive-MoF), alternating "
+                       "(Interleaved-MoF), or side by side as longer ones (additive)"),
+    ] = None,
+    share: Annotated[
+        float | None, Parameter(help="of the first tower in an additive mixture (0.5)")
+    ] = None,
     tokens: Annotated[
         Literal["cls+patch", "patch", "cls,patch"] | None,
         Parameter(help="of an image: patches with the CLS token before each (SAIL), patches, or "
@@ -85,14 +93,15 @@ def build_command(
     its projector is trained, its answers have nothing to do with the image.
     """
     faults = Faults()
-    check_tower(faults, tower)
+    for name in tower:
+        check_tower(faults, name)
     check_language(faults, llm)
     check_inputs(faults, out=out)
     from lateen.mllm import build
 
     built = build(
-        tower, llm, out, tokens=tokens, layer=layer, bare=bare, grid=grid, template=template,
-        seed=seed,
+        tower, llm, out, mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
+        template=template, seed=seed,
     )  # fmt: skip
     if json:
         show_json({"model": str(out), **built.record})
@@ -342,14 +351,25 @@ def _write(text: str) -> None:
 def _say_built(built: Assembled, out: Path) -> None:
     record: dict[str, Any] = built.record
     tower, scales = record["tower"], built.scales
-    head = "through the model's head" if tower["head"] else "without a head"
-    if tower["projection"]:
-        head = "through the CLIP's projection"
+    parts = tower.get("parts", [])
+    how = _kind(tower)
+    if parts:
+        how = tower["mix"] + (f", {tower['share']:g} of the first" if tower["share"] else "")
     say(f"tower      {tower['encoder']['id']}: {tower['tokens_per_image']} tokens of "
-        f"{tower['width']} values ({tower['tokens']}, {head})")  # fmt: skip
+        f"{tower['width']} values ({how})")  # fmt: skip
+    for part in parts:
+        say(f"  part     {part['encoder']['id']}: {part['width']} values ({_kind(part)}), scale "
+            f"{part['rms']:.3g}")  # fmt: skip
     say(f"llm        {record['llm']['name']}: embeddings of {record['llm']['width']} values, "
         f"template {record['template']}")  # fmt: skip
     say(f"scale      tokens {scales.tokens:.3g}, projected {scales.projected:.3g}, embeddings "
         f"{scales.embeddings:.3g} (root mean squares, made-up pictures)")  # fmt: skip
     say("projector  untrained: until it is trained, answers have nothing to do with the image")
     say(f"model      {out}")
+
+
+def _kind(tower: Mapping[str, Any]) -> str:
+    head = "through the model's head" if tower["head"] else "without a head"
+    if tower["projection"]:
+        head = "through the CLIP's projection"
+    return f"{tower['tokens']}, {head}"

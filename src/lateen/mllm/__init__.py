@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lateen.mllm.config import MultimodalRecipe as MultimodalRecipe
     from lateen.mllm.evaluation import evaluate_questions as evaluate_questions
     from lateen.mllm.evaluation import open_questions as open_questions
+    from lateen.mllm.fused import FusedTower as FusedTower
+    from lateen.mllm.fused import FusedTowerConfig as FusedTowerConfig
+    from lateen.mllm.fused import fuse_towers as fuse_towers
+    from lateen.mllm.fused import open_towers as open_towers
     from lateen.mllm.swapping import Swapped as Swapped
     from lateen.mllm.swapping import evaluate_swap as evaluate_swap
     from lateen.mllm.swapping import swap as swap
@@ -37,6 +41,7 @@ __getattr__, __all__ = exported(
         "lateen.mllm.comparison": ["compare_answers"],
         "lateen.mllm.config": ["MLLM_PRESETS", "MultimodalRecipe"],
         "lateen.mllm.evaluation": ["evaluate_questions", "open_questions"],
+        "lateen.mllm.fused": ["FusedTower", "FusedTowerConfig", "fuse_towers", "open_towers"],
         "lateen.mllm.swapping": ["Swapped", "evaluate_swap", "swap"],
         "lateen.mllm.tower": ["AlignedTower", "AlignedTowerConfig"],
         "lateen.mllm.training": ["Trained", "train"],

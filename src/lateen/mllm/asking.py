@@ -22,7 +22,7 @@ from lateen.files import read_json
 from lateen.mllm.assembly import RECORD, check_placeholders
 from lateen.mllm.card import UNTRAINED
 from lateen.mllm.conversations import ask, parts_of, prepare
-from lateen.mllm.tower import AlignedTowerConfig
+from lateen.mllm.tower import TowerConfig
 from lateen.model.model import as_image
 
 MOST_TOKENS = 256
@@ -206,7 +206,7 @@ class MultimodalModel:
                 raise UsageError("the conversation does not end with the user", "Ask something.")
         inputs = prepare(self.processor, messages, pictures)
         tower = self.model.config.vision_config
-        if isinstance(tower, AlignedTowerConfig):
+        if isinstance(tower, TowerConfig):
             check_placeholders(
                 inputs["input_ids"], self.model.config.image_token_index, len(pictures),
                 tower.num_tokens,
@@ -324,7 +324,7 @@ def _check_processor(config: Any, processor: Any, path: str | Path) -> None:
         ModelError: they do not.
     """
     tower = config.vision_config
-    if not isinstance(tower, AlignedTowerConfig):
+    if not isinstance(tower, TowerConfig):
         return
     height, width = tower.size
     counted = (height // processor.patch_size) * (width // processor.patch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from lateen.encoders.resolve import check_language_model
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError
 from lateen.files import atomic_folder, library_versions, refuse_foreign, write_json, write_text
-from lateen.mllm.backbone import open_tower
 from lateen.mllm.card import UNTRAINED, model_card
 from lateen.mllm.conversations import ask, prepare
+from lateen.mllm.fused import FusedTower, Mix, open_towers, part_scales
 from lateen.mllm.language import LanguageModel, load_language_model
 from lateen.mllm.templates import end_tokens, find_template, read_template
-from lateen.mllm.tower import AlignedTower, AlignedTowerConfig, TokenKind
+from lateen.mllm.tower import TokenKind, Tower
 from lateen.model import AlignedModel
 from lateen.model.saving import share_files
 from lateen.progress import log
@@ -108,7 +108,8 @@ def write_model(
 
 
 def build(
-    tower: str | Path | AlignedModel, llm: str | Path, out: str | Path | None = None, *,
+    tower: str | Path | AlignedModel | Sequence[str | Path | AlignedModel], llm: str | Path,
+    out: str | Path | None = None, *, mix: Mix | None = None, share: float | None = None,
     tokens: TokenKind | None = None, layer: int | None = None, bare: bool = False,
     grid: int | None = None, template: str | Path | None = None, seed: int = 0,
 ) -> Assembled:  # fmt: skip
@@ -117,9 +118,13 @@ def build(
     The projector is untrained: until it is trained, answers have nothing to do with the image.
 
     Args:
-        tower: an AlignedModel or its folder, a CLIP, or a vision encoder by folder or hub id.
+        tower: an AlignedModel or its folder, a CLIP, or a vision encoder by folder or hub id;
+            several are fused, and the other options are for all of them.
         llm: folder, GGUF file or hub id of a causal language model.
         out: folder to save it in.
+        mix: of several towers: ``additive``, ``interleaved`` or ``channels``; the first if not
+            given.
+        share: of the first tower in an additive mixture; half if not given.
         tokens: what the tower gives of an image: ``cls+patch``, ``patch`` or ``cls,patch``; what
             the model's head was trained for, else patches, if not given.
         layer: a hidden layer of the backbone, without the head (LLaVA: -2).
@@ -131,7 +136,7 @@ def build(
 
     Raises:
         UsageError: the language model has no known chat template, or options do not go together.
-        EncoderError: the tower has no such tokens.
+        EncoderError: the tower has no such tokens, or towers do not fit each other.
         ModelError: a model is not there, or tokens and placeholders do not match.
     """
     check_language_model(llm)
@@ -139,7 +144,10 @@ def build(
         read_template(template)
     if out is not None:
         refuse_foreign(Path(out), "the folder of a multimodal model", (RECORD,), error=ModelError)
-    vision, image_processor = open_tower(tower, tokens=tokens, layer=layer, bare=bare, grid=grid)
+    vision, image_processor = open_towers(
+        [tower] if isinstance(tower, str | Path | AlignedModel) else tower,
+        mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
+    )  # fmt: skip
     language = load_language_model(llm)
     assembled = assemble(vision, image_processor, language, template=template, seed=seed)
     if out is not None:
@@ -148,14 +156,14 @@ def build(
 
 
 def assemble(
-    tower: AlignedTower, image_processor: Any, language: LanguageModel, *,
+    tower: Tower, image_processor: Any, language: LanguageModel, *,
     template: str | Path | None = None, seed: int = 0,
 ) -> Assembled:  # fmt: skip
     """The same of parts that are loaded; they are used as they are, and not copied.
 
     Args:
         tower: from pixels to tokens; it takes the language model's number format.
-        image_processor: of its backbone.
+        image_processor: of its backbone, or of the first part's.
         language: with its tokenizer.
         template: as for :func:`build`.
         seed: likewise.
@@ -174,7 +182,7 @@ def assemble(
     scales = _check(model, processor, language)
     record = {
         "projector": UNTRAINED,
-        "tower": tower_facts(tower.config),
+        "tower": _described(tower, image_processor),
         "llm": {"name": language.name, "width": language.width},
         "template": name, "seed": seed, "rms": asdict(scales),
         "parameters": sum(each.numel() for each in model.parameters()),
@@ -183,21 +191,17 @@ def assemble(
     return Assembled(model, processor, record, scales)
 
 
-def tower_facts(config: AlignedTowerConfig) -> dict[str, Any]:
-    """What a record says of a tower.
-
-    Args:
-        config: the tower's own.
-    """
-    return {
-        "encoder": config.encoder, "tokens": config.tokens, "layer": config.layer,
-        "head": config.head, "grid": config.grid,
-        "projection": config.projection_dim is not None,
-        "tokens_per_image": config.num_tokens, "width": config.hidden_size,
-    }  # fmt: skip
+def _described(tower: Tower, image_processor: Any) -> dict[str, Any]:
+    """What the record says of a tower; of each part of a fused one the scale, too."""
+    described: dict[str, Any] = tower.config.as_record()
+    if isinstance(tower, FusedTower):
+        scales = part_scales(tower, _pixels(image_processor))
+        for part, scale in zip(described["parts"], scales, strict=True):
+            part["rms"] = scale
+    return described
 
 
-def _join(tower: AlignedTower, language: LanguageModel, ends: list[int], seed: int) -> Any:
+def _join(tower: Tower, language: LanguageModel, ends: list[int], seed: int) -> Any:
     """Transformers' Llava of the two, and a projector that begins as torch's layers do."""
     dtype = language.model.dtype
     config = LlavaConfig(
@@ -230,9 +234,8 @@ def _check(model: Any, processor: Any, language: LanguageModel) -> Scales:
     Raises:
         ModelError: another number, or numbers that are none.
     """
-    pictures = made_up_pictures(_PICTURES)
-    inputs = prepare(processor, ask("What is this?", 1), pictures[:1])
-    pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    inputs = prepare(processor, ask("What is this?", 1), made_up_pictures(1))
+    pixels = _pixels(processor.image_processor)
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     tokens: Tensor = tower(pixels).hidden_states[-1]
     check_placeholders(inputs["input_ids"], language.image_token, 1, tokens.shape[1])
@@ -284,6 +287,13 @@ def made_up_pictures(count: int) -> list[Image.Image]:
     generator = np.random.default_rng(0)
     small = generator.integers(0, 256, (count, 8, 8, 3), np.uint8)
     return [Image.fromarray(each).resize((256, 256), Image.Resampling.BICUBIC) for each in small]
+
+
+def _pixels(image_processor: Any) -> Tensor:
+    made: Tensor = image_processor(images=made_up_pictures(_PICTURES), return_tensors="pt")[
+        "pixel_values"
+    ]
+    return made
 
 
 def _rms(values: Tensor) -> float:

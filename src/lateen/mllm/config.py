@@ -126,6 +126,10 @@ class MultimodalRecipe(RecipeFile):
     tower: tuple[str, ...] = Field(
         (), description="model, CLIP or vision encoder; several are fused"
     )
+    mix: Literal["additive", "interleaved", "channels"] | None = Field(
+        None, description="of several towers, as `lateen mllm build --mix` has it"
+    )
+    share: float | None = Field(None, gt=0, lt=1, description="of the first, where they are added")
     llm: str | None = Field(None, description="language model: folder, GGUF file or hub id")
     start: str | None = Field(
         None, description="a multimodal model to go on with, instead of tower and llm"
@@ -186,7 +190,7 @@ class MultimodalRecipe(RecipeFile):
                 f"there is {lacks}", "Give --tower and --llm, or --from with a multimodal model."
             )
         if self.start is not None:
-            made = [name for name in ("tokens", "layer", "grid", "template", "bare")
+            made = [name for name in ("mix", "share", "tokens", "layer", "grid", "template", "bare")
                     if getattr(self, name)]  # fmt: skip
             if made:
                 raise RecipeError(

@@ -328,7 +328,13 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """A configuration without what only says where it came from."""
     for name, value in config.items():
         if name not in _NO_CONDITION:
-            yield name, dict(_conditions(value)) if isinstance(value, Mapping) else value
+            yield name, _condition(value)
+
+
+def _condition(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(_conditions(value))
+    return [_condition(each) for each in value] if isinstance(value, list) else value
 
 
 def _texts(answers: Mapping[str, Given]) -> dict[str, str]:

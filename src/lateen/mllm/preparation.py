@@ -48,8 +48,9 @@ def open_start(plan: MultimodalRecipe) -> MultimodalModel:
         return MultimodalModel.from_pretrained(plan.start, device=str(device))
     assert plan.llm is not None  # the recipe is checked
     built = build(
-        plan.tower[0], plan.llm, tokens=plan.tokens, layer=plan.layer, bare=plan.bare,
-        grid=plan.grid, template=plan.template, seed=plan.train.seed,
+        plan.tower if len(plan.tower) > 1 else plan.tower[0], plan.llm, mix=plan.mix,
+        share=plan.share, tokens=plan.tokens, layer=plan.layer, bare=plan.bare, grid=plan.grid,
+        template=plan.template, seed=plan.train.seed,
     )  # fmt: skip
     return MultimodalModel(built.model.to(device), built.processor, built.record)
 

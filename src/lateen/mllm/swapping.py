@@ -25,7 +25,7 @@ from lateen.errors import EncoderError, ModelError, UsageError
 from lateen.files import atomic_folder, library_versions, read_json, refuse_foreign
 from lateen.mllm.answering import AnsweredBy
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.assembly import RECORD, made_up_pictures, tower_facts, write_model
+from lateen.mllm.assembly import RECORD, made_up_pictures, write_model
 from lateen.mllm.backbone import open_tower
 from lateen.mllm.benchmarks.questions import QuestionSet
 from lateen.mllm.card import UNTRAINED
@@ -209,7 +209,7 @@ def _write(
     made = _with(ready, new, image_processor)
     _try(made)
     record |= {
-        "tower": tower_facts(new.config),
+        "tower": new.config.as_record(),
         "parameters": sum(each.numel() for each in made.model.parameters()),
         "swapped": [*record.get("swapped", ()), entry],
     }

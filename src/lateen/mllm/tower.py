@@ -25,14 +25,51 @@ alone. ``cls,patch``: the image's own feature as the first token, then the patch
 TOKEN_KINDS: tuple[TokenKind, ...] = get_args(TokenKind)
 
 
-class AlignedTowerConfig(PreTrainedConfig):  # type: ignore[misc]
-    """What an :class:`AlignedTower` is made of; its first three fields are what Llava reads.
+class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What every tower's config says; its first three fields are what Llava reads.
 
     Attributes:
         hidden_size: length of a token, which the projector takes.
-        image_size: height and width in pixels of the backbone's own images; one number if equal.
+        image_size: height and width in pixels of the tower's own images; one number if equal.
         patch_size: pixels per placeholder: the image's edge over it, rounded down, is the grid's.
         num_hidden_layers: of the backbone.
+    """
+
+    hidden_size: int = 0
+    image_size: int | list[int] = 224
+    patch_size: int = 16
+    num_hidden_layers: int = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of the tower's own images."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the places that it gives tokens of, of an image of its own size."""
+        raise NotImplementedError
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens an image of the tower's own size has."""
+        raise NotImplementedError
+
+    @property
+    def additional_tokens(self) -> int:
+        """How many of them a processor does not count as places of the grid."""
+        raise NotImplementedError
+
+    def as_record(self) -> dict[str, Any]:
+        """What the record of a multimodal model says of its tower, as JSON values."""
+        raise NotImplementedError
+
+
+class AlignedTowerConfig(TowerConfig):
+    """What an :class:`AlignedTower` is made of.
+
+    Attributes:
         backbone_config: of the transformers vision model.
         tokens: which there are.
         pooling: how the backbone's tokens become what the head takes.
@@ -51,10 +88,6 @@ class AlignedTowerConfig(PreTrainedConfig):  # type: ignore[misc]
     model_type = "lateen_tower"
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012
 
-    hidden_size: int = 0
-    image_size: int | list[int] = 224
-    patch_size: int = 16
-    num_hidden_layers: int = 1
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     tokens: str = "patch"
     pooling: str = "mean"
@@ -76,28 +109,68 @@ class AlignedTowerConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__post_init__(**kwargs)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels of the backbone's own images."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the patches that it gives of an image of its own size."""
+        return (self.grid, self.grid) if self.grid else (self.rows, self.columns)
 
     @property
     def num_tokens(self) -> int:
         """How many tokens an image of the backbone's own size has."""
-        patches = self.grid**2 if self.grid else self.rows * self.columns
-        return patches + self.additional_tokens
+        rows, columns = self.shape
+        return rows * columns + self.additional_tokens
 
     @property
     def additional_tokens(self) -> int:
         """How many of them are no patches."""
         return int(self.tokens == "cls,patch")
 
+    def as_record(self) -> dict[str, Any]:
+        """What the record of a multimodal model says of it."""
+        return {
+            "encoder": self.encoder, "tokens": self.tokens, "layer": self.layer, "head": self.head,
+            "grid": self.grid, "projection": self.projection_dim is not None,
+            "tokens_per_image": self.num_tokens, "width": self.hidden_size,
+        }  # fmt: skip
 
-class AlignedTower(PreTrainedModel):  # type: ignore[misc]
+
+class Tower(PreTrainedModel):  # type: ignore[misc]
     """Pixels to the tokens that a language model's projector takes.
 
     It answers as Llava asks a tower: ``hidden_states`` has one entry, the tokens, so that
     ``vision_feature_layer`` is -1 and the strategy ``full``.
+    """
+
+    config_class = TowerConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = ""
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Backbone and head initialise themselves; transformers has nothing to add."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Always evaluation mode: a head's dropout was for its own training."""
+        del mode
+        return cast(Self, super().train(False))
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``; tokens that were
+        made before, in their place, are given back.
+
+        What else Llava hands to towers (which layers to keep) is settled by the config.
+        """
+        made_before = pixel_values.ndim == 3
+        tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
+
+    def tokens(self, pixel_values: Tensor) -> Tensor:
+        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``, not normalised."""
+        raise NotImplementedError
+
+
+class AlignedTower(Tower):
+    """A backbone, and a model's image head on its tokens.
 
     Args:
         config: says what it is made of.
@@ -107,10 +180,6 @@ class AlignedTower(PreTrainedModel):  # type: ignore[misc]
     """
 
     config_class = AlignedTowerConfig
-    main_input_name = "pixel_values"
-    base_model_prefix = ""
-    _supports_sdpa = True
-    _supports_flash_attn = True
 
     def __init__(
         self, config: AlignedTowerConfig, *, backbone: nn.Module | None = None,
@@ -132,24 +201,6 @@ class AlignedTower(PreTrainedModel):  # type: ignore[misc]
         self.network = VisionNetwork(model, info, layout, config.size, dual)
         self.head = _made_head(config) if head is None else head
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Backbone and head initialise themselves; transformers has nothing to add."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Always evaluation mode: a head's dropout was for its own training."""
-        del mode
-        return cast(Self, super().train(False))
-
-    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``; tokens that were
-        made before, in their place, are given back.
-
-        What else Llava hands to towers (which layers to keep) is settled by the config.
-        """
-        made_before = pixel_values.ndim == 3
-        tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
     def tokens(self, pixel_values: Tensor) -> Tensor:
         """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``, not normalised.
