@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lateen.exports import exported
+from lateen.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from lateen.assessment import assess as assess
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from lateen.tuning import tune as tune
 
 __version__ = "0.1.0"
+
+register_with_transformers()
 
 __getattr__, __all__ = exported(
     __name__,

@@ -313,7 +313,8 @@ class Shipped(NamedTuple):
 
     Attributes:
         path: its file.
-        kind: ``recipe`` (of `lateen run`), ``ladder``, ``assessment`` or ``tuning``.
+        kind: ``recipe`` (of `lateen run`), ``ladder``, ``assessment``, ``tuning`` or
+            ``multimodal``.
         summary: the first sentence of its comment.
     """
 
@@ -333,9 +334,12 @@ def shipped_recipes() -> dict[str, Shipped]:
 
 
 def recipe_kind(values: Any) -> str:
-    """Whose recipe the values of a file are: ``recipe``, ``ladder``, ``assessment``, ``tuning``."""
+    """Whose recipe the values of a file are: ``recipe``, ``ladder``, ``assessment``, ``tuning`` or
+    ``multimodal``."""
     if isinstance(values, Mapping) and "target" in values:
         return "tuning"
+    if isinstance(values, Mapping) and ("llm" in values or "stage" in values):
+        return "multimodal"
     if isinstance(values, Mapping) and "rungs" in values:
         return "ladder"
     several = isinstance(values, Mapping) and isinstance(values.get("vision"), list)

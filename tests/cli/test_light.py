@@ -56,6 +56,8 @@ WRONG: list[tuple[str, str]] = [
     ("evaluate suite model --data.root gone --out o", "there is no folder gone"),
     ("evaluate embeddings --images a --texts b", "a does not exist"),
     ("mllm evaluate gone --benchmark pope", "gone is no multimodal language model"),
+    ("mllm swap gone --tower ./absent --out o", "gone is no multimodal language model"),
+    ("mllm compare gone o", "there is no gone"),
     ("search NOSUCH dog --images photos", "NOSUCH is not a lateen model"),
     ("search model dog --images gone", "there is no folder gone"),
     ("train --images a --texts b --out o", "a does not exist"),

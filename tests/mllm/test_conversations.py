@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lateen.errors import DataError, LateenError, UsageError
-from lateen.mllm.conversations import ask, parts_of, prepare
+from lateen.mllm.conversations import ask, parts_of, plain_caption, prepare
 
 PLACE = {"type": "image"}
 
@@ -88,3 +88,23 @@ def test_images_go_to_their_places() -> None:
 def test_a_question_that_names_too_many_images() -> None:
     with pytest.raises(LateenError, match="2 <image> and 1 image"):
         ask("<image> or <image>?", 1)
+
+
+class Processor:
+    """What writes a token in front of every text, or has one and does not."""
+
+    def __init__(self, *, begins: bool) -> None:
+        self.tokenizer = self
+        self.begins, self.bos_token, self.bos_token_id, self.eos_token = begins, "<s>", 7, "</s>"
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [7] * self.begins + [1] * len(text)}
+
+
+@pytest.mark.parametrize(("begins", "before"), [(True, "<s><image>\n"), (False, "<image>\n")])
+def test_a_plain_caption_stands_behind_its_image(begins: bool, before: str) -> None:
+    processor = Processor(begins=begins)
+    assert plain_caption(processor, None) == before
+    assert plain_caption(processor, "A dog runs .") == f"{before}A dog runs .</s>"
+    with pytest.raises(DataError, match="a caption has <image> in it"):
+        plain_caption(processor, "a <image>")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lateen.encoders import load_encoder
 from lateen.encoders.patches import WindowEncoder
+from lateen.encoders.weights import tensors_hash
 from lateen.errors import EncoderError, ModelError, UsageError
 from lateen.evaluation.tasks.segmentation import Segmenter
 from lateen.hardware import use_hardware
@@ -270,3 +274,34 @@ def test_precision_follows_the_weights(vit_folder: Path, aligned: Callable[..., 
     bare, _ = open_tower(vit_folder, tokens="cls,patch")
     assert bare.to(torch.bfloat16).tokens(pixels(processor)).dtype == torch.bfloat16
     assert load_encoder(str(vit_folder), pooling="mean").info.dim == bare.config.hidden_size
+
+
+def test_the_same_model_is_the_same_tower_whenever_it_is_opened(
+    vit_folder: Path, tmp_path: Path
+) -> None:
+    """A checkpoint without a pooler gets a random one each time, which nothing uses."""
+    shutil.copytree(vit_folder, tmp_path / "vit")
+    weights = load_file(vit_folder / "model.safetensors")
+    kept = {name: each for name, each in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "vit" / "model.safetensors", {"format": "pt"})
+    one, two = (tensors_hash(open_tower(tmp_path / "vit")[0]) for _ in range(2))
+    assert one == two
+    trained, _ = open_tower(vit_folder)
+    pooler = trained.network.model.pooler.dense.weight
+    assert torch.equal(pooler, weights["pooler.dense.weight"])
+
+
+def test_a_tuned_encoder_inside_a_model_is_called_as_what_it_was(
+    aligned: Callable[..., Path], vit_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(aligned(), tmp_path / "model")
+    shutil.copytree(vit_folder, tmp_path / "model" / "vision_encoder")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    config["vision"] |= {"id": "/there/vit-huge", "trained": True}
+    config["vision"]["load"]["name"] = "./vision_encoder"
+    file.write_text(json.dumps(config))
+    tower, _ = open_tower(tmp_path / "model")
+    assert tower.config.encoder["id"] == "vit-huge (tuned)"
+    assert open_tower(aligned())[0].config.encoder["id"] == vit_folder.name

@@ -245,6 +245,11 @@ def test_a_card_has_pictures_a_question_and_whether_its_answer_is_right():
     assert reader.texts.count("unreadable") == 1
     assert [mark for mark in reader.texts if mark in "✓✗"] == ["✗", "✓"]
     assert reader.texts.count("three") == 3
+    several = Card(
+        [], "Which?", {"right": "a", "one": "a", "two": "b"}, marks={"one": True, "two": False}
+    )
+    texts = Reader(Page("p").cards([several]).html()).texts
+    assert [each for each in texts if each in "ab✓✗"] == ["a", "a", "✓", "b", "✗"]
 
 
 def test_a_card_shows_the_whole_picture():

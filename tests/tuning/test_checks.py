@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from lateen.config import keys_of
 from lateen.errors import UsageError
-from lateen.tuning.checks import EvalSection, Stop, signed
+from lateen.report.tables import signed
+from lateen.tuning.checks import EvalSection, Stop
 
 
 def measure(value: float, interval: list[float] | None, told: bool | None) -> dict[str, Any]:

@@ -5,13 +5,14 @@ All that is wrong is said at once. What takes reading is left to the functions t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lateen.errors import DataError, Faults, StoreError
+from lateen.errors import DataError, Faults, StoreError, UsageError, choices
 
 if TYPE_CHECKING:
+    from lateen.mllm.config import MultimodalRecipe
     from lateen.tuning.config import TuneRecipe
 
 # What is imported in the functions needs numpy and pillow, and `lateen --help` does not.
@@ -143,3 +144,50 @@ def check_tuning(plan: TuneRecipe, out: Path) -> None:
         faults, sources=(plan.images, measured.captions, measured.classes), out=out,
         folders=[Path(folder) for folder in (measured.images, measured.mmvp) if folder],
     )  # fmt: skip
+
+
+def check_mllm_training(plan: MultimodalRecipe, out: Path) -> None:
+    """See that what a stage names is there, and that it may write; raise all that is wrong.
+
+    Args:
+        plan: its recipe.
+        out: its folder.
+
+    Raises:
+        LateenError: something is not there, or cannot be written.
+    """
+    from lateen.mllm.evaluation import question_sets
+
+    faults = Faults()
+    if plan.start is not None:
+        check_mllm(faults, plan.start)
+    for tower in plan.tower:
+        check_tower(faults, tower)
+    if plan.llm is not None:
+        check_language(faults, plan.llm)
+    data = plan.data
+    with faults.note():
+        if data.questions is not None and data.questions not in question_sets():
+            raise UsageError(
+                f"there is no set of questions {data.questions!r}",
+                choices(data.questions, question_sets()),
+            )
+    named = data.questions is None and data.root in question_sets()
+    check_inputs(
+        faults, sources=[] if named else [data.root], out=out,
+        folders=[Path(data.images)] if data.images else [],
+    )  # fmt: skip
+
+
+def check_counts(counts: Mapping[str, int | None]) -> None:
+    """See that numbers are such that something can be done so many times.
+
+    Args:
+        counts: by the name of the option; ``None`` where it is not given.
+
+    Raises:
+        UsageError: one is below 1.
+    """
+    for option, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{option} is {number}", "It must be at least 1.")

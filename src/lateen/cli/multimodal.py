@@ -1,21 +1,37 @@
-"""Commands of multimodal language models: ``mllm build``, ``mllm answer``, ``mllm evaluate``."""
+"""Commands of multimodal language models: ``mllm build``, ``train``, ``answer``, ``evaluate``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
-from lateen.cli.keys import takes_hardware
-from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
+from lateen.cli.checks import (
+    check_counts,
+    check_inputs,
+    check_language,
+    check_mllm,
+    check_mllm_training,
+    check_tower,
+)
+from lateen.cli.keys import takes_hardware, takes_keys
+from lateen.cli.output import (
+    TableFormat,
+    markup_of,
+    process_leads,
+    say,
+    show_json,
+    show_markup,
+    show_table,
+)
+from lateen.cli.swapping import compare_command, swap_command
 from lateen.errors import DataError, Faults, UsageError
+from lateen.mllm.config import MultimodalRecipe, mllm_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lateen.mllm import Assembled
 
 _JSON = Annotated[bool, Parameter(help="print JSON")]
@@ -26,6 +42,10 @@ app = App(
     "asked about images, evaluated on the benchmarks of the field.",
     usage="Usage: lateen mllm COMMAND [OPTIONS]",
 )
+
+
+app.command(swap_command, name="swap")
+app.command(compare_command, name="compare")
 
 
 @app.command(name="build")
@@ -89,6 +109,52 @@ def build_command(
     _say_built(built, out)
 
 
+@app.command(name="train")
+@takes_keys(key for key in mllm_keys().values() if key.path not in ("start", "tower"))
+def train_command(
+    *,
+    tower: Annotated[
+        list[str] | None, Parameter(help="folder of a model, such as runs/f8k/model; a CLIP or "
+                                         "vision encoder by folder or hub id")
+    ] = None,
+    start: Annotated[
+        str | None, Parameter(name="--from", help="a multimodal model to go on with, instead of "
+                                                  "--tower and --llm")
+    ] = None,
+    data: Annotated[
+        str | None, Parameter(help="what to learn from: LLaVA's JSON, captions, or a "
+                                   "set of questions, such as easy-vqa")
+    ] = None,
+    recipe: Annotated[
+        Path | None, Parameter(help="YAML file, or the name of one that comes with lateen: "
+                                    "mllm-flickr8k; what is given here stands above it")
+    ] = None,
+    out: Annotated[Path, Parameter(help="folder of the multimodal model; training.json and "
+                                        "training.html say how it was trained")],
+    json: _JSON = False,
+    overrides: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Train one of LLaVA-1.5's stages: the projector on captions, then the language model too.
+
+    `--stage projector` learns the projector alone; `--stage instruct` the language model with it,
+    whole or by low-rank additions (`--tune lora`), on conversations. The loss on held-out images
+    is measured under their own and under another's. A killed training goes on with the same
+    command.
+    """
+    given: dict[str, Any] = {"tower": tower, "start": start, "data.root": data, **overrides}
+    plan = MultimodalRecipe.above(recipe, {key: each for key, each in given.items() if each})
+    check_mllm_training(plan, out)  # before torch is loaded
+    from lateen.mllm.training import run_stage
+
+    results = run_stage(plan, out).results
+    if not process_leads():
+        return
+    if json:
+        show_json(results)
+        return
+    _say_trained(results, out)
+
+
 @app.command(name="answer")
 @takes_hardware("device")
 def answer_command(
@@ -116,7 +182,7 @@ def answer_command(
     question
         In words. Images stand before it, or where it says `<image>`.
     """
-    _check_counts({"--max-tokens": max_tokens})
+    check_counts({"--max-tokens": max_tokens})
     faults = Faults()
     check_mllm(faults, model)
     for file in image or []:
@@ -198,7 +264,7 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
+    check_counts({"--limit": limit, "--max-tokens": max_tokens})
     if model is None or benchmark is None:
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
@@ -225,12 +291,6 @@ def evaluate_command(
     else:
         show_table(*result_tables(result))
         _say_files(result, out)
-
-
-def _check_counts(counts: Mapping[str, int | None]) -> None:
-    for option, number in counts.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{option} is {number}", "It must be at least 1.")
 
 
 def _list_benchmarks(json: bool) -> None:
@@ -263,6 +323,24 @@ def _say_files(result: Mapping[str, Any], out: Path | None) -> None:
         name = file_stem(result["set"], result["split"])
         say(f"results  {out / name}.json")
         say(f"page     {out / name}.html")
+
+
+def _say_trained(results: Mapping[str, Any], out: Path) -> None:
+    data, checks = results["data"], results["checks"]
+    say(f"learned    {data['conversations']:,} conversations about {data['images']:,} images, "
+        f"{results['steps']:,} steps in {results['seconds'] / 60:.1f} min")  # fmt: skip
+    if data["skipped"]:
+        say(f"left out   {data['skipped']:,} (see {out / 'train' / 'skipped.jsonl'})")
+    if data["turns_left_out"]:
+        say(f"too long   {data['turns_left_out']:,} last turns of conversations are left out")
+    if checks:
+        last = checks[-1]
+        low, high = last["intervals"]["lower"]
+        say(f"held out   loss {last['own']:.3f} under the own image, {last['another']:.3f} under "
+            f"another's; own lower for {last['lower']:.1f} % ({low:.1f} to {high:.1f}, chance 50) "
+            f"of {last['n']:,} images")  # fmt: skip
+    say(f"model      {out}")
+    say(f"report     {out / 'training.html'}")
 
 
 def _write(text: str) -> None:

@@ -117,6 +117,14 @@ def image_file(image: ImageSource) -> Path | None:
     return path if isinstance(path, Path) else None
 
 
+def content_hashes(images: Iterable[ImageSource]) -> list[str]:
+    """What changes whenever the bytes of one of these images do, or their order."""
+    sources = list(images)
+    files = dict.fromkeys(path for image in sources if (path := image_file(image)))
+    loose = (str(hash64(image.read())) for image in sources if not image_file(image))
+    return [*file_hashes(files), *loose]
+
+
 @dataclass(slots=True)
 class HashedImage:
     """An image source that remembers a hash of the bytes that were read.

@@ -323,7 +323,7 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     """One number of every model."""
     results = [result for model in models for result in model.results(key)]
     values = [model.value(key, path) for model in models]
-    differs = _differences(results)
+    differs = differences(results)
     trained_on = _remarks(was_trained_on, models, key)
     blind = _remarks(untrained_projector, models, key)
     unfit = {*trained_on, *blind}
@@ -409,7 +409,7 @@ def _mean_row(average: Average, models: Sequence[_Model]) -> ComparisonRow | Non
             used[name] += [result for key in of_set for result in model.results(key)]
     if not any(value is not None for value in values):
         return None
-    differs = dict.fromkeys(what for results in used.values() for what in _differences(results))
+    differs = dict.fromkeys(what for results in used.values() for what in differences(results))
     every_result = [result for results in used.values() for result in results]
     short = any(map(shortfall, every_result)) or any(map(was_trained_on, every_result))
     return ComparisonRow(
@@ -440,8 +440,15 @@ def _of_set(name: str, model: _Model) -> list[Key]:
     ]  # fmt: skip
 
 
-def _differences(results: Sequence[Result]) -> list[str]:
-    """What is not the same in results of one task and set, so that they cannot be compared."""
+def differences(results: Sequence[Result]) -> list[str]:
+    """What is not the same in results of one task and set, so that they cannot be compared.
+
+    Args:
+        results: of one task and set.
+
+    Returns:
+        In words: ``data``, ``images judged``, an option; none where nothing differs.
+    """
     values_of = {
         "data": {str(each["conditions"].get("data")) for each in results},
         "prompts": {

@@ -1,34 +1,49 @@
-"""Multimodal language models: a vision tower in front of a language model, asked about images."""
+"""Multimodal language models: a vision tower in front of a language model, trained and asked about
+images."""
 
-from transformers import AutoConfig, AutoModel
+from __future__ import annotations
 
-from lateen.mllm.asking import Answer, MultimodalModel, answer
-from lateen.mllm.assembly import Assembled, assemble, build
-from lateen.mllm.backbone import open_tower
-from lateen.mllm.evaluation import evaluate_questions, open_questions
-from lateen.mllm.fused import FusedTower, FusedTowerConfig, fuse_towers, open_towers
-from lateen.mllm.tower import AlignedTower, AlignedTowerConfig
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AlignedTower",
-    "AlignedTowerConfig",
-    "Answer",
-    "Assembled",
-    "FusedTower",
-    "FusedTowerConfig",
-    "MultimodalModel",
-    "answer",
-    "assemble",
-    "build",
-    "evaluate_questions",
-    "fuse_towers",
-    "open_questions",
-    "open_tower",
-    "open_towers",
-]
+from lateen.exports import exported
 
-# So that transformers' own loaders know the towers inside saved models.
-AutoConfig.register(AlignedTowerConfig.model_type, AlignedTowerConfig, exist_ok=True)
-AutoModel.register(AlignedTowerConfig, AlignedTower, exist_ok=True)
-AutoConfig.register(FusedTowerConfig.model_type, FusedTowerConfig, exist_ok=True)
-AutoModel.register(FusedTowerConfig, FusedTower, exist_ok=True)
+if TYPE_CHECKING:
+    from lateen.mllm.asking import Answer as Answer
+    from lateen.mllm.asking import MultimodalModel as MultimodalModel
+    from lateen.mllm.asking import answer as answer
+    from lateen.mllm.assembly import Assembled as Assembled
+    from lateen.mllm.assembly import assemble as assemble
+    from lateen.mllm.assembly import build as build
+    from lateen.mllm.backbone import open_tower as open_tower
+    from lateen.mllm.comparison import compare_answers as compare_answers
+    from lateen.mllm.config import MLLM_PRESETS as MLLM_PRESETS
+    from lateen.mllm.config import MultimodalRecipe as MultimodalRecipe
+    from lateen.mllm.evaluation import evaluate_questions as evaluate_questions
+    from lateen.mllm.evaluation import open_questions as open_questions
+    from lateen.mllm.fused import FusedTower as FusedTower
+    from lateen.mllm.fused import FusedTowerConfig as FusedTowerConfig
+    from lateen.mllm.fused import fuse_towers as fuse_towers
+    from lateen.mllm.fused import open_towers as open_towers
+    from lateen.mllm.swapping import Swapped as Swapped
+    from lateen.mllm.swapping import evaluate_swap as evaluate_swap
+    from lateen.mllm.swapping import swap as swap
+    from lateen.mllm.tower import AlignedTower as AlignedTower
+    from lateen.mllm.tower import AlignedTowerConfig as AlignedTowerConfig
+    from lateen.mllm.training import Trained as Trained
+    from lateen.mllm.training import train as train
+
+__getattr__, __all__ = exported(
+    __name__,
+    {
+        "lateen.mllm.asking": ["Answer", "MultimodalModel", "answer"],
+        "lateen.mllm.assembly": ["Assembled", "assemble", "build"],
+        "lateen.mllm.backbone": ["open_tower"],
+        "lateen.mllm.comparison": ["compare_answers"],
+        "lateen.mllm.config": ["MLLM_PRESETS", "MultimodalRecipe"],
+        "lateen.mllm.evaluation": ["evaluate_questions", "open_questions"],
+        "lateen.mllm.fused": ["FusedTower", "FusedTowerConfig", "fuse_towers", "open_towers"],
+        "lateen.mllm.swapping": ["Swapped", "evaluate_swap", "swap"],
+        "lateen.mllm.tower": ["AlignedTower", "AlignedTowerConfig"],
+        "lateen.mllm.training": ["Trained", "train"],
+    },
+)

@@ -119,7 +119,7 @@ class AnswerFile:
         lines = list(_whole_lines(path))
         if lines:
             self._check(path, lines[0], identity)
-            self.stored = dict(map(self._read, lines[1:]))
+            self.stored = _read(path, lines[1:])
         write_text(path, jsonl(lines or [dict(identity)]))
         self._file = path.open("a", encoding="utf-8")
 
@@ -160,16 +160,6 @@ class AnswerFile:
                 "Choose another --out, or remove the file.",
             )
 
-    def _read(self, row: Mapping[str, Any]) -> tuple[AnswerKey, Given]:
-        try:
-            key = tuple(str(row[name]) for name in _KEY)
-            fields = {name: row[name] for name in Given.__dataclass_fields__ if name in row}
-            return key, Given(**fields)
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{self._path} has a line that is no answer ({error})", "Remove the file."
-            ) from error
-
 
 def answer_all(
     ask: Ask, questions: QuestionSet, file: AnswerFile, under: Under
@@ -188,10 +178,7 @@ def answer_all(
     answers: dict[str, Given] = {}
     prompts = questions.prompts()
     what = "answers" if under == "own" else "answers under another's image"
-    keys = [
-        (question.id, under, _asked_hash(question, prompt))
-        for question, prompt in zip(questions.questions, prompts, strict=True)
-    ]
+    keys = _keys(questions, under)
     before = sum(key in file.stored for key in keys)
     if before:
         log.info("%d of %d %s were there before", before, len(keys), what)
@@ -204,6 +191,49 @@ def answer_all(
                 progress.update()
             answers[question.id] = given
     return answers
+
+
+def read_answers(path: Path, questions: QuestionSet, under: Under = "own") -> dict[str, Given]:
+    """The answers that a file has to the very questions of a set: same words, same images.
+
+    Args:
+        path: of what :class:`AnswerFile` wrote.
+        questions: with their images.
+        under: whether the images are their own.
+
+    Returns:
+        By the id of the question; those that the file has no answer to are absent.
+
+    Raises:
+        DataError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"there is no {path}", "It comes with the result of `lateen mllm evaluate --out`."
+        )
+    stored = _read(path, list(_whole_lines(path))[1:])
+    return {key[0]: stored[key] for key in _keys(questions, under) if key in stored}
+
+
+def _read(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[AnswerKey, Given]:
+    read: dict[AnswerKey, Given] = {}
+    for row in rows:
+        try:
+            key = tuple(str(row[name]) for name in _KEY)
+            fields = {name: row[name] for name in Given.__dataclass_fields__ if name in row}
+            read[key] = Given(**fields)
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} has a line that is no answer ({error})", "Remove the file."
+            ) from error
+    return read
+
+
+def _keys(questions: QuestionSet, under: Under) -> list[AnswerKey]:
+    return [
+        (question.id, under, _asked_hash(question, prompt))
+        for question, prompt in zip(questions.questions, questions.prompts(), strict=True)
+    ]
 
 
 def _ask(ask: Ask, question: Question, prompt: str) -> Given:

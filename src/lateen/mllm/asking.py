@@ -19,7 +19,8 @@ from lateen.encoders.resolve import check_mllm_folder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError
 from lateen.files import read_json
-from lateen.mllm.assembly import RECORD, UNTRAINED, check_placeholders
+from lateen.mllm.assembly import RECORD, check_placeholders
+from lateen.mllm.card import UNTRAINED
 from lateen.mllm.conversations import ask, parts_of, prepare
 from lateen.mllm.tower import TowerConfig
 from lateen.model.model import as_image
@@ -167,10 +168,9 @@ class MultimodalModel:
         length = int(inputs["input_ids"].shape[1])
         limit = self.limit(length, max_tokens)
         streamer = None if stream is None else _Streamer(self.processor.tokenizer, stream)
-        ends = _ends(self.model.generation_config.eos_token_id)
         begin = time.perf_counter()
         generated = self.generate(inputs, limit, streamer=streamer)[0, length:].tolist()
-        ended = bool(generated) and generated[-1] in ends
+        ended = bool(generated) and generated[-1] in self.end_tokens
         text = self.processor.tokenizer.decode(generated, skip_special_tokens=True).strip()
         return Answer(
             text, not ended, len(generated), length, len(pictures), self.record.get("projector"),
@@ -226,6 +226,14 @@ class MultimodalModel:
                 **inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None,
                 top_k=None, **options,
             )  # fmt: skip
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
+        ids = self.model.generation_config.eos_token_id
+        if ids is None:
+            return []
+        return [ids] if isinstance(ids, int) else list(ids)
 
     def limit(self, length: int, most: int) -> int:
         """How many tokens can be generated after a prompt.
@@ -284,12 +292,6 @@ class _Streamer(TextStreamer):  # type: ignore[misc]
         del stream_end
         if text:
             self._stream(text)
-
-
-def _ends(ids: int | Sequence[int] | None) -> list[int]:
-    if ids is None:
-        return []
-    return [ids] if isinstance(ids, int) else list(ids)
 
 
 def _check_width(folder: Path, config: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lateen.encoders.resolve import check_language_model
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError
 from lateen.files import atomic_folder, library_versions, refuse_foreign, write_json, write_text
+from lateen.mllm.card import UNTRAINED, model_card
 from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.fused import FusedTower, Mix, open_towers, part_scales
 from lateen.mllm.language import LanguageModel, load_language_model
@@ -35,7 +36,6 @@ from lateen.progress import log
 
 RECORD = "mllm.json"
 """What a folder says of how it was put together; a training adds what it did."""
-UNTRAINED = "untrained"
 _PICTURES = 4
 _APART = 10.0  # tokens and embeddings whose scales differ by more are told to be of another
 
@@ -83,13 +83,28 @@ class Assembled:
         out = Path(out)
         refuse_foreign(out, "the folder of a multimodal model", (RECORD,), error=ModelError)
         with atomic_folder(out) as folder:
-            with quiet_transformers():
-                self.model.save_pretrained(folder)
-                self.processor.save_pretrained(folder)
-            write_json(folder / RECORD, self.record)
-            write_text(folder / "README.md", _card(out.name, self.record))
-            share_files(folder)
+            write_model(folder, self.model, self.processor, self.record, out.name)
         return out
+
+
+def write_model(
+    folder: Path, model: Any, processor: Any, record: Mapping[str, Any], name: str
+) -> None:
+    """Write a multimodal model, its record and its card into a folder.
+
+    Args:
+        folder: that is there.
+        model: transformers' Llava.
+        processor: its own.
+        record: as :data:`RECORD` is to have it.
+        name: that the card gives it.
+    """
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    write_json(folder / RECORD, dict(record))
+    write_text(folder / "README.md", model_card(name, record))
+    share_files(folder)
 
 
 def build(
@@ -283,18 +298,3 @@ def _pixels(image_processor: Any) -> Tensor:
 
 def _rms(values: Tensor) -> float:
     return float(values.float().square().mean().sqrt())
-
-
-def _card(name: str, record: dict[str, Any]) -> str:
-    tower, llm = record["tower"], record["llm"]
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [lateen]\n---\n\n"
-        f"# {name}\n\nA multimodal language model: {llm['name']} sees an image as "
-        f"{tower['tokens_per_image']} tokens of {tower['encoder']['id']} through a projector of "
-        "two layers, put together by lateen as transformers' Llava.\n\n"
-        "**Its projector is untrained**: its answers have nothing to do with the image.\n\n"
-        "```python\nimport lateen.mllm  # tells transformers of the tower\n"
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
-        'model = AutoModelForImageTextToText.from_pretrained("path/to/this/folder")\n'
-        'processor = AutoProcessor.from_pretrained("path/to/this/folder")\n```\n'
-    )

@@ -44,11 +44,13 @@ class _Source:
         encoder: the vision encoder.
         head: from its features into the shared space; ``None`` if there is none.
         settings: of the head, as a dict.
+        name: of the encoder, where its own is that of a folder inside a model.
     """
 
     encoder: VisionEncoder
     head: nn.Module | None = None
     settings: dict[str, Any] | None = None
+    name: str | None = None
 
 
 def open_tower(
@@ -87,9 +89,20 @@ def open_tower(
     if isinstance(name, AlignedModel):  # which stays as it is
         parts = copy.deepcopy(parts)
     tower = AlignedTower(config, **parts)
+    if not view.layout.pooler:
+        _settle_pooler(tower)
     # As it will be when it is loaded again: another layout in memory rounds in other places.
     tower.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)
     return tower.requires_grad_(False).eval(), view.processor
+
+
+@torch.no_grad()
+def _settle_pooler(tower: AlignedTower) -> None:
+    """Zero a pooler that no checkpoint has: it is random and unused, and the same tower is to have
+    the same weights whenever it is opened."""
+    for name, weights in tower.network.model.named_parameters():
+        if "pooler" in name.split("."):
+            weights.zero_()
 
 
 def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:
@@ -106,10 +119,12 @@ def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:
             return _Source(_vision(load_encoder(str(name), "image", pooling=pooling)))
         model = AlignedModel.from_pretrained(folder)
     encoder = _vision(model.vision_encoder)
+    side = model.config.vision
+    called = f"{side['id']} (tuned)" if side.get("trained") else None
     if headless or isinstance(model.heads.vision, IdentityHead):
-        return _Source(encoder)
+        return _Source(encoder, name=called)
     settings = model.config.head_settings.model_dump()
-    return _Source(encoder, model.heads.vision, settings)
+    return _Source(encoder, model.heads.vision, settings, called)
 
 
 def _vision(encoder: Encoder) -> VisionEncoder:
@@ -207,7 +222,7 @@ def _describe(
     info = view.info
     described = {k: v for k, v in backbone.to_dict().items() if k != "_name_or_path"}
     out = source.settings["dim"] if source.settings else info.dim
-    recorded = {name: info.as_dict()[name] for name in _RECORDED}
+    recorded = {name: info.as_dict()[name] for name in _RECORDED} | {"id": source.name or info.id}
     head = tensors_hash(source.head) if source.head is not None else None
     return AlignedTowerConfig(
         hidden_size=out, image_size=height if height == width else [height, width],

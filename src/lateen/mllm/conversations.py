@@ -92,6 +92,30 @@ def text_of(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str
     return str(_templated(processor, messages, 0, tokenize=False, add_generation_prompt=prompt))
 
 
+def plain_caption(processor: Any, caption: str | None) -> str:
+    """The text of an image and its caption, without a chat template.
+
+    The form that a projector is trained on first (LLaVA's conversation ``plain``): the image, a
+    line break, the caption, and the token that ends a text. A token that the tokenizer begins every
+    text with stands in front, so that this is to be tokenized with ``add_special_tokens=False``.
+
+    Args:
+        processor: of a multimodal language model.
+        caption: of the image; ``None`` for only what stands before one.
+
+    Raises:
+        DataError: the caption has a place for another image.
+    """
+    if caption is not None and IMAGE in caption:
+        raise DataError(f"a caption has {IMAGE} in it: {caption[:60]!r}", "Leave it out.")
+    tokenizer = processor.tokenizer
+    first = tokenizer("")["input_ids"][:1]
+    # One that has a token for beginnings need not write it: SmolLM2's is of its chat template.
+    begin = tokenizer.bos_token if first and first == [tokenizer.bos_token_id] else ""
+    before = f"{begin}{IMAGE}\n"
+    return before if caption is None else f"{before}{caption}{tokenizer.eos_token or ''}"
+
+
 def _templated(processor: Any, messages: Sequence[Message], images: int, **options: Any) -> Any:
     """What the processor's chat template makes of a conversation with so many images."""
     if getattr(processor, "chat_template", None) is None:

@@ -24,12 +24,12 @@ from lateen.mllm.answering import (
     asker,
 )
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks import captioned
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS, benchmark_summaries, open_benchmark
 from lateen.mllm.benchmarks.questions import AnswerKind, QuestionSet, other_images, some_of, without
 from lateen.mllm.benchmarks.scoring import score
 from lateen.mllm.benchmarks.upload import write_upload
+from lateen.mllm.card import UNTRAINED
 from lateen.mllm.page import write_question_page
 from lateen.progress import log
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from lateen.errors import EncoderError, UsageError, choices
 from lateen.mllm.backbone import open_tower
@@ -325,3 +325,8 @@ def _same_view(first: tuple[Any, Pixels], own: tuple[Any, Pixels], name: str) ->
 def _part(config: AlignedTowerConfig) -> dict[str, Any]:
     values: dict[str, Any] = config.to_dict()
     return {k: v for k, v in values.items() if k not in ("_name_or_path", "transformers_version")}
+
+
+# As towers alone are.
+AutoConfig.register(FusedTowerConfig.model_type, FusedTowerConfig, exist_ok=True)
+AutoModel.register(FusedTowerConfig, FusedTower, exist_ok=True)

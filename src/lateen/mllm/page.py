@@ -11,9 +11,9 @@ from lateen.evaluation.questions import HEADLINE
 from lateen.evaluation.tables import result_tables, subject_and_split
 from lateen.evaluation.task import Result, number
 from lateen.mllm.answering import Given
-from lateen.mllm.assembly import UNTRAINED
 from lateen.mllm.benchmarks.questions import Question, QuestionSet
 from lateen.mllm.benchmarks.scoring import points_of
+from lateen.mllm.card import UNTRAINED
 from lateen.report.page import Card, Headline, Page, made_with
 
 _MOST_CARDS = 12  # of each kind
@@ -38,7 +38,7 @@ def write_question_page(
         The page's path.
     """
     model = result["model"]
-    page = Page(f"{_named(model['tower'])} × {model['llm']}", f"mllm: {subject_and_split(result)}")
+    page = Page(f"{named(model['tower'])} × {model['llm']}", f"mllm: {subject_and_split(result)}")
     if model["projector"] == UNTRAINED:
         page.text(
             "Beware: the projector is untrained. The answers have nothing to do with the images, "
@@ -81,11 +81,15 @@ def _add_cards(
     for heading, some in kinds.items():
         if some:
             page.section(f"{heading}: {len(some):,} of {len(questions.questions):,}")
-            page.cards(_card(each, answers, other, worth[each.id]) for each in _spread(some))
+            page.cards(_card(each, answers, other, worth[each.id]) for each in spread(some))
 
 
-def _spread(some: Sequence[Question]) -> Iterator[Question]:
-    """At most so many, evenly, the first among them."""
+def spread(some: Sequence[Question]) -> Iterator[Question]:
+    """At most as many as a section of a page has, evenly, the first among them.
+
+    Args:
+        some: questions.
+    """
     count = min(len(some), _MOST_CARDS)
     return (some[at * len(some) // count] for at in range(count))
 
@@ -93,20 +97,30 @@ def _spread(some: Sequence[Question]) -> Iterator[Question]:
 def _card(
     question: Question, answers: Mapping[str, Given], other: Mapping[str, Given], worth: float
 ) -> Card:
-    facts = {"answered": _said(answers[question.id]), "right": _right(question)}
+    facts = {"answered": said(answers[question.id]), "right": right_answer(question)}
     if other:
-        facts["another's image"] = _said(other[question.id])
+        facts["another's image"] = said(other[question.id])
     if 0 < worth < 1:
         facts["counts"] = f"{100 * worth:.0f} %"
     right = None if 0 < worth < 1 else worth == 1
     return Card(question.images, question.prompt(), facts, right)
 
 
-def _said(given: Given) -> str:
+def said(given: Given) -> str:
+    """An answer as pages show it, with a mark where the limit cut it.
+
+    Args:
+        given: to a question.
+    """
     return f"{given.answer} … (cut)" if given.cut else given.answer or "(nothing)"
 
 
-def _right(question: Question) -> str:
+def right_answer(question: Question) -> str:
+    """What is right, as pages show it.
+
+    Args:
+        question: with its right answers.
+    """
     if question.box is not None:
         return f"[{', '.join(f'{side:.2f}' for side in question.box)}]"
     different = list(dict.fromkeys(question.answers))
@@ -133,6 +147,10 @@ def _facts(result: Result) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _named(tower: str) -> str:
-    """A tower without the folders that it lies in; a hub id as it is."""
+def named(tower: str) -> str:
+    """A tower without the folders that it lies in; a hub id as it is.
+
+    Args:
+        tower: its name, as a result has it.
+    """
     return Path(tower).name if Path(tower).is_absolute() else tower

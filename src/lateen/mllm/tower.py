@@ -155,11 +155,13 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
         return cast(Self, super().train(False))
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``.
+        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``; tokens that were
+        made before, in their place, are given back.
 
         What else Llava hands to towers (which layers to keep) is settled by the config.
         """
-        tokens = self.tokens(pixel_values)
+        made_before = pixel_values.ndim == 3
+        tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
     def tokens(self, pixel_values: Tensor) -> Tensor:
@@ -249,3 +251,8 @@ def _made_head(config: AlignedTowerConfig) -> nn.Module:
     if config.head is None:
         return IdentityHead()
     return build_head(HeadSection.model_validate(config.head), config.in_dim, "image")
+
+
+# So that transformers' own loaders know the towers inside saved models.
+AutoConfig.register(AlignedTowerConfig.model_type, AlignedTowerConfig, exist_ok=True)
+AutoModel.register(AlignedTowerConfig, AlignedTower, exist_ok=True)

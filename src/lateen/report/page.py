@@ -55,12 +55,14 @@ class Card(NamedTuple):
         title: the question; it keeps its lines.
         facts: names and values, such as what was answered and what is right.
         right: whether the answer is; ``None`` says neither.
+        marks: the same of other facts than the first, by name, where there are several answers.
     """
 
     pictures: Sequence[ImageSource | Image]
     title: str
     facts: Mapping[str, str]
     right: bool | None = None
+    marks: Mapping[str, bool | None] = {}
 
 
 class Page:

@@ -192,6 +192,17 @@ def interval_cell(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:,.1f}–{interval[1]:,.1f}" if interval else ""
 
 
+def signed(value: float) -> str:
+    """A difference with its sign, one decimal: ``+1.2``, ``−0.4``, ``0.0``."""
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def difference_range(interval: Sequence[float] | None) -> str:
+    """The interval of a difference, in points, as ``+2.9 to +5.5``; nothing where there is none."""
+    return " to ".join(map(signed, interval)) if interval else ""
+
+
 def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> TableData:
     """Recall@k and median rank both ways, each above the level of chance.
 

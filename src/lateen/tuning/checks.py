@@ -12,6 +12,7 @@ from pydantic import Field
 
 from lateen.config import Section
 from lateen.errors import UsageError, choices
+from lateen.report.tables import signed
 
 Check = Mapping[str, Any]
 """One checkpoint's numbers, as :meth:`lateen.tuning.compatibility.Compatibility.check` gives
@@ -135,9 +136,3 @@ def _loss(measure: Mapping[str, Any], limit: float) -> str:
         else "other images may explain it"
     )  # fmt: skip
     return f"{text} (95 % interval of the difference {low} to {high}: {sure})."
-
-
-def signed(value: float) -> str:
-    """A difference with its sign, one decimal: ``+1.2``, ``−0.4``, ``0.0``."""
-    text = f"{value:+.1f}".replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text

@@ -18,14 +18,15 @@ from lateen.report.tables import (
     Cell,
     Column,
     TableData,
+    difference_range,
     interval_cell,
     over_seeds,
     rounded,
+    signed,
 )
 from lateen.report.trade_plot import Trade, trade_plot
-from lateen.tuning.checks import signed
 from lateen.tuning.page import data_remarks, name_of, words_of
-from lateen.tuning.summary import difference_range, has_limits
+from lateen.tuning.summary import has_limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

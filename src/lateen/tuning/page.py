@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from lateen.report import Headline, Page
 from lateen.report.page import made_with
 from lateen.report.step_plots import StepLine, step_plot
-from lateen.report.tables import INTERVAL
-from lateen.tuning.checks import signed
-from lateen.tuning.summary import difference_range, has_limits, sentence, tune_tables
+from lateen.report.tables import INTERVAL, difference_range, signed
+from lateen.tuning.summary import has_limits, sentence, tune_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lateen.model.card import CardResult
-from lateen.report.tables import INTERVAL, Cell, Column, TableData
-from lateen.tuning.checks import Stop, signed
+from lateen.report.tables import INTERVAL, Cell, Column, TableData, signed
+from lateen.tuning.checks import Stop
 
 Measures = Mapping[str, Mapping[str, Any]]
 """Numbers by name, as a check has them."""
@@ -211,11 +211,6 @@ def _percent(value: float, difference: bool = False) -> str:
 
 def _cosine(value: float, difference: bool = False) -> str:
     return f"{value:+.3f}".replace("-", "−") if difference else f"{value:.3f}"
-
-
-def difference_range(interval: Sequence[float] | None) -> str:
-    """The interval of a difference, in points, as ``+2.9 to +5.5``; nothing where there is none."""
-    return _range(interval, _percent, difference=True)
 
 
 def _range(interval: Sequence[float] | None, show: Any, difference: bool = False) -> str:

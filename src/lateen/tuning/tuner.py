@@ -31,12 +31,13 @@ from lateen.model import AlignedModel
 from lateen.model.clip import open_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
+from lateen.report.tables import signed
 from lateen.training.checkpoint import load_checkpoint
 from lateen.training.loop import CHECKPOINT, fit
 from lateen.training.ranks import Ranks, process_group
 from lateen.tuning.alignment import Alignment, KernelAlignment, TunedTower
 from lateen.tuning.baseline import projection_model
-from lateen.tuning.checks import Check, signed
+from lateen.tuning.checks import Check
 from lateen.tuning.compatibility import Compatibility, judged_key
 from lateen.tuning.config import TuneRecipe, TuneSection
 from lateen.tuning.fitting import KernelFit

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Literal, TypeVar
 
-from lateen.data.fingerprint import combine, file_hashes, hash64
-from lateen.data.samples import ImageSource, Skip, image_file
+from lateen.data.fingerprint import combine
+from lateen.data.samples import ImageSource, Skip, content_hashes
 from lateen.errors import DataError, UsageError
 from lateen.files import content_key
 from lateen.metrics.boxes import Box
@@ -121,12 +121,10 @@ class QuestionSet:
     def fingerprint(self) -> str:
         """64 hex digits that change whenever a question, an answer or an image's bytes do."""
         images = {image.name: image for each in self.questions for image in each.images}
-        files = dict.fromkeys(path for image in images.values() if (path := image_file(image)))
-        loose = (str(hash64(image.read())) for image in images.values() if not image_file(image))
         asked = [
             [q.id, q.image_ids, q.prompt(self.ending), q.answers, q.box] for q in self.questions
         ]
-        return combine([content_key(asked), *file_hashes(files), *loose])
+        return combine([content_key(asked), *content_hashes(images.values())])
 
 
 def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:

@@ -1,0 +1,298 @@
+"""What a stage begins with: the model, what stands for images, and conversations on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lateen.data.samples import Skip
+from lateen.device import resolve_device
+from lateen.errors import DataError, UsageError
+from lateen.mllm.asking import MultimodalModel
+from lateen.mllm.assembly import build
+from lateen.mllm.card import UNTRAINED
+from lateen.mllm.config import MultimodalRecipe
+from lateen.mllm.image_tokens import (
+    ImageTokens,
+    LiveImages,
+    StoredTokens,
+    bytes_of,
+    store_tokens,
+)
+from lateen.mllm.instructions import Instructions
+from lateen.mllm.labelling import Labelled, Labeller
+from lateen.mllm.trainer import PROJECTOR, Collator
+from lateen.progress import bar, log
+
+_MOST_BYTES = 20 * 10**9  # of stored tokens, where nothing else is said
+_FIT_IMAGES = 128  # on which an untrained projector is fitted to scales
+_FLOOR = 1e-3  # of a channel's deviation, relative to that of all
+_MOST_CONVERSATIONS = 400  # that are held out
+
+
+def open_start(plan: MultimodalRecipe) -> MultimodalModel:
+    """The model that a stage begins with; the same each time it is opened.
+
+    Raises:
+        LateenError: it is not there, or its parts do not fit.
+    """
+    device = resolve_device(plan.device)
+    if plan.start is not None:
+        return MultimodalModel.from_pretrained(plan.start, device=str(device))
+    assert plan.llm is not None  # the recipe is checked
+    built = build(
+        plan.tower if len(plan.tower) > 1 else plan.tower[0], plan.llm, mix=plan.mix,
+        share=plan.share, tokens=plan.tokens, layer=plan.layer, bare=plan.bare, grid=plan.grid,
+        template=plan.template, seed=plan.train.seed,
+    )  # fmt: skip
+    return MultimodalModel(built.model.to(device), built.processor, built.record)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A stage that is ready to begin.
+
+    Attributes:
+        plan: the recipe.
+        labeller: makes ids and labels.
+        collator: makes batches.
+        learned: conversations to learn from.
+        held: conversations that the loss is measured on; empty without a holdout.
+        images: how many the learned ones are about.
+        skips: what was left out, and why.
+        turns_left_out: of conversations that are too long, in all.
+        stored: whether image tokens were made before.
+    """
+
+    plan: MultimodalRecipe
+    labeller: Labeller
+    collator: Collator
+    learned: Sequence[Labelled]
+    held: Sequence[Labelled]
+    images: int
+    skips: Sequence[Skip]
+    turns_left_out: int
+    stored: bool
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        settings = self.plan.train
+        per_epoch = math.ceil(len(self.learned) / settings.batch)
+        return settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
+
+
+def prepare_stage(
+    plan: MultimodalRecipe, start: MultimodalModel, instructions: Instructions, folder: Path
+) -> Preparation:
+    """Make image tokens, ids and labels, and hold some out.
+
+    Args:
+        plan: the recipe.
+        start: the model.
+        instructions: what is learned from.
+        folder: that stored tokens go into.
+
+    Raises:
+        DataError: not one conversation can be learned from.
+        UsageError: the model's tower or chat template does not allow it.
+    """
+    config = start.model.config
+    image_token, tokens = int(config.image_token_index), tokens_of(start)
+    images, skips = _image_tokens(plan, start, instructions, folder)
+    labeller = Labeller(
+        start.processor, plan.stage, image_token=image_token, tokens=tokens,
+        max_length=_longest(plan, start),
+    )  # fmt: skip
+    labelled, unfit = _label(instructions, images, labeller)
+    learned, held = _held_out(labelled, plan)
+    pad_token = start.processor.tokenizer.pad_token_id or 0
+    return Preparation(
+        plan, labeller, Collator(image_token, tokens, pad_token, images),
+        learned, held, len({name for each in learned for name in each.images}),
+        (*instructions.skips, *skips, *unfit), sum(each.turns_left_out for each in labelled),
+        isinstance(images, StoredTokens),
+    )  # fmt: skip
+
+
+def tokens_of(start: MultimodalModel) -> int:
+    """How many tokens an image of a model has.
+
+    Raises:
+        UsageError: nothing says it.
+    """
+    config = start.model.config
+    own = getattr(config.vision_config, "num_tokens", None) or config.image_seq_length
+    if not own:
+        raise UsageError("the model does not say how many tokens an image has", "Build it anew.")
+    return int(own)
+
+
+def _longest(plan: MultimodalRecipe, start: MultimodalModel) -> int:
+    """What fits into the language model, and into what was asked for."""
+    text = start.model.config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None) or plan.train.max_length
+    return min(plan.train.max_length, int(context))
+
+
+def _image_tokens(
+    plan: MultimodalRecipe, start: MultimodalModel, instructions: Instructions, folder: Path
+) -> tuple[ImageTokens, list[Skip]]:
+    """What stands for images, and those that cannot be read, where that is known."""
+    wanted, sources = plan.train.features, instructions.images
+    tower = start.model.model.vision_tower
+    live = LiveImages(sources, start.processor.image_processor)
+    if not sources or wanted == "live" or plan.train.tune_tower:
+        return live, []
+    if not hasattr(tower.config, "num_tokens"):
+        log.info("image tokens are made in every step: the tower is not one of lateen's")
+        return live, []
+    size = bytes_of(len(sources), tokens_of(start), tower.config.hidden_size)
+    if wanted == "auto" and size > _MOST_BYTES:
+        log.info("image tokens are made in every step: they would take %.0f GB", size / 1e9)
+        return live, []
+    store = store_tokens(
+        tower, start.processor.image_processor, sources,
+        folder if wanted == "auto" else Path(wanted), device=plan.device,
+    )  # fmt: skip
+    skips = [Skip(str(each["id"]), str(each["reason"]), "images") for each in store.skipped]
+    return StoredTokens(store, tokens_of(start)), skips
+
+
+def _label(
+    instructions: Instructions, images: ImageTokens, labeller: Labeller
+) -> tuple[list[Labelled], list[Skip]]:
+    """Ids and labels of conversations whose images are there."""
+    labelled: list[Labelled] = []
+    skips: list[Skip] = []
+    with bar(len(instructions.conversations), "conversations", "conversation") as progress:
+        for each in instructions.conversations:
+            progress.update()
+            lost = [name for name in each.images
+                    if isinstance(images, StoredTokens) and name not in images]  # fmt: skip
+            if lost:
+                skips.append(Skip(each.id, f"its image {lost[0]} cannot be read", "images"))
+                continue
+            try:
+                labelled.append(labeller(each))
+            except DataError as error:
+                skips.append(Skip(each.id, error.message, instructions.name))
+    if not labelled:
+        raise DataError(
+            f"{instructions.name} has no conversation to learn from (the first: {skips[0].reason})",
+            "Look at its images and turns.",
+        )
+    if skips:
+        log.warning("%d conversations are left out (the first: %s)", len(skips), skips[0].reason)
+    return labelled, skips
+
+
+def _held_out(
+    labelled: Sequence[Labelled], plan: MultimodalRecipe
+) -> tuple[list[Labelled], list[Labelled]]:
+    """What is learned, and what the loss is measured on: of some images, none of which is learned.
+
+    An image is on one side with all of its conversations; of captions one is measured, of other
+    conversations about it all are, up to a limit that is drawn by lot.
+    """
+    names = sorted({name for each in labelled for name in each.images}, key=_lot(plan.train.seed))
+    count = min(plan.train.holdout, len(names) // 10)
+    if count < 2:
+        if plan.train.holdout:
+            log.warning("%d images are too few to hold some out: nothing is measured", len(names))
+        return list(labelled), []
+    held_names = set(names[:count])
+    learned = [each for each in labelled if not held_names & set(each.images)]
+    held = [each for each in labelled if each.images and set(each.images) <= held_names]
+    if plan.stage == "projector":
+        held = list({each.images: each for each in reversed(held)}.values())
+    held.sort(key=lambda each: _lot(plan.train.seed)("\n".join(each.images)))
+    return learned, held[:_MOST_CONVERSATIONS]
+
+
+def _lot(seed: int) -> Any:
+    return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+@torch.no_grad()
+def fit_projector(start: MultimodalModel, prepared: Preparation) -> dict[str, float] | None:
+    """Fit an untrained projector to what stands before and behind it, without training.
+
+    Each channel of the tokens is brought to mean 0 and deviation 1 within the first layer, and the
+    second layer to the root mean square of the language model's embeddings (data-dependent
+    initialization, Krähenbühl et al. 2016). Its form stays that of LLaVA's.
+
+    Args:
+        start: whose projector is changed in place.
+        prepared: gives images that are learned from.
+
+    Returns:
+        What was found: root mean squares of tokens and embeddings, and of what the projector made
+        before; ``None`` where nothing was to be fitted.
+    """
+    settings = prepared.plan.train
+    if start.record.get("projector") != UNTRAINED or settings.projector_start != "fitted":
+        return None
+    names = list(dict.fromkeys(n for each in prepared.learned for n in each.images))[:_FIT_IMAGES]
+    if not names:
+        return None
+    tokens = _tokens(start, prepared, names)
+    projector = getattr(start.model.model, PROJECTOR)
+    table = start.model.get_input_embeddings().weight
+    wanted = float(table.float().square().mean().sqrt())
+    before = _rms(projector(tokens))
+    mean, deviation = tokens.float().mean(0), tokens.float().std(0)
+    deviation = deviation.clamp(min=_FLOOR * float(deviation.max()))
+    first, second = projector.linear_1, projector.linear_2
+    first.weight.copy_(first.weight.float() / deviation)
+    first.bias.sub_((first.weight.float() @ mean).to(first.bias.dtype))
+    scale = wanted / _rms(projector(tokens))
+    second.weight.mul_(scale)
+    second.bias.mul_(scale)
+    return {"tokens": _rms(tokens), "embeddings": wanted, "projected_before": before}
+
+
+def _tokens(start: MultimodalModel, prepared: Preparation, names: Sequence[str]) -> Tensor:
+    """Tokens ``[all, width]`` of images."""
+    tower, device = start.model.model.vision_tower, start.model.device
+
+    def parts() -> Iterator[Tensor]:
+        for at in range(0, len(names), prepared.plan.train.batch):
+            given = prepared.collator.images.of(names[at : at + prepared.plan.train.batch])
+            yield tower(given.to(device)).hidden_states[-1].flatten(0, 1)
+
+    return torch.cat(list(parts())).to(start.model.dtype)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.float().square().mean().sqrt())
+
+
+def linear_layers(module: nn.Module, prefix: str) -> list[str]:
+    """The names of all linear layers in a part of a model.
+
+    Args:
+        module: the part.
+        prefix: its own name, with a dot behind.
+    """
+    return [prefix + name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
+
+
+def check_trainable(start: MultimodalModel) -> None:
+    """See that a model is one that can be trained here.
+
+    Raises:
+        UsageError: it is no Llava.
+    """
+    if start.model.config.model_type != "llava" or not hasattr(start.model.model, PROJECTOR):
+        raise UsageError(
+            f"a {start.model.config.model_type} is no Llava",
+            "Give a model that `lateen mllm build` made, or llava-hf's.",
+        )

@@ -1,0 +1,433 @@
+"""A stage of LLaVA-1.5's training: the projector on captions, or the language model too on
+conversations (arXiv:2310.03744), with TRL's SFTTrainer and peft."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lateen.device import resolve_device, resolve_precision
+from lateen.encoders.weights import quiet_transformers
+from lateen.errors import MissingExtraError, TrainingError
+from lateen.files import (
+    LOG,
+    folder_lock,
+    jsonl,
+    library_versions,
+    make_folder,
+    read_json,
+    refuse_foreign,
+    write_json,
+    write_text,
+)
+from lateen.hardware import use_hardware
+from lateen.mllm.asking import MultimodalModel
+from lateen.mllm.assembly import RECORD, write_model
+from lateen.mllm.card import TRAINED
+from lateen.mllm.config import MultimodalRecipe
+from lateen.mllm.evaluation import model_facts, model_key
+from lateen.mllm.held_out import measure, say
+from lateen.mllm.instructions import Instructions, open_instructions
+from lateen.mllm.preparation import (
+    Preparation,
+    check_trainable,
+    fit_projector,
+    linear_layers,
+    open_start,
+    prepare_stage,
+)
+from lateen.mllm.training_page import write_training_page
+from lateen.progress import log, log_file
+from lateen.report.text import without_folders
+
+RESULTS, PAGE, FOLDER = "training.json", "training.html", "train"
+SKIPPED = "skipped.jsonl"
+_IDENTITY = "identity.json"
+_TOKENS = "tokens"
+_SAID, _LONGEST_SAID = 12, 32  # conversations that the page shows, and tokens of an answer
+_ELSEWHERE = ("device", "batch_size", "workers")  # keys of where it runs, not of what it is
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage gives.
+
+    Attributes:
+        out: folder of the multimodal model.
+        results: the content of its ``training.json``.
+    """
+
+    out: Path
+    results: Mapping[str, Any]
+
+
+def train(
+    tower: str | Path | None = None, llm: str | Path | None = None,
+    data: str | Path | None = None, *, out: str | Path, start: str | Path | None = None,
+    stage: str | None = None, tune: str | None = None, preset: str | None = None,
+    recipe: str | Path | MultimodalRecipe | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Trained:  # fmt: skip
+    """Train a stage of a multimodal language model.
+
+    Stage ``projector`` learns the projector alone, on images and their captions; ``instruct`` the
+    language model with it, whole or by low-rank additions, on conversations. What is measured is
+    the loss on images that are held out, under their own and under another's. A killed training
+    goes on at its last checkpoint; a finished one is given back.
+
+    Args:
+        tower: a model, a CLIP or a vision encoder.
+        llm: a language model.
+        data: captions, conversations or a set of questions, as
+            :func:`~lateen.mllm.instructions.open_instructions` takes them.
+        out: folder of the multimodal model.
+        start: a multimodal model to go on with, instead of tower and language model.
+        stage: ``projector`` (the default) or ``instruct``.
+        tune: ``full`` (the default) or ``lora``.
+        preset: a name of :data:`~lateen.mllm.config.MLLM_PRESETS`.
+        recipe: YAML file with these and all settings; what is given here stands above it.
+        settings: any key by dotted path: ``{"train.lr": 1e-3, "grid": 3}``.
+
+    Raises:
+        RecipeError: an unknown key or a value that does not fit, or something is not said.
+        TrainingError: a loss that is not finite, or ``out`` has a training with other settings.
+        MissingExtraError: TRL or peft is not installed.
+        LateenError: any step's own errors.
+    """
+    given = {
+        "tower": tower, "llm": llm, "data.root": data, "start": start, "stage": stage,
+        "tune": tune, "preset": preset,
+    }  # fmt: skip
+    named = {key: str(value) for key, value in given.items() if value is not None}
+    return run_stage(MultimodalRecipe.above(recipe, named | dict(settings or {})), Path(out))
+
+
+def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
+    """:func:`train` with a whole recipe."""
+    _require_trainer()
+    refuse_foreign(out, "the folder of a multimodal model", (RECORD,), (FOLDER,))
+    begin = time.perf_counter()
+    folder = out / FOLDER
+    with plan.on_hardware(), use_hardware(precision=plan.precision), folder_lock(out):
+        make_folder(folder)
+        with log_file(folder / LOG):
+            instructions = open_instructions(
+                plan.data.root, questions=plan.data.questions, images=plan.data.images,
+                split=plan.data.split,
+            )  # fmt: skip
+            start = open_start(plan)
+            check_trainable(start)
+            identity = _identity(plan, start, instructions)
+            if (found := _finished(out, identity)) is not None:
+                log.info("%s is already trained", out)
+                if not (out / PAGE).is_file():  # killed just before
+                    write_training_page(found, out / PAGE, instructions.images)
+                return Trained(out, found)
+            write_json(folder / _IDENTITY, identity)
+            facts = model_facts(start, plan.start)
+            prepared = prepare_stage(plan, start, instructions, folder / _TOKENS)
+            write_text(folder / SKIPPED, jsonl([each.as_dict() for each in prepared.skips]))
+            outcome = _trained(start, prepared, folder)
+            del start
+            model = _with_weights(plan, outcome)
+            said = say(model, prepared.collator, prepared.held[:_SAID], max_tokens=_LONGEST_SAID)
+            results = {
+                **_results(plan, instructions, prepared, outcome),
+                "model": facts, "said": said, "identity": identity,
+                "seconds": time.perf_counter() - begin, "versions": library_versions(),
+            }  # fmt: skip
+            _save(model, out, results)
+            write_training_page(results, out / PAGE, instructions.images)
+    return Trained(out, results)
+
+
+def _require_trainer() -> None:
+    try:
+        import peft  # noqa: F401
+        import trl  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(str(error.name), "mllm", "training a multimodal model") from error
+
+
+def _identity(
+    plan: MultimodalRecipe, start: MultimodalModel, instructions: Instructions
+) -> dict[str, Any]:
+    """What the result depends on."""
+    values = plan.model_dump(mode="json", exclude=set(_ELSEWHERE))
+    for name in ("start", "tower", "llm"):  # their content counts, not where they lie
+        values.pop(name)
+    values["data"].pop("root")
+    values["data"].pop("images")
+    for name in ("features", "checkpoints", "device_batch"):
+        values["train"].pop(name)
+    return {"recipe": values, "start": model_key(start), "data": instructions.fingerprint}
+
+
+def _finished(out: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The results of this very training, if they are there.
+
+    Raises:
+        TrainingError: the folder has another training.
+    """
+    if (out / RESULTS).is_file() and (out / RECORD).is_file():
+        found: dict[str, Any] = read_json(out / RESULTS)
+        _refuse_other(out, found["identity"], identity)
+        return found
+    if (begun := out / FOLDER / _IDENTITY).is_file():
+        _refuse_other(out, read_json(begun), identity)
+    elif (out / RECORD).is_file():
+        raise TrainingError(
+            f"{out} has a model that was not trained there", "Choose another --out."
+        )
+    return None
+
+
+def _refuse_other(out: Path, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    if before == identity:
+        return
+    differs = [name for name in ("start", "data") if before.get(name) != identity[name]]
+    words = {"start": "another model to begin with", "data": "other data"}
+    said = " and ".join(words[name] for name in differs) or "other settings"
+    raise TrainingError(f"{out} has a training with {said}", "Choose another --out.")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What training left.
+
+    Attributes:
+        weights: what moved, by its name in the trained module.
+        lora: what peft added, if anything.
+        fitted: what :func:`fit_projector` found.
+        checks: of the held-out conversations, by step; the start first.
+        log: rows of the loss.
+        parameters: that moved.
+        half: whether it was trained in bfloat16.
+    """
+
+    weights: dict[str, torch.Tensor]
+    lora: Any
+    fitted: dict[str, float] | None
+    checks: Sequence[dict[str, Any]]
+    log: Sequence[dict[str, Any]]
+    parameters: int
+    half: bool
+
+
+def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Outcome:
+    """Train what is to move."""
+    from transformers.trainer_callback import PrinterCallback
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from lateen.mllm.trainer import MultimodalTrainer, Progress, trained_weights
+
+    plan, settings = prepared.plan, prepared.plan.train
+    fitted = fit_projector(start, prepared)
+    half = _put_into_precision(start, plan)
+    lora = _lora(start, plan)
+    _choose_parameters(start, plan)
+    checks = _Checks(folder / "checks.jsonl")
+
+    def check(step: int) -> None:
+        if prepared.held and not checks.has(step):
+            batch = settings.device_batch or settings.batch
+            with trainer.accelerator.autocast():
+                checks.add(step, measure(trainer.model, prepared.collator, prepared.held,
+                                         batch=batch))  # fmt: skip
+
+    at = [round((k + 1) * prepared.steps / settings.validations)
+          for k in range(settings.validations)]  # fmt: skip
+    progress = Progress(check, at)
+    with quiet_transformers():
+        trainer = MultimodalTrainer(
+            start.model, settings, _arguments(prepared, folder, half), lora=lora,
+            conversations=prepared.learned, collator=prepared.collator,
+            processor=start.processor, callbacks=[progress],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)  # prints every row
+        last = get_last_checkpoint(str(folder))
+        if last is None:
+            checks.clear()
+        check(0)
+        with contextlib.closing(progress):
+            trainer.train(resume_from_checkpoint=last)
+    weights = trained_weights(trainer.model)
+    rows = [{"step": row["step"], "loss": row["loss"], "lr": row["learning_rate"]}
+            for row in trainer.state.log_history if "loss" in row]  # fmt: skip
+    count = sum(value.numel() for value in weights.values())
+    return _Outcome(weights, lora, fitted, checks.rows, rows, count, half)
+
+
+def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
+    """Hold what is frozen in the precision of the training; whether that is bfloat16.
+
+    What moves is float32 in any case.
+    """
+    half = resolve_precision(plan.precision, resolve_device(plan.device)) == "bfloat16"
+    model = start.model
+    frozen = [] if plan.train.tune_tower else [model.model.vision_tower]
+    if plan.stage == "projector" or plan.tune == "lora":
+        frozen += [model.model.language_model, model.lm_head]
+    model.float()
+    if half:
+        for part in frozen:
+            part.to(torch.bfloat16)
+    return half
+
+
+def _choose_parameters(start: MultimodalModel, plan: MultimodalRecipe) -> None:
+    """Let the projector learn; the language model and the tower where that is asked for whole.
+
+    What peft adds learns anyway.
+    """
+    model = start.model
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    if plan.stage == "instruct" and plan.tune == "full":
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+        if plan.train.tune_tower:
+            model.model.vision_tower.requires_grad_(True)
+
+
+def _lora(start: MultimodalModel, plan: MultimodalRecipe) -> Any:
+    """What peft adds: to linear layers of the language model, and of the tower if asked for. The
+    projector moves whole."""
+    if plan.stage != "instruct" or plan.tune != "lora":
+        return None
+    from peft import LoraConfig
+
+    parts = {"model.language_model.": start.model.model.language_model}
+    if plan.train.tune_tower:
+        parts["model.vision_tower."] = start.model.model.vision_tower
+    settings = plan.train
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout,
+        target_modules=[name for prefix, part in parts.items()
+                        for name in linear_layers(part, prefix)],
+        modules_to_save=["multi_modal_projector"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+
+
+def _arguments(prepared: Preparation, folder: Path, half: bool) -> Any:
+    from trl import SFTConfig
+
+    plan, settings = prepared.plan, prepared.plan.train
+    device = resolve_device(plan.device)
+    at_once = min(settings.device_batch or settings.batch, settings.batch)
+    workers = 0 if prepared.stored or device.type == "cpu" else plan.workers or 4
+    return SFTConfig(
+        output_dir=str(folder), max_steps=prepared.steps, per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=max(1, settings.batch // at_once),
+        learning_rate=settings.lr, lr_scheduler_type="cosine",
+        warmup_steps=round(settings.warmup * prepared.steps), weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip_norm or 0.0, seed=settings.seed, data_seed=settings.seed,
+        bf16=half, use_cpu=device.type == "cpu", max_length=None,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False}
+        if settings.gradient_checkpointing else None,
+        dataloader_num_workers=workers, dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False, save_strategy="steps", save_total_limit=1,
+        save_steps=max(1, -(-prepared.steps // settings.checkpoints)),
+        logging_steps=max(1, prepared.steps // 200), report_to=[], disable_tqdm=True,
+        logging_nan_inf_filter=False,
+    )  # fmt: skip
+
+
+class _Checks:
+    """What was measured on the way, on disk, so that a killed training has it when it goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.is_file():
+            self.rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    def clear(self) -> None:
+        """Forget a training that left no checkpoint."""
+        self.rows = []
+
+    def has(self, step: int) -> bool:
+        """Whether it was measured at a step."""
+        return any(row["step"] == step for row in self.rows)
+
+    def add(self, step: int, check: Mapping[str, Any]) -> None:
+        """Keep and say what was measured."""
+        self.rows.append({"step": step, **check})
+        write_text(self._path, jsonl(self.rows))
+        low, high = check["intervals"]["lower"]
+        log.info(
+            "step %d: held-out loss %.3f under the own image, %.3f under another's; own lower for "
+            "%.1f %% (%.1f to %.1f, chance 50) of %d images",
+            step, check["own"], check["another"], check["lower"], low, high, check["n"],
+        )  # fmt: skip
+
+
+def _with_weights(plan: MultimodalRecipe, outcome: _Outcome) -> MultimodalModel:
+    """The model that was begun with, as it is stored, with what moved put in its place.
+
+    So what was frozen keeps its bits, whatever the precision of the training was.
+    """
+    from lateen.mllm.trainer import put_weights
+
+    fresh = open_start(plan)
+    module = fresh.model
+    if outcome.lora is not None:
+        from peft import get_peft_model
+
+        module = get_peft_model(fresh.model, copy.deepcopy(outcome.lora))
+    put_weights(module, outcome.weights)
+    if outcome.lora is not None:
+        fresh.model = module.merge_and_unload()
+    fresh.model.requires_grad_(False).eval()
+    return fresh
+
+
+def _results(
+    plan: MultimodalRecipe, instructions: Instructions, prepared: Preparation, outcome: _Outcome
+) -> dict[str, Any]:
+    """What was learned from, how, and what was measured."""
+    return {
+        "stage": plan.stage,
+        "tune": plan.tune if plan.stage == "instruct" else None,
+        "data": {
+            "name": instructions.name, "conversations": len(prepared.learned),
+            "images": prepared.images, "skipped": len(prepared.skips),
+            "turns_left_out": prepared.turns_left_out,
+        },
+        "steps": prepared.steps, "parameters": outcome.parameters,
+        "precision": "bfloat16" if outcome.half else "float32",
+        "features": "stored" if prepared.stored else "live",
+        "fitted": outcome.fitted, "checks": list(outcome.checks), "log": list(outcome.log),
+        "recipe": plan.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None:
+    """Write the model, its record last: it says that the folder is whole."""
+    told = ("stage", "tune", "data", "steps", "parameters", "seconds")
+    stage = {name: results[name] for name in told}
+    stage["data"] = {**stage["data"], "name": without_folders(stage["data"]["name"])}
+    stage["check"] = results["checks"][-1] if results["checks"] else None
+    record = {
+        **model.record, "projector": TRAINED,
+        "stages": [*model.record.get("stages", []), stage],
+    }  # fmt: skip
+    write_json(out / RESULTS, results)
+    made = out / FOLDER / "model"
+    shutil.rmtree(made, ignore_errors=True)  # of a killed process
+    made.mkdir()
+    write_model(made, model.model, model.processor, record, out.name)
+    files = sorted(made.iterdir(), key=lambda file: file.name == RECORD)
+    for file in files:
+        file.replace(out / file.name)
+    made.rmdir()
