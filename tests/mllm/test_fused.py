@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from lateen.errors import EncoderError, UsageError
+from lateen.errors import EncoderError, ModelError, UsageError
 from lateen.mllm import (
     FusedTower,
     MultimodalModel,
@@ -27,6 +27,7 @@ from lateen.mllm import (
     fuse_towers,
     open_tower,
     open_towers,
+    swap,
 )
 from lateen.mllm.assembly import made_up_pictures
 from lateen.mllm.evaluation import model_facts, model_key
@@ -300,6 +301,14 @@ def test_what_is_no_mixture(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         open_towers([vit_folder] * count, **options)
+
+
+def test_no_tower_takes_the_place_of_several(
+    vit_folder: Path, resnet_folder: Path, llm_folder: Path, tmp_path: Path
+) -> None:
+    build([vit_folder, resnet_folder], llm_folder, tmp_path / "mllm")
+    with pytest.raises(ModelError, match="is fused of 2, and one cannot take their place"):
+        swap(tmp_path / "mllm", vit_folder, tmp_path / "out")
 
 
 @torch.no_grad()

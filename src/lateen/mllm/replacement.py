@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lateen.errors import ModelError
+from lateen.mllm.fused import FusedTowerConfig
 from lateen.mllm.tower import AlignedTowerConfig, TokenKind
 
 REMEDY = "Give a tower of the same kind, or build with this one and train the projector anew."
@@ -73,6 +74,12 @@ def needed_of(config: Any, place: str | Path) -> Needed:
             _NO_TOWER,
         )
     tower = config.vision_config
+    if isinstance(tower, FusedTowerConfig):
+        raise ModelError(
+            f"the tower of {place} is fused of {len(tower.parts or [])}, and one cannot take their "
+            "place before a projector that was made for them",
+            "Build with the other towers, and train the projector anew.",
+        )
     if isinstance(tower, AlignedTowerConfig):
         return _of_aligned(tower)
     layer = config.vision_feature_layer
