@@ -392,8 +392,8 @@ def answering_notes(result: Mapping[str, Any]) -> list[str]:
         notes.append(f"Answers are generated, of at most {result['max_tokens']} tokens.")
     if result.get("shots"):
         notes.append(
-            f"Before each question stand {result['shots']} examples of {result['shots_from']}, "
-            "drawn by lot for each; under another's image they are the same."
+            f"Examples before each question: {result['shots']}, drawn by lot for each of "
+            f"{result['shots_from']}; under another's image they are the same."
         )
     if result.get("tokenized_by"):
         notes.append(f"Words for CIDEr-D are found by {result['tokenized_by']}.")

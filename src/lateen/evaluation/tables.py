@@ -42,9 +42,9 @@ def subject(result: Result) -> str:
 
 def subject_and_split(result: Result) -> str:
     """The same, with the split if there is one, and with what makes numbers of another kind of
-    it: ``flickr30k, test``, ``vizwiz, val, 4 shots``, ``pope, by likelihood``."""
+    it: ``flickr30k, test``, ``vizwiz, val, 4-shot``, ``pope, by likelihood``."""
     split = result.get("split") or result.get("options", {}).get("split")
-    shots = f"{result['shots']} shots" if result.get("shots") else ""
+    shots = f"{result['shots']}-shot" if result.get("shots") else ""
     how = "by likelihood" if result.get("answered_by") == "likelihood" else ""
     return ", ".join(part for part in (subject(result), split, shots, how) if part)
 

@@ -394,14 +394,14 @@ def _texts(answers: Mapping[str, Given]) -> dict[str, str]:
 
 
 def file_stem(name: str, split: str | None, shots: int = 0) -> str:
-    """What the files of a set are called: ``pope-adversarial``, ``vizwiz-val-4-shots``.
+    """What the files of a set are called: ``pope-adversarial``, ``vizwiz-val-4-shot``.
 
     Args:
         name: of the set.
         split: of it, if it has any.
         shots: examples before each question.
     """
-    return "-".join(filter(None, (name, split, f"{shots}-shots" if shots else "")))
+    return "-".join(filter(None, (name, split, f"{shots}-shot" if shots else "")))
 
 
 def result_stem(result: Mapping[str, Any]) -> str:

@@ -38,21 +38,21 @@ def captions_from(dataset: Dataset) -> QuestionSet:
     Raises:
         DataError: there is no image with a caption.
     """
-    samples = [each for each in dataset if isinstance(each, Sample) and each.image]
-    asked = [
-        Question(
-            each.id, (each.image,), (each.id,), CAPTION, "caption",
-            tuple(text for texts in each.captions.values() for text in texts),
-        )
-        for each in samples if each.image and any(each.captions.values())
-    ]  # fmt: skip
+    asked: list[Question] = []
+    left_out: list[Skip] = []
+    for each in dataset:
+        if isinstance(each, Skip):
+            left_out += [each] if each.sample else []
+            continue
+        texts = tuple(text for texts in each.captions.values() for text in texts)
+        if each.image is not None and texts:
+            asked.append(Question(each.id, (each.image,), (each.id,), CAPTION, "caption", texts))
+        else:
+            lacks = "caption" if each.image is not None else "image"
+            left_out.append(Skip(each.id, f"it has no {lacks}", dataset.name))
     if not asked:
         raise DataError(no_captions(dataset), "Give a dataset with images and captions.")
-    without = [
-        Skip(each.id, "it has no caption", dataset.name)
-        for each in samples if not any(each.captions.values())
-    ]  # fmt: skip
-    return QuestionSet(CAPTIONS_OF, "", "", tuple(asked), tuple(without))
+    return QuestionSet(CAPTIONS_OF, "", "", tuple(asked), tuple(left_out))
 
 
 def pope_from_captions(
