@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lateen.errors import DataError, Faults, StoreError
+from lateen.errors import DataError, Faults, StoreError, UsageError, choices
 
 if TYPE_CHECKING:
     from lateen.tuning.config import TuneRecipe
@@ -83,6 +83,44 @@ def check_mllm(faults: Faults, path: str | Path) -> None:
 
     with faults.note():
         check_mllm_folder(path)
+
+
+def known_benchmarks() -> dict[str, str]:
+    """Every benchmark of ``lateen mllm evaluate`` and its summary, as
+    :func:`lateen.mllm.evaluation.question_sets` has them."""
+    import lateen
+    from lateen.exports import module_summaries
+
+    # By their files: importing any of lateen.mllm loads torch.
+    folder = Path(str(lateen.__file__)).parent / "mllm" / "benchmarks" / "sets"
+    return module_summaries([str(folder)])
+
+
+def check_benchmark(faults: Faults, name: str) -> None:
+    """See that there is a benchmark of that name.
+
+    Args:
+        faults: gets what is wrong.
+        name: as ``--benchmark`` takes it.
+    """
+    known = known_benchmarks()
+    with faults.note():
+        if name not in known:
+            raise UsageError(f"there is no benchmark {name!r}", choices(name, known))
+
+
+def check_question_suite(faults: Faults, name: str) -> None:
+    """See that there is a suite of questions of that name.
+
+    Args:
+        faults: gets what is wrong.
+        name: as ``--suite`` takes it.
+    """
+    from lateen.evaluation.published import MLLM_SUITES
+
+    with faults.note():
+        if name not in MLLM_SUITES:
+            raise UsageError(f"there is no suite {name!r}", choices(name, MLLM_SUITES))
 
 
 def check_inputs(

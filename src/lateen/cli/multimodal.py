@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from lateen.cli.checks import check_inputs, check_language, check_mllm, check_tower
+from lateen.cli.checks import (
+    check_benchmark,
+    check_inputs,
+    check_language,
+    check_mllm,
+    check_question_suite,
+    check_tower,
+    known_benchmarks,
+)
 from lateen.cli.keys import takes_hardware
 from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
-from lateen.errors import DataError, Faults, UsageError
+from lateen.errors import DataError, Faults, LateenError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,10 +147,18 @@ def evaluate_command(
     /,
     *,
     benchmark: Annotated[str | None, Parameter(help="which: see --list")] = None,
+    suite: Annotated[
+        str | None,
+        Parameter(help="all of a paper's benchmarks instead, whose folders are below --data: vqa "
+                       "(sail's seven), kuea, in-context (with --shots)"),
+    ] = None,
     data: Annotated[
         Path | None,
-        Parameter(help="folder of the benchmark's files, as its owners publish them; of "
-                       "pope-of-captions a dataset with captions"),
+        # In this order: behind --data, cyclopts takes .root for a key of it.
+        Parameter(name=("--data.root", "--data"),
+                  help="folder of the benchmark's files, as its owners publish them; of "
+                       "pope-of-captions and captions-of a dataset with captions; of --suite the "
+                       "folder of all"),
     ] = None,
     split: Annotated[str | None, Parameter(help="of the benchmark (the usual one)")] = None,
     images: Annotated[
@@ -156,13 +172,23 @@ def evaluate_command(
         Parameter(help="ask each question once more under another's image, which tells what "
                        "language alone answers", negative="--no-control"),
     ] = True,
+    shots: Annotated[
+        int, Parameter(help="examples before each question, drawn by lot for each")
+    ] = 0,
+    shots_from: Annotated[
+        str | None,
+        Parameter(help="where they are from: a split of the benchmark, or a folder or dataset of "
+                       "its form (its split to train on)"),
+    ] = None,
     by: Annotated[
-        Literal["generation", "first-token"] | None,
+        Literal["generation", "first-token", "likelihood"] | None,
         Parameter(help="how answers are found: generated; or, of yes/no and letters, the likeliest "
-                       "first token (this on a CPU, where it is cheaper; else generated)"),
+                       "first token (this on a CPU, where it is cheaper; else generated); "
+                       "likelihood answers nothing: it compares how likely captions are under "
+                       "images, of captions and POPE"),
     ] = None,
     max_tokens: Annotated[
-        int | None, Parameter(help="of a generated answer (16; boxes 64, texts 1024)")
+        int | None, Parameter(help="of a generated answer (16; boxes and captions 64, texts 1024)")
     ] = None,
     out: Annotated[
         Path | None,
@@ -189,23 +215,48 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    _check_counts({"--limit": limit, "--max-tokens": max_tokens})
-    if model is None or benchmark is None:
+    _check_counts({"--limit": limit, "--max-tokens": max_tokens, "--shots": shots or None})
+    if benchmark is not None and suite is not None:
+        raise UsageError("--benchmark and --suite are two things", "Give one of them.")
+    if model is None or (benchmark is None and suite is None):
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
             f"there is {lacks}", "For example: lateen mllm evaluate MODEL --benchmark pope "
             "--data DIR. See --list.",
         )  # fmt: skip
+    if shots_from is not None and not shots:
+        raise UsageError("--shots-from is of --shots", "Say how many: --shots 4.")
+    answered_by: Any = "first token" if by == "first-token" else by
     faults = Faults()
     check_mllm(faults, model)
+    if suite is not None:
+        if data is None or out is None:
+            raise UsageError("--suite needs --data and --out", "Give the folder of all benchmarks.")
+        for option, given in {"--split": split, "--images": images, "--shots-from": shots_from,
+                              "--by likelihood": by == "likelihood" or None}.items():  # fmt: skip
+            if given is not None:
+                raise UsageError(f"{option} is of one benchmark", "Leave it out of a suite.")
+        check_question_suite(faults, suite)
+        check_inputs(faults, folders=[data], out=out)
+        _evaluate_suite(
+            model, data, out, suite, json=json, limit=limit, control=control,
+            answered_by=answered_by, max_tokens=max_tokens, shots=shots,
+        )  # fmt: skip
+        return
+    assert benchmark is not None
+    check_benchmark(faults, benchmark)
     check_inputs(faults, sources=[data, images], out=out)
     from lateen.evaluation.tables import result_tables
     from lateen.mllm import evaluate_questions, open_questions
+    from lateen.mllm.shots import open_shots
 
     questions = open_questions(benchmark, data, images=images, split=split)
+    examples = open_shots(
+        benchmark, shots, data, source=shots_from, split=split, images=images
+    ) if shots else None  # fmt: skip
     result = evaluate_questions(
         model, questions, out=out, limit=limit, control=control, max_tokens=max_tokens,
-        answered_by="first token" if by == "first-token" else by,
+        answered_by=answered_by, shots=examples,
     )  # fmt: skip
     if json:
         show_json(result)
@@ -218,6 +269,26 @@ def evaluate_command(
         _say_files(result, out)
 
 
+def _evaluate_suite(
+    model: Path, data: Path, out: Path, suite: str, *, json: bool, **how: Any
+) -> None:
+    from lateen.evaluation.suite_page import PAGE, SUMMARY, suite_tables
+    from lateen.mllm.suite import HowAsked, evaluate_suite
+
+    summary, results = evaluate_suite(model, data, out, suite=suite, how=HowAsked(**how))
+    if json:
+        show_json({**summary, "results": results})
+        return
+    show_table(*suite_tables(summary, results, published=True))
+    states = [each["state"] for each in summary["evaluations"]]
+    if not results and "upload" not in states:
+        raise LateenError(f"none of the benchmarks could be asked: see {out / SUMMARY}")
+    if kept := states.count("kept"):
+        say(f"{kept} of {len(results)} were done before")
+    say(f"results  {out / SUMMARY}")
+    say(f"report   {out / PAGE}")
+
+
 def _check_counts(counts: Mapping[str, int | None]) -> None:
     for option, number in counts.items():
         if number is not None and number < 1:
@@ -225,15 +296,17 @@ def _check_counts(counts: Mapping[str, int | None]) -> None:
 
 
 def _list_benchmarks(json: bool) -> None:
-    from lateen.mllm.evaluation import question_sets
+    from lateen.evaluation.published import MLLM_SUITES
     from lateen.report.tables import Column, TableData
 
-    known = question_sets()
+    known = known_benchmarks()
     if json:
         show_json(known)
         return
     rows = [[name, summary] for name, summary in known.items()]
-    show_table(TableData("", [Column("--benchmark", whole=True), Column("")], rows))
+    suites = "; ".join(f"{name}: {', '.join(MLLM_SUITES[name])}" for name in MLLM_SUITES)
+    columns = [Column("--benchmark", whole=True), Column("")]
+    show_table(TableData("", columns, rows, f"Suites (--suite). {suites}."))
 
 
 def _say_upload(result: Mapping[str, Any], out: Path | None) -> None:
@@ -248,10 +321,10 @@ def _say_upload(result: Mapping[str, Any], out: Path | None) -> None:
 
 
 def _say_files(result: Mapping[str, Any], out: Path | None) -> None:
-    from lateen.mllm.evaluation import file_stem
+    from lateen.mllm.evaluation import result_stem
 
     if out is not None:
-        name = file_stem(result["set"], result["split"])
+        name = result_stem(result)
         say(f"results  {out / name}.json")
         say(f"page     {out / name}.html")
 

@@ -44,6 +44,30 @@ KUEA_SETS = (
 """KUEA's zero-shot sets."""
 
 
+LLAVA = "LLaVA-1.5-7B"
+"""What papers put their towers into (arXiv:2310.03744); SAIL's at 224 pixels, tower tuned."""
+
+
+MLLM_SUITES: Mapping[str, tuple[str, ...]] = {
+    "vqa": ("seed-bench", "gqa", "vizwiz", "pope", "textvqa", "mmbench", "vqav2"),
+    "sail": ("seed-bench", "gqa", "vizwiz", "pope", "textvqa", "mmbench", "vqav2"),
+    "kuea": (
+        "ai2d", "textvqa", "pope", "tallyqa", "vsr", "refcocog", "refcoco-plus", "refcoco", "vqav2",
+        "vizwiz", "gqa", "mmvp",
+    ),
+    "in-context": (
+        "coco-captions", "flickr30k-captions", "ok-vqa", "hateful-memes", "vqav2", "textvqa",
+        "vizwiz",
+    ),
+}  # fmt: skip
+"""Benchmarks of multimodal language models by suite: ``vqa`` and ``sail`` are SAIL's seven,
+``in-context`` the seven of KUEA's OpenFlamingo, which stand behind examples there.
+
+KUEA reports the mean of twelve for LLaVA-1.5. Which these are is not known here: ``kuea`` has the
+eleven of its evaluations that are, and MMVP, which it reports apart.
+"""
+
+
 class Published(NamedTuple):
     """A number in percent, and whose it is."""
 
@@ -137,6 +161,22 @@ _IMAGENET = (
 _OTHERS = (
     *_kuea(KUEA_B, 61.22, 62.04), *_kuea(KUEA_L, 65.26, 66.54), *_kuea(KUEA_L336, 66.1, 67.13),
 )  # fmt: skip
+# SEED, GQA, VizWiz, POPE, TextVQA, MMBench, VQAv2.
+_IN_LLAVA = {
+    "SAIL-L": (65.43, 62.63, 50.0, 86.16, 46.53, 60.14, 76.77),
+    "CLIP L-14": (64.15, 61.54, 49.93, 85.73, 54.18, 64.12, 76.36),
+    "CLIP L-14, frozen": (64.05, 61.58, 48.87, 85.74, 54.56, 63.06, 75.32),
+    "DINOv2-L": (62.12, 61.53, 46.59, 85.7, 45.92, 58.85, 74.69),
+    "DINOv2-L, frozen": (61.47, 61.08, 44.12, 85.5, 45.37, 56.96, 74.4),
+}
+# As LLaVA-1.5's own scripts give them: SAIL's table does not say.
+_THEIR_METRIC = {"pope": "F1", "mmbench": "circular"}
+_SAIL_IN_LLAVA = {
+    ("mllm", name, _THEIR_METRIC.get(name, "accuracy")): tuple(
+        Published(values[at], f"{LLAVA} {tower}") for tower, values in _IN_LLAVA.items()
+    )
+    for at, name in enumerate(MLLM_SUITES["sail"])
+}
 PUBLISHED: Mapping[tuple[str, str, str], tuple[Published, ...]] = {
     ("classification", "imagenet", "top-1"): (
         Published(73.4, SAIL_L), Published(54.0, SAIL_CC3M), *_IMAGENET,
@@ -175,12 +215,21 @@ PUBLISHED: Mapping[tuple[str, str, str], tuple[Published, ...]] = {
         Published(28.9, SAIL_L), *_kuea(KUEA_B, 12.59, 15.56), *_kuea(KUEA_L, 17.78, 20.74),
         *_kuea(KUEA_L336, 19.26, 21.48),
     ),
+    **_SAIL_IN_LLAVA,
+    ("mllm", "mmvp", "pairs"): (
+        Published(23.33, f"{LLAVA} {CLIP_L336}"), Published(24.67, f"{LLAVA} {KUEA_L336}"),
+        Published(34.0, f"{LLAVA} {KUEA_L336}, LoRA"),
+    ),
     ("patch-probe", "coco-stuff", "local recall"): _kuea(KUEA_L, 46.4, 47.44),
     ("patch-probe", "coco-stuff", "global recall"): _kuea(KUEA_L, 54.51, 55.33),
 }  # fmt: skip
 """By task, set (as the suite calls it) and metric (as in a task's headline)."""
 
 
+_SPLITS = (
+    "LLaVA-1.5's own scripts ask VQAv2's test-dev and VizWiz's test, and put the words that a text "
+    "recogniser found into TextVQA's prompts."
+)
 _REMARKS: Mapping[tuple[str, str], str] = {
     ("retrieval", KUEA_L): (
         "Others could not reproduce the retrieval of KUEA L-14: on Flickr30k they measured 79.20 "
@@ -189,6 +238,7 @@ _REMARKS: Mapping[tuple[str, str], str] = {
     ("patch-probe", KUEA_L): (
         "On which set KUEA probes patches is not known: its numbers need not be of this one."
     ),
+    ("mllm", f"{LLAVA} SAIL-L"): _SPLITS,
 }
 """What is to be known of a source's numbers, by task."""
 
