@@ -136,7 +136,7 @@ def test_results_with_and_without_examples_are_not_mixed(
     evaluate_questions(mllm, asked, out=tmp_path / "b", shots=Shots(1, asked))
     [row] = [r for r in compare([out / "pope-test-1-shot.json", tmp_path / "b"]).rows
              if r.metric == "accuracy"]  # fmt: skip
-    assert row.differs == ("shots_from",)
+    assert row.differs == ("shots_from", "shots_drawn")
 
 
 def test_examples_beyond_the_context_are_told_before_anything_is_asked(

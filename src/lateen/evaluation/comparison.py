@@ -45,7 +45,8 @@ _NONE_IS_BETTER = (  # key paths
 )  # fmt: skip
 _SETTINGS = (
     "temperature", "ignore", "background", "attention", "residual", "holdout", "seed",
-    "answered_by", "max_tokens", "shots_from", "tokenized_by",
+    "answered_by", "max_tokens", "shots_from", "shots_drawn",
+    "tokenized_by",
 )  # fmt: skip
 
 

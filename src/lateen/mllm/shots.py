@@ -132,7 +132,7 @@ def open_shots(
         source: another split of it; or a folder with its files, of a set made of captions a
             dataset. Its split to train on if not given.
         split: that is asked.
-        images: folder of its images.
+        images: folder of its images; of a set made of captions also of those of ``source``.
         seed: of the lot.
 
     Raises:
@@ -145,7 +145,9 @@ def open_shots(
     if source in benchmark.splits:
         pool = open_benchmark(name, root, images=images, split=source)
     elif source is not None:
-        pool = open_benchmark(name, source, split=train)
+        # Datasets of captions most often share a folder of images; benchmarks have their own.
+        beside = images if benchmark.of_dataset is not None else None
+        pool = open_benchmark(name, source, images=beside, split=train)
     elif train is None:
         raise UsageError(
             f"{name} has no split to take examples from",
