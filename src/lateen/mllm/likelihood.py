@@ -7,7 +7,8 @@ photograph that has it than of one that has it not. Chance is half in both.
 
 A caption stands behind its image as in training (:func:`~lateen.mllm.conversations.plain_caption`).
 Its own tokens count, and not the one that ends it: few captions end behind "A dog". Several are
-scored at once, and each image is encoded once, so that the last digits depend on what else is.
+scored at once; an image is encoded, and read by the language model, once for all of its captions.
+The last digits depend on what is scored together.
 """
 
 from __future__ import annotations
@@ -68,16 +69,37 @@ def caption_likelihoods(
         mllm: a Llava.
         pairs: images and captions; the same image may come again.
 
+    Returns:
+        One for each pair, in their order.
+
     Raises:
         ImageError: an image cannot be read.
         DataError: a caption is empty, or has a place for another image.
         ModelError: it is no Llava, or a caption with its image is beyond its context.
     """
-    found = _scored(mllm, pairs)
-    for each in found:
-        if isinstance(each, ImageError):
-            raise each
-    return [each for each in found if isinstance(each, Likelihood)]
+    if not hasattr(getattr(mllm.model, "model", None), "language_model"):
+        raise ModelError(
+            "likelihoods are scored of a Llava, and this is another model", "Have it answer."
+        )
+    keys = [id(image) if isinstance(image, Image) else image.name for image, _ in pairs]
+    order = sorted(range(len(pairs)), key=lambda at: str(keys[at]))
+    begin = _ids(mllm, plain_caption(mllm.processor, None))
+    found: dict[int, Likelihood] = {}
+    feature, encoded = torch.empty(0), None
+    batch: list[tuple[int, _Row]] = []
+    with bar(len(pairs), "captions", "caption") as progress, quiet_transformers():
+        for at in order:
+            image, caption = pairs[at]
+            if keys[at] != encoded:
+                feature, encoded = _features(mllm, image), keys[at]
+            row = _row(mllm, feature, caption, begin)
+            if batch and not _fits([each for _, each in batch], row):
+                found |= _scored(mllm, batch)
+                batch = []
+            batch.append((at, row))
+            progress.update()
+        found |= _scored(mllm, batch) if batch else {}
+    return [found[at] for at in range(len(pairs))]
 
 
 def by_likelihood(
@@ -102,20 +124,19 @@ def by_likelihood(
         DataError: nothing is left to compare.
     """
     captions = _captions(questions)
-    own = _losses(mllm, questions, captions)
-    faults = {name: each.message for name, each in own.items() if isinstance(each, ImageError)}
+    faults = _unreadable(questions)
     asked = without_faulty(questions, faults) if faults else questions
-    other = _losses(mllm, other_images(asked), captions) if control else {}
+    own, other = _losses(mllm, asked, captions, control=control)
     images, unit = units(asked.questions)
     arrays: dict[str, Any] = {"unit": unit}
     if asked.kind == "caption":
         metric = "own_likelier" if control else "loss"
-        arrays |= {f"{p}loss": _parts(each, asked) for p, each in _under(own, other)}
+        arrays |= {f"{p}loss": _parts(each) for p, each in _under(own, other)}
     else:
         metric = "pairwise"
         arrays["is_yes"] = [int(each.answers[0] == "yes") for each in asked.questions]
         arrays["thing"] = numbered([captions[each.id] for each in asked.questions])[1]
-        arrays |= {f"{p}likelihood": _ranks(each, asked) for p, each in _under(own, other)}
+        arrays |= {f"{p}likelihood": _ranks(each) for p, each in _under(own, other)}
         _check_pairs(asked, arrays)
     facts = set_facts(asked) | {
         "measure": _MEASURES[asked.kind], "metric": metric, "chance": {metric: 50.0},
@@ -126,10 +147,9 @@ def by_likelihood(
     return asked, measured(facts, arrays, images)
 
 
-_Found = Mapping[str, Likelihood | ImageError]
-
-
-def _under(own: _Found, other: _Found) -> Iterator[tuple[str, _Found]]:
+def _under(
+    own: list[Likelihood], other: list[Likelihood]
+) -> Iterator[tuple[str, list[Likelihood]]]:
     yield "", own
     if other:
         yield "other_", other
@@ -155,30 +175,44 @@ def _thing(question: Question) -> str:
     return "" if found is None else found["thing"][0].upper() + found["thing"][1:]
 
 
-def _losses(
-    mllm: MultimodalModel, questions: QuestionSet, captions: Mapping[str, str]
-) -> dict[str, Likelihood | ImageError]:
-    asked = questions.questions
-    if any(len(each.images) != 1 for each in asked):
+def _unreadable(questions: QuestionSet) -> dict[str, str]:
+    """Why a question's image cannot be read, by the id of the question."""
+    if any(len(each.images) != 1 for each in questions.questions):
         raise UsageError(
             f"the questions of {questions.name} are about several images", "Have them answered."
         )
-    found = _scored(mllm, [(each.images[0], captions[each.id]) for each in asked])
-    return dict(zip((each.id for each in asked), found, strict=True))
+    known: dict[str, str] = {}
+    faults = {}
+    for each in questions.questions:
+        [image] = each.images
+        if image.name not in known:
+            known[image.name] = ""
+            try:
+                decode_image(image)
+            except ImageError as error:
+                known[image.name] = error.message
+        if known[image.name]:
+            faults[each.id] = known[image.name]
+    return faults
 
 
-def _known(found: _Found, asked: QuestionSet) -> list[Likelihood]:
-    some = (found[each.id] for each in asked.questions)
-    return [each for each in some if isinstance(each, Likelihood)]
+def _losses(
+    mllm: MultimodalModel, asked: QuestionSet, captions: Mapping[str, str], *, control: bool
+) -> tuple[list[Likelihood], list[Likelihood]]:
+    """Under the own image, and under another's: together, as both need the same images."""
+    sets = [asked, *([other_images(asked)] if control else [])]
+    pairs = [(each.images[0], captions[each.id]) for some in sets for each in some.questions]
+    found = caption_likelihoods(mllm, pairs)
+    count = len(asked.questions)
+    return found[:count], found[count:]
 
 
-def _parts(found: _Found, asked: QuestionSet) -> list[int]:
-    return [round(FINE_PARTS * each.loss) for each in _known(found, asked)]
+def _parts(found: Sequence[Likelihood]) -> list[int]:
+    return [round(FINE_PARTS * each.loss) for each in found]
 
 
-def _ranks(found: _Found, asked: QuestionSet) -> list[int]:
-    totals = [each.total for each in _known(found, asked)]
-    ranks: list[int] = np.unique(totals, return_inverse=True)[1].tolist()
+def _ranks(found: Sequence[Likelihood]) -> list[int]:
+    ranks: list[int] = np.unique([each.total for each in found], return_inverse=True)[1].tolist()
     return ranks
 
 
@@ -191,49 +225,33 @@ def _check_pairs(asked: QuestionSet, arrays: Mapping[str, Any]) -> None:
         )
 
 
-def _scored(
-    mllm: MultimodalModel, pairs: Sequence[tuple[ImageSource | Image, str]]
-) -> list[Likelihood | ImageError]:
-    """Of each pair, in order; in place of one whose image cannot be read why."""
-    if not hasattr(getattr(mllm.model, "model", None), "language_model"):
-        raise ModelError(
-            "likelihoods are scored of a Llava, and this is another model", "Have it answer."
-        )
-    keys = [id(image) if isinstance(image, Image) else image.name for image, _ in pairs]
-    order = sorted(range(len(pairs)), key=lambda at: str(keys[at]))
-    begin = _ids(mllm, plain_caption(mllm.processor, None))
-    found: list[Likelihood | ImageError] = [ImageError("not scored")] * len(pairs)
-    features: dict[Any, torch.Tensor | ImageError] = {}
-    batch: list[tuple[int, _Row]] = []
-    with bar(len(pairs), "captions", "caption") as progress, quiet_transformers():
-        for at in order:
-            image, caption = pairs[at]
-            if keys[at] not in features:
-                features[keys[at]] = _features(mllm, image)
-            feature = features[keys[at]]
-            if isinstance(feature, ImageError):
-                found[at] = feature
-                continue
-            row = _row(mllm, feature, caption, begin)
-            longest = max([len(row.ids), *(len(each.ids) for _, each in batch)])
-            if batch and longest * (len(batch) + 1) > _MOST_TOKENS:
-                _flush(mllm, batch, found)
-                features = {keys[at]: feature}
-                batch = []
-            batch.append((at, row))
-            progress.update()
-        if batch:
-            _flush(mllm, batch, found)
-    return found
-
-
 @dataclass(frozen=True)
 class _Row:
-    """Token ids of an image and a caption, the image's features, and where the caption begins."""
+    """An image and a caption.
 
-    ids: list[int]
+    Attributes:
+        feature: ``[tokens, width]`` of the image, the same object for all of its captions.
+        before: token ids before the image.
+        behind: token ids behind it.
+        start: where the caption begins among these.
+    """
+
     feature: torch.Tensor
+    before: list[int]
+    behind: list[int]
     start: int
+
+    @property
+    def length(self) -> int:
+        """All tokens."""
+        return len(self.before) + len(self.feature) + len(self.behind)
+
+
+def _fits(batch: Sequence[_Row], row: _Row) -> bool:
+    """Whether one more goes into a forward pass."""
+    longest = max(each.length for each in (*batch, row))
+    alike = len(row.feature) == len(batch[0].feature) and row.before == batch[0].before
+    return alike and longest * (len(batch) + 1) <= _MOST_TOKENS
 
 
 def _ids(mllm: MultimodalModel, text: str) -> list[int]:
@@ -250,19 +268,15 @@ def _row(mllm: MultimodalModel, feature: torch.Tensor, caption: str, begin: list
     if start == len(whole):
         raise DataError("a caption is empty", "Leave it out.")
     place = whole.index(mllm.model.config.image_token_index)
-    more = len(feature) - 1
-    ids = [*whole[:place], *[whole[place]] * (more + 1), *whole[place + 1 :]]
-    mllm.limit(len(ids) - 1, 1)
-    return _Row(ids, feature, start + more)
+    row = _Row(feature, whole[:place], whole[place + 1 :], start - place - 1)
+    mllm.limit(row.length - 1, 1)
+    return row
 
 
 @torch.no_grad()
-def _features(mllm: MultimodalModel, image: ImageSource | Image) -> torch.Tensor | ImageError:
+def _features(mllm: MultimodalModel, image: ImageSource | Image) -> torch.Tensor:
     """``[tokens, width]`` behind the projector."""
-    try:
-        picture = image if isinstance(image, Image) else decode_image(image)
-    except ImageError as error:
-        return error
+    picture = image if isinstance(image, Image) else decode_image(image)
     config = mllm.model.config
     pixels = mllm.processor.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
     output = mllm.model.get_image_features(
@@ -275,26 +289,41 @@ def _features(mllm: MultimodalModel, image: ImageSource | Image) -> torch.Tensor
 
 
 @torch.no_grad()
-def _flush(
-    mllm: MultimodalModel, batch: Sequence[tuple[int, _Row]], found: list[Likelihood | ImageError]
-) -> None:
-    """Score a batch in one forward pass; logits are taken at the captions' places alone."""
-    model, device = mllm.model, mllm.model.device
-    lengths = [len(row.ids) for _, row in batch]
-    ids = torch.zeros(len(batch), max(lengths), dtype=torch.long)
-    seen = torch.zeros_like(ids)
-    for at, (_, row) in enumerate(batch):
-        ids[at, : len(row.ids)] = torch.tensor(row.ids)
-        seen[at, : len(row.ids)] = 1
-    ids, seen = ids.to(device), seen.to(device)
-    embedded = model.get_input_embeddings()(ids)
-    place = (ids == model.config.image_token_index) & seen.bool()
-    embedded[place] = torch.cat([row.feature for _, row in batch]).to(embedded.dtype)
+def _scored(mllm: MultimodalModel, batch: Sequence[tuple[int, _Row]]) -> dict[int, Likelihood]:
+    """The likelihoods of a batch, by position.
+
+    The language model reads what stands before and each image but its last token once; behind it
+    that token and the captions, each with the keys and values of its image. Logits are taken at the
+    captions' places alone.
+    """
+    model, rows = mllm.model, [row for _, row in batch]
+    embed, device = model.get_input_embeddings(), model.device
+    images = {id(row.feature): row.feature for row in rows}
+    of_row = [list(images).index(id(row.feature)) for row in rows]
+    shown = torch.stack(list(images.values()))  # [images, tokens, width]
+    before = embed(torch.tensor([rows[0].before] * len(images), dtype=torch.long, device=device))
+    shown = shown.to(before.dtype)
+    shared = torch.cat([before, shown[:, :-1]], dim=1)
+    cache = None
+    if shared.shape[1]:
+        read = model.model.language_model(inputs_embeds=shared, use_cache=True)
+        cache = read.past_key_values
+        cache.batch_select_indices(torch.tensor(of_row, device=device))
+    longest = max(len(row.behind) for row in rows)
+    ids = torch.tensor([row.behind + [0] * (longest - len(row.behind)) for row in rows])
+    ids = ids.to(device)
+    seen = torch.ones(len(rows), shared.shape[1] + 1 + longest, dtype=torch.long, device=device)
+    for at, row in enumerate(rows):
+        seen[at, shared.shape[1] + 1 + len(row.behind) :] = 0
     hidden = model.model.language_model(
-        inputs_embeds=embedded, attention_mask=seen, use_cache=False
-    ).last_hidden_state
+        inputs_embeds=torch.cat([shown[of_row, -1:], embed(ids)], dim=1),
+        attention_mask=seen, past_key_values=cache, use_cache=cache is not None,
+    ).last_hidden_state  # fmt: skip
+    found = {}
     for at, (position, row) in enumerate(batch):
-        logits = model.lm_head(hidden[at, row.start - 1 : lengths[at] - 1]).float()
-        said = ids[at, row.start : lengths[at]]
+        # Behind the image's last token stands the first of what is behind.
+        logits = model.lm_head(hidden[at, row.start : len(row.behind)]).float()
+        said = ids[at, row.start : len(row.behind)]
         total = logits.log_softmax(-1).gather(1, said[:, None]).sum()
         found[position] = Likelihood(float(total), len(said))
+    return found
