@@ -179,6 +179,8 @@ def test_a_benchmarks_own_examples(tmp_path: Path) -> None:
     assert open_shots("vqav2", 1, root, source="val2014").called == "vqav2 val2014"
     other = published.vqav2(tmp_path / "other", "train2014")
     assert open_shots("vqav2", 1, tmp_path, source=str(other)).called == "vqav2 train2014"
+    asked = root / "v2_OpenEnded_mscoco_val2014_questions.json"
+    assert open_shots("vqav2", 1, asked).called == "vqav2 train2014"  # and not that file's
     with pytest.raises(UsageError, match="pope has no split to take examples from"):
         open_shots("pope", 1, published.pope(tmp_path / "pope"))
     with pytest.raises(UsageError, match="0 examples are none"):
@@ -196,3 +198,43 @@ def test_vsr_and_gqa_have_questions_to_train_on(tmp_path: Path) -> None:
     root = published.gqa(tmp_path / "gqa")
     (root / "testdev_balanced_questions.json").rename(root / "train_balanced_questions.json")
     assert open_questions("gqa", root, split="train_balanced").has_answers
+
+
+def test_examples_of_captions_are_from_another_dataset(tmp_path: Path) -> None:
+    table = published.captioned(tmp_path / "a")
+    with pytest.raises(UsageError, match="captions-of has no split to take examples from"):
+        open_shots("captions-of", 1, table)
+    shots = open_shots("captions-of", 2, table, source=str(table))
+    [question, *_] = open_questions("captions-of", table).questions
+    told = conversation_text(shots, question, "Describe it.")
+    assert {text for role, text in told if role == "assistant"} == {
+        published.CAPTIONS["b"][0], published.CAPTIONS["c"][0],
+    }  # fmt: skip
+
+
+def test_an_example_that_cannot_be_read_leaves_its_question_out(
+    mllm: MultimodalModel, tmp_path: Path
+) -> None:
+    asked, pool = questions(tmp_path, "test"), questions(tmp_path, "train")
+    shots = Shots(1, pool)
+    drawn = {each.id: shots.before(each)[0].id for each in asked.questions}
+    broken = drawn["test0"]
+    (tmp_path / f"{broken}.jpg").write_bytes(b"no image")
+    result = evaluate_questions(mllm, asked, shots=Shots(1, pool))
+    lost = [name for name, example in drawn.items() if example == broken]
+    assert [each["id"] for each in result["left_out_examples"]] == lost
+    assert result["left_out_examples"][0]["reason"].startswith("an example before it: ")
+
+
+def test_an_example_that_changed_is_asked_with_again(
+    mllm: MultimodalModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, pool = questions(tmp_path, "test"), questions(tmp_path, "train")
+    shots, out = Shots(1, pool), tmp_path / "out"
+    drawn = {each.id: shots.before(each)[0].id for each in asked.questions}
+    evaluate_questions(mllm, asked, out=out, control=False, shots=shots)
+    (tmp_path / f"{drawn['test2']}.jpg").write_bytes(jpeg((1, 2, 3), size=(9, 9)))
+    evaluate_questions(mllm, asked, out=out, control=False, shots=Shots(1, pool))
+    _, *answers = rows(out / "pope-test-1-shot-answers.jsonl")
+    again = [row["question"] for row in answers[len(drawn) :]]
+    assert again == [name for name, each in drawn.items() if each == drawn["test2"]]

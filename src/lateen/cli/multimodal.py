@@ -18,13 +18,22 @@ from lateen.cli.checks import (
     known_benchmarks,
 )
 from lateen.cli.keys import takes_hardware
-from lateen.cli.output import TableFormat, markup_of, say, show_json, show_markup, show_table
+from lateen.cli.output import (
+    Markup,
+    TableFormat,
+    markup_of,
+    say,
+    show_json,
+    show_markup,
+    show_table,
+)
 from lateen.errors import DataError, Faults, LateenError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lateen.mllm import Assembled
+    from lateen.mllm.suite import HowAsked
 
 _JSON = Annotated[bool, Parameter(help="print JSON")]
 
@@ -230,18 +239,15 @@ def evaluate_command(
     faults = Faults()
     check_mllm(faults, model)
     if suite is not None:
-        if data is None or out is None:
-            raise UsageError("--suite needs --data and --out", "Give the folder of all benchmarks.")
-        for option, given in {"--split": split, "--images": images, "--shots-from": shots_from,
-                              "--by likelihood": by == "likelihood" or None}.items():  # fmt: skip
-            if given is not None:
-                raise UsageError(f"{option} is of one benchmark", "Leave it out of a suite.")
-        check_question_suite(faults, suite)
-        check_inputs(faults, folders=[data], out=out)
-        _evaluate_suite(
-            model, data, out, suite, json=json, limit=limit, control=control,
-            answered_by=answered_by, max_tokens=max_tokens, shots=shots,
-        )  # fmt: skip
+        alone = {
+            "--split": split, "--images": images, "--shots-from": shots_from,
+            "--by likelihood": by == "likelihood" or None,
+        }  # fmt: skip
+        places = _check_suite(faults, suite, data, out, alone)
+        from lateen.mllm.suite import HowAsked
+
+        how = HowAsked(limit, control, answered_by, max_tokens, shots)
+        _evaluate_suite(model, *places, suite, how, markup, json=json)
         return
     assert benchmark is not None
     check_benchmark(faults, benchmark)
@@ -269,17 +275,36 @@ def evaluate_command(
         _say_files(result, out)
 
 
-def _evaluate_suite(
-    model: Path, data: Path, out: Path, suite: str, *, json: bool, **how: Any
-) -> None:
-    from lateen.evaluation.suite_page import PAGE, SUMMARY, suite_tables
-    from lateen.mllm.suite import HowAsked, evaluate_suite
+def _check_suite(
+    faults: Faults, suite: str, data: Path | None, out: Path | None, alone: Mapping[str, Any]
+) -> tuple[Path, Path]:
+    """See that a suite can be evaluated, and where; ``alone`` are options of one benchmark."""
+    if data is None or out is None:
+        raise UsageError("--suite needs --data and --out", "Give the folder of all benchmarks.")
+    for option, given in alone.items():
+        if given is not None:
+            raise UsageError(f"{option} is of one benchmark", "Leave it out of a suite.")
+    check_question_suite(faults, suite)
+    check_inputs(faults, folders=[data], out=out)
+    return data, out
 
-    summary, results = evaluate_suite(model, data, out, suite=suite, how=HowAsked(**how))
+
+def _evaluate_suite(
+    model: Path, data: Path, out: Path, suite: str, how: HowAsked, markup: Markup | None, *,
+    json: bool,
+) -> None:  # fmt: skip
+    from lateen.evaluation.suite_page import PAGE, SUMMARY, suite_tables
+    from lateen.mllm.suite import evaluate_suite
+
+    summary, results = evaluate_suite(model, data, out, suite=suite, how=how)
     if json:
         show_json({**summary, "results": results})
         return
-    show_table(*suite_tables(summary, results, published=True))
+    tables = suite_tables(summary, results, published=True)
+    if markup:
+        show_markup(markup, *tables)
+        return
+    show_table(*tables)
     states = [each["state"] for each in summary["evaluations"]]
     if not results and "upload" not in states:
         raise LateenError(f"none of the benchmarks could be asked: see {out / SUMMARY}")

@@ -64,8 +64,8 @@ Ask = Callable[[Question, Asked, Sequence[Image]], Given]
 class Examples(Protocol):
     """What stands before questions; see :class:`lateen.mllm.shots.Shots`."""
 
-    def before(self, question: Question) -> Sequence[Question]:
-        """Other questions, with their answers."""
+    def key(self, question: Question) -> list[Any]:
+        """What changes whenever they do."""
 
     def conversation(self, question: Question, prompt: str) -> list[Message]:
         """Them and the question as turns."""
@@ -242,8 +242,7 @@ def _asked_hash(question: Question, prompt: str, examples: Examples | None) -> s
     """A hash of what is asked: the words, and the images' bytes, with what stands before."""
     asked: list[Any] = [prompt, *map(image_hash, question.images)]
     if examples is not None:
-        asked.append(examples.conversation(question, ""))
-        asked += [image_hash(i) for each in examples.before(question) for i in each.images]
+        asked.append(examples.key(question))
     return content_key(asked)[:16]
 
 

@@ -143,7 +143,7 @@ def by_likelihood(
         "prior": None, "unread": 0, "groups": {}, "ending": "",
     }  # fmt: skip
     if metric == "loss":
-        facts["chance"] = {}
+        facts |= {"chance": {}, "measure": "loss of captions"}
     return asked, measured(facts, arrays, images)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from PIL.Image import Image
 
 from lateen.data import decode_image
+from lateen.data.samples import FileImage, ImageSource
 from lateen.errors import DataError, ImageError, ModelError, UsageError
 from lateen.mllm.answering import image_hash
 from lateen.mllm.asking import MultimodalModel
@@ -43,6 +44,7 @@ class Shots:
     pool: QuestionSet
     seed: int = 0
     _drawn: dict[str, tuple[Question, ...]] = field(default_factory=dict, repr=False)
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -84,11 +86,9 @@ class Shots:
     def _draw(self, question: Question) -> list[Question]:
         examples = self.pool.questions
         lot = random.Random(f"{self.seed} {question.id}")
-        own = {image_hash(image) for image in question.images}
         taken: list[Question] = []
         for each in (examples[at] for at in _lots(lot, len(examples))):
-            same = set(each.image_ids) & set(question.image_ids)
-            if not same and own.isdisjoint(image_hash(image) for image in each.images):
+            if not _share_image(each, question):
                 taken.append(each)
             if len(taken) == self.count:
                 return taken
@@ -97,6 +97,18 @@ class Shots:
             f"{question.id}, and {self.count} are wanted",
             f"Take --shots {len(taken)} or examples from a larger set.",
         )
+
+    def key(self, question: Question) -> list[Any]:
+        """What changes whenever the examples of a question do: words and the images' bytes.
+
+        Args:
+            question: of the set.
+        """
+        images = [image for each in self.before(question) for image in each.images]
+        for image in images:
+            if image.name not in self._hashes:
+                self._hashes[image.name] = image_hash(image)
+        return [self.conversation(question, ""), *(self._hashes[each.name] for each in images)]
 
     def conversation(self, question: Question, prompt: str) -> list[Message]:
         """The examples and the question as turns, with a place for each image.
@@ -142,6 +154,8 @@ def open_shots(
     benchmark = BENCHMARKS[name]
     asked = split or next(iter(benchmark.splits), "")
     train = benchmark.train_split(asked)
+    if root is not None and Path(root).is_file():
+        root = Path(root).parent  # of the file with the questions, not with those to train on
     if source in benchmark.splits:
         pool = open_benchmark(name, root, images=images, split=source)
     elif source is not None:
@@ -233,6 +247,21 @@ def _turns(examples: Sequence[Question], prompt: str, images: int, ending: str) 
         turns.append({"role": "assistant", "content": example_answer(each)})
     turns.append({"role": "user", "content": IMAGE * images + prompt})
     return parts_of(turns, shown)
+
+
+def _share_image(one: Question, other: Question) -> bool:
+    """Whether two questions are about the same image, by its name or its bytes."""
+    if set(one.image_ids) & set(other.image_ids):
+        return True
+    return any(_same(first, second) for first in one.images for second in other.images)
+
+
+def _same(first: ImageSource, second: ImageSource) -> bool:
+    sizes = [each.path.stat().st_size for each in (first, second)
+             if isinstance(each, FileImage) and each.path.is_file()]  # fmt: skip
+    if len(sizes) == 2 and sizes[0] != sizes[1]:
+        return False  # most often, and nothing is read
+    return image_hash(first) == image_hash(second)
 
 
 def _lots(lot: random.Random, size: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,8 @@ import published
 import pytest
 
 from lateen.errors import LateenError, UsageError
+from lateen.evaluation import compare
+from lateen.mllm import MultimodalModel, evaluate_questions
 from lateen.mllm.benchmarks import cider as measure
 from lateen.mllm.benchmarks import open_benchmark, score
 from lateen.mllm.benchmarks.cider import PLAIN, PTB, cider, plain_words
@@ -128,13 +131,15 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 for name, some in captions.items()
             }  # fmt: skip
 
+    def module(name: str) -> ModuleType:
+        made = importlib.util.module_from_spec(ModuleSpec(name, None))
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
     for name in ("pycocoevalcap", "pycocoevalcap.cider", "pycocoevalcap.tokenizer"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        module(name)
     for name, made in {"cider.cider": Cider, "tokenizer.ptbtokenizer": PTBTokenizer}.items():
-        module = ModuleType(f"pycocoevalcap.{name}")
-        setattr(module, made.__name__, made)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(measure, "require_cider", lambda: None)
+        setattr(module(f"pycocoevalcap.{name}"), made.__name__, made)
     monkeypatch.setattr(measure.shutil, "which", lambda _: told.get("java"))
     return told
 
@@ -169,3 +174,25 @@ def test_java_that_fails_is_an_error(tmp_path: Path, scorer: dict[str, Any]) -> 
     questions = open_benchmark("captions-of", published.captioned(tmp_path))
     with pytest.raises(LateenError, match="did not give back a line for each caption"):
         score(questions, {each.id: "A dog." for each in questions.questions})
+
+
+def test_a_model_is_asked_for_captions(
+    mllm: MultimodalModel, tmp_path: Path, scorer: dict[str, Any]
+) -> None:
+    table = published.captioned(tmp_path)
+    with_coco = published.coco_captions(tmp_path / "coco")
+    out = tmp_path / "out"
+    result = evaluate_questions(mllm, open_benchmark("captions-of", table), out=out)
+    assert (result["max_tokens"], result["answered_by"]) == (64, "generation")
+    page = (out / "captions-of.html").read_text()
+    for text in ("Less like people&#x27;s captions: 1 of 3", "More like them: 2 of 3", "CIDEr-D",
+                 "Words for CIDEr-D are found by lateen&#x27;s own rule"):  # fmt: skip
+        assert text in page
+    rows = {row.metric: row for row in compare([out]).rows}
+    assert rows["CIDEr"].values == (result["cider"],)
+    scorer["java"] = "java"
+    evaluate_questions(mllm, open_benchmark("captions-of", table), out=tmp_path / "b")
+    differs = {row.differs for row in compare([out, tmp_path / "b"]).rows}
+    assert differs == {("tokenized_by",)}
+    few = evaluate_questions(mllm, open_benchmark("coco-captions", with_coco), max_tokens=2)
+    assert (few["set"], few["split"], few["n"]) == ("coco-captions", "test", 2)
