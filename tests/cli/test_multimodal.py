@@ -162,7 +162,7 @@ def test_a_suite_is_evaluated_with_examples(
     assert code == 0, err
     assert "pope: pope has no split to take examples from" in err
     assert "Missing: 5 evaluations" in said
-    assert "LLaVA-1.5-7B SAIL-L" in " ".join(said.split())
+    assert "SAIL-L in LLaVA" in " ".join(said.split())
     assert said.splitlines()[-2:] == [f"results  {tmp_path}/out/suite.json",
                                       f"report   {tmp_path}/out/report.html"]  # fmt: skip
     code, said, _ = call(capsys, *asked, "--out", tmp_path / "b", "--json")

@@ -57,7 +57,7 @@ def test_what_is_there_is_asked_and_the_rest_told(mllm: MultimodalModel, tmp_pat
     for name in ("seed-bench.json", "pope-all.json", "pope-all.html", "textvqa-val.json"):
         assert (out / name).is_file()
     page = (out / "report.html").read_text()
-    for text in ("Suite vqa: 3 of 7", "86.16 LLaVA-1.5-7B SAIL-L", "another&#x27;s image",
+    for text in ("Suite vqa: 3 of 7", "86.16 SAIL-L in LLaVA", "another&#x27;s image",
                  "the projector is untrained", "visualqa.org/download.html"):  # fmt: skip
         assert text in page
     overview, missing = suite_tables(summary, results, published=True)
@@ -124,7 +124,7 @@ def test_two_suites_are_compared(
     assert len(rows["pope, all", "F1"].values) == 2
     assert rows["pope, all", "F1"].differs == ()
     first, *_ = rows["pope, all", "F1"].published
-    assert first.source == "LLaVA-1.5-7B SAIL-L"
+    assert first.source == "SAIL-L in LLaVA"
 
 
 def test_what_cannot_be_is_said_first(mllm: MultimodalModel, tmp_path: Path) -> None:
