@@ -103,6 +103,15 @@ def test_two_towers_are_fused(
         ("evaluate VIT --benchmark pope --limit 0", "--limit is 0"),
         ("evaluate VIT --benchmark pope --json --format latex", "are two forms"),
         ("evaluate MLLM --benchmark popes", "no benchmark 'popes'. Did you mean 'pope'?"),
+        ("evaluate gone --benchmark popes --data nodata", "3 things are wrong"),
+        ("evaluate MLLM --benchmark pope --suite vqa", "are two things"),
+        ("evaluate MLLM --suite vqa --data .", "--suite needs --data and --out"),
+        ("evaluate MLLM --suite vq --data . --out o", "no suite 'vq'. Did you mean 'vqa'?"),
+        ("evaluate MLLM --suite vqa --data gone --out o", "there is no folder gone"),
+        ("evaluate MLLM --suite vqa --data . --out o", "has no folder of the 7 benchmarks"),
+        ("evaluate MLLM --suite vqa --data . --out o --split val", "--split is of one benchmark"),
+        ("evaluate MLLM --benchmark pope --shots -1", "--shots is -1"),
+        ("evaluate MLLM --benchmark pope --shots-from train", "--shots-from is of --shots"),
         ("evaluate MLLM --benchmark pope", "pope needs the folder with its files"),
         ("evaluate MLLM --benchmark pope --split none", "pope has no split 'none'"),
         ("evaluate MLLM --benchmark pope --data .", "coco_pope_random.json"),
@@ -160,6 +169,41 @@ def test_a_model_is_evaluated_and_compared(
     assert (code, "See `lateen mllm evaluate --help`" in err) == (2, True)
 
 
+def test_a_suite_is_evaluated_with_examples(
+    capsys: pytest.CaptureFixture[str], mllm: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    published.vqav2(published.vqav2(root / "VQAv2"), "train2014")
+    published.pope(root / "pope")
+    asked = ("mllm", "evaluate", mllm, "--suite", "vqa", "--data.root", root, "--max-tokens", 2)
+    code, said, err = call(capsys, *asked, "--out", tmp_path / "out", "--shots", 1)
+    assert code == 0, err
+    assert "pope: pope has no split to take examples from" in err
+    assert "Missing: 5 evaluations" in said
+    assert "SAIL-L in LLaVA" in " ".join(said.split())
+    assert said.splitlines()[-2:] == [f"results  {tmp_path}/out/suite.json",
+                                      f"report   {tmp_path}/out/report.html"]  # fmt: skip
+    code, said, _ = call(capsys, *asked, "--out", tmp_path / "b", "--json")
+    results = json.loads(said)["results"]
+    assert {name: each["answered_by"] for name, each in results.items()} == {
+        "pope": "first token", "vqav2": "generation",
+    }  # fmt: skip
+
+
+def test_likelihoods_are_compared(
+    capsys: pytest.CaptureFixture[str], mllm: Path, tmp_path: Path
+) -> None:
+    data = published.captioned(tmp_path / "data")
+    asked = ("mllm", "evaluate", mllm, "--data", data, "--by", "likelihood", "--out", tmp_path)
+    code, said, _ = call(capsys, *asked, "--benchmark", "captions-of")
+    assert code == 0
+    assert "own likelier" in said
+    assert "Nothing is answered: how likely captions are is compared." in " ".join(said.split())
+    assert f"results  {tmp_path}/captions-of-likelihood.json" in said
+    code, said, err = call(capsys, *asked, "--benchmark", "captions-of", "--max-tokens", 3)
+    assert (code, "take no limit of tokens" in err) == (2, True)
+
+
 def test_a_file_for_the_server_is_named(
     capsys: pytest.CaptureFixture[str], mllm: Path, tmp_path: Path
 ) -> None:
@@ -177,9 +221,11 @@ def test_a_file_for_the_server_is_named(
 
 
 def test_all_benchmarks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    from lateen.mllm.evaluation import question_sets
+
     code, said, _ = call(capsys, "mllm", "evaluate", "--list", "--json")
     known = json.loads(said)
     assert code == 0
-    assert {"pope", "vqav2", "pope-of-captions"} < known.keys()
+    assert known == question_sets()
     _, table, _ = call(capsys, "mllm", "evaluate", "--list")
     assert all(name in table for name in known)

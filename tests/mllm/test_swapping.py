@@ -223,13 +223,13 @@ def test_the_card_says_whose_tokens_the_projector_was_trained_on(
         return {**record["tower"], "encoder": {"id": name}}
 
     entry = {**record["swapped"][0], "tower": tower("first"), "stages": 1}
-    after = record | {"projector": "trained", "stages": [{}], "tower": tower("third"),
+    after = record | {"projector": "trained", "stages": [STAGE], "tower": tower("third"),
                       "swapped": [entry, {**entry, "tower": tower("second")}]}  # fmt: skip
     said = model_card("m", after)
     assert "trained on the tokens of first, and on no other tower since" in said
     assert said.index("second (weights") < said.index("third (weights")
     assert "tokens of third through" in said
-    again = model_card("m", after | {"stages": [{}, {}]})  # trained once more, with the third
+    again = model_card("m", after | {"stages": [STAGE, STAGE]})  # trained once more, with the third
     assert "trained on the tokens of third" in again
 
 

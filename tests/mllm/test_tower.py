@@ -249,6 +249,8 @@ def test_what_does_not_fit_is_said(
     tower, _ = open_tower(vit_folder)
     with pytest.raises(ModelError, match=r"not \[3, 32, 32\]"):
         tower(torch.zeros(3, 32, 32))
+    made_before = torch.rand(2, *tower(torch.zeros(1, 3, 32, 32)).last_hidden_state.shape[1:])
+    assert torch.equal(tower(made_before).last_hidden_state, made_before)
 
 
 def test_grids_that_a_processor_cannot_count_are_refused(tmp_path: Path) -> None:

@@ -86,6 +86,42 @@ def check_mllm(faults: Faults, path: str | Path) -> None:
         check_mllm_folder(path)
 
 
+def known_benchmarks() -> dict[str, str]:
+    """Every benchmark of ``lateen mllm evaluate`` and its summary, as
+    :func:`lateen.mllm.benchmarks.benchmark.benchmark_summaries` has them."""
+    from lateen.exports import module_summaries
+    from lateen.mllm.benchmarks import sets
+
+    return module_summaries(sets.__path__)
+
+
+def check_benchmark(faults: Faults, name: str) -> None:
+    """See that there is a benchmark of that name.
+
+    Args:
+        faults: gets what is wrong.
+        name: as ``--benchmark`` takes it.
+    """
+    known = known_benchmarks()
+    with faults.note():
+        if name not in known:
+            raise UsageError(f"there is no benchmark {name!r}", choices(name, known))
+
+
+def check_question_suite(faults: Faults, name: str) -> None:
+    """See that there is a suite of questions of that name.
+
+    Args:
+        faults: gets what is wrong.
+        name: as ``--suite`` takes it.
+    """
+    from lateen.evaluation.published import MLLM_SUITES
+
+    with faults.note():
+        if name not in MLLM_SUITES:
+            raise UsageError(f"there is no suite {name!r}", choices(name, MLLM_SUITES))
+
+
 def check_inputs(
     faults: Faults, *, sources: Iterable[str | Path | None] = (),
     folders: Iterable[Path | None] = (), stores: Iterable[Path | None] = (),
@@ -156,8 +192,6 @@ def check_mllm_training(plan: MultimodalRecipe, out: Path) -> None:
     Raises:
         LateenError: something is not there, or cannot be written.
     """
-    from lateen.mllm.evaluation import question_sets
-
     faults = Faults()
     if plan.start is not None:
         check_mllm(faults, plan.start)
@@ -166,13 +200,9 @@ def check_mllm_training(plan: MultimodalRecipe, out: Path) -> None:
     if plan.llm is not None:
         check_language(faults, plan.llm)
     data = plan.data
-    with faults.note():
-        if data.questions is not None and data.questions not in question_sets():
-            raise UsageError(
-                f"there is no set of questions {data.questions!r}",
-                choices(data.questions, question_sets()),
-            )
-    named = data.questions is None and data.root in question_sets()
+    if data.questions is not None:
+        check_benchmark(faults, data.questions)
+    named = data.questions is None and data.root in known_benchmarks()
     check_inputs(
         faults, sources=[] if named else [data.root], out=out,
         folders=[Path(data.images)] if data.images else [],

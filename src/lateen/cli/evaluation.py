@@ -171,7 +171,8 @@ def suite_command(
     faults = Faults()
     check_model(faults, model)
     check_inputs(faults, folders=[data_root], out=out)
-    from lateen.evaluation.suite import PAGE, SUITES, SUMMARY, evaluate_suite, suite_tables
+    from lateen.evaluation.suite import SUITES, evaluate_suite
+    from lateen.evaluation.suite_page import PAGE, SUMMARY, suite_tables
     from lateen.model import open_model
 
     if suite not in SUITES:

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from lateen.cli.checks import (
+    check_benchmark,
     check_counts,
     check_inputs,
     check_language,
     check_mllm,
     check_mllm_training,
+    check_question_suite,
     check_tower,
+    known_benchmarks,
 )
 from lateen.cli.keys import takes_hardware, takes_keys
 from lateen.cli.output import (
+    Markup,
     TableFormat,
     markup_of,
     process_leads,
@@ -28,11 +32,12 @@ from lateen.cli.output import (
     show_table,
 )
 from lateen.cli.swapping import compare_command, swap_command
-from lateen.errors import DataError, Faults, UsageError
+from lateen.errors import DataError, Faults, LateenError, UsageError
 from lateen.mllm.config import MultimodalRecipe, mllm_keys
 
 if TYPE_CHECKING:
     from lateen.mllm import Assembled
+    from lateen.mllm.suite import HowAsked
 
 _JSON = Annotated[bool, Parameter(help="print JSON")]
 
@@ -214,10 +219,18 @@ def evaluate_command(
     /,
     *,
     benchmark: Annotated[str | None, Parameter(help="which: see --list")] = None,
+    suite: Annotated[
+        str | None,
+        Parameter(help="all of a paper's benchmarks instead, whose folders are below --data: vqa "
+                       "(sail's seven), kuea, in-context (with --shots)"),
+    ] = None,
     data: Annotated[
         Path | None,
-        Parameter(help="folder of the benchmark's files, as its owners publish them; of "
-                       "pope-of-captions a dataset with captions"),
+        # In this order: behind --data, cyclopts takes .root for a key of it.
+        Parameter(name=("--data.root", "--data"),
+                  help="folder of the benchmark's files, as its owners publish them; of "
+                       "pope-of-captions and captions-of a dataset with captions; of --suite the "
+                       "folder of all"),
     ] = None,
     split: Annotated[str | None, Parameter(help="of the benchmark (the usual one)")] = None,
     images: Annotated[
@@ -231,13 +244,23 @@ def evaluate_command(
         Parameter(help="ask each question once more under another's image, which tells what "
                        "language alone answers", negative="--no-control"),
     ] = True,
+    shots: Annotated[
+        int, Parameter(help="examples before each question, drawn by lot for each")
+    ] = 0,
+    shots_from: Annotated[
+        str | None,
+        Parameter(help="where they are from: a split of the benchmark, or a folder or dataset of "
+                       "its form (its split to train on)"),
+    ] = None,
     by: Annotated[
-        Literal["generation", "first-token"] | None,
+        Literal["generation", "first-token", "likelihood"] | None,
         Parameter(help="how answers are found: generated; or, of yes/no and letters, the likeliest "
-                       "first token (this on a CPU, where it is cheaper; else generated)"),
+                       "first token (this on a CPU, where it is cheaper; else generated); "
+                       "likelihood answers nothing: it compares how likely captions are under "
+                       "images, of captions and POPE"),
     ] = None,
     max_tokens: Annotated[
-        int | None, Parameter(help="of a generated answer (16; boxes 64, texts 1024)")
+        int | None, Parameter(help="of a generated answer (16; boxes and captions 64, texts 1024)")
     ] = None,
     out: Annotated[
         Path | None,
@@ -264,23 +287,45 @@ def evaluate_command(
     if list_:
         _list_benchmarks(json)
         return
-    check_counts({"--limit": limit, "--max-tokens": max_tokens})
-    if model is None or benchmark is None:
+    check_counts({"--limit": limit, "--max-tokens": max_tokens, "--shots": shots or None})
+    if benchmark is not None and suite is not None:
+        raise UsageError("--benchmark and --suite are two things", "Give one of them.")
+    if model is None or (benchmark is None and suite is None):
         lacks = "no model" if model is None else "no --benchmark"
         raise UsageError(
             f"there is {lacks}", "For example: lateen mllm evaluate MODEL --benchmark pope "
             "--data DIR. See --list.",
         )  # fmt: skip
+    if shots_from is not None and not shots:
+        raise UsageError("--shots-from is of --shots", "Say how many: --shots 4.")
+    answered_by: Any = "first token" if by == "first-token" else by
     faults = Faults()
     check_mllm(faults, model)
+    if suite is not None:
+        alone = {
+            "--split": split, "--images": images, "--shots-from": shots_from,
+            "--by likelihood": by == "likelihood" or None,
+        }  # fmt: skip
+        places = _check_suite(faults, suite, data, out, alone)
+        from lateen.mllm.suite import HowAsked
+
+        how = HowAsked(limit, control, answered_by, max_tokens, shots)
+        _evaluate_suite(model, *places, suite, how, markup, json=json)
+        return
+    assert benchmark is not None
+    check_benchmark(faults, benchmark)
     check_inputs(faults, sources=[data, images], out=out)
     from lateen.evaluation.tables import result_tables
     from lateen.mllm import evaluate_questions, open_questions
+    from lateen.mllm.shots import open_shots
 
     questions = open_questions(benchmark, data, images=images, split=split)
+    examples = open_shots(
+        benchmark, shots, data, source=shots_from, split=split, images=images
+    ) if shots else None  # fmt: skip
     result = evaluate_questions(
         model, questions, out=out, limit=limit, control=control, max_tokens=max_tokens,
-        answered_by="first token" if by == "first-token" else by,
+        answered_by=answered_by, shots=examples,
     )  # fmt: skip
     if json:
         show_json(result)
@@ -293,16 +338,57 @@ def evaluate_command(
         _say_files(result, out)
 
 
+def _check_suite(
+    faults: Faults, suite: str, data: Path | None, out: Path | None, alone: Mapping[str, Any]
+) -> tuple[Path, Path]:
+    """See that a suite can be evaluated, and where; ``alone`` are options of one benchmark."""
+    if data is None or out is None:
+        raise UsageError("--suite needs --data and --out", "Give the folder of all benchmarks.")
+    for option, given in alone.items():
+        if given is not None:
+            raise UsageError(f"{option} is of one benchmark", "Leave it out of a suite.")
+    check_question_suite(faults, suite)
+    check_inputs(faults, folders=[data], out=out)
+    return data, out
+
+
+def _evaluate_suite(
+    model: Path, data: Path, out: Path, suite: str, how: HowAsked, markup: Markup | None, *,
+    json: bool,
+) -> None:  # fmt: skip
+    from lateen.evaluation.suite_page import PAGE, SUMMARY, suite_tables
+    from lateen.mllm.suite import evaluate_suite
+
+    summary, results = evaluate_suite(model, data, out, suite=suite, how=how)
+    if json:
+        show_json({**summary, "results": results})
+        return
+    tables = suite_tables(summary, results, published=True)
+    if markup:
+        show_markup(markup, *tables)
+        return
+    show_table(*tables)
+    states = [each["state"] for each in summary["evaluations"]]
+    if not results and "upload" not in states:
+        raise LateenError(f"none of the benchmarks could be asked: see {out / SUMMARY}")
+    if kept := states.count("kept"):
+        say(f"{kept} of {len(results)} were done before")
+    say(f"results  {out / SUMMARY}")
+    say(f"report   {out / PAGE}")
+
+
 def _list_benchmarks(json: bool) -> None:
-    from lateen.mllm.evaluation import question_sets
+    from lateen.evaluation.published import MLLM_SUITES
     from lateen.report.tables import Column, TableData
 
-    known = question_sets()
+    known = known_benchmarks()
     if json:
         show_json(known)
         return
     rows = [[name, summary] for name, summary in known.items()]
-    show_table(TableData("", [Column("--benchmark", whole=True), Column("")], rows))
+    suites = "; ".join(f"{name}: {', '.join(MLLM_SUITES[name])}" for name in MLLM_SUITES)
+    columns = [Column("--benchmark", whole=True), Column("")]
+    show_table(TableData("", columns, rows, f"Suites (--suite). {suites}."))
 
 
 def _say_upload(result: Mapping[str, Any], out: Path | None) -> None:
@@ -317,10 +403,10 @@ def _say_upload(result: Mapping[str, Any], out: Path | None) -> None:
 
 
 def _say_files(result: Mapping[str, Any], out: Path | None) -> None:
-    from lateen.mllm.evaluation import file_stem
+    from lateen.mllm.evaluation import result_stem
 
     if out is not None:
-        name = file_stem(result["set"], result["split"])
+        name = result_stem(result)
         say(f"results  {out / name}.json")
         say(f"page     {out / name}.html")
 

@@ -40,10 +40,13 @@ from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
 _LOWER_IS_BETTER = ("median_rank",)
-_NONE_IS_BETTER = ("yes_ratio", "control.accuracy")  # key paths
+_NONE_IS_BETTER = (  # key paths
+    "yes_ratio", "control.accuracy", "control.cider", "control.pairwise",
+)  # fmt: skip
 _SETTINGS = (
     "temperature", "ignore", "background", "attention", "residual", "holdout", "seed",
-    "answered_by", "max_tokens",
+    "answered_by", "max_tokens", "shots_from", "shots_drawn",
+    "tokenized_by",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ of its questions, since questions about one image are not independent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from lateen.evaluation.intervals import Arrays, Statistics, interval
 from lateen.evaluation.tables import left_out, subject_and_split
 from lateen.evaluation.task import Result, ResultKind, number, recorded_chance
-from lateen.metrics.resampling import Array, Interval, Tally, binomial_limits
+from lateen.metrics.resampling import Array, Interval, Statistic, Tally, binomial_limits
 from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 PARTS = 3000
@@ -25,18 +25,26 @@ thirtieths, and of other numbers of people near one of these parts."""
 
 HEADLINE = {
     "accuracy": "accuracy",
+    "CIDEr": "cider",
+    "own likelier": "own_likelier",
+    "pairs in order": "pairwise",
     "circular": "circular",
     "pairs": "pairs",
     "F1": "f1",
     "yes ratio": "yes_ratio",
     "ROC area": "auroc",
     "another's image": "control.accuracy",
+    "CIDEr, another's image": "control.cider",
+    "pairs, another's image": "control.pairwise",
     "own above another's": "gain",
 }
 """Label → key path, as :attr:`lateen.evaluation.Task.headline` has them."""
 
 TOGETHER = {"rotation": "circular", "pair": "pairs"}
 """What says which questions count together → the metric for which all of them must be right."""
+
+FINE_PARTS = 100_000
+"""1 in the arrays ``cider`` and ``loss``."""
 
 _GROUP = "groups."
 
@@ -81,27 +89,31 @@ class Share(Tally):
 
 
 @dataclass(frozen=True, eq=False)
-class Gain:
-    """How much the mean is above another's on the same questions, in points of percent.
+class Mean:
+    """The mean of a number of each question, or of its difference from another.
 
     Attributes:
         unit: ``[rows]`` which unit each question is of.
-        difference: ``[rows]`` in parts.
+        values: ``[rows]`` in parts.
+        parts: what is 1.
+        scale: what a mean of 1 is called.
     """
 
     unit: Array
-    difference: Array
+    values: Array
+    parts: int = PARTS
+    scale: float = 100.0
 
     def drawn(self, counts: Array) -> Array:
         """The score of every draw ``[m]``."""
         units = counts.shape[1]
         rows = counts @ np.bincount(self.unit, minlength=units)
-        score: Array = 100 / PARTS * (counts @ self.by_unit(units)) / rows
+        score: Array = self.scale / self.parts * (counts @ self.by_unit(units)) / rows
         return score
 
     def by_unit(self, units: int) -> Array:
-        """Each unit's difference ``[units]``."""
-        return np.bincount(self.unit, self.difference, units)
+        """Each unit's sum ``[units]``."""
+        return np.bincount(self.unit, self.values, units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +147,55 @@ class RocArea:
         return np.bincount(self.unit, self.rank + 1, units)
 
 
+@dataclass(frozen=True, eq=False)
+class PairsInOrder:
+    """How often a yes is above a no of the same thing, in percent; ties count half.
+
+    Attributes:
+        areas: of each thing, in ranks that are comparable within it.
+    """
+
+    areas: Sequence[RocArea]
+
+    def drawn(self, counts: Array) -> Array:
+        """The score of every draw ``[m]``; of one without a pair it is 50."""
+        scores, pairs = np.zeros(len(counts)), np.zeros(len(counts))
+        for each in self.areas:
+            weights = [counts @ np.bincount(each.unit, yes, counts.shape[1])
+                       for yes in (each.is_yes, 1 - each.is_yes)]  # fmt: skip
+            product = weights[0] * weights[1]
+            scores += each.drawn(counts) * product
+            pairs += product
+        score: Array = np.divide(scores, pairs, out=np.full(len(counts), 50.0), where=pairs > 0)
+        return score
+
+    def by_unit(self, units: int) -> Array:
+        """The sum of each unit's ranks ``[units]``."""
+        total: Array = np.sum([each.by_unit(units) for each in self.areas], axis=0)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Above:
+    """How much one number is above another in the same draws.
+
+    Attributes:
+        first: the one.
+        second: the other.
+    """
+
+    first: Statistic
+    second: Statistic
+
+    def drawn(self, counts: Array) -> Array:
+        """The difference in every draw ``[m]``."""
+        return self.first.drawn(counts) - self.second.drawn(counts)
+
+    def by_unit(self, units: int) -> Array:
+        """The difference of what each unit contributes ``[units]``."""
+        return self.first.by_unit(units) - self.second.by_unit(units)
+
+
 def question_statistics(arrays: Arrays) -> Statistics:
     """What every number of a result is made of.
 
@@ -143,9 +204,17 @@ def question_statistics(arrays: Arrays) -> Statistics:
             ``said_yes`` and ``is_yes``: of yes/no questions. ``rotation``: which question's
             choices are rotated; ``pair``: which two count together. ``rank``: of the score for
             yes. ``groups.<kind>.<name>``: 1 for questions of the group. ``other_points`` and
-            ``other_said_yes``: under another's image.
+            ``other_said_yes``: under another's image. Of captions ``cider``, and of likelihoods
+            ``loss``, in :data:`FINE_PARTS`, with ``other_cider`` and ``other_loss``; of pairs
+            ``likelihood``, a rank, and ``thing``.
     """
     columns = {name: np.asarray(values).astype(np.int64) for name, values in arrays.items()}
+    if "cider" in columns:
+        return _captions(columns)
+    if "loss" in columns:
+        return _losses(columns)
+    if "likelihood" in columns:
+        return _pairs(columns)
     found = {**_numbers("", columns), **_of_groups(columns)}
     if "rank" in columns:
         found["auroc"] = RocArea(columns["unit"], columns["rank"], columns["is_yes"])
@@ -153,7 +222,44 @@ def question_statistics(arrays: Arrays) -> Statistics:
         own = ("points", "said_yes")
         other = {k.removeprefix("other_"): each for k, each in columns.items() if k not in own}
         found |= _numbers("control.", other)
-        found["gain"] = Gain(columns["unit"], columns["points"] - other["points"])
+        found["gain"] = Mean(columns["unit"], columns["points"] - other["points"])
+    return found
+
+
+def _captions(columns: Mapping[str, Array]) -> Statistics:
+    """CIDEr-D, whose document frequencies are of the set as it is, whatever is drawn."""
+    unit, own = columns["unit"], columns["cider"]
+    found: Statistics = {"cider": Mean(unit, own, FINE_PARTS)}
+    if "other_cider" in columns:
+        found["control.cider"] = Mean(unit, columns["other_cider"], FINE_PARTS)
+        found["gain"] = Mean(unit, own - columns["other_cider"], FINE_PARTS)
+    return found
+
+
+def _losses(columns: Mapping[str, Array]) -> Statistics:
+    """The loss of captions, in nats, and how often it is lower under the own image."""
+    unit, own = columns["unit"], columns["loss"]
+    found: Statistics = {"loss": Mean(unit, own, FINE_PARTS, 1.0)}
+    if "other_loss" in columns:
+        other = columns["other_loss"]
+        found["control.loss"] = Mean(unit, other, FINE_PARTS, 1.0)
+        lower = 2 * (own < other).astype(np.int64) + (own == other)
+        found["own_likelier"] = Share(unit, lower, np.full(len(own), 2))
+    return found
+
+
+def _pairs(columns: Mapping[str, Array]) -> Statistics:
+    def in_order(ranks: Array) -> PairsInOrder:
+        members = [columns["thing"] == thing for thing in np.unique(columns["thing"])]
+        return PairsInOrder([
+            RocArea(columns["unit"][each], ranks[each], columns["is_yes"][each])
+            for each in members
+        ])  # fmt: skip
+
+    found: Statistics = {"pairwise": in_order(columns["likelihood"])}
+    if "other_likelihood" in columns:
+        found["control.pairwise"] = in_order(columns["other_likelihood"])
+        found["gain"] = Above(found["pairwise"], found["control.pairwise"])
     return found
 
 
@@ -201,7 +307,10 @@ def _of_groups(columns: Mapping[str, Array]) -> Statistics:
 
 def question_tables(result: Result) -> Iterator[TableData]:
     """The numbers beside those under another's image, and those of every group."""
-    names = ("accuracy", "circular", "pairs", "precision", "recall", "f1", "yes_ratio", "auroc")
+    names = (
+        "accuracy", "cider", "own_likelier", "pairwise", "circular", "pairs", "precision", "recall",
+        "f1", "yes_ratio", "auroc",
+    )  # fmt: skip
     rows: list[list[Cell]] = []
     for name in names:
         if (value := number(result, name)) is not None:
@@ -212,6 +321,16 @@ def question_tables(result: Result) -> Iterator[TableData]:
     columns = [Column(""), Column("%", 1), Column("95 %"), Column("another's image", 1),
                Column("chance", 1)]  # fmt: skip
     yield TableData(subject_and_split(result), columns, rows, _note(result))
+    if "loss" in result:
+        yield TableData(
+            "loss of captions, in nats for each token",
+            [Column("under"), Column("mean", 3), Column("95 %")],
+            [
+                [under, value, interval_cell(interval(result, path), 3)]
+                for under, path in (("own image", "loss"), ("another's image", "control.loss"))
+                if (value := number(result, path)) is not None
+            ],
+        )  # fmt: skip
     for kind, groups in result.get("groups", {}).items():
         yield TableData(
             kind, [Column(kind), Column("accuracy", 1), Column("questions", 0)],
@@ -262,13 +381,22 @@ def answering_notes(result: Mapping[str, Any]) -> list[str]:
         result: of questions.
     """
     notes = []
-    if result.get("answered_by") == "first token":
+    if result.get("answered_by") == "likelihood":
+        notes.append("Nothing is answered: how likely captions are is compared.")
+    elif result.get("answered_by") == "first token":
         notes.append(
             "The answer is the one whose first token is likeliest; "
             f"{100 * result['first_token_share']:.3g} % of the probability is on those there are."
         )
     elif result.get("answered_by"):
         notes.append(f"Answers are generated, of at most {result['max_tokens']} tokens.")
+    if result.get("shots"):
+        notes.append(
+            f"Examples before each question: {result['shots']}, drawn by lot for each of "
+            f"{result['shots_from']}; under another's image they are the same."
+        )
+    if result.get("tokenized_by"):
+        notes.append(f"Words for CIDEr-D are found by {result['tokenized_by']}.")
     for key, under in (("cut", ""), ("cut_under_another", " under another's image")):
         if count := result.get(key):
             notes.append(f"{count:,} answers{under} are cut by that limit.")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,12 @@ from lateen.data.labels import SETS, ClassificationSet
 from lateen.data.masks import LAYOUTS, MaskLayout
 from lateen.errors import DataError, LateenError, UsageError, choices
 from lateen.evaluation.features import model_facts, model_key
-from lateen.evaluation.intervals import interval
-from lateen.evaluation.page import add_pictures, headline_note
 from lateen.evaluation.published import KUEA_SETS
-from lateen.evaluation.tables import result_tables
-from lateen.evaluation.task import TASKS, was_trained_on
+from lateen.evaluation.suite_page import SUMMARY, write_suite_page
+from lateen.evaluation.task import TASKS
 from lateen.files import folder_lock, library_versions, make_folder, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.progress import log
-from lateen.report.page import Headline, Page, made_with
-from lateen.report.tables import Cell, Column, TableData, interval_cell
 
 Options = dict[str, Any]
 _PROBED = ("svhn", "gtsrb", "clevr-distance", "clevr-counts")  # KUEA's, also by a linear probe
@@ -42,13 +38,8 @@ _COCO_VAL = (
     "sugarcrepe/val2017", "sugarcrepe/images", "coco/val2017", "coco/images/val2017", "val2017",
 )  # fmt: skip
 _MMVP = ("mmvp-vlm", "MMVP_VLM")
-SUMMARY = "suite.json"
-PAGE = "report.html"
-_MOST_PICTURES = 4  # of one evaluation, beside its plots
-_MOST_HEADLINES = 4
 # What the page opens with, as far as it is there.
 _FIRST = ("imagenet", "coco-retrieval", "flickr30k-retrieval", "winoground", "mmvp-vlm", "ade20k")
-Results = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -244,7 +235,12 @@ def evaluate_suite(
             "versions": evaluator.versions, "evaluations": list(entries.values()),
         }  # fmt: skip
         write_json(out / SUMMARY, summary)
-        write_suite_page(summary, results, out)
+        facts = evaluator.facts
+        write_suite_page(
+            summary, results, out, title=f"{facts['vision']} × {facts['text']}", first=_FIRST,
+            model={"model": facts["place"], "vision encoder": facts["vision"],
+                   "text encoder": facts["text"], "head": facts["head"]},
+        )  # fmt: skip
     return summary, results
 
 
@@ -358,124 +354,3 @@ def _walk(folder: Path) -> Iterator[str]:
         visited.add(real)
         folders.sort()
         yield from (path for name in sorted(files) if os.path.exists(path := f"{inside}/{name}"))  # noqa: PTH110
-
-
-def suite_tables(summary: Mapping[str, Any], results: Results) -> list[TableData]:
-    """An overview of a suite's numbers, what failed, and what is missing.
-
-    Args:
-        summary: what ``suite.json`` holds.
-        results: by name of the evaluation.
-    """
-    tables = (_overview(summary, results), _failed(summary), _missing(summary))
-    return [table for table in tables if table.rows]
-
-
-def _overview(summary: Mapping[str, Any], results: Results) -> TableData:
-    rows: list[list[Cell]] = []
-    for name, result in results.items():
-        task = TASKS[result["task"]]
-        for line, (metric, value, chance) in enumerate(task.main_numbers(result)):
-            limits = interval_cell(interval(result, task.headline[metric]))
-            rows.append(["" if line else name, metric, value, limits, chance])
-        if not task.headline:
-            rows.append([name, f"{len(result.get('pictures', ()))} pictures", None, "", None])
-    columns = [
-        Column("evaluation"), Column("metric"), Column("model (%)", 1), Column("95 % interval", 1),
-        Column("chance (%)", 1),
-    ]  # fmt: skip
-    note = f"{len(results)} of {len(summary['evaluations'])} evaluations."
-    trained_on = {
-        name: words for name, result in results.items() if (words := was_trained_on(result))
-    }
-    if trained_on:
-        note += f" Beware: {'; '.join(f'{name}: {words}' for name, words in trained_on.items())}."
-    return TableData("Results", columns, rows, note)
-
-
-def _failed(summary: Mapping[str, Any]) -> TableData:
-    failed = [each for each in summary["evaluations"] if each["state"] == "failed"]
-    rows = [[each["name"], each["message"]] for each in failed]
-    return TableData("Failed", [Column("evaluation"), Column("why")], rows)
-
-
-def _missing(summary: Mapping[str, Any]) -> TableData:
-    missing = [each for each in summary["evaluations"] if each["state"] == "missing"]
-    of_place: dict[tuple[str, ...], list[Cell]] = {}
-    for each in missing:  # several evaluations may be of one set
-        source = each["source"] + (" (gated)" if each["gated"] else "")
-        row = [each["name"], " or ".join(each["looked_for"][:2]), source]
-        of_place.setdefault(tuple(each["looked_for"]), row)
-    return TableData(
-        f"Missing: {len(missing)} evaluations",
-        [Column("evaluation", whole=True), Column("looked for"), Column("get it")],
-        list(of_place.values()),
-        f"Places are below {summary['root']}. owner/name is on the Hugging Face hub: `hf download "
-        "--repo-type dataset owner/name --local-dir name`; gated: first accept the terms on its "
-        "page and run `hf auth login`.",
-    )
-
-
-def write_suite_page(summary: Mapping[str, Any], results: Results, out: Path) -> Path:
-    """Write ``report.html``: headline numbers, tables and pictures of every evaluation.
-
-    Args:
-        summary: what ``suite.json`` holds.
-        results: by name of the evaluation.
-        out: the folder of both, with the pictures of each evaluation in a folder of its name.
-
-    Returns:
-        The page's path.
-    """
-    model = summary["model"]
-    page = Page(
-        f"{model['vision']} × {model['text']}",
-        f"Suite {summary['suite']}: {len(results)} of {len(summary['evaluations'])} evaluations",
-    )
-    page.headline(_headlines(results))
-    if results:
-        page.section("Results").table(replace(_overview(summary, results), title=""))
-    for name, result in results.items():
-        page.section(name)
-        for table in result_tables(result):
-            page.table(table)
-        add_pictures(page, out / name, result, _MOST_PICTURES)
-    for table in (_failed(summary), _missing(summary)):
-        if table.rows:
-            page.section(table.title).table(replace(table, title=""))
-    page.section("Conditions").facts(_facts(summary, results) | made_with())
-    page.save(out / PAGE)
-    return out / PAGE
-
-
-def _headlines(results: Results) -> Iterator[Headline]:
-    names = [
-        *(name for name in _FIRST if name in results),
-        *(n for n in results if n not in _FIRST),
-    ]
-    for name in names[:_MOST_HEADLINES]:
-        task = TASKS[results[name]["task"]]
-        for label, value, chance in list(task.main_numbers(results[name]))[:1]:
-            guess = None if chance is None else f"{chance:.1f} %"
-            note = headline_note(results[name], label, guess)
-            yield Headline(f"{value:.1f} %", f"{name}: {label}", note)
-
-
-def _facts(summary: Mapping[str, Any], results: Results) -> dict[str, Any]:
-    model = summary["model"]
-    facts = {
-        "model": model["place"],
-        "vision encoder": model["vision"],
-        "text encoder": model["text"],
-        "head": model["head"],
-        "model key": summary["model_key"][:16],
-        "versions": ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
-    }
-    for name, result in results.items():
-        parts = [f"data {str(result['conditions']['data'])[:16]}"]
-        if result.get("templates"):
-            parts.append(f"{len(result['templates'])} prompts, such as {result['templates'][0]!r}")
-        if result.get("seed") is not None:
-            parts.append(f"seed {result['seed']}")
-        facts[name] = "; ".join(parts)
-    return facts

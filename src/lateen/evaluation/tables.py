@@ -41,9 +41,12 @@ def subject(result: Result) -> str:
 
 
 def subject_and_split(result: Result) -> str:
-    """The same, with the split if there is one: ``flickr30k, test``."""
+    """The same, with the split if there is one, and with what makes numbers of another kind of
+    it: ``flickr30k, test``, ``vizwiz, val, 4-shot``, ``pope, by likelihood``."""
     split = result.get("split") or result.get("options", {}).get("split")
-    return ", ".join(part for part in (subject(result), split) if part)
+    shots = f"{result['shots']}-shot" if result.get("shots") else ""
+    how = "by likelihood" if result.get("answered_by") == "likelihood" else ""
+    return ", ".join(part for part in (subject(result), split, shots, how) if part)
 
 
 def titled(what: str, result: Result) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from time import perf_counter
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from PIL.Image import Image
 
@@ -23,9 +23,10 @@ from lateen.files import content_key, disk_full, is_disk_full, jsonl, write_text
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
 from lateen.mllm.choosing import Tokens, choose, first_tokens
+from lateen.mllm.conversations import Message
 from lateen.progress import bar, log
 
-AnsweredBy = Literal["generation", "first token"]
+AnsweredBy = Literal["generation", "first token", "likelihood"]
 Under = Literal["own", "another"]
 CHOSEN: tuple[AnswerKind, ...] = ("yes-no", "letter")
 """Kinds of answers that can be chosen by their first token."""
@@ -55,7 +56,22 @@ class Given:
     fault: str = ""
 
 
-Ask = Callable[[Question, str, Sequence[Image]], Given]
+Asked = str | Sequence[Message]
+"""A prompt, or a conversation that ends with it."""
+Ask = Callable[[Question, Asked, Sequence[Image]], Given]
+
+
+class Examples(Protocol):
+    """What stands before questions; see :class:`lateen.mllm.shots.Shots`."""
+
+    def key(self, question: Question) -> list[Any]:
+        """What changes whenever they do."""
+
+    def conversation(self, question: Question, prompt: str) -> list[Message]:
+        """Them and the question as turns."""
+
+    def pictures(self, question: Question) -> list[Image]:
+        """Their images."""
 
 
 def asker(mllm: MultimodalModel, by: AnsweredBy, kind: AnswerKind, max_tokens: int) -> Ask:
@@ -75,7 +91,7 @@ def asker(mllm: MultimodalModel, by: AnsweredBy, kind: AnswerKind, max_tokens: i
         tokens = first_tokens(mllm, _YES_NO if kind == "yes-no" else letters)
         return lambda question, prompt, images: _chosen(mllm, question, prompt, images, tokens)
 
-    def generated(question: Question, prompt: str, images: Sequence[Image]) -> Given:
+    def generated(question: Question, prompt: Asked, images: Sequence[Image]) -> Given:
         del question
         answer = mllm.answer(prompt, list(images), max_tokens=max_tokens)
         return Given(answer.text, answer.cut, answer.seconds)
@@ -84,8 +100,9 @@ def asker(mllm: MultimodalModel, by: AnsweredBy, kind: AnswerKind, max_tokens: i
 
 
 def _chosen(
-    mllm: MultimodalModel, question: Question, prompt: str, images: Sequence[Image], tokens: Tokens
-) -> Given:
+    mllm: MultimodalModel, question: Question, prompt: Asked, images: Sequence[Image],
+    tokens: Tokens,
+) -> Given:  # fmt: skip
     begin = perf_counter()
     if question.kind == "letter":
         tokens = {letter: tokens[letter] for letter in ascii_uppercase[: len(question.choices)]}
@@ -162,8 +179,9 @@ class AnswerFile:
 
 
 def answer_all(
-    ask: Ask, questions: QuestionSet, file: AnswerFile, under: Under
-) -> dict[str, Given]:
+    ask: Ask, questions: QuestionSet, file: AnswerFile, under: Under,
+    examples: Examples | None = None,
+) -> dict[str, Given]:  # fmt: skip
     """Ask every question that has no answer yet.
 
     Args:
@@ -171,6 +189,7 @@ def answer_all(
         questions: with their images; those of the control have another's.
         file: of the answers before, and to come.
         under: whether the images are their own.
+        examples: that stand before each, with images of their own.
 
     Returns:
         By the id of the question. One whose image cannot be read has a fault.
@@ -178,7 +197,7 @@ def answer_all(
     answers: dict[str, Given] = {}
     prompts = questions.prompts()
     what = "answers" if under == "own" else "answers under another's image"
-    keys = _keys(questions, under)
+    keys = _keys(questions, under, examples)
     before = sum(key in file.stored for key in keys)
     if before:
         log.info("%d of %d %s were there before", before, len(keys), what)
@@ -186,20 +205,23 @@ def answer_all(
         for question, prompt, key in zip(questions.questions, prompts, keys, strict=True):
             given = file.stored.get(key)
             if given is None:
-                given = _ask(ask, question, prompt)
+                given = _ask(ask, question, prompt, examples)
                 file.add(key, given)
                 progress.update()
             answers[question.id] = given
     return answers
 
 
-def read_answers(path: Path, questions: QuestionSet, under: Under = "own") -> dict[str, Given]:
+def read_answers(
+    path: Path, questions: QuestionSet, under: Under = "own", examples: Examples | None = None
+) -> dict[str, Given]:
     """The answers that a file has to the very questions of a set: same words, same images.
 
     Args:
         path: of what :class:`AnswerFile` wrote.
         questions: with their images.
         under: whether the images are their own.
+        examples: that stood before each question, if any did.
 
     Returns:
         By the id of the question; those that the file has no answer to are absent.
@@ -212,7 +234,7 @@ def read_answers(path: Path, questions: QuestionSet, under: Under = "own") -> di
             f"there is no {path}", "It comes with the result of `lateen mllm evaluate --out`."
         )
     stored = _read(path, list(_whole_lines(path))[1:])
-    return {key[0]: stored[key] for key in _keys(questions, under) if key in stored}
+    return {key[0]: stored[key] for key in _keys(questions, under, examples) if key in stored}
 
 
 def _read(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[AnswerKey, Given]:
@@ -229,30 +251,36 @@ def _read(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[AnswerKey, Give
     return read
 
 
-def _keys(questions: QuestionSet, under: Under) -> list[AnswerKey]:
+def _keys(questions: QuestionSet, under: Under, examples: Examples | None) -> list[AnswerKey]:
     return [
-        (question.id, under, _asked_hash(question, prompt))
+        (question.id, under, _asked_hash(question, prompt, examples))
         for question, prompt in zip(questions.questions, questions.prompts(), strict=True)
     ]
 
 
-def _ask(ask: Ask, question: Question, prompt: str) -> Given:
+def _ask(ask: Ask, question: Question, prompt: str, examples: Examples | None) -> Given:
+    asked: Asked = prompt if examples is None else examples.conversation(question, prompt)
     try:
-        pictures = [decode_image(source) for source in question.images]
+        pictures = [] if examples is None else examples.pictures(question)
+        pictures += [decode_image(source) for source in question.images]
     except ImageError as error:
         return Given("", False, 0.0, fault=error.message)
     try:
-        return ask(question, prompt, pictures)
+        return ask(question, asked, pictures)
     except ModelError as error:
         raise ModelError(f"question {question.id}: {error.message}", error.remedy) from error
 
 
-def _asked_hash(question: Question, prompt: str) -> str:
-    """A hash of what is asked: the words, and the images' bytes."""
-    return content_key([prompt, *map(_image_hash, question.images)])[:16]
+def _asked_hash(question: Question, prompt: str, examples: Examples | None) -> str:
+    """A hash of what is asked: the words, and the images' bytes, with what stands before."""
+    asked: list[Any] = [prompt, *map(image_hash, question.images)]
+    if examples is not None:
+        asked.append(examples.key(question))
+    return content_key(asked)[:16]
 
 
-def _image_hash(source: Any) -> str:
+def image_hash(source: Any) -> str:
+    """A hash of an image's bytes; a word where they cannot be read."""
     try:
         return str(hash64(source.read()))
     except OSError:

@@ -64,12 +64,15 @@ def first_tokens(mllm: MultimodalModel, spellings: Mapping[str, Sequence[str]]) 
 
 
 @torch.no_grad()
-def choose(mllm: MultimodalModel, question: str, images: Sequence[Image], tokens: Tokens) -> Choice:
+def choose(
+    mllm: MultimodalModel, question: str | Sequence[Message], images: Sequence[Image],
+    tokens: Tokens,
+) -> Choice:  # fmt: skip
     """The answer whose first token is likeliest; the ways to write it count together.
 
     Args:
         mllm: that is asked.
-        question: in words, with the answers there are.
+        question: in words, with the answers there are; or a conversation that ends with it.
         images: RGB, in the order of their places.
         tokens: as :func:`first_tokens` gives them.
 

@@ -25,10 +25,9 @@ from lateen.data.samples import (
 )
 from lateen.errors import DataError, LateenError, UsageError
 from lateen.files import content_key
-from lateen.mllm.benchmarks.benchmark import BENCHMARKS
+from lateen.mllm.benchmarks.benchmark import BENCHMARKS, open_benchmark
 from lateen.mllm.benchmarks.questions import Question
 from lateen.mllm.conversations import Message, parts_of
-from lateen.mllm.evaluation import open_questions, question_sets
 from lateen.mllm.templates import IMAGE
 from lateen.progress import log
 
@@ -97,7 +96,7 @@ def open_instructions(
         DataError: there is no such data, or not one conversation in it fits.
         UsageError: there is no such set of questions or split.
     """
-    named = root is not None and not Path(root).exists() and str(root) in question_sets()
+    named = root is not None and not Path(root).exists() and str(root) in BENCHMARKS
     if questions is None and named:
         questions, root = str(root), None
     if questions is not None:
@@ -161,7 +160,7 @@ def _of_questions(
                 f"Name one with --data.split ({known}); what is learned must not judge.",
             )
         split = "train"
-    asked = open_questions(name, root, images=images, split=split)
+    asked = open_benchmark(name, root, images=images, split=split)
     sources: dict[str, ImageSource] = {}
     conversations, skips = [], list(asked.skips)
     for question, prompt in zip(asked.questions, asked.prompts(), strict=True):

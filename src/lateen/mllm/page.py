@@ -31,7 +31,7 @@ def write_question_page(
         result: what :func:`lateen.mllm.evaluate_questions` gives.
         path: of the file.
         questions: that were asked.
-        answers: by the id of the question.
+        answers: by the id of the question; empty where nothing was answered.
         other: likewise, under another's image; empty without the control.
 
     Returns:
@@ -46,7 +46,8 @@ def write_question_page(
         )
     numbers, *groups = result_tables(result)
     page.headline(_headlines(result)).section("Results").table(numbers)
-    _add_cards(page, questions, answers, other)
+    if answers:
+        _add_cards(page, questions, answers, other)
     if groups:
         page.section("Groups")
     for table in groups:
@@ -73,15 +74,22 @@ def _add_cards(
     texts = {name: each.answer for name, each in answers.items()}
     ids = (each.id for each in questions.questions)
     worth = dict(zip(ids, points_of(questions, texts), strict=True))
-    kinds = {
+    kinds = _halves(questions, worth) if questions.kind == "caption" else {
         "Wrong": [each for each in questions.questions if worth[each.id] == 0],
         "Partly right": [each for each in questions.questions if 0 < worth[each.id] < 1],
         "Right": [each for each in questions.questions if worth[each.id] == 1],
-    }
+    }  # fmt: skip
     for heading, some in kinds.items():
         if some:
             page.section(f"{heading}: {len(some):,} of {len(questions.questions):,}")
             page.cards(_card(each, answers, other, worth[each.id]) for each in spread(some))
+
+
+def _halves(questions: QuestionSet, worth: Mapping[str, float]) -> dict[str, list[Question]]:
+    """Captions that are less and more like people's, the least like them first."""
+    ranked = sorted(questions.questions, key=lambda each: worth[each.id])
+    half = len(ranked) // 2
+    return {"Less like people's captions": ranked[:half], "More like them": ranked[half:]}
 
 
 def spread(some: Sequence[Question]) -> Iterator[Question]:
@@ -100,9 +108,11 @@ def _card(
     facts = {"answered": said(answers[question.id]), "right": right_answer(question)}
     if other:
         facts["another's image"] = said(other[question.id])
-    if 0 < worth < 1:
+    if question.kind == "caption":
+        facts["CIDEr-D"] = f"{100 * worth:.0f}"
+    elif 0 < worth < 1:
         facts["counts"] = f"{100 * worth:.0f} %"
-    right = None if 0 < worth < 1 else worth == 1
+    right = None if 0 < worth < 1 or question.kind == "caption" else worth == 1
     return Card(question.images, question.prompt(), facts, right)
 
 
@@ -140,6 +150,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "parameters": model["parameters"],
         "measure": result["measure"],
         "answered by": ", ".join(filter(None, (result["answered_by"], tokens))),
+        "examples before each question": result.get("shots"),
         "prompts end with": result["ending"] or None,
         "seconds per question": f"{result['seconds_per_question']:.2f}",
         **condition_facts(result),

@@ -160,7 +160,8 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
 
         What else Llava hands to towers (which layers to keep) is settled by the config.
         """
-        made_before = pixel_values.ndim == 3
+        own = (self.config.num_tokens, self.config.hidden_size)
+        made_before = tuple(pixel_values.shape[1:]) == own
         tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 

@@ -187,9 +187,9 @@ def interval_row(result: Mapping[str, Any], paths: Iterable[str]) -> list[list[C
     return [[INTERVAL, *cells]] if any(cells) else []
 
 
-def interval_cell(interval: Sequence[float] | None) -> str:
+def interval_cell(interval: Sequence[float] | None, digits: int = 1) -> str:
     """Low and high as ``19.8–25.1``; nothing where there is no interval."""
-    return f"{interval[0]:,.1f}–{interval[1]:,.1f}" if interval else ""
+    return f"{interval[0]:,.{digits}f}–{interval[1]:,.{digits}f}" if interval else ""
 
 
 def signed(value: float) -> str:

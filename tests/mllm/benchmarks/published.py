@@ -235,3 +235,37 @@ def refcoco(root: Path, rows: Sequence[dict[str, Any]] | None = None) -> Path:
     table = pa.Table.from_pylist(list(rows))
     pq.write_table(table, folder / "val-00000-of-00001-ab.parquet", row_group_size=1)
     return root
+
+
+CAPTIONS = {
+    "a": ["A dog runs on grass.", "A brown dog runs."],
+    "b": ["Two men sit on a bench.", "Men on a bench, outside."],
+    "c": ["A cat sleeps.", "The cat's old chair."],
+}
+
+
+def karpathy(root: Path, name: str, folder: str = "", images: str = ".") -> Path:
+    """Two images to test on and one to train on."""
+    entries = [
+        {"filename": f"{key}.jpg", "split": "train" if key == "c" else "test",
+         "sentences": [{"raw": text} for text in texts]} | ({"filepath": folder} if folder else {})
+        for key, texts in CAPTIONS.items()
+    ]  # fmt: skip
+    write(root / name, {"images": entries, "dataset": "set"})
+    write_images(root / images / folder, [f"{key}.jpg" for key in CAPTIONS])
+    return root
+
+
+def coco_captions(root: Path) -> Path:
+    return karpathy(root, "dataset_coco.json", "val2014")
+
+
+def flickr30k_captions(root: Path) -> Path:
+    return karpathy(root, "dataset_flickr30k.json", images="flickr30k-images")
+
+
+def captioned(root: Path) -> Path:
+    write_images(root, [f"{key}.jpg" for key in CAPTIONS])
+    return write_csv(root / "captions.csv", [["image", "caption"], *(
+        [f"{key}.jpg", text] for key, texts in CAPTIONS.items() for text in texts
+    )])  # fmt: skip

@@ -12,17 +12,20 @@ from typing import Any
 
 import published
 import pytest
-from builders import jpeg
+from builders import jpeg, write_images
 
 from lateen.data import decode_image
 from lateen.errors import DataError, UsageError
 from lateen.mllm.benchmarks import BENCHMARKS, open_benchmark
 from lateen.mllm.benchmarks.benchmark import benchmark_summaries
-from lateen.mllm.benchmarks.questions import LETTER, SHORT, UNANSWERABLE, QuestionSet
+from lateen.mllm.benchmarks.questions import CAPTION, LETTER, SHORT, UNANSWERABLE, QuestionSet
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "ai2d": published.ai2d,
+    "captions-of": published.captioned,
+    "coco-captions": published.coco_captions,
     "easy-vqa": published.easy_vqa,
+    "flickr30k-captions": published.flickr30k_captions,
     "gqa": published.gqa,
     "hateful-memes": published.hateful_memes,
     "llava-bench": published.llava_bench,
@@ -32,6 +35,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "mmvp": published.mmvp,
     "ok-vqa": published.ok_vqa,
     "pope": published.pope,
+    "pope-of-captions": published.captioned,
     "refcoco": published.refcoco,
     "refcoco-plus": published.refcoco,
     "refcocog": published.refcoco,
@@ -290,6 +294,48 @@ def test_images_may_be_elsewhere(tmp_path: Path) -> None:
     root = published.gqa(tmp_path / "gqa")
     (root / "images").rename(tmp_path / "elsewhere")
     assert len(open_benchmark("gqa", root, images=tmp_path / "elsewhere").questions) == 2
+
+
+def test_a_damaged_line_is_called_so(tmp_path: Path) -> None:
+    root = published.hateful_memes(tmp_path)
+    path = root / "dev_seen.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, '{"id": 9, "img": "img/9.p', "[1]", ""]))
+    found = open_benchmark("hateful-memes", root)
+    first, second = found.skips
+    assert first.reason.startswith("the line is not valid JSON (Unterminated string")
+    assert first.source == f"{path}:{len(lines) + 1}"
+    assert second.reason == "the line is not a JSON object"
+
+
+def test_captions_of_karpathys_splits(tmp_path: Path) -> None:
+    found = open_benchmark("coco-captions", published.coco_captions(tmp_path))
+    assert [each.id for each in found.questions] == ["val2014/a.jpg", "val2014/b.jpg"]
+    assert answers(found)["val2014/a.jpg"] == tuple(published.CAPTIONS["a"])
+    assert set(found.prompts()) == {CAPTION}
+    train = open_benchmark("coco-captions", tmp_path, split="train")
+    assert [each.id for each in train.questions] == ["val2014/c.jpg"]
+
+
+def test_captions_in_cocos_own_form(tmp_path: Path) -> None:
+    write_images(tmp_path / "val2014", ["COCO_val2014_000000000009.jpg"])
+    content = {
+        "images": [{"id": 9, "file_name": "COCO_val2014_000000000009.jpg"}],
+        "annotations": [{"image_id": 9, "id": 1, "caption": "A dog."},
+                        {"image_id": 9, "id": 2, "caption": "Dogs run."}],
+    }  # fmt: skip
+    published.write(tmp_path / "annotations" / "captions_val2014.json", content)
+    found = open_benchmark("coco-captions", tmp_path, split="val2014")
+    assert answers(found) == {"COCO_val2014_000000000009.jpg": ("A dog.", "Dogs run.")}
+
+
+def test_an_image_without_captions_is_a_skip_of_a_captioned_dataset(tmp_path: Path) -> None:
+    table = published.captioned(tmp_path)
+    write_images(tmp_path, ["d.jpg"])
+    table.write_text(table.read_text() + "d.jpg,\n")
+    found = open_benchmark("captions-of", table)
+    assert len(found.questions) == 3
+    assert [skip.id for skip in found.skips] == ["d.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,41 @@ def test_the_numbers_of_a_draw_are_those_of_its_questions() -> None:
             assert found[path].drawn(counts)[at] == pytest.approx(value), path
 
 
+def test_pairs_and_losses_of_a_draw_are_those_of_its_images() -> None:
+    """Against lists in which an image stands as often as it was drawn."""
+    rng = np.random.default_rng(0)
+    rows, images = 40, 9
+    arrays = {name: rng.integers(0, high, rows) for name, high in {
+        "unit": images, "thing": 3, "is_yes": 2, "likelihood": 12, "other_likelihood": 12,
+    }.items()}  # fmt: skip
+    counts = rng.multinomial(images, np.full(images, 1 / images), 5).astype(float)
+    found = question_statistics(arrays)
+    unit, thing, is_yes = (arrays[name] for name in ("unit", "thing", "is_yes"))
+    for at, drawn in enumerate(counts):
+        again = np.repeat(np.arange(rows), drawn[unit].astype(int))
+
+        def in_order(ranks: Any, again: Any = again) -> float:
+            told = [
+                (ranks[a] > ranks[b]) + (ranks[a] == ranks[b]) / 2
+                for a in again for b in again if is_yes[a] > is_yes[b] and thing[a] == thing[b]
+            ]  # fmt: skip
+            return float(100 * np.mean(told))
+
+        own, other = in_order(arrays["likelihood"]), in_order(arrays["other_likelihood"])
+        assert found["pairwise"].drawn(counts)[at] == pytest.approx(own)
+        assert found["gain"].drawn(counts)[at] == pytest.approx(own - other)
+    losses = {
+        "unit": unit,
+        "loss": rng.integers(0, 4, rows),
+        "other_loss": rng.integers(0, 4, rows),
+    }
+    likelier = question_statistics(losses)["own_likelier"].drawn(counts)
+    for at, drawn in enumerate(counts):
+        again = np.repeat(np.arange(rows), drawn[unit].astype(int))
+        own, other = losses["loss"][again], losses["other_loss"][again]
+        assert likelier[at] == pytest.approx(100 * np.mean((own < other) + (own == other) / 2))
+
+
 def test_what_cannot_be_scored_says_what_to_do(tmp_path: Path) -> None:
     hidden = open_benchmark("vizwiz", published.vizwiz(tmp_path, "test"), split="test")
     with pytest.raises(DataError, match=r"vizwiz, split test, are not published.*write_upload"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lateen.mllm.benchmarks.benchmark import BENCHMARKS as BENCHMARKS
     from lateen.mllm.benchmarks.benchmark import Benchmark as Benchmark
     from lateen.mllm.benchmarks.benchmark import open_benchmark as open_benchmark
+    from lateen.mllm.benchmarks.captioned import captions_from as captions_from
     from lateen.mllm.benchmarks.captioned import pope_from_captions as pope_from_captions
     from lateen.mllm.benchmarks.questions import Question as Question
     from lateen.mllm.benchmarks.questions import QuestionSet as QuestionSet
@@ -25,7 +26,7 @@ __getattr__, __all__ = exported(
     __name__,
     {
         "lateen.mllm.benchmarks.benchmark": ["BENCHMARKS", "Benchmark", "open_benchmark"],
-        "lateen.mllm.benchmarks.captioned": ["pope_from_captions"],
+        "lateen.mllm.benchmarks.captioned": ["captions_from", "pope_from_captions"],
         "lateen.mllm.benchmarks.questions": ["Question", "QuestionSet", "other_images"],
         "lateen.mllm.benchmarks.scoring": ["score"],
         "lateen.mllm.benchmarks.upload": ["write_upload"],

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 
+from lateen.data.open import open_dataset
 from lateen.data.samples import (
     PEEK,
+    Dataset,
     ImageFiles,
     ImageSource,
     Skip,
@@ -36,6 +38,7 @@ from lateen.mllm.benchmarks.questions import (
 )
 
 Read = Callable[[Folder, str], Iterable[Draft]]
+OfDataset = Callable[[Dataset], QuestionSet]
 UploadRow = Callable[[Question, str], Mapping[str, object]]
 
 
@@ -57,9 +60,11 @@ class Benchmark:
         upload_suffix: of the file for the server: ``.json`` is a list, ``.jsonl`` has lines,
             ``.tsv`` a table.
         package: a Python package that has it, within its folder ``data``.
+        of_dataset: makes it of any dataset with captions; then its files are those of a dataset,
+            and ``read`` is not used.
     """
 
-    read: Read
+    read: Read | None
     kind: AnswerKind
     where: str
     ending: str = ""
@@ -70,11 +75,19 @@ class Benchmark:
     upload: UploadRow | None = None
     upload_suffix: str = ".json"
     package: str = ""
+    of_dataset: OfDataset | None = None
 
     @property
     def name(self) -> str:
         """That of its file, with dashes."""
-        return self.read.__module__.rpartition(".")[2].replace("_", "-")
+        module = str(getattr(self.read or self.of_dataset, "__module__", ""))
+        return module.rpartition(".")[2].replace("_", "-")
+
+    def train_split(self, split: str) -> str | None:
+        """The split whose questions may stand before those of another; ``None`` without one."""
+        train = [each for each in self.splits if each.startswith("train")]
+        own = f"train-{split}"  # where each split has one
+        return own if own in train else next(iter(train), None)
 
 
 def uploaded_as(key: str, normalise: Normalise = str) -> UploadRow:
@@ -108,7 +121,8 @@ def open_benchmark(
     Args:
         name: in :data:`BENCHMARKS`.
         root: its folder, or the file with the questions; of a set that is a Python package, where
-            that is installed if not given.
+            that is installed if not given; of a set that is made of captions a dataset as
+            :func:`~lateen.data.open_dataset` takes it.
         images: the folder that the names of its images are relative to; where they are found below
             the root if not given.
         split: one of its own; the usual one if not given.
@@ -120,6 +134,10 @@ def open_benchmark(
     if name not in BENCHMARKS:
         raise UsageError(f"there is no benchmark {name!r}", choices(name, BENCHMARKS))
     benchmark = BENCHMARKS[name]
+    if benchmark.of_dataset is not None:
+        if root is None:
+            raise UsageError(f"{name} is made of captions", "Name a dataset that has some.")
+        return benchmark.of_dataset(open_dataset(root, images=images, split=split))
     split = benchmark.splits[0] if split is None and benchmark.splits else split or ""
     if split and split not in benchmark.splits:
         raise UsageError(
@@ -127,7 +145,7 @@ def open_benchmark(
             choices(split, benchmark.splits) if benchmark.splits else "Leave the split out.",
         )
     folder = Folder(_root(benchmark, root), benchmark.where)
-    drafts = list(benchmark.read(folder, split))
+    drafts = list(benchmark.read(folder, split)) if benchmark.read else []
     files = _image_files(benchmark, folder, images, split, drafts)
     questions, skips = _resolve(benchmark, drafts, files)
     if not questions:

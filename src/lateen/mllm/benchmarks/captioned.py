@@ -1,4 +1,4 @@
-"""POPE made of a captioned dataset: is there such a thing in the image, by what captions name?
+"""Questions made of a captioned dataset: its captions themselves, and POPE of what they name.
 
 POPE (arXiv:2305.10355) asks of the objects that COCO's annotators marked. Captions name fewer
 things than there are: *no* is asked only where no caption names the thing or its kin, and still has
@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from lateen.data.samples import Dataset, Sample, no_captions
+from lateen.data.samples import Dataset, Sample, Skip, no_captions
 from lateen.errors import DataError, UsageError
 from lateen.mllm.benchmarks.nouns import NOUNS, Noun
-from lateen.mllm.benchmarks.questions import SHORT, Question, QuestionSet
+from lateen.mllm.benchmarks.questions import CAPTION, SHORT, Question, QuestionSet
 
-NAME = "pope-of-captions"
+POPE_OF_CAPTIONS = "pope-of-captions"
+CAPTIONS_OF = "captions-of"
 _WORD = re.compile(r"[a-z][a-z-]*")
 
 
@@ -26,6 +27,32 @@ class _Evidence(NamedTuple):
 
     present: list[str]
     absent: list[str]
+
+
+def captions_from(dataset: Dataset) -> QuestionSet:
+    """A caption is asked for of every image that has some; those are the right answers.
+
+    Args:
+        dataset: images with captions; all caption columns count together.
+
+    Raises:
+        DataError: there is no image with a caption.
+    """
+    asked: list[Question] = []
+    left_out: list[Skip] = []
+    for each in dataset:
+        if isinstance(each, Skip):
+            left_out += [each] if each.sample else []
+            continue
+        texts = tuple(text for texts in each.captions.values() for text in texts)
+        if each.image is not None and texts:
+            asked.append(Question(each.id, (each.image,), (each.id,), CAPTION, "caption", texts))
+        else:
+            lacks = "caption" if each.image is not None else "image"
+            left_out.append(Skip(each.id, f"it has no {lacks}", dataset.name))
+    if not asked:
+        raise DataError(no_captions(dataset), "Give a dataset with images and captions.")
+    return QuestionSet(CAPTIONS_OF, "", "", tuple(asked), tuple(left_out))
 
 
 def pope_from_captions(
@@ -79,7 +106,7 @@ def pope_from_captions(
             "not in others",
             "Give a table of nouns of what its captions are about.",
         )
-    return QuestionSet(NAME, "", SHORT, tuple(questions))
+    return QuestionSet(POPE_OF_CAPTIONS, "", SHORT, tuple(questions))
 
 
 def _words(sample: Sample) -> list[set[str]]:

@@ -47,6 +47,17 @@ class Draft:
     fault: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that could not be read.
+
+    Attributes:
+        fault: why.
+    """
+
+    fault: str
+
+
 class Folder:
     """Where a benchmark's files are.
 
@@ -90,6 +101,9 @@ def drafts(rows: Iterable[tuple[str, Any]], make: Callable[[Any], Draft]) -> Ite
         make: a draft of a row's content.
     """
     for source, content in rows:
+        if isinstance(content, Damaged):
+            yield Draft(source, (), "", source=source, fault=content.fault)
+            continue
         try:
             draft = make(content)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -124,8 +138,8 @@ def entries_of(content: Any, path: Path, key: str = "") -> Iterator[tuple[str, A
 
 
 def table_entries(rows: Iterable[Row]) -> Iterator[tuple[str, Any]]:
-    """The rows of a table likewise; a damaged one has no cells."""
-    return ((row.source, None if row.fault else row.cells) for row in rows)
+    """The rows of a table likewise; in place of a damaged one's cells stands why."""
+    return ((row.source, Damaged(row.fault) if row.fault else row.cells) for row in rows)
 
 
 def yes_or_no(value: Any) -> str:

@@ -15,16 +15,18 @@ from lateen.files import content_key
 from lateen.metrics.boxes import Box
 from lateen.mllm.benchmarks.files import Draft
 
-AnswerKind = Literal["human", "short", "count", "yes-no", "letter", "box", "text"]
+AnswerKind = Literal["human", "short", "count", "yes-no", "letter", "box", "caption", "text"]
 """What an answer is, and so what it is compared with:
 
 ``human``: several people's answers (VQA accuracy); ``short``: a word or phrase (exact match);
-``count``: a number; ``yes-no``; ``letter``: of a choice; ``box``: where something is; ``text``:
-anything, which has to be judged by people or another model.
+``count``: a number; ``yes-no``; ``letter``: of a choice; ``box``: where something is;
+``caption``: a sentence, with people's captions (CIDEr-D); ``text``: anything, which has to be
+judged by people or another model.
 """
 
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
+CAPTION = "Provide a one-sentence caption for the provided image."
 UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
 """Endings of prompts, as LLaVA-1.5's ``docs/Evaluation.md`` and paper (arXiv:2310.03744) have
 them."""

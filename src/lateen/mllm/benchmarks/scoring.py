@@ -10,7 +10,7 @@ import numpy as np
 
 from lateen.errors import DataError
 from lateen.evaluation.intervals import resampled
-from lateen.evaluation.questions import PARTS, TOGETHER, question_statistics
+from lateen.evaluation.questions import FINE_PARTS, PARTS, TOGETHER, question_statistics
 from lateen.metrics.answers import (
     Normalise,
     chosen_letter,
@@ -23,6 +23,7 @@ from lateen.metrics.answers import (
 )
 from lateen.metrics.boxes import Box, as_fractions, iou, parse_box
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS
+from lateen.mllm.benchmarks.cider import cider
 from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet, numbered, units
 
 _MOST_LISTED = 20
@@ -32,6 +33,7 @@ _IOU = 0.5
 MEASURES: Mapping[AnswerKind, str] = {
     "human": "VQA accuracy", "short": "exact match", "count": "exact number",
     "yes-no": "accuracy", "letter": "accuracy of letters", "box": f"IoU of at least {_IOU}",
+    "caption": "CIDEr-D",
 }  # fmt: skip
 """What an answer of each kind is measured by, in words."""
 
@@ -58,36 +60,63 @@ def score(
         ``auroc``; the same under ``control``, and ``gain`` above it; ``groups`` by kind and name;
         ``chance``; ``prior``, the answer that scores most if it is given to every question; how
         many answers could not be read (``unread``); ``n`` images with ``intervals`` and
-        ``per_query`` (:func:`lateen.evaluation.intervals.resampled`).
+        ``per_query`` (:func:`lateen.evaluation.intervals.resampled`). Of captions it is ``cider``
+        in place of ``accuracy``, with ``tokenized_by``: how words were found.
 
     Raises:
+        UsageError: captions, and what scores them is not installed.
         DataError: the right answers are not published, a question was not answered, or the answers
             are such that only people can judge.
     """
     asked = questions.questions
     _check(questions, {"answers": answers, "other": other, "confidences": confidences})
     images, unit = units(asked)
-    arrays: dict[str, Any] = {"unit": unit, "points": _parts(questions, answers)}
-    if other is not None:
-        arrays["other_points"] = _parts(questions, other)
-    arrays |= _yes_no(questions, answers, other, confidences)
-    arrays |= _memberships(asked) | _together(asked)
+    arrays: dict[str, Any] = {"unit": unit}
+    facts = set_facts(questions)
+    if questions.kind == "caption":
+        arrays["cider"], facts["tokenized_by"] = _ciders(questions, answers)
+        if other is not None:
+            arrays["other_cider"], _ = _ciders(questions, other)
+    else:
+        arrays["points"] = _parts(questions, answers)
+        if other is not None:
+            arrays["other_points"] = _parts(questions, other)
+        arrays |= _yes_no(questions, answers, other, confidences)
+        arrays |= _memberships(asked) | _together(asked)
     result = {
-        **_facts(questions),
+        **facts,
         "metric": _main_metric(arrays),
         "prior": _prior(asked, _normaliser(questions.name)),
         "unread": sum(_is_unread(each, answers[each.id]) for each in asked),
         "groups": _group_sizes(arrays),
         "conditions": {"data": questions.fingerprint, **(conditions or {})},
     }
+    return measured(result, arrays, images)
+
+
+def measured(
+    result: Mapping[str, Any], arrays: Mapping[str, Any], images: Sequence[str]
+) -> dict[str, Any]:
+    """A result with every number that its arrays make, and their intervals.
+
+    Args:
+        result: without numbers.
+        arrays: as :func:`~lateen.evaluation.questions.question_statistics` takes them.
+        images: ids of the units.
+    """
+    numbers = dict(result)
     whole = np.ones((1, len(images)))
     for path, statistic in question_statistics(arrays).items():
-        _put(result, path, float(statistic.drawn(whole)[0]))
-    return {**result, **resampled(question_statistics, arrays, images)}
+        _put(numbers, path, float(statistic.drawn(whole)[0]))
+    return {**numbers, **resampled(question_statistics, arrays, images)}
 
 
-def _facts(questions: QuestionSet) -> dict[str, Any]:
-    """What is known of a set before it is answered."""
+def set_facts(questions: QuestionSet) -> dict[str, Any]:
+    """What a result says of a set before it is answered.
+
+    Args:
+        questions: the set.
+    """
     return {
         "task": "mllm",
         "set": questions.name,
@@ -107,6 +136,8 @@ def _facts(questions: QuestionSet) -> dict[str, Any]:
 
 
 def _main_metric(arrays: Mapping[str, Any]) -> str:
+    if "cider" in arrays:
+        return "cider"
     return next((metric for name, metric in TOGETHER.items() if name in arrays), "accuracy")
 
 
@@ -169,12 +200,23 @@ def points(question: Question, answer: str, normalise: Normalise = normalise_vqa
 def points_of(questions: QuestionSet, answers: Mapping[str, str]) -> list[float]:
     """What each answer of a set is worth, from 0 to 1, in the order of its questions.
 
+    A caption is worth its CIDEr-D, from 0 to 10.
+
     Args:
         questions: with their right answers.
         answers: by the id of the question.
     """
+    if questions.kind == "caption":
+        return [each / FINE_PARTS for each in _ciders(questions, answers)[0]]
     normalise = _normaliser(questions.name)
     return [points(each, answers[each.id], normalise) for each in questions.questions]
+
+
+def _ciders(questions: QuestionSet, answers: Mapping[str, str]) -> tuple[list[int], str]:
+    """CIDEr-D of every answer in parts, and how words were found."""
+    found = cider({each.id: each.answers for each in questions.questions}, answers)
+    parts = [round(FINE_PARTS * found.values[each.id]) for each in questions.questions]
+    return parts, found.tokenized_by
 
 
 def _overlap(question: Question, answer: str) -> float:
@@ -289,7 +331,7 @@ def _chance(questions: QuestionSet) -> dict[str, float]:
 
 def _prior(asked: Sequence[Question], normalise: Normalise) -> dict[str, Any] | None:
     """The one answer that scores most if it is given to all, of those that are right most often."""
-    if asked[0].kind == "box":
+    if asked[0].kind in ("box", "caption"):
         return None
     spelt = str if asked[0].kind == "letter" else normalise
     right = Counter(spelt(answer) for each in asked for answer in each.answers)

@@ -39,6 +39,7 @@ BENCHMARK = Benchmark(
     "Get questions1.2.zip and images.zip of "
     "https://cs.stanford.edu/people/dorarad/gqa/download.html into one folder: it has "
     "testdev_balanced_questions.json and images.",
-    SHORT, ("testdev_balanced", "testdev_all", "val_balanced", "test_balanced", "submission_all"),
+    SHORT, ("testdev_balanced", "testdev_all", "val_balanced", "test_balanced", "submission_all",
+     "train_balanced"),
     upload=uploaded_as("prediction", normalise_plain), normalise=normalise_plain,
 )  # fmt: skip
