@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,13 @@ import pytest
 import torch
 
 from lateen.errors import LateenError, RecipeError, TrainingError
-from lateen.mllm import MultimodalModel, train
+from lateen.mllm import MultimodalModel, MultimodalRecipe, train
+from lateen.mllm.held_out import measure
+from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
+from lateen.mllm.instructions import open_instructions
+from lateen.mllm.labelling import Labeller
+from lateen.mllm.preparation import fit_projector, open_start, prepare_stage
+from lateen.mllm.trainer import Collator, losses
 from mllm.conftest import picture
 
 QUICK = {"train.batch": 4, "train.steps": 3, "train.holdout": 4, "train.validations": 1}
@@ -34,6 +43,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def conversations(captioned: Path, folder: Path) -> Path:
     """LLaVA's JSON about the same pictures, with rows that do not fit."""
+
     def row(at: int, image: str | None, *turns: str) -> dict[str, Any]:
         spoken = zip(("human", "gpt") * 4, turns, strict=False)
         said = [{"from": who, "value": text} for who, text in spoken]
@@ -82,3 +92,225 @@ def test_the_first_stage_moves_the_projector_alone(first: Path, folder: Path) ->
     [stage] = record["stages"]
     assert (stage["stage"], stage["data"]["images"], stage["check"]["n"]) == ("projector", 36, 4)
     assert "untrained" not in (first / "README.md").read_text()
+
+
+def test_scores_at_labelled_positions_are_those_of_all_positions(
+    first: Path, captioned: Path
+) -> None:
+    mllm = MultimodalModel.from_pretrained(first, device="cpu")
+    tokens = mllm.model.config.vision_config.num_tokens
+    image_token = mllm.model.config.image_token_index
+    instructions = open_instructions(captioned)
+    label = Labeller(
+        mllm.processor, "projector", image_token=image_token, tokens=tokens, max_length=250
+    )
+    some = [label(each) for each in instructions.conversations[:6]]
+    live = LiveImages(instructions.images, mllm.processor.image_processor)
+    batch = Collator(image_token, tokens, 0, live)(some)
+    with torch.no_grad():
+        each, row = losses(mllm.model, batch)
+        plain = mllm.model(**batch).loss
+    torch.testing.assert_close(each.mean(), plain)
+    assert row.bincount().tolist() == [int(s.learned.sum()) for s in some]
+
+
+def test_tokens_made_before_are_those_of_every_step(
+    first: Path, captioned: Path, tmp_path: Path
+) -> None:
+    """But for the rounding of float16."""
+    mllm = MultimodalModel.from_pretrained(first, device="cpu")
+    images = open_instructions(captioned).images
+    processor, tower = mllm.processor.image_processor, mllm.model.model.vision_tower
+    store = store_tokens(tower, processor, images, tmp_path / "tokens", device="cpu")
+    names = list(images)[3:6]
+    stored = StoredTokens(store, tower.config.num_tokens).of(names)
+    with torch.no_grad():
+        live = tower(LiveImages(images, processor).of(names)).hidden_states[-1]
+    torch.testing.assert_close(stored, live, atol=2e-3, rtol=2e-3)
+
+
+def test_an_image_that_cannot_be_read_is_left_out(
+    aligned: Callable[..., Path], llm_folder: Path, captioned: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(captioned.parent, data)
+    (data / "images" / "7.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    trained = train(aligned(), llm_folder, data / captioned.name, out=out, settings=QUICK)
+    assert trained.results["data"]["skipped"] == 3  # the image, and its two captions
+    lines = (out / "train" / "skipped.jsonl").read_text().splitlines()
+    skipped = [json.loads(line) for line in lines]
+    assert {"7.png#0", "7.png#1"} < {each["id"] for each in skipped}
+
+
+@pytest.mark.parametrize(
+    ("tune", "tower", "expected"),
+    [
+        ("lora", False, {"language_model", "multi_modal_projector"}),
+        ("full", False, {"language_model", "multi_modal_projector", "lm_head"}),
+        ("lora", True, {"language_model", "multi_modal_projector", "vision_tower"}),
+        ("full", True, {"language_model", "multi_modal_projector", "lm_head", "vision_tower"}),
+    ],
+)
+def test_what_the_second_stage_moves(
+    first: Path, captioned: Path, tmp_path: Path, tune: str, tower: bool, expected: set[str]
+) -> None:
+    data = conversations(captioned, tmp_path)
+    out = tmp_path / "m2"
+    trained = train(
+        data=data, start=first, stage="instruct", tune=tune, out=out,
+        settings={
+            **QUICK, "data.images": str(captioned.parent / "images"), "train.lr": 1e-2,
+            "train.tune_tower": tower, "precision": "float32",
+        },
+    )  # fmt: skip
+    changed = moved(tensors(first), tensors(out))
+    known = ("language_model", "multi_modal_projector", "lm_head", "vision_tower")
+    parts = {part for part in known if any(part in name for name in changed)}
+    assert parts == expected
+    if tune == "lora":  # which is on linear layers alone
+        assert not any("norm" in name or "embed" in name for name in changed)
+    found = trained.results
+    assert (found["data"]["skipped"], found["features"]) == (4, "live" if tower else "stored")
+    # What was measured at the end is what the saved model gives: merged, cast and loaded again.
+    mllm = MultimodalModel.from_pretrained(out, device="cpu")
+    record = json.loads((out / "mllm.json").read_text())
+    assert [stage["stage"] for stage in record["stages"]] == ["projector", "instruct"]
+    again = held_out_of(mllm, trained.results["recipe"], data, captioned)
+    assert again["own"] == pytest.approx(found["checks"][-1]["own"], rel=2e-3)
+    assert again["own"] != pytest.approx(found["checks"][0]["own"], rel=2e-3)
+
+
+def held_out_of(
+    mllm: MultimodalModel, recipe: dict[str, Any], data: Path, captioned: Path
+) -> dict[str, Any]:
+    """The loss of the same held-out conversations, about live images."""
+    plan = MultimodalRecipe.build(
+        recipe | {"train": {**recipe["train"], "features": "live"}, "precision": "float32"}
+    )
+    instructions = open_instructions(data, images=captioned.parent / "images")
+    prepared = prepare_stage(plan, mllm, instructions, data.parent / "unused")
+    return measure(mllm.model, prepared.collator, prepared.held, batch=4)
+
+
+def test_an_untrained_projector_is_fitted_to_its_scales(
+    aligned: Callable[..., Path], llm_folder: Path, captioned: Path, tmp_path: Path
+) -> None:
+    plan = MultimodalRecipe.build({
+        "tower": str(aligned()), "llm": str(llm_folder), "data": {"root": str(captioned)},
+        "train": {"projector_start": "fitted"}, "device": "cpu",
+    })  # fmt: skip
+    start = open_start(plan)
+    instructions = open_instructions(captioned)
+    prepared = prepare_stage(plan, start, instructions, tmp_path / "tokens")
+    fitted = fit_projector(start, prepared)
+    assert fitted is not None
+    names = list(dict.fromkeys(n for each in prepared.learned for n in each.images))
+    with torch.no_grad():
+        made = start.model.model.multi_modal_projector(prepared.collator.images.of(names))
+    rms = float(made.square().mean().sqrt())
+    assert rms == pytest.approx(fitted["embeddings"], rel=1e-3)
+    assert fitted["projected_before"] != pytest.approx(rms, rel=0.5)
+    assert fit_projector(MultimodalModel(start.model, start.processor, {}), prepared) is None
+
+
+def test_a_killed_training_ends_with_the_same_bytes(
+    first: Path, captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        **QUICK, "train.steps": 6, "train.checkpoints": 3, "train.lora_dropout": 0.1,
+        "precision": "float32", "data.images": str(captioned.parent / "images"),
+    }  # fmt: skip
+    given: dict[str, Any] = {
+        "data": conversations(captioned, tmp_path), "start": first, "stage": "instruct",
+        "tune": "lora", "settings": settings,
+    }  # fmt: skip
+    train(out=tmp_path / "whole", **given)
+
+    def interrupt(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lateen.mllm.trainer.Progress.on_step_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(out=tmp_path / "killed", **given)
+    assert not (tmp_path / "killed" / "mllm.json").exists()
+    assert list((tmp_path / "killed" / "train").glob("checkpoint-4"))
+    train(out=tmp_path / "killed", **given)
+    assert not moved(tensors(tmp_path / "whole"), tensors(tmp_path / "killed"))
+
+
+def test_a_finished_training_is_given_back_and_another_is_refused(
+    first: Path, aligned: Callable[..., Path], llm_folder: Path, captioned: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("lateen.mllm.training._trained", None)  # nothing is trained
+        again = train(
+            aligned(), llm_folder, captioned, out=first,
+            settings={**QUICK, "precision": "float32", "train.device_batch": 2},
+        )  # fmt: skip
+    assert again.results == json.loads((first / "training.json").read_text())
+    with pytest.raises(TrainingError, match="a training with other settings"):
+        train(aligned(), llm_folder, captioned, out=first, settings={**QUICK, "train.lr": 1e-4})
+    with pytest.raises(TrainingError, match="with another model to begin with"):
+        train(aligned("mean"), llm_folder, captioned, out=first,
+              settings={**QUICK, "precision": "float32"})  # fmt: skip
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole(
+    aligned: Callable[..., Path], llm_folder: Path, captioned: Path, first: Path, tmp_path: Path
+) -> None:
+    settings = {**QUICK, "precision": "float32", "train.device_batch": 1}
+    train(aligned(), llm_folder, captioned, out=tmp_path / "parts", settings=settings)
+    whole, parts = tensors(first), tensors(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-3)
+
+
+def test_the_page_shows_what_it_says_of_held_out_images(first: Path) -> None:
+    page = (first / "training.html").read_text()
+    results = json.loads((first / "training.json").read_text())
+    assert len(results["said"]) == 4
+    assert all(each["right"] in page for each in results["said"])
+    assert "none of which is learned" in page
+    assert "The projector alone was trained" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tower": "t"}, r"there is no language model.*--tower and --llm"),
+        ({"start": "m", "tower": "t"}, r"has its tower and its language model.*--from"),
+        ({"start": "m", "settings": {"grid": 3}}, "grid is settled by the model"),
+        ({"start": "m", "tune": "lora"}, "trains the projector alone"),
+        ({"start": "m", "settings": {"train.lrr": 1}}, r"unknown recipe key 'train\.lrr'.*lr"),
+        ({"start": "m", "settings": {"train.batch": 0}}, r"'train\.batch' cannot be 0"),
+        ({"start": "m", "preset": "llava"}, r"unknown preset 'llava'.*llava-1\.5"),
+    ],
+)
+def test_recipes_that_do_not_fit(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        train(data=tmp_path, out=tmp_path / "out", **given)
+    assert re.search(said, f"{error.value.message} {error.value.remedy}", re.S)
+
+
+def test_the_presets_are_those_of_their_stage(tmp_path: Path) -> None:
+    def settings(**values: Any) -> Any:
+        common = {"start": "m", "data": {"root": "d"}, "preset": "llava-1.5"}
+        return MultimodalRecipe.build(common | values).train
+
+    assert (settings().lr, settings().batch) == (1e-3, 256)
+    full = settings(stage="instruct")
+    assert (full.lr, full.rate_of_projector, full.batch) == (2e-5, 2e-5, 128)
+    lora = settings(stage="instruct", tune="lora", train={"batch": 16})
+    assert (lora.lr, lora.rate_of_projector, lora.batch, lora.lora_rank) == (2e-4, 2e-5, 16, 128)
+
+
+def test_without_trl_it_is_said_what_to_install(
+    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trl", None)
+    with pytest.raises(LateenError, match="lateen\\[mllm\\]"):
+        train("t", "l", captioned, out=tmp_path / "out")

@@ -22,6 +22,7 @@ from lateen.files import read_json
 from lateen.mllm.assembly import RECORD, check_placeholders
 from lateen.mllm.card import UNTRAINED
 from lateen.mllm.conversations import ask, parts_of, prepare
+from lateen.mllm.templates import CAPTION_PROMPT
 from lateen.mllm.tower import TowerConfig
 from lateen.model.model import as_image
 
@@ -226,6 +227,11 @@ class MultimodalModel:
                 **inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None,
                 top_k=None, **options,
             )  # fmt: skip
+
+    @property
+    def caption_prompt(self) -> str:
+        """What stood before captions when its projector was trained on them, if it was."""
+        return str(self.record.get("caption_prompt", CAPTION_PROMPT))
 
     @property
     def end_tokens(self) -> list[int]:

@@ -22,11 +22,12 @@ from lateen.config import (
     with_preset,
 )
 from lateen.errors import RecipeError, choices
+from lateen.mllm.templates import CAPTION_PROMPT, IMAGE
 
 # LLaVA-1.5's published scripts: pretrain.sh, finetune.sh and finetune_lora.sh of scripts/v1_5.
 _LLAVA: dict[str, Any] = {
     "warmup": 0.03, "weight_decay": 0.0, "max_length": 2048, "epochs": 1.0, "clip_norm": 1.0,
-    "projector_start": "random", "gradient_checkpointing": True,
+    "projector_start": "random", "caption_prompt": f"{IMAGE}\n", "gradient_checkpointing": True,
 }  # fmt: skip
 _LLAVA_STAGES: dict[tuple[str, str], dict[str, Any]] = {
     ("projector", "full"): {"lr": 1e-3, "batch": 256},
@@ -86,6 +87,10 @@ class StageSection(Section):
     max_length: int = Field(
         2048, gt=0, description="tokens of a conversation with its images; of a longer one the "
         "last turns are left out, and counted"
+    )  # fmt: skip
+    caption_prompt: str = Field(
+        CAPTION_PROMPT, description="what stands before captions in the stage projector; LLaVA has "
+        "the image alone"
     )  # fmt: skip
     projector_start: Literal["fitted", "random"] = Field(
         "fitted", description="of an untrained projector: fitted to the scale of tokens and of "

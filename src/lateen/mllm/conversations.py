@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from PIL.Image import Image
 
 from lateen.errors import DataError, UsageError, reason
-from lateen.mllm.templates import IMAGE
+from lateen.mllm.templates import CAPTION_PROMPT, IMAGE
 
 Message = dict[str, Any]
 """``role`` (system, user, assistant) and ``content``: a text, or a list of parts ``{"type":
@@ -92,28 +92,38 @@ def text_of(processor: Any, messages: Sequence[Message], *, prompt: bool) -> str
     return str(_templated(processor, messages, 0, tokenize=False, add_generation_prompt=prompt))
 
 
-def plain_caption(processor: Any, caption: str | None) -> str:
+def plain_caption(processor: Any, caption: str | None, prompt: str = CAPTION_PROMPT) -> str:
     """The text of an image and its caption, without a chat template.
 
-    The form that a projector is trained on first (LLaVA's conversation ``plain``): the image, a
-    line break, the caption, and the token that ends a text. A token that the tokenizer begins every
-    text with stands in front, so that this is to be tokenized with ``add_special_tokens=False``.
+    The form that a projector is trained on first: the prompt, the caption, and the token that ends
+    a text. A token that the tokenizer begins every text with stands in front, so that this is to be
+    tokenized with ``add_special_tokens=False``.
 
     Args:
         processor: of a multimodal language model.
         caption: of the image; ``None`` for only what stands before one.
+        prompt: what stands before captions, with a place for the image.
 
     Raises:
         DataError: the caption has a place for another image.
+        UsageError: the prompt has none, or several.
     """
+    if prompt.count(IMAGE) != 1:
+        raise UsageError(
+            f"what stands before captions, {prompt!r}, has {prompt.count(IMAGE)} places for images",
+            f"Write {IMAGE} once.",
+        )
     if caption is not None and IMAGE in caption:
         raise DataError(f"a caption has {IMAGE} in it: {caption[:60]!r}", "Leave it out.")
     tokenizer = processor.tokenizer
     first = tokenizer("")["input_ids"][:1]
     # One that has a token for beginnings need not write it: SmolLM2's is of its chat template.
     begin = tokenizer.bos_token if first and first == [tokenizer.bos_token_id] else ""
-    before = f"{begin}{IMAGE}\n"
-    return before if caption is None else f"{before}{caption}{tokenizer.eos_token or ''}"
+    before = f"{begin}{prompt}"
+    if caption is None:
+        return before
+    space = "" if before[-1].isspace() else " "
+    return f"{before}{space}{caption}{tokenizer.eos_token or ''}"
 
 
 def _templated(processor: Any, messages: Sequence[Message], images: int, **options: Any) -> Any:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lateen.errors import DataError, UsageError, reason
 from lateen.mllm.conversations import Message, plain_caption
 from lateen.mllm.instructions import Conversation
+from lateen.mllm.templates import CAPTION_PROMPT
 
 Array = np.ndarray[Any, Any]
 Stage = Literal["projector", "instruct"]
@@ -51,17 +52,19 @@ class Labeller:
         image_token: id of the placeholder.
         tokens: of an image.
         max_length: in tokens, those of images among them.
+        caption_prompt: what stands before captions in the stage ``projector``.
 
     Raises:
         UsageError: the chat template does not say what is the assistant's.
     """
 
     def __init__(
-        self, processor: Any, stage: Stage, *, image_token: int, tokens: int, max_length: int
-    ) -> None:
+        self, processor: Any, stage: Stage, *, image_token: int, tokens: int, max_length: int,
+        caption_prompt: str = CAPTION_PROMPT,
+    ) -> None:  # fmt: skip
         self._processor = processor
         self._tokenizer = processor.tokenizer
-        self._stage = stage
+        self._stage, self._prompt = stage, caption_prompt
         self._image_token, self._tokens, self._max_length = image_token, tokens, max_length
         if stage == "instruct":
             template = processor.chat_template
@@ -88,20 +91,21 @@ class Labeller:
 
     def prompt(self) -> list[int]:
         """Ids of an image without its caption, which the stage ``projector`` learns to go on."""
-        return self._ids(plain_caption(self._processor, None))
+        return self._ids(plain_caption(self._processor, None, self._prompt))
 
     def _plain(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
         """The image and what is first said of it (LLaVA's conversation ``plain``)."""
         if not conversation.images:
             raise DataError("it is about no image", "The stage projector needs one.")
         caption = next(_text(each) for each in conversation.messages if each["role"] == "assistant")
-        before = plain_caption(self._processor, None)
-        behind = plain_caption(self._processor, caption).removeprefix(before)
-        first, second = self._ids(before), self._ids(behind)
-        ids = first + second
+        before = plain_caption(self._processor, None, self._prompt)
+        whole = plain_caption(self._processor, caption, self._prompt)
+        first, ids = self._ids(before), self._ids(whole)
+        if ids[: len(first)] != first:  # a token is of both
+            ids = first + self._ids(whole.removeprefix(before))
         if self._length(ids) > self._max_length:
             raise self._too_long(ids)
-        return ids, [False] * len(first) + [True] * len(second)
+        return ids, [at >= len(first) for at in range(len(ids))]
 
     def _chat(
         self, conversation: Conversation

@@ -83,7 +83,7 @@ def caption_likelihoods(
         )
     keys = [id(image) if isinstance(image, Image) else image.name for image, _ in pairs]
     order = sorted(range(len(pairs)), key=lambda at: str(keys[at]))
-    begin = _ids(mllm, plain_caption(mllm.processor, None))
+    begin = _ids(mllm, plain_caption(mllm.processor, None, mllm.caption_prompt))
     found: dict[int, Likelihood] = {}
     feature, encoded = torch.empty(0), None
     batch: list[tuple[int, _Row]] = []
@@ -259,7 +259,7 @@ def _ids(mllm: MultimodalModel, text: str) -> list[int]:
 
 
 def _row(mllm: MultimodalModel, feature: torch.Tensor, caption: str, begin: list[int]) -> _Row:
-    whole = _ids(mllm, plain_caption(mllm.processor, caption))
+    whole = _ids(mllm, plain_caption(mllm.processor, caption, mllm.caption_prompt))
     if whole and whole[-1] == mllm.processor.tokenizer.eos_token_id:
         whole = whole[:-1]
     # A tokenizer may join a caption's first letters to what stands before.

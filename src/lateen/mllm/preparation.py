@@ -109,7 +109,7 @@ def prepare_stage(
     images, skips = _image_tokens(plan, start, instructions, folder)
     labeller = Labeller(
         start.processor, plan.stage, image_token=image_token, tokens=tokens,
-        max_length=_longest(plan, start),
+        max_length=_longest(plan, start), caption_prompt=plan.train.caption_prompt,
     )  # fmt: skip
     labelled, unfit = _label(instructions, images, labeller)
     learned, held = _held_out(labelled, plan)

@@ -11,6 +11,10 @@ from lateen.errors import UsageError, choices
 
 IMAGE = "<image>"
 """What stands for an image in texts, as in LLaVA's data."""
+CAPTION_PROMPT = f"Image: {IMAGE}\nCaption:"
+"""What stands before a caption where nothing else is said. LLaVA has the image alone, behind a
+token that begins every text; where a language model has none, an image that is the first of all is
+hardly learned (docs/mllm.md has figures)."""
 
 # A message's text, each of its images as a line of its own where it stands.
 _CONTENT = (

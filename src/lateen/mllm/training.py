@@ -8,7 +8,8 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,7 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     at = [round((k + 1) * prepared.steps / settings.validations)
           for k in range(settings.validations)]  # fmt: skip
     progress = Progress(check, at)
-    with quiet_transformers():
+    with quiet_transformers(), _of_peft():
         trainer = MultimodalTrainer(
             start.model, settings, _arguments(prepared, folder, half), lora=lora,
             conversations=prepared.learned, collator=prepared.collator,
@@ -265,6 +266,14 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
             for row in trainer.state.log_history if "loss" in row]  # fmt: skip
     count = sum(value.numel() for value in weights.values())
     return _Outcome(weights, lora, fitted, checks.rows, rows, count, half)
+
+
+@contextlib.contextmanager
+def _of_peft() -> Iterator[None]:
+    """Without a warning that is meant for peft, which asks transformers by an older name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
@@ -384,7 +393,8 @@ def _with_weights(plan: MultimodalRecipe, outcome: _Outcome) -> MultimodalModel:
     if outcome.lora is not None:
         from peft import get_peft_model
 
-        module = get_peft_model(fresh.model, copy.deepcopy(outcome.lora))
+        with _of_peft():
+            module = get_peft_model(fresh.model, copy.deepcopy(outcome.lora))
     put_weights(module, outcome.weights)
     if outcome.lora is not None:
         fresh.model = module.merge_and_unload()
@@ -422,6 +432,8 @@ def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None
         **model.record, "projector": TRAINED,
         "stages": [*model.record.get("stages", []), stage],
     }  # fmt: skip
+    if results["stage"] == "projector":
+        record["caption_prompt"] = results["recipe"]["train"]["caption_prompt"]
     write_json(out / RESULTS, results)
     made = out / FOLDER / "model"
     shutil.rmtree(made, ignore_errors=True)  # of a killed process
