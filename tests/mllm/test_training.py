@@ -20,7 +20,7 @@ from lateen.mllm.held_out import measure
 from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
 from lateen.mllm.instructions import open_instructions
 from lateen.mllm.labelling import Labeller
-from lateen.mllm.preparation import fit_projector, open_start, prepare_stage
+from lateen.mllm.preparation import prepare_stage
 from lateen.mllm.trainer import Collator, losses
 from mllm.conftest import picture
 
@@ -191,27 +191,6 @@ def held_out_of(
     instructions = open_instructions(data, images=captioned.parent / "images")
     prepared = prepare_stage(plan, mllm, instructions, data.parent / "unused")
     return measure(mllm.model, prepared.collator, prepared.held, batch=4)
-
-
-def test_an_untrained_projector_is_fitted_to_its_scales(
-    aligned: Callable[..., Path], llm_folder: Path, captioned: Path, tmp_path: Path
-) -> None:
-    plan = MultimodalRecipe.build({
-        "tower": str(aligned()), "llm": str(llm_folder), "data": {"root": str(captioned)},
-        "train": {"projector_start": "fitted"}, "device": "cpu",
-    })  # fmt: skip
-    start = open_start(plan)
-    instructions = open_instructions(captioned)
-    prepared = prepare_stage(plan, start, instructions, tmp_path / "tokens")
-    fitted = fit_projector(start, prepared)
-    assert fitted is not None
-    names = list(dict.fromkeys(n for each in prepared.learned for n in each.images))
-    with torch.no_grad():
-        made = start.model.model.multi_modal_projector(prepared.collator.images.of(names))
-    rms = float(made.square().mean().sqrt())
-    assert rms == pytest.approx(fitted["embeddings"], rel=1e-3)
-    assert fitted["projected_before"] != pytest.approx(rms, rel=0.5)
-    assert fit_projector(MultimodalModel(start.model, start.processor, {}), prepared) is None
 
 
 def test_a_killed_training_ends_with_the_same_bytes(

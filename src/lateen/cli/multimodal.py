@@ -85,6 +85,11 @@ def build_command(
     grid: Annotated[
         int | None, Parameter(help="average the patches to N × N: fewer tokens, less time")
     ] = None,
+    norm: Annotated[
+        Literal["layer", "none"],
+        Parameter(help="of each token: to mean 0 and deviation 1, by which a projector learns "
+                       "faster; or as they are (LLaVA)"),
+    ] = "layer",
     template: Annotated[
         str | None,
         Parameter(help="chat template: chatml, vicuna or a file of Jinja (the language model's)"),
@@ -106,7 +111,7 @@ def build_command(
 
     built = build(
         tower, llm, out, mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
-        template=template, seed=seed,
+        norm=norm, template=template, seed=seed,
     )  # fmt: skip
     if json:
         show_json({"model": str(out), **built.record})

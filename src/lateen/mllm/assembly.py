@@ -25,6 +25,7 @@ from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError
 from lateen.files import atomic_folder, library_versions, refuse_foreign, write_json, write_text
 from lateen.mllm.card import UNTRAINED, model_card
+from lateen.mllm.config import Norm
 from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.fused import FusedTower, Mix, open_towers, part_scales
 from lateen.mllm.language import LanguageModel, load_language_model
@@ -111,7 +112,8 @@ def build(
     tower: str | Path | AlignedModel | Sequence[str | Path | AlignedModel], llm: str | Path,
     out: str | Path | None = None, *, mix: Mix | None = None, share: float | None = None,
     tokens: TokenKind | None = None, layer: int | None = None, bare: bool = False,
-    grid: int | None = None, template: str | Path | None = None, seed: int = 0,
+    grid: int | None = None, norm: Norm = "layer", template: str | Path | None = None,
+    seed: int = 0,
 ) -> Assembled:  # fmt: skip
     """Put a vision tower in front of a language model, as LLaVA-1.5 does, with a new projector.
 
@@ -130,6 +132,8 @@ def build(
         layer: a hidden layer of the backbone, without the head (LLaVA: -2).
         bare: leave the model's image head out.
         grid: average the patches to so many rows and columns.
+        norm: ``layer`` normalises each token, by which a projector learns faster; ``none`` leaves
+            them, as LLaVA does.
         template: ``chatml``, ``vicuna`` or a file of Jinja; of the form of the language model's own
             if not given.
         seed: of the projector's start.
@@ -148,6 +152,7 @@ def build(
         [tower] if isinstance(tower, str | Path | AlignedModel) else tower,
         mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
     )  # fmt: skip
+    vision.config.norm = None if norm == "none" else norm
     language = load_language_model(llm)
     assembled = assemble(vision, image_processor, language, template=template, seed=seed)
     if out is not None:

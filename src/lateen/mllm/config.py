@@ -24,10 +24,14 @@ from lateen.config import (
 from lateen.errors import RecipeError, choices
 from lateen.mllm.templates import CAPTION_PROMPT, IMAGE
 
+Norm = Literal["layer", "none"]
+"""What is done to each token of a tower before the projector: a LayerNorm without weights, or
+nothing."""
+
 # LLaVA-1.5's published scripts: pretrain.sh, finetune.sh and finetune_lora.sh of scripts/v1_5.
 _LLAVA: dict[str, Any] = {
     "warmup": 0.03, "weight_decay": 0.0, "max_length": 2048, "epochs": 1.0, "clip_norm": 1.0,
-    "projector_start": "random", "caption_prompt": f"{IMAGE}\n", "gradient_checkpointing": True,
+    "caption_prompt": f"{IMAGE}\n", "gradient_checkpointing": True,
 }  # fmt: skip
 _LLAVA_STAGES: dict[tuple[str, str], dict[str, Any]] = {
     ("projector", "full"): {"lr": 1e-3, "batch": 256},
@@ -46,6 +50,7 @@ _SMALL_STAGES: dict[tuple[str, str], dict[str, Any]] = {
         "lora_dropout": 0.0,
     },
 }  # fmt: skip
+_OF_MODEL: dict[str, dict[str, Any]] = {"llava-1.5": {"norm": "none"}}
 MLLM_PRESETS: dict[str, dict[tuple[str, str], dict[str, Any]]] = {
     "small": _SMALL_STAGES,
     "llava-1.5": {stage: {**_LLAVA, **values} for stage, values in _LLAVA_STAGES.items()},
@@ -91,10 +96,6 @@ class StageSection(Section):
     caption_prompt: str = Field(
         CAPTION_PROMPT, description="what stands before captions in the stage projector; LLaVA has "
         "the image alone"
-    )  # fmt: skip
-    projector_start: Literal["fitted", "random"] = Field(
-        "fitted", description="of an untrained projector: fitted to the scale of tokens and of "
-        "embeddings, on images of the data; or as torch makes layers (LLaVA)"
     )  # fmt: skip
     tune_tower: bool = Field(False, description="the tower learns too (the papers' VTune)")
     lora_rank: int = Field(16, gt=0, description="rank of the additions (tune=lora)")
@@ -145,6 +146,9 @@ class MultimodalRecipe(RecipeFile):
     layer: int | None = Field(None, description="hidden layer of the backbone, without the head")
     bare: bool = Field(False, description="leave the model's image head out")
     grid: int | None = Field(None, gt=0, description="average the patches to N × N")
+    norm: Norm = Field(
+        "layer", description="of each token, by which a projector learns faster; none as LLaVA"
+    )
     template: str | None = Field(None, description="chat template: chatml, vicuna or a file")
     stage: Literal["projector", "instruct"] = Field(
         "projector", description="LLaVA's first, the projector alone on captions; or its second, "
@@ -170,10 +174,10 @@ class MultimodalRecipe(RecipeFile):
             RecipeError: an unknown key (naming the nearest valid one), a value that does not fit,
                 or keys that do not go together.
         """
+        stage = values.get("stage", "projector"), values.get("tune", "full")
         try:
             stages = {
-                name: {"train": of.get((values.get("stage", "projector"),
-                                        values.get("tune", "full")), {})}
+                name: {**_OF_MODEL.get(name, {}), "train": of.get(stage, {})}
                 for name, of in MLLM_PRESETS.items()
             }  # fmt: skip
             recipe = cls.model_validate(with_preset(values, stages))

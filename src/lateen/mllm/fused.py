@@ -85,7 +85,7 @@ class FusedTowerConfig(TowerConfig):
         }
         return {
             "encoder": {"id": " + ".join(str(part["encoder"]["id"]) for part in parts)}, **alike,
-            "tokens_per_image": self.num_tokens, "width": self.hidden_size,
+            "norm": self.norm, "tokens_per_image": self.num_tokens, "width": self.hidden_size,
             "mix": self.mix, "share": self.share, "parts": parts,
         }  # fmt: skip
 

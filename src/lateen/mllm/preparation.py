@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lateen.data.samples import Skip
 from lateen.device import resolve_device
 from lateen.errors import DataError, UsageError
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import build
-from lateen.mllm.card import UNTRAINED
 from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.image_tokens import (
     ImageTokens,
@@ -32,8 +30,6 @@ from lateen.mllm.trainer import PROJECTOR, Collator
 from lateen.progress import bar, log
 
 _MOST_BYTES = 20 * 10**9  # of stored tokens, where nothing else is said
-_FIT_IMAGES = 128  # on which an untrained projector is fitted to scales
-_FLOOR = 1e-3  # of a channel's deviation, relative to that of all
 _MOST_CONVERSATIONS = 400  # that are held out
 
 
@@ -50,7 +46,7 @@ def open_start(plan: MultimodalRecipe) -> MultimodalModel:
     built = build(
         plan.tower if len(plan.tower) > 1 else plan.tower[0], plan.llm, mix=plan.mix,
         share=plan.share, tokens=plan.tokens, layer=plan.layer, bare=plan.bare, grid=plan.grid,
-        template=plan.template, seed=plan.train.seed,
+        norm=plan.norm, template=plan.template, seed=plan.train.seed,
     )  # fmt: skip
     return MultimodalModel(built.model.to(device), built.processor, built.record)
 
@@ -219,60 +215,6 @@ def _held_out(
 
 def _lot(seed: int) -> Any:
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-@torch.no_grad()
-def fit_projector(start: MultimodalModel, prepared: Preparation) -> dict[str, float] | None:
-    """Fit an untrained projector to what stands before and behind it, without training.
-
-    Each channel of the tokens is brought to mean 0 and deviation 1 within the first layer, and the
-    second layer to the root mean square of the language model's embeddings (data-dependent
-    initialization, Krähenbühl et al. 2016). Its form stays that of LLaVA's.
-
-    Args:
-        start: whose projector is changed in place.
-        prepared: gives images that are learned from.
-
-    Returns:
-        What was found: root mean squares of tokens and embeddings, and of what the projector made
-        before; ``None`` where nothing was to be fitted.
-    """
-    settings = prepared.plan.train
-    if start.record.get("projector") != UNTRAINED or settings.projector_start != "fitted":
-        return None
-    names = list(dict.fromkeys(n for each in prepared.learned for n in each.images))[:_FIT_IMAGES]
-    if not names:
-        return None
-    tokens = _tokens(start, prepared, names)
-    projector = getattr(start.model.model, PROJECTOR)
-    table = start.model.get_input_embeddings().weight
-    wanted = float(table.float().square().mean().sqrt())
-    before = _rms(projector(tokens))
-    mean, deviation = tokens.float().mean(0), tokens.float().std(0)
-    deviation = deviation.clamp(min=_FLOOR * float(deviation.max()))
-    first, second = projector.linear_1, projector.linear_2
-    first.weight.copy_(first.weight.float() / deviation)
-    first.bias.sub_((first.weight.float() @ mean).to(first.bias.dtype))
-    scale = wanted / _rms(projector(tokens))
-    second.weight.mul_(scale)
-    second.bias.mul_(scale)
-    return {"tokens": _rms(tokens), "embeddings": wanted, "projected_before": before}
-
-
-def _tokens(start: MultimodalModel, prepared: Preparation, names: Sequence[str]) -> Tensor:
-    """Tokens ``[all, width]`` of images."""
-    tower, device = start.model.model.vision_tower, start.model.device
-
-    def parts() -> Iterator[Tensor]:
-        for at in range(0, len(names), prepared.plan.train.batch):
-            given = prepared.collator.images.of(names[at : at + prepared.plan.train.batch])
-            yield tower(given.to(device)).hidden_states[-1].flatten(0, 1)
-
-    return torch.cat(list(parts())).to(start.model.dtype)
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.float().square().mean().sqrt())
 
 
 def linear_layers(module: nn.Module, prefix: str) -> list[str]:

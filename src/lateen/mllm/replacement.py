@@ -27,6 +27,7 @@ class Needed:
             follows, or it is not known.
         layer: hidden layer of the backbone, where nothing follows; ``None`` is the last.
         grid: patches are averaged to so many rows and columns; ``None`` leaves them.
+        norm: what is done to each token at the end; ``None`` for nothing.
         shape: rows and columns of the patches, after that.
         width: length of a token.
     """
@@ -36,6 +37,7 @@ class Needed:
     pooling: str | None
     layer: int | None
     grid: int | None
+    norm: str | None
     shape: tuple[int, int]
     width: int
 
@@ -92,7 +94,7 @@ def needed_of(config: Any, place: str | Path) -> Needed:
     tokens: TokenKind = (
         "patch" if config.vision_feature_select_strategy == "default" else "cls,patch"
     )
-    return Needed(tokens, None, None, layer, None, (side, side), tower.hidden_size)
+    return Needed(tokens, None, None, layer, None, None, (side, side), tower.hidden_size)
 
 
 def _of_aligned(tower: AlignedTowerConfig) -> Needed:
@@ -104,7 +106,7 @@ def _of_aligned(tower: AlignedTowerConfig) -> Needed:
     shape = (tower.grid, tower.grid) if tower.grid else (tower.rows, tower.columns)
     return Needed(
         cast(TokenKind, tower.tokens), through, tower.pooling, None if through else tower.layer,
-        tower.grid, shape, tower.hidden_size,
+        tower.grid, tower.norm, shape, tower.hidden_size,
     )  # fmt: skip
 
 

@@ -168,7 +168,7 @@ def _opened(
 ) -> tuple[AlignedTower, Any]:
     """The new tower, with the old one's kind of tokens, layer and grid."""
     try:
-        return open_tower(
+        opened, image_processor = open_tower(
             tower, tokens=needed.tokens, layer=needed.layer, bare=needed.bare, grid=needed.grid
         )
     except (EncoderError, UsageError) as error:
@@ -179,6 +179,8 @@ def _opened(
             f"({needed.kind}): {error.message}",
             REMEDY,
         ) from error
+    opened.config.norm = needed.norm
+    return opened, image_processor
 
 
 def _named(tower: str | Path | AlignedModel) -> str:
@@ -225,7 +227,7 @@ def _described(ready: MultimodalModel, needed: Needed) -> dict[str, Any]:
         "tower": {
             "encoder": {"id": config.vision_config.model_type}, "tokens": needed.tokens,
             "layer": needed.layer, "head": None, "grid": needed.grid, "projection": False,
-            "tokens_per_image": needed.count, "width": needed.width,
+            "norm": needed.norm, "tokens_per_image": needed.count, "width": needed.width,
         },
         "llm": {"name": text.model_type, "width": text.hidden_size},
     }  # fmt: skip

@@ -33,12 +33,15 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
         image_size: height and width in pixels of the tower's own images; one number if equal.
         patch_size: pixels per placeholder: the image's edge over it, rounded down, is the grid's.
         num_hidden_layers: of the backbone.
+        norm: ``layer`` brings each token to mean 0 and deviation 1, as a LayerNorm without weights
+            does; ``None`` leaves them.
     """
 
     hidden_size: int = 0
     image_size: int | list[int] = 224
     patch_size: int = 16
     num_hidden_layers: int = 1
+    norm: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,7 +132,7 @@ class AlignedTowerConfig(TowerConfig):
         return {
             "encoder": self.encoder, "tokens": self.tokens, "layer": self.layer, "head": self.head,
             "grid": self.grid, "projection": self.projection_dim is not None,
-            "tokens_per_image": self.num_tokens, "width": self.hidden_size,
+            "norm": self.norm, "tokens_per_image": self.num_tokens, "width": self.hidden_size,
         }  # fmt: skip
 
 
@@ -155,14 +158,16 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
         return cast(Self, super().train(False))
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
-        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``; tokens that were
-        made before, in their place, are given back.
+        """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``, normalised where
+        the config says so; tokens that were made before, in their place, are given back.
 
         What else Llava hands to towers (which layers to keep) is settled by the config.
         """
         own = (self.config.num_tokens, self.config.hidden_size)
         made_before = tuple(pixel_values.shape[1:]) == own
         tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
+        if self.config.norm is not None and not made_before:
+            tokens = F.layer_norm(tokens, tokens.shape[-1:])
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
 
     def tokens(self, pixel_values: Tensor) -> Tensor:

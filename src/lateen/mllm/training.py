@@ -41,7 +41,6 @@ from lateen.mllm.instructions import Instructions, open_instructions
 from lateen.mllm.preparation import (
     Preparation,
     check_trainable,
-    fit_projector,
     linear_layers,
     open_start,
     prepare_stage,
@@ -208,7 +207,6 @@ class _Outcome:
     Attributes:
         weights: what moved, by its name in the trained module.
         lora: what peft added, if anything.
-        fitted: what :func:`fit_projector` found.
         checks: of the held-out conversations, by step; the start first.
         log: rows of the loss.
         parameters: that moved.
@@ -217,7 +215,6 @@ class _Outcome:
 
     weights: dict[str, torch.Tensor]
     lora: Any
-    fitted: dict[str, float] | None
     checks: Sequence[dict[str, Any]]
     log: Sequence[dict[str, Any]]
     parameters: int
@@ -232,7 +229,6 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     from lateen.mllm.trainer import MultimodalTrainer, Progress, trained_weights
 
     plan, settings = prepared.plan, prepared.plan.train
-    fitted = fit_projector(start, prepared)
     half = _put_into_precision(start, plan)
     lora = _lora(start, plan)
     _choose_parameters(start, plan)
@@ -265,7 +261,7 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     rows = [{"step": row["step"], "loss": row["loss"], "lr": row["learning_rate"]}
             for row in trainer.state.log_history if "loss" in row]  # fmt: skip
     count = sum(value.numel() for value in weights.values())
-    return _Outcome(weights, lora, fitted, checks.rows, rows, count, half)
+    return _Outcome(weights, lora, checks.rows, rows, count, half)
 
 
 @contextlib.contextmanager
@@ -417,7 +413,7 @@ def _results(
         "steps": prepared.steps, "parameters": outcome.parameters,
         "precision": "bfloat16" if outcome.half else "float32",
         "features": "stored" if prepared.stored else "live",
-        "fitted": outcome.fitted, "checks": list(outcome.checks), "log": list(outcome.log),
+        "checks": list(outcome.checks), "log": list(outcome.log),
         "recipe": plan.model_dump(mode="json"),
     }  # fmt: skip
 
