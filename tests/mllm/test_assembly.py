@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -78,15 +78,20 @@ def test_there_is_a_placeholder_for_every_token(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("norm", ["layer", "none"])
 def test_logits_are_those_of_the_language_model_on_projected_tokens(
-    aligned: Callable[..., Path], llm_folder: Path
+    aligned: Callable[..., Path], llm_folder: Path, norm: Literal["layer", "none"]
 ) -> None:
     """By hand: embeddings of the text, with what the projector makes of the tower's tokens."""
-    built = build(aligned(), llm_folder)
+    built = build(aligned(), llm_folder, norm=norm)
     inputs = inputs_of(built, picture())
     tower, _ = open_tower(aligned())
     projector = built.model.model.multi_modal_projector
-    hidden = torch.nn.functional.gelu(projector.linear_1(tower.tokens(inputs["pixel_values"])))
+    tokens = tower.tokens(inputs["pixel_values"])
+    if norm == "layer":
+        mean, variance = tokens.mean(-1, keepdim=True), tokens.var(-1, correction=0, keepdim=True)
+        tokens = (tokens - mean) / (variance + 1e-5).sqrt()
+    hidden = torch.nn.functional.gelu(projector.linear_1(tokens))
     seen = projector.linear_2(hidden)[0]
     language = load_language_model(llm_folder).model
     embedded = language.get_input_embeddings()(inputs["input_ids"])

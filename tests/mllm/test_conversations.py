@@ -101,10 +101,14 @@ class Processor:
         return {"input_ids": [7] * self.begins + [1] * len(text)}
 
 
-@pytest.mark.parametrize(("begins", "before"), [(True, "<s><image>\n"), (False, "<image>\n")])
-def test_a_plain_caption_stands_behind_its_image(begins: bool, before: str) -> None:
+@pytest.mark.parametrize(("begins", "first"), [(True, "<s>"), (False, "")])
+def test_a_plain_caption_stands_behind_its_image(begins: bool, first: str) -> None:
     processor = Processor(begins=begins)
+    before = f"{first}Image: <image>\nCaption:"
     assert plain_caption(processor, None) == before
-    assert plain_caption(processor, "A dog runs .") == f"{before}A dog runs .</s>"
+    assert plain_caption(processor, "A dog runs .") == f"{before} A dog runs .</s>"
+    assert plain_caption(processor, "A dog .", "<image>\n") == f"{first}<image>\nA dog .</s>"
     with pytest.raises(DataError, match="a caption has <image> in it"):
         plain_caption(processor, "a <image>")
+    with pytest.raises(UsageError, match="'Caption:', has 0 places for images"):
+        plain_caption(processor, "a dog", "Caption:")

@@ -76,7 +76,7 @@ def test_of_a_caption_only_the_caption_is_learned(mllm: MultimodalModel) -> None
     label = labeller(mllm, "projector")
     plain = label(conversation("<image>\nDescribe it briefly.", "A dog runs."))
     batch = batch_of(mllm, plain)
-    assert learned_text(mllm, batch) == "A dog runs.<|im_end|>"
+    assert learned_text(mllm, batch) == " A dog runs.<|im_end|>"
     assert "Describe" not in mllm.processor.tokenizer.decode(batch["input_ids"][0])
     first = int(np.argmax(plain.learned))
     assert plain.ids[:first].tolist() == label.prompt()

@@ -39,7 +39,7 @@ def by_hand(mllm: MultimodalModel, image: FileImage, caption: str) -> tuple[floa
     with torch.no_grad():
         logits = mllm.model(**inputs).logits[0].float().log_softmax(-1)
     ids = inputs["input_ids"][0]
-    length = len(mllm.processor.tokenizer(caption)["input_ids"])
+    length = len(mllm.processor.tokenizer(f" {caption}")["input_ids"])
     behind = range(len(ids) - 1 - length, len(ids) - 1)  # the last is the token that ends it
     return sum(float(logits[at - 1, ids[at]]) for at in behind), length
 
@@ -54,7 +54,7 @@ def test_likelihoods_are_those_of_single_forward_passes(
         found = caption_likelihoods(mllm, pairs)
         assert [each.total for each in found] == pytest.approx([t for t, _ in expected], abs=1e-3)
         assert [each.tokens for each in found] == [n for _, n in expected]
-    assert found[0].loss == pytest.approx(-expected[0][0] / len(CAPTIONS[0]), abs=1e-4)
+    assert found[0].loss == pytest.approx(-expected[0][0] / (1 + len(CAPTIONS[0])), abs=1e-4)
     assert len({each.total for each in found}) == len(pairs)  # the images matter
 
 

@@ -105,7 +105,7 @@ def plain_caption(processor: Any, caption: str | None, prompt: str = CAPTION_PRO
         prompt: what stands before captions, with a place for the image.
 
     Raises:
-        DataError: the caption has a place for another image.
+        DataError: the caption is empty, or has a place for another image.
         UsageError: the prompt has none, or several.
     """
     if prompt.count(IMAGE) != 1:
@@ -113,6 +113,8 @@ def plain_caption(processor: Any, caption: str | None, prompt: str = CAPTION_PRO
             f"what stands before captions, {prompt!r}, has {prompt.count(IMAGE)} places for images",
             f"Write {IMAGE} once.",
         )
+    if caption is not None and not caption.strip():
+        raise DataError("a caption is empty", "Leave it out.")
     if caption is not None and IMAGE in caption:
         raise DataError(f"a caption has {IMAGE} in it: {caption[:60]!r}", "Leave it out.")
     tokenizer = processor.tokenizer

@@ -265,8 +265,6 @@ def _row(mllm: MultimodalModel, feature: torch.Tensor, caption: str, begin: list
     # A tokenizer may join a caption's first letters to what stands before.
     same = (one == other for one, other in zip(begin, whole, strict=False))
     start = next((at for at, each in enumerate(same) if not each), min(len(begin), len(whole)))
-    if start == len(whole):
-        raise DataError("a caption is empty", "Leave it out.")
     place = whole.index(mllm.model.config.image_token_index)
     row = _Row(feature, whole[:place], whole[place + 1 :], start - place - 1)
     mllm.limit(row.length - 1, 1)
