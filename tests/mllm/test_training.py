@@ -92,6 +92,10 @@ def test_the_first_stage_moves_the_projector_alone(first: Path, folder: Path) ->
     [stage] = record["stages"]
     assert (stage["stage"], stage["data"]["images"], stage["check"]["n"]) == ("projector", 36, 4)
     assert "untrained" not in (first / "README.md").read_text()
+    answer = MultimodalModel.from_pretrained(first, device="cpu").answer(
+        "Which?", picture(), max_tokens=2
+    )
+    assert answer.notes[-1].startswith("The model has learned captions alone")
 
 
 def test_scores_at_labelled_positions_are_those_of_all_positions(

@@ -44,6 +44,7 @@ class Answer:
             nothing is known of it.
         seconds: that it took.
         context: how many tokens the language model takes, where it was that which cut the answer.
+        captions_only: whether nothing but captions of images was learned yet.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Answer:
     projector: str | None
     seconds: float
     context: int | None = None
+    captions_only: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -71,6 +73,8 @@ class Answer:
             )  # fmt: skip
         if self.projector == UNTRAINED and self.images:
             notes.append("The projector is untrained: the answer has nothing to do with the image.")
+        elif self.captions_only and self.images:
+            notes.append("The model has learned captions alone: it has yet to learn to answer.")
         return notes
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,7 +180,7 @@ class MultimodalModel:
         return Answer(
             text, not ended, len(generated), length, len(pictures), self.record.get("projector"),
             time.perf_counter() - begin,
-            None if ended or limit == max_tokens else length + limit,
+            None if ended or limit == max_tokens else length + limit, self.captions_only,
         )  # fmt: skip
 
     def inputs(
@@ -227,6 +231,12 @@ class MultimodalModel:
                 **inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None,
                 top_k=None, **options,
             )  # fmt: skip
+
+    @property
+    def captions_only(self) -> bool:
+        """Whether all that was learned of images is their captions, in the stage ``projector``."""
+        stages = [each["stage"] for each in self.record.get("stages", ())]
+        return bool(stages) and set(stages) == {"projector"}
 
     @property
     def caption_prompt(self) -> str:
