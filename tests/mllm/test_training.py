@@ -15,7 +15,14 @@ import pytest
 import torch
 
 from lateen.errors import LateenError, RecipeError, TrainingError
-from lateen.mllm import MultimodalModel, MultimodalRecipe, train
+from lateen.evaluation.task import was_trained_on
+from lateen.mllm import (
+    MultimodalModel,
+    MultimodalRecipe,
+    evaluate_questions,
+    open_questions,
+    train,
+)
 from lateen.mllm.held_out import measure
 from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
 from lateen.mllm.instructions import open_instructions
@@ -297,3 +304,24 @@ def test_without_trl_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(LateenError, match="lateen\\[mllm\\]"):
         train("t", "l", captioned, out=tmp_path / "out")
+
+
+def test_that_a_model_was_trained_on_what_it_is_judged_on_is_said(
+    first: Path, folder: Path, captioned: Path, tmp_path: Path
+) -> None:
+    questions = open_questions("captions-of", captioned)
+    result = evaluate_questions(first, questions, answered_by="likelihood", out=tmp_path)
+    assert result["trained_on"]["images"] == 36  # four are held out
+    assert "36 of 40 images trained on" in result["warnings"]
+    assert was_trained_on(result) == "36 of 40 images trained on"
+    untrained = evaluate_questions(folder, questions, limit=4, answered_by="likelihood")
+    assert untrained["trained_on"] is None
+    # What learns on has both.
+    train(
+        data=conversations(captioned, tmp_path), start=first, stage="instruct", tune="lora",
+        out=tmp_path / "m2",
+        settings={**QUICK, "data.images": str(captioned.parent / "images"), "train.steps": 1},
+    )  # fmt: skip
+    both = MultimodalModel.from_pretrained(tmp_path / "m2", device="cpu").trained_on
+    assert both is not None
+    assert both.groups["train"].count >= 36

@@ -25,6 +25,7 @@ from lateen.mllm.conversations import ask, parts_of, prepare
 from lateen.mllm.templates import CAPTION_PROMPT
 from lateen.mllm.tower import TowerConfig
 from lateen.model.model import as_image
+from lateen.model.trained_on import TRAINED_ON, TrainedOn
 
 MOST_TOKENS = 256
 _PROJECTOR = "multi_modal_projector.linear_1.weight"
@@ -89,17 +90,23 @@ class MultimodalModel:
         model: transformers' Llava, or another that takes images and texts.
         processor: its own.
         record: how it was put together, as :data:`~lateen.mllm.assembly.RECORD` has it.
+        trained_on: the images that it and its tower were trained on, where that is known.
 
     Attributes:
         model: as given.
         processor: as given.
         record: as given; empty of a model that is not lateen's.
+        trained_on: as given.
     """
 
-    def __init__(self, model: Any, processor: Any, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Any, processor: Any, record: Mapping[str, Any] | None = None,
+        trained_on: TrainedOn | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
         self.processor = processor
         self.record = dict(record or {})
+        self.trained_on = trained_on
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> MultimodalModel:
@@ -136,7 +143,10 @@ class MultimodalModel:
             )
         _check_processor(config, processor, path)
         return cls(
-            model.to(where).eval(), processor, read_json(record) if record.is_file() else None
+            model.to(where).eval(),
+            processor,
+            read_json(record) if record.is_file() else None,
+            TrainedOn.load(images) if (images := folder / TRAINED_ON).is_file() else None,
         )
 
     @torch.no_grad()

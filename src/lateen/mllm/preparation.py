@@ -48,7 +48,7 @@ def open_start(plan: MultimodalRecipe) -> MultimodalModel:
         share=plan.share, tokens=plan.tokens, layer=plan.layer, bare=plan.bare, grid=plan.grid,
         norm=plan.norm, template=plan.template, seed=plan.train.seed,
     )  # fmt: skip
-    return MultimodalModel(built.model.to(device), built.processor, built.record)
+    return MultimodalModel(built.model.to(device), built.processor, built.record, built.trained_on)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from lateen.mllm.preparation import (
     prepare_stage,
 )
 from lateen.mllm.training_page import write_training_page
+from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
 from lateen.report.text import without_folders
 
@@ -145,7 +146,7 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
                 "model": facts, "said": said, "identity": identity,
                 "seconds": time.perf_counter() - begin, "versions": library_versions(),
             }  # fmt: skip
-            _save(model, out, results)
+            _save(model, out, results, _trained_on(prepared, model, instructions))
             write_training_page(results, out / PAGE, instructions.images)
     return Trained(out, results)
 
@@ -418,7 +419,19 @@ def _results(
     }  # fmt: skip
 
 
-def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None:
+def _trained_on(
+    prepared: Preparation, model: MultimodalModel, instructions: Instructions
+) -> TrainedOn:
+    """The images that were learned from, and those of the stages and the tower before."""
+    names = list(dict.fromkeys(name for each in prepared.learned for name in each.images))
+    hashes = prepared.collator.images.hashes(names)
+    group = TrainedOn({"train": ImageGroup.of(names, hashes)})
+    return group.after(model.trained_on, instructions.name)
+
+
+def _save(
+    model: MultimodalModel, out: Path, results: Mapping[str, Any], trained_on: TrainedOn
+) -> None:
     """Write the model, its record last: it says that the folder is whole."""
     told = ("stage", "tune", "data", "steps", "parameters", "seconds")
     stage = {name: results[name] for name in told}
@@ -434,7 +447,7 @@ def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None
     made = out / FOLDER / "model"
     shutil.rmtree(made, ignore_errors=True)  # of a killed process
     made.mkdir()
-    write_model(made, model.model, model.processor, record, out.name)
+    write_model(made, model.model, model.processor, record, out.name, trained_on)
     files = sorted(made.iterdir(), key=lambda file: file.name == RECORD)
     for file in files:
         file.replace(out / file.name)
