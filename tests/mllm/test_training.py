@@ -98,6 +98,9 @@ def test_the_first_stage_moves_the_projector_alone(first: Path, folder: Path) ->
     assert record["projector"] == "trained"
     [stage] = record["stages"]
     assert (stage["stage"], stage["data"]["images"], stage["check"]["n"]) == ("projector", 36, 4)
+    for name in ("own", "another", "lower"):
+        low, high = stage["check"]["intervals"][name]
+        assert low <= stage["check"][name] <= high
     assert "untrained" not in (first / "README.md").read_text()
     answer = MultimodalModel.from_pretrained(first, device="cpu").answer(
         "Which?", picture(), max_tokens=2
