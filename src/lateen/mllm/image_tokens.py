@@ -17,6 +17,7 @@ from lateen.data.samples import ImageSource, ListDataset, Sample, content_hashes
 from lateen.encoders import EncoderInfo
 from lateen.encoders.vision import describe_processing
 from lateen.encoders.weights import tensors_hash
+from lateen.errors import ImageError
 from lateen.features import Store
 from lateen.features.encode import encode_views
 from lateen.files import content_key
@@ -35,6 +36,9 @@ class ImageTokens(Protocol):
 
     def hashes(self, images: Sequence[str]) -> Array:
         """Of each image's bytes, uint64 ``[n]``; 0 where they cannot be read."""
+
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these can be read."""
 
 
 class LiveImages:
@@ -58,6 +62,15 @@ class LiveImages:
         pixels: Tensor = self._processor(images=pictures, return_tensors="pt")["pixel_values"]
         return pixels
 
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these can be read."""
+        try:
+            for name in images:
+                decode_image(self._sources[name])
+        except ImageError:
+            return False
+        return True
+
     def hashes(self, images: Sequence[str]) -> Array:
         """Of each image's bytes, uint64 ``[n]``; 0 where they cannot be read."""
         with bar(len(images), "hashes of images", "image", stage=False) as progress:
@@ -80,8 +93,9 @@ class StoredTokens:
         self._store, self._tokens = store, tokens
         self._rows = {name: row for row, name in enumerate(store.ids)}
 
-    def __contains__(self, image: str) -> bool:
-        return image in self._rows
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these are in the store."""
+        return all(name in self._rows for name in images)
 
     def of(self, images: Sequence[str]) -> Tensor:
         """Tokens ``[n, tokens, width]``."""

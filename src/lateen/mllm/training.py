@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import shutil
 import time
 import warnings
@@ -18,7 +19,7 @@ import torch
 
 from lateen.device import resolve_device, resolve_precision
 from lateen.encoders.weights import quiet_transformers
-from lateen.errors import MissingExtraError, TrainingError
+from lateen.errors import MissingExtraError, TrainingError, UsageError
 from lateen.files import (
     LOG,
     folder_lock,
@@ -72,7 +73,7 @@ class Trained:
 
 
 def train(
-    tower: str | Path | None = None, llm: str | Path | None = None,
+    tower: str | Path | Sequence[str | Path] | None = None, llm: str | Path | None = None,
     data: str | Path | None = None, *, out: str | Path, start: str | Path | None = None,
     stage: str | None = None, tune: str | None = None, preset: str | None = None,
     recipe: str | Path | MultimodalRecipe | None = None,
@@ -86,7 +87,7 @@ def train(
     goes on at its last checkpoint; a finished one is given back.
 
     Args:
-        tower: a model, a CLIP or a vision encoder.
+        tower: a model, a CLIP or a vision encoder; several are fused.
         llm: a language model.
         data: captions, conversations or a set of questions, as
             :func:`~lateen.mllm.instructions.open_instructions` takes them.
@@ -105,16 +106,23 @@ def train(
         LateenError: any step's own errors.
     """
     given = {
-        "tower": tower, "llm": llm, "data.root": data, "start": start, "stage": stage,
+        "llm": llm, "data.root": data, "start": start, "stage": stage,
         "tune": tune, "preset": preset,
     }  # fmt: skip
-    named = {key: str(value) for key, value in given.items() if value is not None}
+    named: dict[str, Any] = {key: str(each) for key, each in given.items() if each is not None}
+    if tower is not None:
+        several = [tower] if isinstance(tower, str | Path) else tower
+        named["tower"] = [str(each) for each in several]
     return run_stage(MultimodalRecipe.above(recipe, named | dict(settings or {})), Path(out))
 
 
 def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
     """:func:`train` with a whole recipe."""
     _require_trainer()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "multimodal models are trained by one process", "Start it without torchrun."
+        )
     refuse_foreign(out, "the folder of a multimodal model", (RECORD,), (FOLDER,))
     begin = time.perf_counter()
     folder = out / FOLDER
@@ -148,6 +156,8 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
             }  # fmt: skip
             _save(model, out, results, _trained_on(prepared, model, instructions))
             write_training_page(results, out / PAGE, instructions.images)
+            for done_with in (folder / _TOKENS, *folder.glob("checkpoint-*")):
+                shutil.rmtree(done_with, ignore_errors=True)
     return Trained(out, results)
 
 
@@ -280,13 +290,15 @@ def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
     """
     half = resolve_precision(plan.precision, resolve_device(plan.device)) == "bfloat16"
     model = start.model
-    frozen = [] if plan.train.tune_tower else [model.model.vision_tower]
-    if plan.stage == "projector" or plan.tune == "lora":
-        frozen += [model.model.language_model, model.lm_head]
-    model.float()
-    if half:
-        for part in frozen:
-            part.to(torch.bfloat16)
+    text_is_frozen = plan.stage == "projector" or plan.tune == "lora"
+    parts = [
+        (model.model.vision_tower, not plan.train.tune_tower or plan.tune == "lora"),
+        (model.model.multi_modal_projector, False),
+        (model.model.language_model, text_is_frozen),
+        (model.lm_head, text_is_frozen),
+    ]
+    for part, frozen in parts:
+        part.to(torch.bfloat16 if half and frozen else torch.float32)
     return half
 
 
