@@ -130,7 +130,6 @@ def set_facts(questions: QuestionSet) -> dict[str, Any]:
         "left_out_examples": [skip.as_dict() for skip in questions.skips[:_MOST_LISTED]],
         "templates": None,
         "seed": None,
-        "trained_on": None,
         "options": {},
     }
 
