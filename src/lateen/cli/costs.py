@@ -84,3 +84,68 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     if not result["disk"]["fits"]:
         lines.append("warning  that does not fit: free some disk, or give another --out")
     return lines
+
+
+def undecoded(result: Mapping[str, Any]) -> list[str]:
+    """A sentence where images of the sample cannot be decoded."""
+    return [
+        f"skipped  {rate['skipped']} of {rate['tried']} images of the sample cannot be decoded"
+        for rate in result["rates"] if rate["skipped"]
+    ]  # fmt: skip
+
+
+def stage_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What a plan of a stage of multimodal training says below its table."""
+    data, step, memory, disk = (result[part] for part in ("data", "step", "memory", "disk"))
+    sample, largest = result["sample"], result["largest"]
+    some = "" if data["exact"] else f", estimated by a sample of {sample['conversations']:,}"
+    learns = memory["trained"] + memory["gradients"] + memory["optimizer"]
+    lines = [
+        f"data     {data['conversations']:,} conversations about {data['images']:,} images{some}; "
+        f"{data['steps']:,} steps, held out {data['held_out']:,}",
+        f"tokens   {sample['tokens']:.0f} of a conversation (longest {sample['longest']:,}, with "
+        f"labels {sample['answered']:.0f}), {sample['tokens_per_image']:,} of an image, "
+        f"{step['tokens']:,.0f} of a step",
+        *_left_out(result),
+        f"step     {duration(step['seconds'])} ({duration(step['low'])} to "
+        f"{duration(step['high'])}, {step['timed']} timed), {step['at_once']} of "
+        f"{step['conversations']} conversations at a time, {step['precision']}",
+        f"largest  {largest['item']}, {duration(largest['seconds'])} of "
+        f"{duration(result['seconds']['total'])}",
+        f"memory   at least {size(memory['peak'])} (peak measured here): {size(memory['frozen'])} "
+        f"frozen, {size(learns)} of {size(memory['trained'])} that learn, with gradients and AdamW",
+        f"disk     {size(disk['total'])} of {size(disk['free'])} that are free in {disk['place']}",
+    ]  # fmt: skip
+    if "gpu" in memory:
+        lines.append(f"GPU      {size(memory['gpu'])} of its memory")
+    lines.append(_operations(result))
+    lines += warnings(result)
+    lines.append(f"not included: {'; '.join(result['not_included'])}")
+    return lines
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    """What of a stage's data, its sample and the sample of its images cannot be learned."""
+    sample, skipped, lines = result["sample"], result["data"]["skipped"], []
+    if skipped:
+        lines.append(f"left out {skipped:,} that do not fit")
+    if sample["left_out"]:
+        why = ", ".join(f"{count:,} × {reason}" for reason, count in sample["reasons"].items())
+        lines.append(f"left out {sample['left_out']:,} of {sample['conversations']:,} ({why})")
+    if sample["turns_left_out"]:
+        lines.append(f"too long {sample['turns_left_out']:,} last turns of the sample's "
+                     f"{sample['conversations']:,} conversations")  # fmt: skip
+    return lines + undecoded(result)
+
+
+def _operations(result: Mapping[str, Any]) -> str:
+    """Floating point operations, and hours where it is given what a GPU sustains."""
+    count = result["operations"]
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {100 * count[name] / count['total']:.0f} %"
+        for name in ("language_model", "projector", "tower")
+    )
+    said = f"FLOPs    {count['total']:.2e} ({parts})"
+    if result["gpu_hours"] is not None:
+        said += f": {result['gpu_hours']:.3g} hours at {result['gpu_tflops']:g} TFLOP/s sustained"
+    return said

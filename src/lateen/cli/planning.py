@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lateen.cli.costs import cost_table, duration, size, warnings
+from lateen.cli.costs import cost_table, duration, size, undecoded, warnings
 from lateen.cli.keys import takes_keys
 from lateen.cli.output import say, show_json, show_table
 from lateen.errors import Faults
@@ -76,10 +76,7 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     if hours is not None:
         known = ", ".join(f"{name} {hours[name]:.3g}" for name in hours if name != "total")
         lines.append(f"at the rates given, encoding takes {hours['total']:.3g} GPU-hours ({known})")
-    for rate in result["rates"]:
-        if rate["skipped"]:
-            share = f"{rate['skipped']} of {rate['tried']} images"
-            lines.append(f"skipped  {share} of the sample cannot be decoded")
+    lines += undecoded(result)
     lines += warnings(result)
     lines.append(f"not included: {'; '.join(result['not_included'])}")
     return lines

@@ -13,7 +13,7 @@ from typing import Any
 
 from lateen.device import default_batch, default_workers, resolve_device
 from lateen.encoders import Encoder
-from lateen.errors import DataError
+from lateen.errors import DataError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.passes import token_batches
 from lateen.features.pipeline import Item, encode_items
@@ -194,3 +194,14 @@ def sums(costs: Sequence[Cost]) -> dict[str, Any]:
         "seconds": {**stages, "total": sum(stages.values()), **ends},
         "largest": asdict(max(costs, key=lambda cost: cost.seconds)),
     }
+
+
+def check_positive(**values: float | None) -> None:
+    """See that numbers are above 0, where they are given.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{name} is {value}", "It must be above 0.")

@@ -12,7 +12,6 @@ import numpy as np
 
 from lateen.data import TEMPLATES, ImageFolder
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
-from lateen.errors import UsageError
 from lateen.experiment.planning.rates import (
     Rates,
     Split,
@@ -29,7 +28,7 @@ from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import chosen_captions, hold_out, load_encoders
 from lateen.features import Pairs
 from lateen.features.encode import SHARD_ITEMS
-from lateen.features.rates import Cost, default_samples, sums, text_rate
+from lateen.features.rates import Cost, check_positive, default_samples, sums, text_rate
 from lateen.machine import peak_gpu_memory, peak_memory, room, this_machine
 
 _WRITING = 4 + 4 + 2  # bytes of a value while its shard is written: as it came, joined, in float16
@@ -71,7 +70,7 @@ def plan(
         LateenError: any stage's own errors, as far as they show.
     """
     gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
-    _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
+    check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
     checked = with_absolute_paths(Recipe.of(recipe))
     with checked.on_hardware():
         return _predict(checked, samples, gpu, Path(out or "."))
@@ -115,12 +114,6 @@ def _predict(
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
     }  # fmt: skip
-
-
-def _check_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name} is {value}", "It must be above 0.")
 
 
 def _encoding_costs(splits: Mapping[str, Split], rates: Rates, recipe: Recipe) -> Iterator[Cost]:
