@@ -142,7 +142,7 @@ def _operations(result: Mapping[str, Any]) -> str:
     """Floating point operations, and hours where it is given what a GPU sustains."""
     count = result["operations"]
     parts = ", ".join(
-        f"{name.replace('_', ' ')} {100 * count[name] / count['total']:.0f} %"
+        f"{name.replace('_', ' ')} {100 * count[name] / count['total']:.1f} %"
         for name in ("language_model", "projector", "tower")
     )
     said = f"FLOPs    {count['total']:.2e} ({parts})"
