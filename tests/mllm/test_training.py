@@ -14,13 +14,21 @@ import pytest
 import torch
 
 from lateen.errors import LateenError, RecipeError, TrainingError
-from lateen.mllm import MultimodalModel, MultimodalRecipe, train
+from lateen.evaluation.task import was_trained_on
+from lateen.mllm import (
+    MultimodalModel,
+    MultimodalRecipe,
+    evaluate_questions,
+    open_questions,
+    train,
+)
 from lateen.mllm.held_out import measure
 from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
 from lateen.mllm.instructions import open_instructions
 from lateen.mllm.labelling import Labeller
 from lateen.mllm.preparation import prepare_stage
 from lateen.mllm.trainer import Collator, losses
+from mllm.conftest import picture
 
 QUICK = {"train.batch": 4, "train.steps": 3, "train.holdout": 4, "train.validations": 1}
 
@@ -75,7 +83,14 @@ def test_the_first_stage_moves_the_projector_alone(first: Path, folder: Path) ->
     assert record["projector"] == "trained"
     [stage] = record["stages"]
     assert (stage["stage"], stage["data"]["images"], stage["check"]["n"]) == ("projector", 36, 4)
+    for name in ("own", "another", "lower"):
+        low, high = stage["check"]["intervals"][name]
+        assert low <= stage["check"][name] <= high
     assert "untrained" not in (first / "README.md").read_text()
+    answer = MultimodalModel.from_pretrained(first, device="cpu").answer(
+        "Which?", picture(), max_tokens=2
+    )
+    assert answer.notes[-1].startswith("The model has learned captions alone")
 
 
 def test_scores_at_labelled_positions_are_those_of_all_positions(
@@ -277,3 +292,24 @@ def test_without_trl_it_is_said_what_to_install(
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(LateenError, match="lateen\\[mllm\\]"):
         train("t", "l", captioned, out=tmp_path / "out")
+
+
+def test_that_a_model_was_trained_on_what_it_is_judged_on_is_said(
+    first: Path, folder: Path, captioned: Path, tmp_path: Path
+) -> None:
+    questions = open_questions("captions-of", captioned)
+    result = evaluate_questions(first, questions, answered_by="likelihood", out=tmp_path)
+    assert result["trained_on"]["images"] == 36  # four are held out
+    assert "36 of 40 images trained on" in result["warnings"]
+    assert was_trained_on(result) == "36 of 40 images trained on"
+    untrained = evaluate_questions(folder, questions, limit=4, answered_by="likelihood")
+    assert untrained["trained_on"] is None
+    # What learns on has both.
+    train(
+        data=conversations(captioned, tmp_path), start=first, stage="instruct", tune="lora",
+        out=tmp_path / "m2",
+        settings={**QUICK, "data.images": str(captioned.parent / "images"), "train.steps": 1},
+    )  # fmt: skip
+    both = MultimodalModel.from_pretrained(tmp_path / "m2", device="cpu").trained_on
+    assert both is not None
+    assert both.groups["train"].count >= 36

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, library_versions
 from lateen.metrics import class_embeddings
 from lateen.model import AlignedModel
-from lateen.model.trained_on import is_anyones
+from lateen.model.trained_on import TrainedOn, is_anyones
 
 _CLASSES = 256  # whose prompts are encoded at a time
 Rows = slice | Sequence[int] | np.ndarray[Any, Any]
@@ -95,7 +95,15 @@ class JudgedImages:
         return JudgedImages(self.hashes | other.hashes)
 
 
-def find_trained_on(model: AlignedModel, judged: JudgedImages) -> dict[str, Any] | None:
+class SaysTrainedOn(Protocol):
+    """A model that may say what it was trained on."""
+
+    @property
+    def trained_on(self) -> TrainedOn | None:
+        """The record of the images; ``None`` where nothing is known."""
+
+
+def find_trained_on(model: SaysTrainedOn, judged: JudgedImages) -> dict[str, Any] | None:
     """How many of some images the model was trained on, as results have it under ``trained_on``.
 
     Args:

@@ -25,6 +25,7 @@ from lateen.mllm.conversations import ask, parts_of, prepare
 from lateen.mllm.templates import CAPTION_PROMPT
 from lateen.mllm.tower import TowerConfig
 from lateen.model.model import as_image
+from lateen.model.trained_on import TRAINED_ON, TrainedOn
 
 MOST_TOKENS = 256
 _PROJECTOR = "multi_modal_projector.linear_1.weight"
@@ -44,6 +45,7 @@ class Answer:
             nothing is known of it.
         seconds: that it took.
         context: how many tokens the language model takes, where it was that which cut the answer.
+        captions_only: whether nothing but captions of images was learned yet.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Answer:
     projector: str | None
     seconds: float
     context: int | None = None
+    captions_only: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -71,6 +74,8 @@ class Answer:
             )  # fmt: skip
         if self.projector == UNTRAINED and self.images:
             notes.append("The projector is untrained: the answer has nothing to do with the image.")
+        elif self.captions_only and self.images:
+            notes.append("The model has learned captions alone: it has yet to learn to answer.")
         return notes
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,17 +90,23 @@ class MultimodalModel:
         model: transformers' Llava, or another that takes images and texts.
         processor: its own.
         record: how it was put together, as :data:`~lateen.mllm.assembly.RECORD` has it.
+        trained_on: the images that it and its tower were trained on, where that is known.
 
     Attributes:
         model: as given.
         processor: as given.
         record: as given; empty of a model that is not lateen's.
+        trained_on: as given.
     """
 
-    def __init__(self, model: Any, processor: Any, record: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Any, processor: Any, record: Mapping[str, Any] | None = None,
+        trained_on: TrainedOn | None = None,
+    ) -> None:  # fmt: skip
         self.model = model
         self.processor = processor
         self.record = dict(record or {})
+        self.trained_on = trained_on
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> MultimodalModel:
@@ -132,7 +143,10 @@ class MultimodalModel:
             )
         _check_processor(config, processor, path)
         return cls(
-            model.to(where).eval(), processor, read_json(record) if record.is_file() else None
+            model.to(where).eval(),
+            processor,
+            read_json(record) if record.is_file() else None,
+            TrainedOn.load(images) if (images := folder / TRAINED_ON).is_file() else None,
         )
 
     @torch.no_grad()
@@ -176,7 +190,7 @@ class MultimodalModel:
         return Answer(
             text, not ended, len(generated), length, len(pictures), self.record.get("projector"),
             time.perf_counter() - begin,
-            None if ended or limit == max_tokens else length + limit,
+            None if ended or limit == max_tokens else length + limit, self.captions_only,
         )  # fmt: skip
 
     def inputs(
@@ -227,6 +241,12 @@ class MultimodalModel:
                 **inputs, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None,
                 top_k=None, **options,
             )  # fmt: skip
+
+    @property
+    def captions_only(self) -> bool:
+        """Whether all that was learned of images is their captions, in the stage ``projector``."""
+        stages = [each["stage"] for each in self.record.get("stages", ())]
+        return bool(stages) and set(stages) == {"projector"}
 
     @property
     def caption_prompt(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lateen.encoders.resolve import check_language_model
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError
 from lateen.files import atomic_folder, library_versions, refuse_foreign, write_json, write_text
+from lateen.mllm.backbone import trained_on_of
 from lateen.mllm.card import UNTRAINED, model_card
 from lateen.mllm.config import Norm
 from lateen.mllm.conversations import ask, prepare
@@ -33,6 +34,7 @@ from lateen.mllm.templates import end_tokens, find_template, read_template
 from lateen.mllm.tower import TokenKind, Tower
 from lateen.model import AlignedModel
 from lateen.model.saving import share_files
+from lateen.model.trained_on import TRAINED_ON, TrainedOn
 from lateen.progress import log
 
 RECORD = "mllm.json"
@@ -65,12 +67,14 @@ class Assembled:
         processor: its ``LlavaProcessor``.
         record: what it was made of, as JSON values.
         scales: of tokens and embeddings.
+        trained_on: the images that its towers were trained on, where they say so.
     """
 
     model: Any
     processor: Any
     record: dict[str, Any]
     scales: Scales
+    trained_on: TrainedOn | None = None
 
     def save(self, out: str | Path) -> Path:
         """Write it to a folder, which plain transformers loads where ``lateen.mllm`` is imported.
@@ -84,13 +88,14 @@ class Assembled:
         out = Path(out)
         refuse_foreign(out, "the folder of a multimodal model", (RECORD,), error=ModelError)
         with atomic_folder(out) as folder:
-            write_model(folder, self.model, self.processor, self.record, out.name)
+            write_model(folder, self.model, self.processor, self.record, out.name, self.trained_on)
         return out
 
 
 def write_model(
-    folder: Path, model: Any, processor: Any, record: Mapping[str, Any], name: str
-) -> None:
+    folder: Path, model: Any, processor: Any, record: Mapping[str, Any], name: str,
+    trained_on: TrainedOn | None,
+) -> None:  # fmt: skip
     """Write a multimodal model, its record and its card into a folder.
 
     Args:
@@ -99,12 +104,15 @@ def write_model(
         processor: its own.
         record: as :data:`RECORD` is to have it.
         name: that the card gives it.
+        trained_on: the images that it and its tower were trained on, where that is known.
     """
     with quiet_transformers():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     write_json(folder / RECORD, dict(record))
     write_text(folder / "README.md", model_card(name, record))
+    if trained_on is not None:
+        trained_on.save(folder / TRAINED_ON)
     share_files(folder)
 
 
@@ -148,13 +156,16 @@ def build(
         read_template(template)
     if out is not None:
         refuse_foreign(Path(out), "the folder of a multimodal model", (RECORD,), error=ModelError)
+    towers = [tower] if isinstance(tower, str | Path | AlignedModel) else tower
     vision, image_processor = open_towers(
-        [tower] if isinstance(tower, str | Path | AlignedModel) else tower,
-        mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
+        towers, mix=mix, share=share, tokens=tokens, layer=layer, bare=bare, grid=grid,
     )  # fmt: skip
     vision.config.norm = None if norm == "none" else norm
     language = load_language_model(llm)
-    assembled = assemble(vision, image_processor, language, template=template, seed=seed)
+    assembled = replace(
+        assemble(vision, image_processor, language, template=template, seed=seed),
+        trained_on=trained_on_of(towers),
+    )
     if out is not None:
         assembled.save(out)
     return assembled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lateen.mllm.tower import TOKEN_KINDS, AlignedTower, AlignedTowerConfig, Tok
 from lateen.model import AlignedModel
 from lateen.model.clip import is_clip
 from lateen.model.saving import without_paths
+from lateen.model.trained_on import TRAINED_ON, TrainedOn
 from lateen.training.heads import IdentityHead
 
 # The pooling that a head was trained on → what it can be given.
@@ -103,6 +105,23 @@ def _settle_pooler(tower: AlignedTower) -> None:
     for name, weights in tower.network.model.named_parameters():
         if "pooler" in name.split("."):
             weights.zero_()
+
+
+def trained_on_of(names: Iterable[str | Path | AlignedModel]) -> TrainedOn | None:
+    """The images that aligned models among towers were trained on; ``None`` where none says so.
+
+    Args:
+        names: as :func:`open_tower` takes them.
+    """
+    found: TrainedOn | None = None
+    for name in names:
+        if isinstance(name, AlignedModel):
+            own = name.trained_on
+        else:
+            path = Path(name).expanduser() / TRAINED_ON
+            own = TrainedOn.load(path) if path.is_file() else None
+        found = own.after(found, str(name)) if own is not None else found
+    return found
 
 
 def _open(name: str | Path | AlignedModel, *, headless: bool) -> _Source:

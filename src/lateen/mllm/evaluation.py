@@ -10,8 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lateen.data.samples import HashedImage
 from lateen.encoders.weights import PROVENANCE, tensors_hash
 from lateen.errors import UsageError
+from lateen.evaluation.features import JudgedImages, find_trained_on
+from lateen.evaluation.task import was_trained_on
 from lateen.files import content_key, folder_lock, library_versions, write_json
 from lateen.mllm.answering import (
     CHOSEN,
@@ -275,6 +278,7 @@ def _facts(
     facts: dict[str, Any] = {
         "model": model_facts(mllm, place),
         "conditions": {"model": model_key(mllm), "versions": library_versions()},
+        "trained_on": find_trained_on(mllm, _judged(mllm, questions)),
     }
     if len(questions.questions) < whole:
         facts["of_questions"] = whole
@@ -287,12 +291,28 @@ def _how(plan: _Plan, questions: QuestionSet) -> dict[str, Any]:
     return facts if plan.shots is None else facts | plan.shots.facts(questions)
 
 
+def _judged(mllm: MultimodalModel, questions: QuestionSet) -> JudgedImages:
+    """The images that are asked about; none is read where the model says nothing of its own."""
+    if mllm.trained_on is None:
+        return JudgedImages()
+    sources = {image.name: image for each in questions.questions for image in each.images}
+    judged = JudgedImages()
+    for name, source in sources.items():
+        hashed = HashedImage(source)
+        with contextlib.suppress(OSError):  # which is said where it is asked about
+            hashed.read()
+        judged.add(name, hashed)
+    return judged
+
+
 def _warnings(facts: Mapping[str, Any], *, no_control: bool) -> list[str]:
     warnings = []
     if facts["model"]["projector"] == UNTRAINED:
         warnings.append(
             "the projector is untrained, so that the answers have nothing to do with the images"
         )
+    if seen := was_trained_on(facts):
+        warnings.append(seen)
     if no_control:
         warnings.append("there is no control, because all questions are about the same image")
     return warnings

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lateen.evaluation.intervals import LEVEL, resamples
+from lateen.evaluation.intervals import LEVEL, Statistics, resamples
+from lateen.evaluation.questions import Mean
 from lateen.metrics.resampling import Tally, drawn_scores, interval_of
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.benchmarks.questions import numbered
@@ -90,9 +91,9 @@ def measure(
         model.train(training)
     names, unit = numbered(["\n".join(each.images) for each in held])
     rows = np.array(unit)
-    scores = {
-        OWN: Tally(rows, own, scale=1.0),
-        ANOTHER: Tally(rows, other, scale=1.0),
+    scores: Statistics = {
+        OWN: Mean(rows, own, parts=1, scale=1.0),
+        ANOTHER: Mean(rows, other, parts=1, scale=1.0),
         LOWER: Tally(rows, own < other),
     }
     drawn = drawn_scores(scores, len(names), resamples=resamples(len(names)))

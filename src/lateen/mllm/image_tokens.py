@@ -6,20 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from lateen.data import decode_image
-from lateen.data.fingerprint import combine
+from lateen.data.fingerprint import combine, hash64
 from lateen.data.samples import ImageSource, ListDataset, Sample, content_hashes
 from lateen.encoders import EncoderInfo
 from lateen.encoders.vision import describe_processing
 from lateen.encoders.weights import tensors_hash
+from lateen.errors import ImageError
 from lateen.features import Store
 from lateen.features.encode import encode_views
 from lateen.files import content_key
+from lateen.progress import bar
 
+Array = np.ndarray[Any, Any]
 _BYTES = 2  # of a stored number
 
 
@@ -29,6 +33,12 @@ class ImageTokens(Protocol):
     def of(self, images: Sequence[str]) -> Tensor:
         """Of images by id, what Llava takes as ``pixel_values``: tokens ``[n, tokens, width]`` made
         before, or pixels ``[n, 3, H, W]``."""
+
+    def hashes(self, images: Sequence[str]) -> Array:
+        """Of each image's bytes, uint64 ``[n]``; 0 where they cannot be read."""
+
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these can be read."""
 
 
 class LiveImages:
@@ -52,6 +62,24 @@ class LiveImages:
         pixels: Tensor = self._processor(images=pictures, return_tensors="pt")["pixel_values"]
         return pixels
 
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these can be read."""
+        try:
+            for name in images:
+                decode_image(self._sources[name])
+        except ImageError:
+            return False
+        return True
+
+    def hashes(self, images: Sequence[str]) -> Array:
+        """Of each image's bytes, uint64 ``[n]``; 0 where they cannot be read."""
+        with bar(len(images), "hashes of images", "image", stage=False) as progress:
+            found = []
+            for name in images:
+                found.append(_hash(self._sources[name]))
+                progress.update()
+        return np.array(found, np.uint64)
+
 
 class StoredTokens:
     """Tokens in a feature store, a row for each image.
@@ -65,13 +93,25 @@ class StoredTokens:
         self._store, self._tokens = store, tokens
         self._rows = {name: row for row, name in enumerate(store.ids)}
 
-    def __contains__(self, image: str) -> bool:
-        return image in self._rows
+    def readable(self, images: Sequence[str]) -> bool:
+        """Whether all of these are in the store."""
+        return all(name in self._rows for name in images)
 
     def of(self, images: Sequence[str]) -> Tensor:
         """Tokens ``[n, tokens, width]``."""
         rows = self._store[[self._rows[name] for name in images]]
         return rows.view(len(images), self._tokens, -1)
+
+    def hashes(self, images: Sequence[str]) -> Array:
+        """Of each image's bytes, uint64 ``[n]``."""
+        return self._store.image_hashes([self._rows[name] for name in images])
+
+
+def _hash(source: ImageSource) -> int:
+    try:
+        return hash64(source.read())
+    except OSError:
+        return 0
 
 
 def bytes_of(images: int, tokens: int, width: int) -> int:

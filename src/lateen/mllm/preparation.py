@@ -48,7 +48,7 @@ def open_start(plan: MultimodalRecipe) -> MultimodalModel:
         share=plan.share, tokens=plan.tokens, layer=plan.layer, bare=plan.bare, grid=plan.grid,
         norm=plan.norm, template=plan.template, seed=plan.train.seed,
     )  # fmt: skip
-    return MultimodalModel(built.model.to(device), built.processor, built.record)
+    return MultimodalModel(built.model.to(device), built.processor, built.record, built.trained_on)
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def with_tokens(
     )  # fmt: skip
     labelled, unfit = _label(instructions, images, labeller)
     learned, held = hold_out(labelled, plan)
+    held = [each for each in held if images.readable(each.images)]
     pad_token = start.processor.tokenizer.pad_token_id or 0
     return Preparation(
         plan, labeller, Collator(image_token, tokens, pad_token, images),
@@ -203,10 +204,8 @@ def _label(
     with bar(len(instructions.conversations), "conversations", "conversation") as progress:
         for each in instructions.conversations:
             progress.update()
-            lost = [name for name in each.images
-                    if isinstance(images, StoredTokens) and name not in images]  # fmt: skip
-            if lost:
-                skips.append(Skip(each.id, f"its image {lost[0]} cannot be read", "images"))
+            if isinstance(images, StoredTokens) and not images.readable(each.images):
+                skips.append(Skip(each.id, "its image cannot be read", "images"))
                 continue
             try:
                 labelled.append(labeller(each))

@@ -26,7 +26,7 @@ from lateen.files import atomic_folder, library_versions, read_json, refuse_fore
 from lateen.mllm.answering import AnsweredBy
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import RECORD, made_up_pictures, write_model
-from lateen.mllm.backbone import open_tower
+from lateen.mllm.backbone import open_tower, trained_on_of
 from lateen.mllm.benchmarks.questions import QuestionSet
 from lateen.mllm.card import UNTRAINED
 from lateen.mllm.comparison import SideBySide, compare_answers
@@ -34,6 +34,7 @@ from lateen.mllm.evaluation import evaluate_questions
 from lateen.mllm.replacement import REMEDY, Needed, check_fit, needed_of
 from lateen.mllm.tower import AlignedTower
 from lateen.model import AlignedModel
+from lateen.model.trained_on import TrainedOn
 from lateen.progress import log
 
 AFTER, BEFORE = "eval", "eval-before"
@@ -94,7 +95,8 @@ def swap(mllm: str | Path, tower: str | Path | AlignedModel, out: str | Path) ->
     new, image_processor = _opened(tower, needed, mllm)
     check_fit(new.config, needed, named=_named(tower), place=mllm)
     with atomic_folder(out) as folder:
-        record = _write(folder, mllm, new, image_processor, needed, out.name)
+        images = trained_on_of([tower])
+        record = _write(folder, mllm, new, image_processor, needed, out.name, images)
         _prove(folder, record["swapped"][-1])
         _keep_evaluations(out, folder, record)
     swapped = Swapped(record, list(_notes(record)))
@@ -189,7 +191,7 @@ def _named(tower: str | Path | AlignedModel) -> str:
 
 def _write(
     folder: Path, mllm: str | Path, new: AlignedTower, image_processor: Any, needed: Needed,
-    name: str,
+    name: str, images: TrainedOn | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Load the model, swap, and write it; what its record says."""
     ready = MultimodalModel.from_pretrained(mllm, device="cpu")
@@ -215,7 +217,8 @@ def _write(
         "parameters": sum(each.numel() for each in made.model.parameters()),
         "swapped": [*record.get("swapped", ()), entry],
     }
-    write_model(folder, made.model, made.processor, record, name)
+    trained_on = ready.trained_on if images is None else images.after(ready.trained_on, name)
+    write_model(folder, made.model, made.processor, record, name, trained_on)
     return record
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from lateen.errors import TrainingError
+from lateen.errors import ImageError, TrainingError
 from lateen.mllm.config import StageSection
 from lateen.mllm.image_tokens import ImageTokens
 from lateen.mllm.labelling import NO_LABEL, Labelled, collate
@@ -43,8 +43,20 @@ class Collator:
     images: ImageTokens
 
     def __call__(self, some: Sequence[Labelled]) -> Batch:
-        """Ids, labels, attention mask, and of images in it ``pixel_values``."""
-        return self.under(some, [name for each in some for name in each.images])
+        """Ids, labels, attention mask, and of images in it ``pixel_values``; without those whose
+        images turn out not to be readable, which is logged.
+
+        Raises:
+            ImageError: those of all of them.
+        """
+        try:
+            return self.under(some, _images(some))
+        except ImageError as error:
+            readable = [each for each in some if self.images.readable(each.images)]
+            if not readable:
+                raise
+            log.warning("left out of its step: %s", error.message)
+            return self.under(readable, _images(readable))
 
     def under(self, some: Sequence[Labelled], images: Sequence[str]) -> Batch:
         """The same about these images, in the order of their places."""
@@ -54,6 +66,10 @@ class Collator:
         if images:
             batch["pixel_values"] = self.images.of(images)
         return batch
+
+
+def _images(some: Sequence[Labelled]) -> list[str]:
+    return [name for each in some for name in each.images]
 
 
 def losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

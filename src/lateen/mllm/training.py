@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import shutil
 import time
 import warnings
@@ -18,7 +19,7 @@ import torch
 
 from lateen.device import resolve_device, resolve_precision
 from lateen.encoders.weights import quiet_transformers
-from lateen.errors import MissingExtraError, TrainingError
+from lateen.errors import MissingExtraError, TrainingError, UsageError
 from lateen.files import (
     LOG,
     folder_lock,
@@ -46,6 +47,7 @@ from lateen.mllm.preparation import (
     prepare_stage,
 )
 from lateen.mllm.training_page import write_training_page
+from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.progress import log, log_file
 from lateen.report.text import without_folders
 
@@ -71,7 +73,7 @@ class Trained:
 
 
 def train(
-    tower: str | Path | None = None, llm: str | Path | None = None,
+    tower: str | Path | Sequence[str | Path] | None = None, llm: str | Path | None = None,
     data: str | Path | None = None, *, out: str | Path, start: str | Path | None = None,
     stage: str | None = None, tune: str | None = None, preset: str | None = None,
     recipe: str | Path | MultimodalRecipe | None = None,
@@ -85,7 +87,7 @@ def train(
     goes on at its last checkpoint; a finished one is given back.
 
     Args:
-        tower: a model, a CLIP or a vision encoder.
+        tower: a model, a CLIP or a vision encoder; several are fused.
         llm: a language model.
         data: captions, conversations or a set of questions, as
             :func:`~lateen.mllm.instructions.open_instructions` takes them.
@@ -104,10 +106,13 @@ def train(
         LateenError: any step's own errors.
     """
     given = {
-        "tower": tower, "llm": llm, "data.root": data, "start": start, "stage": stage,
+        "llm": llm, "data.root": data, "start": start, "stage": stage,
         "tune": tune, "preset": preset,
     }  # fmt: skip
-    named = {key: str(value) for key, value in given.items() if value is not None}
+    named: dict[str, Any] = {key: str(each) for key, each in given.items() if each is not None}
+    if tower is not None:
+        several = [tower] if isinstance(tower, str | Path) else tower
+        named["tower"] = [str(each) for each in several]
     return run_stage(MultimodalRecipe.above(recipe, named | dict(settings or {})), Path(out))
 
 
@@ -145,15 +150,18 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
                 "model": facts, "said": said, "identity": identity,
                 "seconds": time.perf_counter() - begin, "versions": library_versions(),
             }  # fmt: skip
-            _save(model, out, results)
+            _save(model, out, results, _trained_on(prepared, model, instructions))
             write_training_page(results, out / PAGE, instructions.images)
+            for done_with in (folder / _TOKENS, *folder.glob("checkpoint-*")):
+                shutil.rmtree(done_with, ignore_errors=True)
     return Trained(out, results)
 
 
 def require_trainer() -> None:
-    """See that TRL and peft are there.
+    """See that TRL and peft are there, and that this is the only process.
 
     Raises:
+        UsageError: it is not.
         MissingExtraError: one is not.
     """
     try:
@@ -161,6 +169,10 @@ def require_trainer() -> None:
         import trl  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(str(error.name), "mllm", "training a multimodal model") from error
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "multimodal models are trained by one process", "Start it without torchrun."
+        )
 
 
 def _identity(
@@ -310,13 +322,15 @@ def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
     """
     half = resolve_precision(plan.precision, resolve_device(plan.device)) == "bfloat16"
     model = start.model
-    frozen = [] if plan.train.tune_tower else [model.model.vision_tower]
-    if plan.stage == "projector" or plan.tune == "lora":
-        frozen += [model.model.language_model, model.lm_head]
-    model.float()
-    if half:
-        for part in frozen:
-            part.to(torch.bfloat16)
+    text_is_frozen = plan.stage == "projector" or plan.tune == "lora"
+    parts = [
+        (model.model.vision_tower, not plan.train.tune_tower or plan.tune == "lora"),
+        (model.model.multi_modal_projector, False),
+        (model.model.language_model, text_is_frozen),
+        (model.lm_head, text_is_frozen),
+    ]
+    for part, frozen in parts:
+        part.to(torch.bfloat16 if half and frozen else torch.float32)
     return half
 
 
@@ -449,7 +463,19 @@ def _results(
     }  # fmt: skip
 
 
-def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None:
+def _trained_on(
+    prepared: Preparation, model: MultimodalModel, instructions: Instructions
+) -> TrainedOn:
+    """The images that were learned from, and those of the stages and the tower before."""
+    names = list(dict.fromkeys(name for each in prepared.learned for name in each.images))
+    hashes = prepared.collator.images.hashes(names)
+    group = TrainedOn({"train": ImageGroup.of(names, hashes)})
+    return group.after(model.trained_on, instructions.name)
+
+
+def _save(
+    model: MultimodalModel, out: Path, results: Mapping[str, Any], trained_on: TrainedOn
+) -> None:
     """Write the model, its record last: it says that the folder is whole."""
     told = ("stage", "tune", "data", "steps", "parameters", "seconds")
     stage = {name: results[name] for name in told}
@@ -465,7 +491,7 @@ def _save(model: MultimodalModel, out: Path, results: Mapping[str, Any]) -> None
     made = out / FOLDER / "model"
     shutil.rmtree(made, ignore_errors=True)  # of a killed process
     made.mkdir()
-    write_model(made, model.model, model.processor, record, out.name)
+    write_model(made, model.model, model.processor, record, out.name, trained_on)
     files = sorted(made.iterdir(), key=lambda file: file.name == RECORD)
     for file in files:
         file.replace(out / file.name)

@@ -26,7 +26,7 @@ from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import made_up_pictures
 from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.held_out import losses_of
-from lateen.mllm.image_tokens import ImageTokens, LiveImages, TowerEncoder, bytes_of
+from lateen.mllm.image_tokens import Array, ImageTokens, LiveImages, TowerEncoder, bytes_of
 from lateen.mllm.instructions import Instructions
 from lateen.mllm.operations import Operations, forward_operations, operations_of
 from lateen.mllm.preparation import Preparation, stores_tokens, tokens_of, with_tokens
@@ -53,6 +53,15 @@ class _Imagined:
     def of(self, images: Sequence[str]) -> Tensor:
         """Tokens ``[n, tokens, width]``."""
         return self._tokens[torch.arange(len(images)) % len(self._tokens)]
+
+    def hashes(self, images: Sequence[str]) -> Array:
+        """Zeros, as of images that cannot be read: none is."""
+        return np.zeros(len(images), np.uint64)
+
+    def readable(self, images: Sequence[str]) -> bool:
+        """They are taken to be."""
+        del images
+        return True
 
 
 @dataclass(frozen=True)
