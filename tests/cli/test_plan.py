@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from commands import call
 from test_cli import SMALL, TOYS
 
-from lateen.cli.planning import duration, size
+from lateen.cli.costs import duration, size
 
 
 @pytest.fixture
@@ -47,11 +48,9 @@ def test_plan_warns_of_damaged_images_a_full_disk_and_a_busy_machine(
     planned: list[object], album: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from lateen.experiment.planning import prediction
-
-    free = prediction.shutil.disk_usage(album)._replace(free=100)
-    monkeypatch.setattr(prediction.shutil, "disk_usage", lambda place: free)
-    monkeypatch.setattr(prediction.os, "getloadavg", lambda: (99.5, 9.0, 9.0))
+    free = shutil.disk_usage(album)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    monkeypatch.setattr("os.getloadavg", lambda: (99.5, 9.0, 9.0))
     (album / "images" / "003.png").write_bytes(b"damaged")
     code, out, _ = call(capsys, *planned, "--out", album / "run")
     assert code == 0

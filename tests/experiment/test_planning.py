@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import lateen
 from lateen.data import open_dataset
 from lateen.errors import DataError, PairingError, RecipeError, TrainingError, UsageError
 from lateen.experiment import run
-from lateen.experiment.planning import prediction, rates, training
-from lateen.experiment.planning.rates import Cost, Rate, count_items, imagined_store, text_rate
-from lateen.features import Store
+from lateen.experiment.planning import training
+from lateen.experiment.planning.rates import count_items, imagined_store
+from lateen.features import Store, rates
 from lateen.features.ids import Ids
+from lateen.features.rates import Cost, Rate, text_rate
 from lateen.training import loop
 
 
@@ -171,8 +173,8 @@ def test_a_head_that_does_not_fit_is_the_trainings_own_error(album: Path) -> Non
 
 
 def test_a_full_disk_is_foreseen(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = prediction.shutil.disk_usage(album)._replace(free=100)
-    monkeypatch.setattr(prediction.shutil, "disk_usage", lambda place: free)
+    free = shutil.disk_usage(album)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
     disk = lateen.plan(recipe(album), out=album / "not" / "there")["disk"]
     assert (disk["fits"], disk["place"]) == (False, str(album))
 

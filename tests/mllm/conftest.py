@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,17 @@ def folder(
 @pytest.fixture(scope="module")
 def mllm(folder: Path) -> MultimodalModel:
     return MultimodalModel.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty pictures with two captions each."""
+    folder = tmp_path_factory.mktemp("captioned")
+    (folder / "images").mkdir()
+    rows = []
+    for at in range(40):
+        picture(at).save(folder / "images" / f"{at}.png")
+        rows += [(f"{at}.png", f"picture {at}"), (f"{at}.png", f"it is {at}")]
+    with (folder / "captions.csv").open("w") as file:
+        csv.writer(file).writerows([("image", "caption"), *rows])
+    return folder / "captions.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -32,20 +31,6 @@ from lateen.mllm.trainer import Collator, losses
 from mllm.conftest import picture
 
 QUICK = {"train.batch": 4, "train.steps": 3, "train.holdout": 4, "train.validations": 1}
-
-
-@pytest.fixture(scope="session")
-def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty pictures with two captions each."""
-    folder = tmp_path_factory.mktemp("captioned")
-    (folder / "images").mkdir()
-    rows = []
-    for at in range(40):
-        picture(at).save(folder / "images" / f"{at}.png")
-        rows += [(f"{at}.png", f"picture {at}"), (f"{at}.png", f"it is {at}")]
-    with (folder / "captions.csv").open("w") as file:
-        csv.writer(file).writerows([("image", "caption"), *rows])
-    return folder / "captions.csv"
 
 
 def conversations(captioned: Path, folder: Path) -> Path:

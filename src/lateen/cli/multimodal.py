@@ -20,6 +20,7 @@ from lateen.cli.checks import (
     check_tower,
     known_benchmarks,
 )
+from lateen.cli.costs import cost_table, stage_sentences
 from lateen.cli.keys import takes_hardware, takes_keys
 from lateen.cli.output import (
     Markup,
@@ -141,6 +142,13 @@ def train_command(
     ] = None,
     out: Annotated[Path, Parameter(help="folder of the multimodal model; training.json and "
                                         "training.html say how it was trained")],
+    plan: Annotated[
+        bool, Parameter(help="train nothing: predict time, disk and memory from a few steps",
+                        negative="")
+    ] = False,
+    gpu_tflops: Annotated[
+        float | None, Parameter(help="what a GPU sustains, in TFLOP/s, for hours on it (--plan)")
+    ] = None,
     json: _JSON = False,
     overrides: Mapping[str, str],
 ) -> None:  # fmt: skip
@@ -152,17 +160,34 @@ def train_command(
     command.
     """
     given: dict[str, Any] = {"tower": tower, "start": start, "data.root": data, **overrides}
-    plan = MultimodalRecipe.above(recipe, {key: each for key, each in given.items() if each})
-    check_mllm_training(plan, out)  # before torch is loaded
+    checked = MultimodalRecipe.above(recipe, {key: each for key, each in given.items() if each})
+    if gpu_tflops is not None and not plan:
+        raise UsageError("--gpu-tflops is of --plan", "Give both.")
+    check_mllm_training(checked, out)  # before torch is loaded
+    if plan:
+        _plan_stage(checked, out, gpu_tflops, json)
+        return
     from lateen.mllm.training import run_stage
 
-    results = run_stage(plan, out).results
+    results = run_stage(checked, out).results
     if not process_leads():
         return
     if json:
         show_json(results)
         return
     _say_trained(results, out)
+
+
+def _plan_stage(recipe: MultimodalRecipe, out: Path, gpu_tflops: float | None, json: bool) -> None:
+    from lateen.mllm.planning import plan_stage
+
+    result = plan_stage(recipe, out=out, gpu_tflops=gpu_tflops)
+    if json:
+        show_json(result)
+        return
+    show_table(cost_table(result, "What this stage costs here"))
+    for sentence in stage_sentences(result):
+        say(sentence)
 
 
 @app.command(name="answer")

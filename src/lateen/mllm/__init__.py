@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lateen.mllm.fused import FusedTowerConfig as FusedTowerConfig
     from lateen.mllm.fused import fuse_towers as fuse_towers
     from lateen.mllm.fused import open_towers as open_towers
+    from lateen.mllm.planning import plan_stage as plan_stage
     from lateen.mllm.swapping import Swapped as Swapped
     from lateen.mllm.swapping import evaluate_swap as evaluate_swap
     from lateen.mllm.swapping import swap as swap
@@ -42,6 +43,7 @@ __getattr__, __all__ = exported(
         "lateen.mllm.config": ["MLLM_PRESETS", "MultimodalRecipe"],
         "lateen.mllm.evaluation": ["evaluate_questions", "open_questions"],
         "lateen.mllm.fused": ["FusedTower", "FusedTowerConfig", "fuse_towers", "open_towers"],
+        "lateen.mllm.planning": ["plan_stage"],
         "lateen.mllm.swapping": ["Swapped", "evaluate_swap", "swap"],
         "lateen.mllm.tower": ["AlignedTower", "AlignedTowerConfig"],
         "lateen.mllm.training": ["Trained", "train"],

@@ -140,7 +140,7 @@ def store_tokens(
     samples = [Sample(name, source) for name, source in sources.items()]
     content = combine([content_key(list(sources)), *content_hashes(sources.values())])
     dataset = ListDataset("images", samples, content)
-    encoder = _TowerEncoder(tower, image_processor)
+    encoder = TowerEncoder(tower, image_processor)
     tower.to(memory_format=torch.channels_last)  # in which convolutions are faster on a CPU
     try:
         [store] = encode_views(dataset, [encoder], [out], dtype="float16", device=device)
@@ -149,7 +149,7 @@ def store_tokens(
     return store
 
 
-class _TowerEncoder:
+class TowerEncoder:
     """A tower as an image encoder, whose feature is all tokens one behind the other."""
 
     def __init__(self, tower: Any, image_processor: Any) -> None:

@@ -16,7 +16,7 @@ from lateen.device import resolve_device
 from lateen.errors import DataError, UsageError
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import build
-from lateen.mllm.config import MultimodalRecipe
+from lateen.mllm.config import MultimodalRecipe, StageSection
 from lateen.mllm.image_tokens import (
     ImageTokens,
     LiveImages,
@@ -80,9 +80,13 @@ class Preparation:
     @property
     def steps(self) -> int:
         """Of the whole training."""
-        settings = self.plan.train
-        per_epoch = math.ceil(len(self.learned) / settings.batch)
-        return settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
+        return count_steps(self.plan.train, len(self.learned))
+
+
+def count_steps(settings: StageSection, conversations: int) -> int:
+    """The steps of a training on so many conversations."""
+    per_epoch = math.ceil(conversations / settings.batch)
+    return settings.steps or max(1, math.ceil(settings.epochs * per_epoch))
 
 
 def prepare_stage(
@@ -100,15 +104,30 @@ def prepare_stage(
         DataError: not one conversation can be learned from.
         UsageError: the model's tower or chat template does not allow it.
     """
-    config = start.model.config
-    image_token, tokens = int(config.image_token_index), tokens_of(start)
     images, skips = _image_tokens(plan, start, instructions, folder)
+    return with_tokens(plan, start, instructions, images, skips)
+
+
+def with_tokens(
+    plan: MultimodalRecipe, start: MultimodalModel, instructions: Instructions,
+    images: ImageTokens, skips: Sequence[Skip] = (),
+) -> Preparation:  # fmt: skip
+    """:func:`prepare_stage` where what stands for images is there already.
+
+    Args:
+        plan: as there.
+        start: likewise.
+        instructions: likewise.
+        images: gives it.
+        skips: images that it does not have.
+    """
+    image_token, tokens = int(start.model.config.image_token_index), tokens_of(start)
     labeller = Labeller(
         start.processor, plan.stage, image_token=image_token, tokens=tokens,
         max_length=_longest(plan, start), caption_prompt=plan.train.caption_prompt,
     )  # fmt: skip
     labelled, unfit = _label(instructions, images, labeller)
-    learned, held = _held_out(labelled, plan)
+    learned, held = hold_out(labelled, plan)
     held = [each for each in held if images.readable(each.images)]
     pad_token = start.processor.tokenizer.pad_token_id or 0
     return Preparation(
@@ -143,24 +162,37 @@ def _image_tokens(
     plan: MultimodalRecipe, start: MultimodalModel, instructions: Instructions, folder: Path
 ) -> tuple[ImageTokens, list[Skip]]:
     """What stands for images, and those that cannot be read, where that is known."""
-    wanted, sources = plan.train.features, instructions.images
-    tower = start.model.model.vision_tower
-    live = LiveImages(sources, start.processor.image_processor)
-    if not sources or wanted == "live" or plan.train.tune_tower:
-        return live, []
-    if not hasattr(tower.config, "num_tokens"):
-        log.info("image tokens are made in every step: the tower is not one of lateen's")
-        return live, []
-    size = bytes_of(len(sources), tokens_of(start), tower.config.hidden_size)
-    if wanted == "auto" and size > _MOST_BYTES:
-        log.info("image tokens are made in every step: they would take %.0f GB", size / 1e9)
-        return live, []
+    sources, tower = instructions.images, start.model.model.vision_tower
+    if not stores_tokens(plan, start, len(sources)):
+        return LiveImages(sources, start.processor.image_processor), []
+    wanted = plan.train.features
     store = store_tokens(
         tower, start.processor.image_processor, sources,
         folder if wanted == "auto" else Path(wanted), device=plan.device,
     )  # fmt: skip
     skips = [Skip(str(each["id"]), str(each["reason"]), "images") for each in store.skipped]
     return StoredTokens(store, tokens_of(start)), skips
+
+
+def stores_tokens(plan: MultimodalRecipe, start: MultimodalModel, images: int) -> bool:
+    """Whether image tokens are made once, before the first step; what speaks against it is logged.
+
+    Args:
+        plan: the recipe.
+        start: the model.
+        images: how many there are.
+    """
+    wanted, config = plan.train.features, start.model.model.vision_tower.config
+    if not images or wanted == "live" or plan.train.tune_tower:
+        return False
+    if not hasattr(config, "num_tokens"):
+        log.info("image tokens are made in every step: the tower is not one of lateen's")
+        return False
+    size = bytes_of(images, tokens_of(start), config.hidden_size)
+    if wanted == "auto" and size > _MOST_BYTES:
+        log.info("image tokens are made in every step: they would take %.0f GB", size / 1e9)
+        return False
+    return True
 
 
 def _label(
@@ -189,7 +221,7 @@ def _label(
     return labelled, skips
 
 
-def _held_out(
+def hold_out(
     labelled: Sequence[Labelled], plan: MultimodalRecipe
 ) -> tuple[list[Labelled], list[Labelled]]:
     """What is learned, and what the loss is measured on: of some images, none of which is learned.

@@ -118,11 +118,7 @@ def train(
 
 def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
     """:func:`train` with a whole recipe."""
-    _require_trainer()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "multimodal models are trained by one process", "Start it without torchrun."
-        )
+    require_trainer()
     refuse_foreign(out, "the folder of a multimodal model", (RECORD,), (FOLDER,))
     begin = time.perf_counter()
     folder = out / FOLDER
@@ -161,12 +157,22 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
     return Trained(out, results)
 
 
-def _require_trainer() -> None:
+def require_trainer() -> None:
+    """See that TRL and peft are there, and that this is the only process.
+
+    Raises:
+        UsageError: it is not.
+        MissingExtraError: one is not.
+    """
     try:
         import peft  # noqa: F401
         import trl  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(str(error.name), "mllm", "training a multimodal model") from error
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "multimodal models are trained by one process", "Start it without torchrun."
+        )
 
 
 def _identity(
@@ -234,15 +240,11 @@ class _Outcome:
 
 def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Outcome:
     """Train what is to move."""
-    from transformers.trainer_callback import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
 
-    from lateen.mllm.trainer import MultimodalTrainer, Progress, trained_weights
+    from lateen.mllm.trainer import Progress, trained_weights
 
-    plan, settings = prepared.plan, prepared.plan.train
-    half = _put_into_precision(start, plan)
-    lora = _lora(start, plan)
-    _choose_parameters(start, plan)
+    settings = prepared.plan.train
     checks = _Checks(folder / "checks.jsonl")
 
     def check(step: int) -> None:
@@ -252,16 +254,9 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
                 checks.add(step, measure(trainer.model, prepared.collator, prepared.held,
                                          batch=batch))  # fmt: skip
 
-    at = [round((k + 1) * prepared.steps / settings.validations)
-          for k in range(settings.validations)]  # fmt: skip
-    progress = Progress(check, at)
-    with quiet_transformers(), _of_peft():
-        trainer = MultimodalTrainer(
-            start.model, settings, _arguments(prepared, folder, half), lora=lora,
-            conversations=prepared.learned, collator=prepared.collator,
-            processor=start.processor, callbacks=[progress],
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)  # prints every row
+    progress = Progress(check, validated_at(prepared.steps, settings.validations))
+    with quiet_training():
+        trainer, lora, half = open_trainer(start, prepared, folder, progress)
         last = get_last_checkpoint(str(folder))
         if last is None:
             checks.clear()
@@ -275,10 +270,47 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     return _Outcome(weights, lora, checks.rows, rows, count, half)
 
 
+def validated_at(steps: int, times: int) -> list[int]:
+    """Of so many steps those after which the loss on held-out conversations is measured."""
+    return [round((k + 1) * steps / times) for k in range(times)]
+
+
+def open_trainer(
+    start: MultimodalModel, prepared: Preparation, folder: Path, callback: Any
+) -> tuple[Any, Any, bool]:
+    """TRL's trainer of a stage, which has not begun.
+
+    Args:
+        start: the model, which is put into the precision of the training.
+        prepared: what is learned.
+        folder: for checkpoints.
+        callback: of transformers.
+
+    Returns:
+        The trainer, what peft adds (or ``None``), and whether it is trained in bfloat16.
+    """
+    from transformers.trainer_callback import PrinterCallback
+
+    from lateen.mllm.trainer import MultimodalTrainer
+
+    plan = prepared.plan
+    half = _put_into_precision(start, plan)
+    lora = _lora(start, plan)
+    _choose_parameters(start, plan)
+    trainer = MultimodalTrainer(
+        start.model, plan.train, _arguments(prepared, folder, half), lora=lora,
+        conversations=prepared.learned, collator=prepared.collator, processor=start.processor,
+        callbacks=[callback],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # prints every row
+    return trainer, lora, half
+
+
 @contextlib.contextmanager
-def _of_peft() -> Iterator[None]:
-    """Without a warning that is meant for peft, which asks transformers by an older name."""
-    with warnings.catch_warnings():
+def quiet_training() -> Iterator[None]:
+    """Without what transformers says, and a warning that is meant for peft, which asks it by an
+    older name."""
+    with quiet_transformers(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         yield
 
@@ -402,7 +434,7 @@ def _with_weights(plan: MultimodalRecipe, outcome: _Outcome) -> MultimodalModel:
     if outcome.lora is not None:
         from peft import get_peft_model
 
-        with _of_peft():
+        with quiet_training():
             module = get_peft_model(fresh.model, copy.deepcopy(outcome.lora))
     put_weights(module, outcome.weights)
     if outcome.lora is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from lateen.data import TEMPLATES, ImageFolder
-from lateen.device import resolve_device
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
-from lateen.errors import UsageError
 from lateen.experiment.planning.rates import (
-    Cost,
     Rates,
     Split,
     count_items,
     count_splits,
-    default_samples,
     imagined_pairs,
     measure_rates,
     store_bytes,
     stored_parts,
-    text_rate,
 )
 from lateen.experiment.planning.training import Training, measure_training
 from lateen.experiment.preflight import with_absolute_paths
@@ -37,8 +28,9 @@ from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import chosen_captions, hold_out, load_encoders
 from lateen.features import Pairs
 from lateen.features.encode import SHARD_ITEMS
+from lateen.features.rates import Cost, check_positive, default_samples, sums, text_rate
+from lateen.machine import peak_gpu_memory, peak_memory, room, this_machine
 
-_STAGES = ("load", "encode", "train", "evaluate")
 _WRITING = 4 + 4 + 2  # bytes of a value while its shard is written: as it came, joined, in float16
 _LEFT_OUT = ("what is saved by what an earlier run has done", "the page with examples")
 
@@ -78,7 +70,7 @@ def plan(
         LateenError: any stage's own errors, as far as they show.
     """
     gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
-    _check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
+    check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
     checked = with_absolute_paths(Recipe.of(recipe))
     with checked.on_hardware():
         return _predict(checked, samples, gpu, Path(out or "."))
@@ -88,7 +80,7 @@ def _predict(
     checked: Recipe, samples: int | None, gpu: Mapping[str, float | None], out: Path
 ) -> dict[str, Any]:
     """What :func:`plan` returns."""
-    machine = _machine()
+    machine = this_machine()
 
     # Load the encoders. One that is trained has its captions stored as token ids.
     begin = time.perf_counter()
@@ -105,7 +97,7 @@ def _predict(
 
     # Measure: encoding first, since the memory that it takes is read before training.
     rates = measure_rates(splits["train"], vision, texts, checked)
-    peak = _peak() + _shard_bytes(splits["train"], vision, texts)
+    peak = peak_memory() + _shard_bytes(splits["train"], vision, texts)
     training = measure_training(train_pairs, pairs, chosen_on, checked, tower)
 
     # Predict.
@@ -117,25 +109,10 @@ def _predict(
     ]  # fmt: skip
     return {
         "task": "plan", "machine": machine,
-        **_sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
+        **sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
         "disk": _disk(sum(cost.bytes for cost in costs), training, out),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
         "recipe": checked.model_dump(mode="json"),
-    }  # fmt: skip
-
-
-def _check_positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"{name} is {value}", "It must be above 0.")
-
-
-def _machine() -> dict[str, Any]:
-    """Where the rates are measured, and how many processes were at work there before."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # not on Windows
-    return {
-        "device": str(resolve_device()), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(), "load": round(load, 2),
     }  # fmt: skip
 
 
@@ -214,29 +191,6 @@ def _rates(rates: Rates) -> list[dict[str, Any]]:
     ]
 
 
-def _sums(costs: Sequence[Cost]) -> dict[str, Any]:
-    """The items, their sums by stage, and the largest."""
-    stages = {
-        stage: sum(cost.seconds for cost in costs if cost.stage == stage) for stage in _STAGES
-    }
-    ends = {end: sum(getattr(cost, end) for cost in costs) for end in ("low", "high")}
-    return {
-        "items": [asdict(cost) for cost in costs],
-        "seconds": {**stages, "total": sum(stages.values()), **ends},
-        "largest": asdict(max(costs, key=lambda cost: cost.seconds)),
-    }
-
-
-def _peak() -> int:
-    """The most memory this process has held so far, in bytes; 0 where nothing tells (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
 def _shard_bytes(train: Split, vision: Encoder, text: Encoder) -> int:
     """What the shard being filled holds, which the sample is too small to show."""
     captions = max(len(counted) for column, counted in train.items() if column is not None)
@@ -248,10 +202,10 @@ def _shard_bytes(train: Split, vision: Encoder, text: Encoder) -> int:
 
 
 def _memory(encoding: int, training: Training) -> dict[str, int]:
-    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    gpu = peak_gpu_memory()
     return {
         "encoding": encoding,
-        "training": _peak(),
+        "training": peak_memory(),
         "features_held": training.features_held,
         "parameters": training.parameters,
         "gradients": training.parameters,
@@ -264,14 +218,10 @@ def _disk(features: int, training: Training, out: Path) -> dict[str, Any]:
     """Bytes that a run needs, and that are free where it would write."""
     # The last heads, the best ones and the optimiser; twice, while one file replaces another.
     checkpoints = 2 * (2 * training.parameters + training.optimizer)
-    folder = out.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
     total = features + checkpoints + training.model
     return {
-        "features": features, "checkpoints": checkpoints, "model": training.model, "total": total,
-        "free": free, "place": str(folder), "fits": total <= free,
+        "features": features, "checkpoints": checkpoints, "model": training.model,
+        **room(total, out),
     }  # fmt: skip
 
 

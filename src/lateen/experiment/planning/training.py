@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from lateen.encoders import TextEncoder
-from lateen.experiment.planning.rates import PATIENCE, Cost
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs
+from lateen.features.rates import PATIENCE, Cost
 from lateen.training.batches import IN_MEMORY, StoreSource, feature_bytes
 from lateen.training.canonical import canonical_maps, canonical_share
 from lateen.training.checkpoint import optimizer_tensors
