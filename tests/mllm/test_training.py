@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from lateen.errors import LateenError, RecipeError, TrainingError
+from lateen.errors import RecipeError, TrainingError
 from lateen.evaluation.task import was_trained_on
 from lateen.mllm import (
     MultimodalModel,
@@ -22,12 +23,12 @@ from lateen.mllm import (
     open_questions,
     train,
 )
+from lateen.mllm.batches import Collator, losses
 from lateen.mllm.held_out import measure
 from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
 from lateen.mllm.instructions import open_instructions
 from lateen.mllm.labelling import Labeller
 from lateen.mllm.preparation import prepare_stage
-from lateen.mllm.trainer import Collator, losses
 from mllm.conftest import picture
 
 QUICK = {"train.batch": 4, "train.steps": 3, "train.holdout": 4, "train.validations": 1}
@@ -287,11 +288,20 @@ def test_the_presets_are_those_of_their_stage(tmp_path: Path) -> None:
 
 
 def test_without_trl_it_is_said_what_to_install(
-    captioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vit_folder: Path, llm_folder: Path, captioned: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(LateenError, match="lateen\\[mllm\\]"):
-        train("t", "l", captioned, out=tmp_path / "out")
+    """In a process of its own, in which nothing has loaded it."""
+    code = (
+        "import sys; sys.modules['trl'] = None\n"
+        "from lateen.cli import main\n"
+        f"main(['mllm', 'train', '--tower', {str(vit_folder)!r}, '--llm', {str(llm_folder)!r}, "
+        f"'--data', {str(captioned)!r}, '--out', {str(tmp_path / 'out')!r}])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "needs the package 'trl'" in ran.stderr
+    assert "lateen[mllm]" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_that_a_model_was_trained_on_what_it_is_judged_on_is_said(

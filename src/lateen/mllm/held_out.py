@@ -14,9 +14,9 @@ from lateen.evaluation.intervals import LEVEL, Statistics, resamples
 from lateen.evaluation.questions import Mean
 from lateen.metrics.resampling import Tally, drawn_scores, interval_of
 from lateen.mllm.asking import MultimodalModel
+from lateen.mllm.batches import Collator, losses
 from lateen.mllm.benchmarks.questions import numbered
 from lateen.mllm.labelling import Labelled
-from lateen.mllm.trainer import Collator, losses
 
 Array = np.ndarray[Any, Any]
 OWN, ANOTHER, LOWER = "own", "another", "lower"

@@ -16,6 +16,7 @@ from lateen.device import resolve_device
 from lateen.errors import DataError, UsageError
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.assembly import build
+from lateen.mllm.batches import Collator
 from lateen.mllm.config import MultimodalRecipe, StageSection
 from lateen.mllm.image_tokens import (
     ImageTokens,
@@ -26,9 +27,10 @@ from lateen.mllm.image_tokens import (
 )
 from lateen.mllm.instructions import Instructions
 from lateen.mllm.labelling import Labelled, Labeller
-from lateen.mllm.trainer import PROJECTOR, Collator
 from lateen.progress import bar, log
 
+PROJECTOR = "multi_modal_projector"
+"""What the names of the projector's parameters have in them, in transformers' Llava."""
 _MOST_BYTES = 20 * 10**9  # of stored tokens, where nothing else is said
 _MOST_CONVERSATIONS = 400  # that are held out
 

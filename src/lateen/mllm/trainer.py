@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from lateen.errors import ImageError, TrainingError
-from lateen.mllm.config import StageSection
-from lateen.mllm.image_tokens import ImageTokens
-from lateen.mllm.labelling import NO_LABEL, Labelled, collate
+from lateen.device import resolve_device, resolve_precision
+from lateen.encoders.weights import quiet_transformers
+from lateen.errors import TrainingError
+from lateen.mllm.asking import MultimodalModel
+from lateen.mllm.batches import Batch, Collator, losses
+from lateen.mllm.config import MultimodalRecipe, StageSection
+from lateen.mllm.labelling import Labelled
+from lateen.mllm.preparation import PROJECTOR, Preparation, linear_layers
 from lateen.progress import bar, log
 
-PROJECTOR = "multi_modal_projector"
-"""What the names of the projector's parameters have in them, in transformers' Llava."""
 _WEIGHTS = "trained.safetensors"
-Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Makes a batch of conversations.
-
-    Attributes:
-        image_token: id of the placeholder.
-        tokens: of an image.
-        pad_token: id of what stands behind shorter ones.
-        images: gives what stands for images.
-    """
-
-    image_token: int
-    tokens: int
-    pad_token: int
-    images: ImageTokens
-
-    def __call__(self, some: Sequence[Labelled]) -> Batch:
-        """Ids, labels, attention mask, and of images in it ``pixel_values``; without those whose
-        images turn out not to be readable, which is logged.
-
-        Raises:
-            ImageError: those of all of them.
-        """
-        try:
-            return self.under(some, _images(some))
-        except ImageError as error:
-            readable = [each for each in some if self.images.readable(each.images)]
-            if not readable:
-                raise
-            log.warning("left out of its step: %s", error.message)
-            return self.under(readable, _images(readable))
-
-    def under(self, some: Sequence[Labelled], images: Sequence[str]) -> Batch:
-        """The same about these images, in the order of their places."""
-        batch = collate(
-            some, image_token=self.image_token, tokens=self.tokens, pad_token=self.pad_token
-        )
-        if images:
-            batch["pixel_values"] = self.images.of(images)
-        return batch
-
-
-def _images(some: Sequence[Labelled]) -> list[str]:
-    return [name for each in some for name in each.images]
-
-
-def losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The cross entropy of every labelled token, and which conversation of the batch it is of.
-
-    The language model's head is run on the columns that have a label in any row, not on those of
-    images and questions, which is most of the work of a small model with a large vocabulary.
-
-    Args:
-        model: Llava, or what wraps it.
-        batch: as a :class:`Collator` makes it.
-
-    Returns:
-        Both ``[labelled tokens]``.
-    """
-    targets = batch["labels"][:, 1:]
-    columns = (targets != NO_LABEL).any(0).nonzero().squeeze(1)
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    logits = model(**inputs, logits_to_keep=columns, use_cache=False).logits
-    chosen = targets[:, columns]
-    labelled = chosen != NO_LABEL
-    each = F.cross_entropy(logits[labelled].float(), chosen[labelled], reduction="none")
-    return each, labelled.nonzero()[:, 0]
 
 
 class MultimodalTrainer(SFTTrainer):  # type: ignore[misc]
@@ -182,6 +115,118 @@ class MultimodalTrainer(SFTTrainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         del model
         put_weights(self.model, load_file(Path(resume_from_checkpoint) / _WEIGHTS))
+
+
+def open_trainer(
+    start: MultimodalModel, prepared: Preparation, folder: Path, callback: Any
+) -> tuple[Any, Any, bool]:
+    """TRL's trainer of a stage, which has not begun.
+
+    Args:
+        start: the model, which is put into the precision of the training.
+        prepared: what is learned.
+        folder: for checkpoints.
+        callback: of transformers.
+
+    Returns:
+        The trainer, what peft adds (or ``None``), and whether it is trained in bfloat16.
+    """
+    plan = prepared.plan
+    half = _put_into_precision(start, plan)
+    lora = _lora(start, plan)
+    _choose_parameters(start, plan)
+    trainer = MultimodalTrainer(
+        start.model, plan.train, _arguments(prepared, folder, half), lora=lora,
+        conversations=prepared.learned, collator=prepared.collator, processor=start.processor,
+        callbacks=[callback],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # prints every row
+    return trainer, lora, half
+
+
+@contextlib.contextmanager
+def quiet_training() -> Iterator[None]:
+    """Without what transformers says, and a warning that is meant for peft, which asks it by an
+    older name."""
+    with quiet_transformers(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
+    """Hold what is frozen in the precision of the training; whether that is bfloat16.
+
+    What moves is float32 in any case.
+    """
+    half = resolve_precision(plan.precision, resolve_device(plan.device)) == "bfloat16"
+    model = start.model
+    text_is_frozen = plan.stage == "projector" or plan.tune == "lora"
+    parts = [
+        (model.model.vision_tower, not plan.train.tune_tower or plan.tune == "lora"),
+        (model.model.multi_modal_projector, False),
+        (model.model.language_model, text_is_frozen),
+        (model.lm_head, text_is_frozen),
+    ]
+    for part, frozen in parts:
+        part.to(torch.bfloat16 if half and frozen else torch.float32)
+    return half
+
+
+def _choose_parameters(start: MultimodalModel, plan: MultimodalRecipe) -> None:
+    """Let the projector learn; the language model and the tower where that is asked for whole.
+
+    What peft adds learns anyway.
+    """
+    model = start.model
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    if plan.stage == "instruct" and plan.tune == "full":
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+        if plan.train.tune_tower:
+            model.model.vision_tower.requires_grad_(True)
+
+
+def _lora(start: MultimodalModel, plan: MultimodalRecipe) -> Any:
+    """What peft adds: to linear layers of the language model, and of the tower if asked for. The
+    projector moves whole."""
+    if plan.stage != "instruct" or plan.tune != "lora":
+        return None
+    from peft import LoraConfig
+
+    parts = {"model.language_model.": start.model.model.language_model}
+    if plan.train.tune_tower:
+        parts["model.vision_tower."] = start.model.model.vision_tower
+    settings = plan.train
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout,
+        target_modules=[name for prefix, part in parts.items()
+                        for name in linear_layers(part, prefix)],
+        modules_to_save=["multi_modal_projector"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+
+
+def _arguments(prepared: Preparation, folder: Path, half: bool) -> Any:
+    plan, settings = prepared.plan, prepared.plan.train
+    device = resolve_device(plan.device)
+    at_once = min(settings.device_batch or settings.batch, settings.batch)
+    workers = 0 if prepared.stored or device.type == "cpu" else plan.workers or 4
+    return SFTConfig(
+        output_dir=str(folder), max_steps=prepared.steps, per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=max(1, settings.batch // at_once),
+        learning_rate=settings.lr, lr_scheduler_type="cosine",
+        warmup_steps=round(settings.warmup * prepared.steps), weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip_norm or 0.0, seed=settings.seed, data_seed=settings.seed,
+        bf16=half, use_cpu=device.type == "cpu", max_length=None,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False}
+        if settings.gradient_checkpointing else None,
+        dataloader_num_workers=workers, dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False, save_strategy="steps", save_total_limit=1,
+        save_steps=max(1, -(-prepared.steps // settings.checkpoints)),
+        logging_steps=max(1, prepared.steps // 200), report_to=[], disable_tqdm=True,
+        logging_nan_inf_filter=False,
+    )  # fmt: skip
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -9,16 +9,13 @@ import json
 import os
 import shutil
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lateen.device import resolve_device, resolve_precision
-from lateen.encoders.weights import quiet_transformers
 from lateen.errors import MissingExtraError, TrainingError, UsageError
 from lateen.files import (
     LOG,
@@ -42,7 +39,6 @@ from lateen.mllm.instructions import Instructions, open_instructions
 from lateen.mllm.preparation import (
     Preparation,
     check_trainable,
-    linear_layers,
     open_start,
     prepare_stage,
 )
@@ -242,7 +238,7 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
     """Train what is to move."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    from lateen.mllm.trainer import Progress, trained_weights
+    from lateen.mllm.trainer import Progress, open_trainer, quiet_training, trained_weights
 
     settings = prepared.plan.train
     checks = _Checks(folder / "checks.jsonl")
@@ -273,124 +269,6 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
 def validated_at(steps: int, times: int) -> list[int]:
     """Of so many steps those after which the loss on held-out conversations is measured."""
     return [round((k + 1) * steps / times) for k in range(times)]
-
-
-def open_trainer(
-    start: MultimodalModel, prepared: Preparation, folder: Path, callback: Any
-) -> tuple[Any, Any, bool]:
-    """TRL's trainer of a stage, which has not begun.
-
-    Args:
-        start: the model, which is put into the precision of the training.
-        prepared: what is learned.
-        folder: for checkpoints.
-        callback: of transformers.
-
-    Returns:
-        The trainer, what peft adds (or ``None``), and whether it is trained in bfloat16.
-    """
-    from transformers.trainer_callback import PrinterCallback
-
-    from lateen.mllm.trainer import MultimodalTrainer
-
-    plan = prepared.plan
-    half = _put_into_precision(start, plan)
-    lora = _lora(start, plan)
-    _choose_parameters(start, plan)
-    trainer = MultimodalTrainer(
-        start.model, plan.train, _arguments(prepared, folder, half), lora=lora,
-        conversations=prepared.learned, collator=prepared.collator, processor=start.processor,
-        callbacks=[callback],
-    )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)  # prints every row
-    return trainer, lora, half
-
-
-@contextlib.contextmanager
-def quiet_training() -> Iterator[None]:
-    """Without what transformers says, and a warning that is meant for peft, which asks it by an
-    older name."""
-    with quiet_transformers(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
-
-
-def _put_into_precision(start: MultimodalModel, plan: MultimodalRecipe) -> bool:
-    """Hold what is frozen in the precision of the training; whether that is bfloat16.
-
-    What moves is float32 in any case.
-    """
-    half = resolve_precision(plan.precision, resolve_device(plan.device)) == "bfloat16"
-    model = start.model
-    text_is_frozen = plan.stage == "projector" or plan.tune == "lora"
-    parts = [
-        (model.model.vision_tower, not plan.train.tune_tower or plan.tune == "lora"),
-        (model.model.multi_modal_projector, False),
-        (model.model.language_model, text_is_frozen),
-        (model.lm_head, text_is_frozen),
-    ]
-    for part, frozen in parts:
-        part.to(torch.bfloat16 if half and frozen else torch.float32)
-    return half
-
-
-def _choose_parameters(start: MultimodalModel, plan: MultimodalRecipe) -> None:
-    """Let the projector learn; the language model and the tower where that is asked for whole.
-
-    What peft adds learns anyway.
-    """
-    model = start.model
-    model.requires_grad_(False)
-    model.model.multi_modal_projector.requires_grad_(True)
-    if plan.stage == "instruct" and plan.tune == "full":
-        model.model.language_model.requires_grad_(True)
-        model.lm_head.requires_grad_(True)
-        if plan.train.tune_tower:
-            model.model.vision_tower.requires_grad_(True)
-
-
-def _lora(start: MultimodalModel, plan: MultimodalRecipe) -> Any:
-    """What peft adds: to linear layers of the language model, and of the tower if asked for. The
-    projector moves whole."""
-    if plan.stage != "instruct" or plan.tune != "lora":
-        return None
-    from peft import LoraConfig
-
-    parts = {"model.language_model.": start.model.model.language_model}
-    if plan.train.tune_tower:
-        parts["model.vision_tower."] = start.model.model.vision_tower
-    settings = plan.train
-    return LoraConfig(
-        r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout,
-        target_modules=[name for prefix, part in parts.items()
-                        for name in linear_layers(part, prefix)],
-        modules_to_save=["multi_modal_projector"], task_type="CAUSAL_LM",
-    )  # fmt: skip
-
-
-def _arguments(prepared: Preparation, folder: Path, half: bool) -> Any:
-    from trl import SFTConfig
-
-    plan, settings = prepared.plan, prepared.plan.train
-    device = resolve_device(plan.device)
-    at_once = min(settings.device_batch or settings.batch, settings.batch)
-    workers = 0 if prepared.stored or device.type == "cpu" else plan.workers or 4
-    return SFTConfig(
-        output_dir=str(folder), max_steps=prepared.steps, per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=max(1, settings.batch // at_once),
-        learning_rate=settings.lr, lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup * prepared.steps), weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip_norm or 0.0, seed=settings.seed, data_seed=settings.seed,
-        bf16=half, use_cpu=device.type == "cpu", max_length=None,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False}
-        if settings.gradient_checkpointing else None,
-        dataloader_num_workers=workers, dataloader_pin_memory=device.type == "cuda",
-        remove_unused_columns=False, save_strategy="steps", save_total_limit=1,
-        save_steps=max(1, -(-prepared.steps // settings.checkpoints)),
-        logging_steps=max(1, prepared.steps // 200), report_to=[], disable_tqdm=True,
-        logging_nan_inf_filter=False,
-    )  # fmt: skip
 
 
 class _Checks:
@@ -427,7 +305,7 @@ def _with_weights(plan: MultimodalRecipe, outcome: _Outcome) -> MultimodalModel:
 
     So what was frozen keeps its bits, whatever the precision of the training was.
     """
-    from lateen.mllm.trainer import put_weights
+    from lateen.mllm.trainer import put_weights, quiet_training
 
     fresh = open_start(plan)
     module = fresh.model

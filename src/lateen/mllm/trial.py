@@ -30,7 +30,6 @@ from lateen.mllm.image_tokens import Array, ImageTokens, LiveImages, TowerEncode
 from lateen.mllm.instructions import Instructions
 from lateen.mllm.operations import Operations, forward_operations, operations_of
 from lateen.mllm.preparation import Preparation, stores_tokens, tokens_of, with_tokens
-from lateen.mllm.training import open_trainer, quiet_training
 
 _STEPS = 4  # that are timed
 _CONVERSATIONS = 1000  # that are labelled, of more; at least those of the steps
@@ -270,6 +269,8 @@ def try_steps(
     plan: MultimodalRecipe, start: MultimodalModel, tokens: TowerTokens, sample: Sample
 ) -> Trial:
     """Do a first step that does not count and a few that do, as the training would."""
+    from lateen.mllm.trainer import open_trainer, quiet_training
+
     prepared, clock = sample.prepared, _Clock()
     with tempfile.TemporaryDirectory(prefix="lateen-plan-") as folder, quiet_training():
         trainer, _, half = open_trainer(start, prepared, Path(folder), clock)
