@@ -26,7 +26,7 @@ from .conftest import picture, save_language_model
 # Reads saved models in a process that knows of nothing else, and keeps their logits.
 FRESH = """
 import sys, torch
-import lateen.mllm
+import lateen
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 for folder in sys.argv[2:]:
@@ -216,3 +216,28 @@ def test_placeholders_are_counted() -> None:
     check_placeholders(torch.tensor([[7, 7, 1, 7, 7]]), 7, images=2, tokens=2)
     with pytest.raises(ModelError, match="3 placeholders for 1 image, and the tower gives 2 tok"):
         check_placeholders(torch.tensor([[7, 7, 1, 7]]), 7, images=1, tokens=2)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import lateen; import transformers",
+        "import transformers; import lateen",
+        "from transformers import LlavaConfig; import lateen",
+    ],
+)
+def test_importing_lateen_is_enough_whatever_comes_first(folder: Path, imports: str) -> None:
+    code = (
+        f"{imports}; from transformers import AutoConfig; "
+        f"print(AutoConfig.from_pretrained({str(folder)!r}).vision_config.model_type)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "lateen_tower\n"), done.stderr
+
+
+def test_importing_lateen_loads_nothing() -> None:
+    code = "import lateen, sys; sys.exit(any(n in sys.modules for n in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -40,7 +40,8 @@ from lateen.progress import log
 RECORD = "mllm.json"
 """What a folder says of how it was put together; a training adds what it did."""
 _PICTURES = 4
-_APART = 10.0  # tokens and embeddings whose scales differ by more are told to be of another
+# Normalised tokens are 7 times SmolLM2's embeddings, and are learned best (docs/mllm.md).
+_APART = 100.0  # tokens and embeddings whose scales differ by more are told to be of another
 
 
 @dataclass(frozen=True)

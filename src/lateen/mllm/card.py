@@ -26,7 +26,7 @@ def model_card(name: str, record: Record) -> str:
         f"{tower['tokens_per_image']} tokens of {tower['encoder']['id']} through a projector of "
         "two layers, put together by lateen as transformers' Llava.\n\n"
         f"{_projector(record)}\n\n{swaps}"
-        "```python\nimport lateen.mllm  # tells transformers of the tower\n"
+        "```python\nimport lateen  # tells transformers of the tower\n"
         "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
         'model = AutoModelForImageTextToText.from_pretrained("path/to/this/folder")\n'
         'processor = AutoProcessor.from_pretrained("path/to/this/folder")\n```\n'
