@@ -16,6 +16,7 @@ import torch
 
 from lateen.errors import RecipeError, TrainingError
 from lateen.evaluation.task import was_trained_on
+from lateen.experiment import Recipe
 from lateen.mllm import (
     MultimodalModel,
     MultimodalRecipe,
@@ -323,3 +324,12 @@ def test_that_a_model_was_trained_on_what_it_is_judged_on_is_said(
     both = MultimodalModel.from_pretrained(tmp_path / "m2", device="cpu").trained_on
     assert both is not None
     assert both.groups["train"].count >= 36
+
+
+def test_recipes_that_come_with_lateen_are_whole_and_known_elsewhere() -> None:
+    recipes = [name for name, each in shipped_recipes().items() if each.kind == "multimodal"]
+    assert len(recipes) == 3
+    for name in recipes:
+        assert MultimodalRecipe.load(Path(name)).data.root
+        with pytest.raises(RecipeError, match="a recipe of `lateen mllm train`"):
+            Recipe.load(Path(name))

@@ -144,6 +144,7 @@ class Recipe(RecipeFile):
                 "assessment": "lists candidates: it is a recipe of `lateen assess`",
                 "ladder": "has rungs: it is a ladder of `lateen ablate`",
                 "tuning": "names a target: it is a recipe of `lateen tune`",
+                "multimodal": "has a language model: it is a recipe of `lateen mllm train`",
             }[kind]
             raise RecipeError(
                 f"{path} {what}",
