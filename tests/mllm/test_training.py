@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from lateen.config import shipped_recipes
 from lateen.errors import RecipeError, TrainingError
 from lateen.evaluation.task import was_trained_on
 from lateen.experiment import Recipe
