@@ -44,7 +44,9 @@ def learned_text(mllm: MultimodalModel, batch: dict[str, torch.Tensor], row: int
 
 def test_the_answers_and_what_ends_them_are_learned(mllm: MultimodalModel) -> None:
     asked = conversation("<image>\nWhich?", "A dog.", "Sure?", "Yes.")
-    batch = batch_of(mllm, labeller(mllm)(asked))
+    labelled = labeller(mllm)(asked)
+    assert labelled.asked == "Which?"
+    batch = batch_of(mllm, labelled)
     assert learned_text(mllm, batch) == "A dog.<|im_end|>Yes.<|im_end|>"
     assert bool((batch["labels"][batch["labels"] != NO_LABEL]
                  == batch["input_ids"][batch["labels"] != NO_LABEL]).all())  # fmt: skip

@@ -137,9 +137,10 @@ def say(
         batch = collator.under([asked], each.images[:places])
         inputs = {n: v.to(mllm.model.device) for n, v in batch.items() if n != "labels"}
         said = mllm.generate(inputs, max_tokens)[0, inputs["input_ids"].shape[1] :].tolist()
-        texts = {"asked": asked.ids.tolist(), "said": said, "right": each.ids[first:last].tolist()}
+        texts = {"said": said, "right": each.ids[first:last].tolist()}
         found.append({
             "images": list(each.images[:places]),
+            "asked": each.asked,
             "cut": not (said and said[-1] in ends),
             **{name: tokenizer.decode(ids, skip_special_tokens=True).strip()
                for name, ids in texts.items()},

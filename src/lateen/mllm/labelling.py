@@ -34,12 +34,14 @@ class Labelled:
         learned: ``[n]`` bool: what the assistant says.
         images: ids of its images, in the order of their places.
         turns_left_out: of the end, which did not fit.
+        asked: in words, before the first answer; empty of a caption.
     """
 
     ids: Array
     learned: Array
     images: tuple[str, ...]
     turns_left_out: int = 0
+    asked: str = ""
 
 
 class Labeller:
@@ -84,10 +86,11 @@ class Labeller:
         """
         if self._stage == "projector":
             ids, said = self._plain(conversation)
-            images, left_out = conversation.images[:1], 0
+            images, left_out, asked = conversation.images[:1], 0, ""
         else:
             ids, said, images, left_out = self._chat(conversation)
-        return Labelled(np.array(ids, np.int32), np.array(said, bool), images, left_out)
+            asked = _question(conversation.messages)
+        return Labelled(np.array(ids, np.int32), np.array(said, bool), images, left_out, asked)
 
     def prompt(self) -> list[int]:
         """Ids of an image without its caption, which the stage ``projector`` learns to go on."""
@@ -160,6 +163,13 @@ class Labeller:
 
 def _text(message: Message) -> str:
     return "".join(part["text"] for part in message["content"] if part["type"] == "text").strip()
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What is said right before the first answer."""
+    roles = [each["role"] for each in messages]
+    before = messages[: roles.index("assistant")]
+    return _text(before[-1]) if before else ""
 
 
 def _without_last_turn(messages: Sequence[Message]) -> list[Message] | None:

@@ -140,7 +140,9 @@ def run_stage(plan: MultimodalRecipe, out: Path) -> Trained:
             outcome = _trained(start, prepared, folder)
             del start
             model = _with_weights(plan, outcome)
-            said = say(model, prepared.collator, prepared.held[:_SAID], max_tokens=_LONGEST_SAID)
+            one_each = {each.images: each for each in reversed(prepared.held)}
+            some = list(one_each.values())[::-1][:_SAID]
+            said = say(model, prepared.collator, some, max_tokens=_LONGEST_SAID)
             results = {
                 **_results(plan, instructions, prepared, outcome),
                 "model": facts, "said": said, "identity": identity,

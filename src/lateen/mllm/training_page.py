@@ -41,8 +41,7 @@ def write_training_page(results: Results, path: Path, images: Mapping[str, Image
     page.panels(_plots(results))
     if results["said"]:
         page.section("What it says of some of them")
-        asked = results["stage"] == "instruct"
-        page.cards(_card(each, images, asked=asked) for each in results["said"])
+        page.cards(_card(each, images) for each in results["said"])
     page.section("Conditions").facts(_facts(results) | made_with())
     page.save(path)
     return path
@@ -117,10 +116,10 @@ def _plots(results: Results) -> Iterator[tuple[Figure, str]]:
         )
 
 
-def _card(said: Mapping[str, Any], images: Mapping[str, ImageSource], *, asked: bool) -> Card:
+def _card(said: Mapping[str, Any], images: Mapping[str, ImageSource]) -> Card:
     cut = " … (cut)" if said["cut"] else ""
     facts = {"said": f"{said['said']}{cut}" or "(nothing)", "in the data": said["right"]}
-    return Card([images[name] for name in said["images"]], said["asked"] if asked else "", facts)
+    return Card([images[name] for name in said["images"]], said["asked"], facts)
 
 
 def _facts(results: Results) -> dict[str, Any]:
