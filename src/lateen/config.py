@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -393,3 +393,41 @@ def read_yaml(path: Path, kind: str) -> Any:
         raise RecipeError(
             f"{path} is not valid YAML: {' '.join(str(error).split())}", "Correct that line."
         ) from error
+
+
+class LayeredRecipe(RecipeFile):
+    """The recipe of one command, above which settings can be put."""
+
+    kind: ClassVar[str]
+    """Which it is, as :func:`recipe_kind` says."""
+    no_recipe: ClassVar[tuple[str, str]]
+    """What another file is not, and what this kind has."""
+
+    @classmethod
+    def above(cls, recipe: Self | str | Path | None, settings: Mapping[str, Any]) -> Self:
+        """A recipe with settings put above it, by dotted key.
+
+        Raises:
+            RecipeError: there is no such file, or it does not fit.
+        """
+        if recipe is None or isinstance(recipe, cls):
+            values = {} if recipe is None else recipe.model_dump(mode="json")
+            return cls.build(assigned(values, settings, cls._keys()))
+        return cls.load(Path(str(recipe)), settings)
+
+    @classmethod
+    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text.
+
+        Raises:
+            RecipeError: there is no such file, it is of another kind, or does not fit.
+        """
+        values = read_yaml(find_recipe(path, cls.kind), cls.kind) or {}
+        if not isinstance(values, dict) or recipe_kind(values) != cls.kind:
+            what, has = cls.no_recipe
+            raise RecipeError(f"{path} is not a recipe of {what}", has)
+        return cls.build(assigned(values, overrides or {}, cls._keys()))
+
+    @classmethod
+    def _keys(cls) -> dict[str, Key]:
+        return {key.path: key for key in keys_of(cls)}

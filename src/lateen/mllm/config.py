@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
 from lateen.config import (
     Key,
-    RecipeFile,
+    LayeredRecipe,
     Section,
-    assigned,
-    find_recipe,
     first_fault,
     keys_of,
-    read_yaml,
-    recipe_kind,
     with_preset,
 )
 from lateen.errors import RecipeError, choices
@@ -122,8 +117,14 @@ class StageSection(Section):
         return self.projector_lr or self.lr
 
 
-class MultimodalRecipe(RecipeFile):
+class MultimodalRecipe(LayeredRecipe):
     """One stage of a training: what is put together, what it learns from, and how."""
+
+    kind: ClassVar[str] = "multimodal"
+    no_recipe: ClassVar[tuple[str, str]] = (
+        "`lateen mllm train`",
+        "It has the keys tower and llm, or start; see mllm-flickr8k.",
+    )
 
     preset: str = Field(
         "small", description="values beneath those given here: small, or LLaVA-1.5's",
@@ -213,34 +214,6 @@ class MultimodalRecipe(RecipeFile):
                 "the stage projector trains the projector alone",
                 "Leave tune and train.tune_tower out, or take --stage instruct.",
             )
-
-    @classmethod
-    def above(cls, recipe: Self | str | Path | None, settings: Mapping[str, Any]) -> Self:
-        """A recipe with settings put above it, by dotted key.
-
-        Raises:
-            RecipeError: there is no such file, or it does not fit.
-        """
-        if recipe is None or isinstance(recipe, cls):
-            values = {} if recipe is None else recipe.model_dump(mode="json")
-            return cls.build(assigned(values, settings, mllm_keys()))
-        return cls.load(Path(str(recipe)), settings)
-
-    @classmethod
-    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Read a YAML recipe; ``overrides`` are ``{"train.lr": "1e-4"}``, values as YAML text.
-
-        Raises:
-            RecipeError: there is no such file, it is not such a recipe, or does not fit.
-        """
-        file = find_recipe(path, "multimodal")
-        values = read_yaml(file, "multimodal") or {}
-        if not isinstance(values, dict) or recipe_kind(values) != "multimodal":
-            raise RecipeError(
-                f"{path} is not a recipe of `lateen mllm train`",
-                "It has the keys tower and llm, or start; see mllm-flickr8k.",
-            )
-        return cls.build(assigned(values, overrides or {}, mllm_keys()))
 
 
 @cache

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from lateen.config import (
     Key,
-    RecipeFile,
-    assigned,
-    find_recipe,
+    LayeredRecipe,
     first_fault,
     keys_of,
-    read_yaml,
-    recipe_kind,
     with_preset,
 )
 from lateen.encoders.config import VisionConfig
@@ -107,8 +102,14 @@ class TuneSection(LoopSection):
         return max(1, min(self.warmup_steps, steps // 10))
 
 
-class TuneRecipe(RecipeFile):
+class TuneRecipe(LayeredRecipe):
     """One tuning: a CLIP, a stronger encoder, images, and what is measured on the way."""
+
+    kind: ClassVar[str] = "tuning"
+    no_recipe: ClassVar[tuple[str, str]] = (
+        "`lateen tune`",
+        "It has the keys model, target and images; see tune-flickr8k.",
+    )
 
     preset: str = Field(
         "small", description="values beneath those given here: small, or those of KUEA",
@@ -141,34 +142,6 @@ class TuneRecipe(RecipeFile):
                 "tune": recipe.tune.in_precision(recipe.precision),
             }
         )
-
-    @classmethod
-    def above(cls, recipe: Self | str | Path | None, settings: Mapping[str, Any]) -> Self:
-        """A recipe with settings put above it, by dotted key.
-
-        Raises:
-            RecipeError: there is no such file, or it does not fit.
-        """
-        if recipe is None or isinstance(recipe, cls):
-            values = {} if recipe is None else recipe.model_dump(mode="json")
-            return cls.build(assigned(values, settings, tune_keys()))
-        return cls.load(Path(str(recipe)), settings)
-
-    @classmethod
-    def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Read a YAML recipe; ``overrides`` are ``{"tune.lr": "1e-4"}``, values as YAML text.
-
-        Raises:
-            RecipeError: there is no such file, it is not such a recipe, or does not fit.
-        """
-        file = find_recipe(path, "tuning")
-        values = read_yaml(file, "tuning") or {}
-        if not isinstance(values, dict) or recipe_kind(values) != "tuning":
-            raise RecipeError(
-                f"{path} is not a recipe of `lateen tune`",
-                "It has the keys model, target and images; see tune-flickr8k.",
-            )
-        return cls.build(assigned(values, overrides or {}, tune_keys()))
 
 
 @cache
