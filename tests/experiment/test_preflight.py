@@ -15,6 +15,7 @@ from lateen.errors import DataError, EncoderError, Faults, LateenError, RecipeEr
 from lateen.experiment import Recipe
 from lateen.experiment.preflight import check_run
 from lateen.experiment.rungs import Ladder, check_ladder
+from lateen.mllm import MultimodalRecipe
 from lateen.tuning.config import TuneRecipe
 
 TOYS = {"vision": {"encoder": "toys:colour_encoder"}, "text": {"encoder": "toys:word_encoder"}}
@@ -119,7 +120,7 @@ def test_one_fault_is_itself_and_several_are_of_the_first_ones_kind() -> None:
 def test_every_recipe_that_comes_with_lateen_fits_and_goes_by_name() -> None:
     loads = {
         "recipe": Recipe.load, "ladder": Ladder.load, "assessment": AssessmentRecipe.load,
-        "tuning": TuneRecipe.load,
+        "tuning": TuneRecipe.load, "multimodal": MultimodalRecipe.load,
     }  # fmt: skip
     for name, shipped in shipped_recipes().items():
         assert loads[shipped.kind](Path(name))

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from lateen.config import Section
 from lateen.errors import UsageError, choices
-from lateen.report.tables import signed
 
 Check = Mapping[str, Any]
 """One checkpoint's numbers, as :meth:`lateen.tuning.compatibility.Compatibility.check` gives
@@ -130,6 +129,8 @@ def _loss(measure: Mapping[str, Any], limit: float) -> str:
     text = f"{lost}, and {limit:g} is the limit"
     if difference["interval"] is None:
         return f"{text} (how sure that is cannot be told: not the same images were measured)."
+    from lateen.report.tables import signed  # which loads numpy, and `lateen --help` does not
+
     low, high = (signed(end) for end in difference["interval"])
     sure = (
         "more than other images would explain" if difference["told"]
