@@ -148,7 +148,8 @@ def test_tokens_of_another_scale_are_warned_of(
     with torch.no_grad():
         language.model.get_input_embeddings().weight.mul_(1e-4)
     assemble(*open_tower(resnet_folder), language)
-    [warning] = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    found = [r for r in caplog.records if (r.name, r.levelname) == ("lateen", "WARNING")]
+    [warning] = [record.getMessage() for record in found]
     assert "the tower's tokens have a root mean square of" in warning
 
 
