@@ -17,7 +17,7 @@ from lateen.evaluation import compare
 from lateen.mllm import MultimodalModel, evaluate_questions, open_questions
 from lateen.mllm.benchmarks import Question, QuestionSet, other_images
 from lateen.mllm.evaluation import file_stem
-from lateen.mllm.shots import Shots, example_answer, open_shots
+from lateen.mllm.shots import Shots, open_shots
 
 from .benchmarks import published
 from .test_evaluation import rows
@@ -46,11 +46,11 @@ def test_examples_stand_before_the_question_with_their_images(tmp_path: Path) ->
     shots = Shots(2, questions(tmp_path, "train"))
     first, second = shots.before(asked.questions[0])
     assert conversation_text(shots, asked.questions[0], "Q0?\nGo.") == [
-        ("user", f"<image>{first.text}\nGo."), ("assistant", example_answer(first)),
-        ("user", f"<image>{second.text}\nGo."), ("assistant", example_answer(second)),
+        ("user", f"<image>{first.text}\nGo."), ("assistant", first.example_answer),
+        ("user", f"<image>{second.text}\nGo."), ("assistant", second.example_answer),
         ("user", "<image>Q0?\nGo."),
     ]  # fmt: skip
-    assert {example_answer(each) for each in shots.pool.questions} == {"Yes", "No"}
+    assert {each.example_answer for each in shots.pool.questions} == {"Yes", "No"}
     assert len(shots.pictures(asked.questions[0])) == 2
 
 
@@ -92,7 +92,7 @@ def test_no_example_is_about_the_questions_own_image(tmp_path: Path) -> None:
     ],
 )
 def test_what_an_example_answers(tmp_path: Path, change: dict[str, Any], shown: str) -> None:
-    assert example_answer(questions(tmp_path, "train", 1, **change).questions[0]) == shown
+    assert questions(tmp_path, "train", 1, **change).questions[0].example_answer == shown
 
 
 def test_answers_are_those_of_the_conversation(mllm: MultimodalModel, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_answers_are_those_of_the_conversation(mllm: MultimodalModel, tmp_path: 
             [example] = shots.before(asked.questions[int(question.id[-1])])
             turns = [
                 {"role": "user", "content": f"<image>{example.text}\nGo."},
-                {"role": "assistant", "content": example_answer(example)},
+                {"role": "assistant", "content": example.example_answer},
                 {"role": "user", "content": f"<image>{question.text}\nGo."},
             ]
             images = [example.images[0].path, question.images[0].path]  # type: ignore[attr-defined]

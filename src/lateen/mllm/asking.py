@@ -243,6 +243,12 @@ class MultimodalModel:
             )  # fmt: skip
 
     @property
+    def context(self) -> int | None:
+        """How many tokens the language model takes; ``None`` where it does not say."""
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return None if most is None else int(most)
+
+    @property
     def captions_only(self) -> bool:
         """Whether all that was learned of images is their captions, in the stage ``projector``."""
         stages = [each["stage"] for each in self.record.get("stages", ())]
@@ -271,7 +277,7 @@ class MultimodalModel:
         Raises:
             ModelError: the prompt fills the language model's context.
         """
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = self.context
         if context is None:
             return most
         if length >= context:
@@ -280,7 +286,7 @@ class MultimodalModel:
                 f"takes {context:,}",
                 "Show fewer images, or build with a smaller --grid.",
             )
-        return min(most, int(context) - length)
+        return min(most, context - length)
 
 
 def answer(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lateen.errors import ImageError
 from lateen.mllm.image_tokens import ImageTokens
-from lateen.mllm.labelling import NO_LABEL, Labelled, collate
+from lateen.mllm.labelling import NO_LABEL, Labelled, collate, images_of
 from lateen.progress import log
 
 Batch = dict[str, Tensor]
@@ -41,13 +41,13 @@ class Collator:
             ImageError: those of all of them.
         """
         try:
-            return self.under(some, _images(some))
+            return self.under(some, images_of(some))
         except ImageError as error:
             readable = [each for each in some if self.images.readable(each.images)]
             if not readable:
                 raise
             log.warning("left out of its step: %s", error.message)
-            return self.under(readable, _images(readable))
+            return self.under(readable, images_of(readable))
 
     def under(self, some: Sequence[Labelled], images: Sequence[str]) -> Batch:
         """The same about these images, in the order of their places."""
@@ -57,10 +57,6 @@ class Collator:
         if images:
             batch["pixel_values"] = self.images.of(images)
         return batch
-
-
-def _images(some: Sequence[Labelled]) -> list[str]:
-    return [name for each in some for name in each.images]
 
 
 def losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -134,7 +134,7 @@ def evaluate_questions(
     if answered_by == "likelihood":
         _check_likelihood(max_tokens, shots)
         return _by_likelihood(mllm, questions, out, limit, place, control=control)
-    scored = questions.has_answers and questions.kind != "text"
+    scored = questions.can_be_scored
     _check(questions, out, scored=scored, by=answered_by, max_tokens=max_tokens)
     ready = mllm if isinstance(mllm, MultimodalModel) else MultimodalModel.from_pretrained(mllm)
     place = place if isinstance(mllm, MultimodalModel) else mllm

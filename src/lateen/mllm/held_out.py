@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,25 +14,13 @@ from lateen.evaluation.questions import Mean
 from lateen.metrics.resampling import Tally, drawn_scores, interval_of
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.batches import Collator, losses
-from lateen.mllm.benchmarks.questions import numbered
-from lateen.mllm.labelling import Labelled
+from lateen.mllm.benchmarks.questions import another_of, numbered
+from lateen.mllm.labelling import Labelled, images_of
 
 Array = np.ndarray[Any, Any]
 OWN, ANOTHER, LOWER = "own", "another", "lower"
 """Mean loss of a token under the own image and under another's, and the percentage of conversations
 for which the first is the lower one (chance: 50)."""
-
-
-def another_of(images: Sequence[str], seed: int = 0) -> dict[str, str]:
-    """For each image another, each of them once.
-
-    Args:
-        images: ids, two different ones at least.
-        seed: of the order.
-    """
-    order = sorted(set(images))
-    random.Random(seed).shuffle(order)
-    return dict(zip(order, [*order[1:], order[0]], strict=True))
 
 
 @torch.no_grad()
@@ -54,7 +41,7 @@ def losses_of(
     found = []
     for start in range(0, len(some), batch):
         part = some[start : start + batch]
-        images = [name for each in part for name in each.images]
+        images = images_of(part)
         shown = images if instead is None else [instead[name] for name in images]
         inputs = {name: v.to(device) for name, v in collator.under(part, shown).items()}
         each, row = losses(model, inputs)
@@ -85,7 +72,7 @@ def measure(
     model.eval()
     try:
         own = losses_of(model, collator, held, batch=batch)
-        instead = another_of([name for each in held for name in each.images])
+        instead = another_of(images_of(held))
         other = losses_of(model, collator, held, batch=batch, instead=instead)
     finally:
         model.train(training)

@@ -26,7 +26,6 @@ from lateen.data.samples import (
 from lateen.errors import DataError, LateenError, UsageError
 from lateen.files import content_key
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS, open_benchmark
-from lateen.mllm.benchmarks.questions import Question
 from lateen.mllm.conversations import Message, parts_of
 from lateen.mllm.templates import IMAGE
 from lateen.progress import log
@@ -164,7 +163,7 @@ def _of_questions(
     sources: dict[str, ImageSource] = {}
     conversations, skips = [], list(asked.skips)
     for question, prompt in zip(asked.questions, asked.prompts(), strict=True):
-        answer = _right_answer(question)
+        answer = question.example_answer
         if not answer:
             skips.append(Skip(question.id, "it has no answer", asked.name))
             continue
@@ -175,16 +174,6 @@ def _of_questions(
         conversations.append(Conversation(question.id, named, tuple(parts_of(turns, len(named)))))
     whole = "-".join(filter(None, (asked.name, asked.split)))
     return Instructions(whole, tuple(conversations), sources, tuple(skips))
-
-
-def _right_answer(question: Question) -> str:
-    """What is to be said: the most frequent of several people's answers, a box in LLaVA's form."""
-    if question.box is not None:
-        return f"[{', '.join(f'{side:.2f}' for side in question.box)}]"
-    if not question.answers:
-        return ""
-    [(answer, _)] = Counter(question.answers).most_common(1)
-    return answer.capitalize() if question.kind == "yes-no" else answer
 
 
 def _conversation_rows(path: Path) -> list[tuple[str, Any]] | None:

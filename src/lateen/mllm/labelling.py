@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,11 @@ class Labelled:
     images: tuple[str, ...]
     turns_left_out: int = 0
     asked: str = ""
+
+
+def images_of(some: Iterable[Labelled]) -> list[str]:
+    """The ids of all images of conversations, in the order of their places."""
+    return [name for each in some for name in each.images]
 
 
 class Labeller:

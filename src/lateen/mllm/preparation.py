@@ -26,7 +26,7 @@ from lateen.mllm.image_tokens import (
     store_tokens,
 )
 from lateen.mllm.instructions import Instructions
-from lateen.mllm.labelling import Labelled, Labeller
+from lateen.mllm.labelling import Labelled, Labeller, images_of
 from lateen.progress import bar, log
 
 PROJECTOR = "multi_modal_projector"
@@ -134,7 +134,7 @@ def with_tokens(
     pad_token = start.processor.tokenizer.pad_token_id or 0
     return Preparation(
         plan, labeller, Collator(image_token, tokens, pad_token, images),
-        learned, held, len({name for each in learned for name in each.images}),
+        learned, held, len(set(images_of(learned))),
         (*instructions.skips, *skips, *unfit), sum(each.turns_left_out for each in labelled),
         isinstance(images, StoredTokens),
     )  # fmt: skip
@@ -155,9 +155,7 @@ def tokens_of(start: MultimodalModel) -> int:
 
 def _longest(plan: MultimodalRecipe, start: MultimodalModel) -> int:
     """What fits into the language model, and into what was asked for."""
-    text = start.model.config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None) or plan.train.max_length
-    return min(plan.train.max_length, int(context))
+    return min(plan.train.max_length, start.context or plan.train.max_length)
 
 
 def _image_tokens(
@@ -231,7 +229,7 @@ def hold_out(
     An image is on one side with all of its conversations; of captions one is measured, of other
     conversations about it all are, up to a limit that is drawn by lot.
     """
-    names = sorted({name for each in labelled for name in each.images}, key=_lot(plan.train.seed))
+    names = sorted(set(images_of(labelled)), key=_lot(plan.train.seed))
     count = min(plan.train.holdout, len(names) // 10)
     if count < 2:
         if plan.train.holdout:

@@ -9,7 +9,6 @@ their images.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,8 +25,6 @@ from lateen.mllm.benchmarks.benchmark import BENCHMARKS, open_benchmark
 from lateen.mllm.benchmarks.questions import Question, QuestionSet
 from lateen.mllm.conversations import Message, parts_of, text_of
 from lateen.mllm.templates import IMAGE
-
-_SPELT = {"yes": "Yes", "no": "No"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Shots:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise UsageError(f"{self.count} examples are none", "Give 1 or more.")
-        if self.pool.kind == "text" or not self.pool.has_answers:
+        if not self.pool.can_be_scored:
             raise UsageError(
                 f"the questions of {self.called} have no answers to show",
                 "Take examples from a split whose answers are published.",
@@ -172,17 +169,6 @@ def open_shots(
     return Shots(count, pool, seed)
 
 
-def example_answer(question: Question) -> str:
-    """The answer that an example shows: of several people's the most frequent, of captions the
-    first."""
-    if question.box is not None:
-        return f"[{', '.join(f'{side:.2f}' for side in question.box)}]"
-    if question.kind == "caption":
-        return question.answers[0]
-    answer = Counter(question.answers).most_common(1)[0][0]
-    return _SPELT.get(answer, answer) if question.kind == "yes-no" else answer
-
-
 def check_context(
     mllm: MultimodalModel, questions: QuestionSet, shots: Shots, max_tokens: int
 ) -> None:
@@ -197,7 +183,7 @@ def check_context(
     Raises:
         ModelError: it is not; how many examples would fit.
     """
-    context = getattr(mllm.model.config.get_text_config(), "max_position_embeddings", None)
+    context = mllm.context
     if context is None:
         return
     per_image = _tokens_of_an_image(mllm, questions.questions[0])
@@ -244,7 +230,7 @@ def _turns(examples: Sequence[Question], prompt: str, images: int, ending: str) 
     shown = images + sum(len(each.images) for each in examples)
     for each in examples:
         turns.append({"role": "user", "content": IMAGE * len(each.images) + each.prompt(ending)})
-        turns.append({"role": "assistant", "content": example_answer(each)})
+        turns.append({"role": "assistant", "content": each.example_answer})
     turns.append({"role": "user", "content": IMAGE * images + prompt})
     return parts_of(turns, shown)
 

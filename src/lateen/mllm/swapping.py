@@ -148,7 +148,7 @@ def check_scored(questions: QuestionSet) -> None:
     Raises:
         UsageError: they cannot.
     """
-    if not questions.has_answers or questions.kind == "text":
+    if not questions.can_be_scored:
         raise UsageError(
             f"answers to {questions.name} cannot be scored here, so that nothing can be compared",
             "Take a set and a split whose answers are published.",

@@ -36,6 +36,7 @@ from lateen.mllm.config import MultimodalRecipe
 from lateen.mllm.evaluation import model_facts, model_key
 from lateen.mllm.held_out import measure, say
 from lateen.mllm.instructions import Instructions, open_instructions
+from lateen.mllm.labelling import images_of
 from lateen.mllm.preparation import (
     Preparation,
     check_trainable,
@@ -347,7 +348,7 @@ def _trained_on(
     prepared: Preparation, model: MultimodalModel, instructions: Instructions
 ) -> TrainedOn:
     """The images that were learned from, and those of the stages and the tower before."""
-    names = list(dict.fromkeys(name for each in prepared.learned for name in each.images))
+    names = list(dict.fromkeys(images_of(prepared.learned)))
     hashes = prepared.collator.images.hashes(names)
     group = TrainedOn({"train": ImageGroup.of(names, hashes)})
     return group.after(model.trained_on, instructions.name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_uppercase
 from typing import Literal, TypeVar
@@ -75,6 +76,19 @@ class Question:
         """Whether it is known what is right."""
         return bool(self.answers) or self.box is not None
 
+    @property
+    def example_answer(self) -> str:
+        """What an example, or whoever learns, is shown: of several people's answers the most
+        frequent, of captions the first; empty where none is published."""
+        if self.box is not None:
+            return f"[{', '.join(f'{side:.2f}' for side in self.box)}]"
+        if not self.answers:
+            return ""
+        if self.kind == "caption":
+            return self.answers[0]
+        [(answer, _)] = Counter(self.answers).most_common(1)
+        return answer.capitalize() if self.kind == "yes-no" else answer
+
     def prompt(self, ending: str = "") -> str:
         """The question, a line for each choice with its letter, and an ending."""
         lettered = (
@@ -85,6 +99,7 @@ class Question:
 
 
 _Asked = TypeVar("_Asked", Question, Draft)
+_Name = TypeVar("_Name", str, tuple[str, ...])
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,11 @@ class QuestionSet:
     def kind(self) -> AnswerKind:
         """Of the answers."""
         return self.questions[0].kind
+
+    @property
+    def can_be_scored(self) -> bool:
+        """Whether answers can be scored here: it is known what is right, and not for a judge."""
+        return self.has_answers and self.kind != "text"
 
     @property
     def has_answers(self) -> bool:
@@ -143,16 +163,26 @@ def other_images(questions: QuestionSet, seed: int = 0) -> QuestionSet:
         DataError: all questions are about the same images.
     """
     images = {question.image_ids: question.images for question in questions.questions}
-    order = sorted(images)
-    random.Random(seed).shuffle(order)
-    if len(order) < 2:
+    if len(images) < 2:
         raise DataError(
             f"all questions of {questions.name} are about the same image",
             "A control with other images needs at least two.",
         )
-    after = dict(zip(order, [*order[1:], order[0]], strict=True))
+    after = another_of(images, seed)
     swapped = [replace(each, images=images[after[each.image_ids]]) for each in questions.questions]
     return replace(questions, questions=tuple(swapped))
+
+
+def another_of(names: Iterable[_Name], seed: int = 0) -> dict[_Name, _Name]:
+    """For each name another, each of them once.
+
+    Args:
+        names: two different ones at least.
+        seed: of the order.
+    """
+    order: list[_Name] = sorted(set(names))
+    random.Random(seed).shuffle(order)
+    return dict(zip(order, [*order[1:], order[0]], strict=True))
 
 
 def some_of(questions: QuestionSet, most: int, seed: int = 0) -> QuestionSet:
