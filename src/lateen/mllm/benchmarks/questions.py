@@ -182,7 +182,7 @@ def another_of(names: Iterable[_Name], seed: int = 0) -> dict[_Name, _Name]:
     """
     order: list[_Name] = sorted(set(names))
     random.Random(seed).shuffle(order)
-    return dict(zip(order, [*order[1:], order[0]], strict=True))
+    return dict(zip(order, order[1:] + order[:1], strict=True))
 
 
 def some_of(questions: QuestionSet, most: int, seed: int = 0) -> QuestionSet:
