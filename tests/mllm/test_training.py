@@ -26,6 +26,7 @@ from lateen.mllm import (
     train,
 )
 from lateen.mllm.batches import Collator, losses
+from lateen.mllm.config import StageSection
 from lateen.mllm.held_out import measure
 from lateen.mllm.image_tokens import LiveImages, StoredTokens, store_tokens
 from lateen.mllm.instructions import open_instructions
@@ -275,6 +276,13 @@ def test_recipes_that_do_not_fit(given: dict[str, Any], said: str, tmp_path: Pat
     with pytest.raises(RecipeError) as error:
         train(data=tmp_path, out=tmp_path / "out", **given)
     assert re.search(said, f"{error.value.message} {error.value.remedy}", re.S)
+
+
+@pytest.mark.parametrize(("most", "at_once"), [(None, 16), (16, 16), (5, 4), (1, 1), (99, 16)])
+def test_parts_of_a_batch_are_as_many_each(most: int | None, at_once: int) -> None:
+    settings = StageSection(batch=16, device_batch=most)
+    assert settings.at_once == at_once
+    assert settings.batch % settings.at_once == 0
 
 
 def test_the_presets_are_those_of_their_stage(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _LLAVA_STAGES: dict[tuple[str, str], dict[str, Any]] = {
         "lora_dropout": 0.05,
     },
 }  # fmt: skip
-# Chosen on held-out training photographs of Flickr8k, for a language model of 135 M parameters.
+# For a language model of 135 M parameters: the first values that were tried, not searched.
 _SMALL_STAGES: dict[tuple[str, str], dict[str, Any]] = {
     ("projector", "full"): {"lr": 1e-3, "batch": 16},
     ("instruct", "full"): {"lr": 5e-5, "batch": 16},
@@ -110,6 +110,12 @@ class StageSection(Section):
         False, description="compute layers anew in the backward pass: less memory, more time"
     )
     seed: int = Field(0, ge=0, description="of the projector's start, of order and of lora")
+
+    @property
+    def at_once(self) -> int:
+        """Conversations in memory at a time: so many that whole times make the batch."""
+        most = min(self.device_batch or self.batch, self.batch)
+        return next(size for size in range(most, 0, -1) if self.batch % size == 0)
 
     @property
     def rate_of_projector(self) -> float:

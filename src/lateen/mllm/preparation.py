@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lateen.data.samples import Skip
 from lateen.device import resolve_device
 from lateen.errors import DataError, UsageError
@@ -246,16 +244,6 @@ def hold_out(
 
 def _lot(seed: int) -> Any:
     return lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-def linear_layers(module: nn.Module, prefix: str) -> list[str]:
-    """The names of all linear layers in a part of a model.
-
-    Args:
-        module: the part.
-        prefix: its own name, with a dot behind.
-    """
-    return [prefix + name for name, each in module.named_modules() if isinstance(each, nn.Linear)]
 
 
 def check_trainable(start: MultimodalModel) -> None:

@@ -22,7 +22,7 @@ from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.batches import Batch, Collator, losses
 from lateen.mllm.config import MultimodalRecipe, StageSection
 from lateen.mllm.labelling import Labelled
-from lateen.mllm.preparation import PROJECTOR, Preparation, linear_layers
+from lateen.mllm.preparation import PROJECTOR, Preparation
 from lateen.progress import bar, log
 
 _WEIGHTS = "trained.safetensors"
@@ -73,9 +73,6 @@ class MultimodalTrainer(SFTTrainer):  # type: ignore[misc]
             each, _ = losses(model, inputs)
         count = len(each) if num_items_in_batch is None else num_items_in_batch
         loss = each.sum() / count
-        if "pixel_values" not in inputs:  # so that every process has a gradient for it
-            loss = loss + 0 * sum(p.sum() for n, p in model.named_parameters() if PROJECTOR in n
-                                  and p.requires_grad)  # fmt: skip
         if not bool(loss.isfinite()):
             raise TrainingError(
                 f"the loss is not finite in step {self.state.global_step + 1}",
@@ -200,20 +197,22 @@ def _lora(start: MultimodalModel, plan: MultimodalRecipe) -> Any:
     settings = plan.train
     return LoraConfig(
         r=settings.lora_rank, lora_alpha=settings.lora_alpha, lora_dropout=settings.lora_dropout,
-        target_modules=[name for prefix, part in parts.items()
-                        for name in linear_layers(part, prefix)],
-        modules_to_save=["multi_modal_projector"], task_type="CAUSAL_LM",
+        target_modules=[
+            prefix + name for prefix, part in parts.items()
+            for name, each in part.named_modules() if isinstance(each, nn.Linear)
+        ],
+        modules_to_save=[PROJECTOR], task_type="CAUSAL_LM",
     )  # fmt: skip
 
 
 def _arguments(prepared: Preparation, folder: Path, half: bool) -> Any:
     plan, settings = prepared.plan, prepared.plan.train
     device = resolve_device(plan.device)
-    at_once = min(settings.device_batch or settings.batch, settings.batch)
     workers = 0 if prepared.stored or device.type == "cpu" else plan.workers or 4
     return SFTConfig(
-        output_dir=str(folder), max_steps=prepared.steps, per_device_train_batch_size=at_once,
-        gradient_accumulation_steps=max(1, settings.batch // at_once),
+        output_dir=str(folder), max_steps=prepared.steps,
+        per_device_train_batch_size=settings.at_once,
+        gradient_accumulation_steps=settings.batch // settings.at_once,
         learning_rate=settings.lr, lr_scheduler_type="cosine",
         warmup_steps=round(settings.warmup * prepared.steps), weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip_norm or 0.0, seed=settings.seed, data_seed=settings.seed,

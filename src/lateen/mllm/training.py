@@ -248,10 +248,9 @@ def _trained(start: MultimodalModel, prepared: Preparation, folder: Path) -> _Ou
 
     def check(step: int) -> None:
         if prepared.held and not checks.has(step):
-            batch = settings.device_batch or settings.batch
             with trainer.accelerator.autocast():
                 checks.add(step, measure(trainer.model, prepared.collator, prepared.held,
-                                         batch=batch))  # fmt: skip
+                                         batch=settings.at_once))  # fmt: skip
 
     progress = Progress(check, validated_at(prepared.steps, settings.validations))
     with quiet_training():

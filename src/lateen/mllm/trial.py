@@ -254,7 +254,7 @@ class Trial:
         low, middle, high = _spread(self.seconds)
         batch = min(plan.train.batch, len(sample.prepared.learned))
         return {
-            "conversations": batch, "at_once": min(plan.train.device_batch or batch, batch),
+            "conversations": batch, "at_once": min(plan.train.at_once, batch),
             "tokens": batch * float(np.mean(sample.tokens)), "timed": len(self.seconds),
             "seconds": middle, "low": low, "high": high, "precision": self.precision,
         }  # fmt: skip
@@ -275,7 +275,7 @@ def try_steps(
     with tempfile.TemporaryDirectory(prefix="lateen-plan-") as folder, quiet_training():
         trainer, _, half = open_trainer(start, prepared, Path(folder), clock)
         trainer.train()
-    batch = min(plan.train.device_batch or plan.train.batch, plan.train.batch)
+    batch = plan.train.at_once
     some = (prepared.held or prepared.learned)[:batch]
     forward: list[float] = []
     while len(forward) < _STEPS and sum(forward) * len(some) < PATIENCE:
