@@ -133,3 +133,11 @@ def test_other_words_or_other_bytes_are_other_data(images: Path) -> None:
     second = open_instructions(file).fingerprint
     picture(99).save(images / "0.png")
     assert len({first, second, open_instructions(file).fingerprint}) == 3
+
+
+def test_a_line_ends_at_its_end_whatever_is_within_it(images: Path) -> None:
+    file = images.parent / "llava.jsonl"
+    said_so = json.dumps(row("a", "0.png", "<image>Which?", "One\u2028two."), ensure_ascii=False)
+    file.write_text(f"{said_so}\n", encoding="utf-8")
+    [found] = open_instructions(file).conversations
+    assert said(found) == ["<image>Which?", "One\u2028two."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
@@ -150,6 +151,14 @@ class HashedImage:
         whole: ImageSource | None = getattr(self.source, "whole", None)
         self.hash = hash64(data if whole is None else whole.read())
         return data
+
+
+def bytes_hash(image: ImageSource) -> int:
+    """A hash of an image's bytes, as :class:`HashedImage` has it; 0 where they cannot be read."""
+    hashed = HashedImage(image)
+    with contextlib.suppress(OSError):
+        hashed.read()
+    return hashed.hash
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,20 +227,41 @@ def _join(tower: Tower, language: LanguageModel, ends: list[int], seed: int) -> 
         vision_feature_select_strategy="full", vision_feature_layer=-1,
         tie_word_embeddings=language.model.config.tie_word_embeddings,
     )  # fmt: skip
-    with torch.device("meta"):  # its random parts are not needed
-        model = LlavaForConditionalGeneration(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.model.multi_modal_projector = LlavaMultiModalProjector(config).to(dtype)
-    model.model.vision_tower = tower.to(dtype)
-    model.model.language_model = language.model.base_model
-    model.lm_head = language.model.get_output_embeddings()
-    model.config.dtype = dtype
+        projector = LlavaMultiModalProjector(config).to(dtype)
+    config.dtype = dtype
     # Of its own settings only what ends a text: how it samples is no matter of answers here.
-    model.generation_config = GenerationConfig(
+    generation = GenerationConfig(
         eos_token_id=ends, pad_token_id=language.tokenizer.pad_token_id,
         bos_token_id=language.tokenizer.bos_token_id,
     )  # fmt: skip
+    return llava_of(
+        config, tower.to(dtype), projector, language.model.base_model,
+        language.model.get_output_embeddings(), generation,
+    )  # fmt: skip
+
+
+def llava_of(
+    config: Any, tower: Any, projector: Any, language_model: Any, lm_head: Any, generation: Any
+) -> Any:
+    """Transformers' Llava around parts that are there, in evaluation mode.
+
+    Args:
+        config: of the whole.
+        tower: from pixels to tokens.
+        projector: from tokens to embeddings.
+        language_model: without its output layer.
+        lm_head: which is that.
+        generation: settings of generation.
+    """
+    with torch.device("meta"):  # its random parts are not needed
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower = tower
+    model.model.multi_modal_projector = projector
+    model.model.language_model = language_model
+    model.lm_head = lm_head
+    model.generation_config = generation
     return model.eval()
 
 
@@ -263,7 +284,7 @@ def _check(model: Any, processor: Any, language: LanguageModel) -> Scales:
             f"{language.name} gives NaN or infinity after an image",
             "Load it in float32, or look at the scale of the tower's tokens.",
         )
-    scales = Scales(_rms(tokens), _rms(projected), language.embedding_rms)
+    scales = Scales(root_mean_square(tokens), root_mean_square(projected), language.embedding_rms)
     message = (
         "the tower's tokens have a root mean square of %.3g, the language model's embeddings %.3g"
         " (the untrained projector makes %.3g of the tokens; %d made-up pictures)%s"
@@ -313,5 +334,6 @@ def _pixels(image_processor: Any) -> Tensor:
     return made
 
 
-def _rms(values: Tensor) -> float:
+def root_mean_square(values: Tensor) -> float:
+    """The scale of values."""
     return float(values.float().square().mean().sqrt())

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lateen.data.samples import HashedImage
+from lateen.data.samples import bytes_hash
 from lateen.encoders.weights import PROVENANCE, tensors_hash
 from lateen.errors import UsageError
 from lateen.evaluation.features import JudgedImages, find_trained_on
@@ -296,13 +296,7 @@ def _judged(mllm: MultimodalModel, questions: QuestionSet) -> JudgedImages:
     if mllm.trained_on is None:
         return JudgedImages()
     sources = {image.name: image for each in questions.questions for image in each.images}
-    judged = JudgedImages()
-    for name, source in sources.items():
-        hashed = HashedImage(source)
-        with contextlib.suppress(OSError):  # which is said where it is asked about
-            hashed.read()
-        judged.add(name, hashed)
-    return judged
+    return JudgedImages({name: bytes_hash(source) for name, source in sources.items()})
 
 
 def _warnings(facts: Mapping[str, Any], *, no_control: bool) -> list[str]:

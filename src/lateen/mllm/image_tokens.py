@@ -12,8 +12,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from lateen.data import decode_image
-from lateen.data.fingerprint import combine, hash64
-from lateen.data.samples import ImageSource, ListDataset, Sample, content_hashes
+from lateen.data.fingerprint import combine
+from lateen.data.samples import ImageSource, ListDataset, Sample, bytes_hash, content_hashes
 from lateen.encoders import EncoderInfo
 from lateen.encoders.vision import describe_processing
 from lateen.encoders.weights import tensors_hash
@@ -76,7 +76,7 @@ class LiveImages:
         with bar(len(images), "hashes of images", "image", stage=False) as progress:
             found = []
             for name in images:
-                found.append(_hash(self._sources[name]))
+                found.append(bytes_hash(self._sources[name]))
                 progress.update()
         return np.array(found, np.uint64)
 
@@ -105,13 +105,6 @@ class StoredTokens:
     def hashes(self, images: Sequence[str]) -> Array:
         """Of each image's bytes, uint64 ``[n]``."""
         return self._store.image_hashes([self._rows[name] for name in images])
-
-
-def _hash(source: ImageSource) -> int:
-    try:
-        return hash64(source.read())
-    except OSError:
-        return 0
 
 
 def bytes_of(images: int, tokens: int, width: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lateen.data import open_dataset
 from lateen.data.fingerprint import combine
+from lateen.data.rows import json_lines
 from lateen.data.samples import (
     PEEK,
     ImageSource,
@@ -23,6 +24,7 @@ from lateen.data.samples import (
     require_image,
     sample_id,
 )
+from lateen.data.text import read_utf8
 from lateen.errors import DataError, LateenError, UsageError
 from lateen.files import content_key
 from lateen.mllm.benchmarks.benchmark import BENCHMARKS, open_benchmark
@@ -182,27 +184,19 @@ def _conversation_rows(path: Path) -> list[tuple[str, Any]] | None:
         return None
     if path.suffix.lower() == ".json":
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = json.loads(read_utf8(path))
+        except json.JSONDecodeError as error:
             raise DataError(f"{path} is no JSON ({error})", _WANTED) from error
         rows = content if isinstance(content, list) else []
         named = [(f"{path}#{at}", row) for at, row in enumerate(rows)]
     else:
         named = [
-            (f"{path}:{at + 1}", _parsed(line))
-            for at, line in enumerate(path.read_text(encoding="utf-8").splitlines())
-            if line.strip()
+            (row.source, f"invalid JSON ({row.fault})" if row.fault else row.cells)
+            for row in json_lines(path)
         ]
     if any(isinstance(row, dict) and "conversations" in row for _, row in named[:PEEK]):
         return named
     return None
-
-
-def _parsed(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"invalid JSON ({error.msg})"
 
 
 def _of_rows(

@@ -25,7 +25,13 @@ from lateen.errors import EncoderError, ModelError, UsageError
 from lateen.files import atomic_folder, library_versions, read_json, refuse_foreign
 from lateen.mllm.answering import AnsweredBy
 from lateen.mllm.asking import MultimodalModel
-from lateen.mllm.assembly import RECORD, made_up_pictures, write_model
+from lateen.mllm.assembly import (
+    RECORD,
+    llava_of,
+    made_up_pictures,
+    root_mean_square,
+    write_model,
+)
 from lateen.mllm.backbone import open_tower, trained_on_of
 from lateen.mllm.benchmarks.questions import QuestionSet
 from lateen.mllm.card import UNTRAINED
@@ -281,13 +287,9 @@ def _moved(old: Tensor, new: Tensor) -> dict[str, Any]:
         "same": torch.equal(old, new),
         "cosine": float(F.cosine_similarity(old, new, dim=-1).mean()),
         "another_picture": float(F.cosine_similarity(old, other, dim=-1).mean()),
-        "rms": {"before": _rms(old), "after": _rms(new)},
+        "rms": {"before": root_mean_square(old), "after": root_mean_square(new)},
         "pictures": len(old),
     }
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
 
 
 def _preprocessing(old: Any, new: Any) -> dict[str, list[Any]]:
@@ -312,18 +314,16 @@ def _with(ready: MultimodalModel, new: AlignedTower, image_processor: Any) -> Mu
     config.vision_config = new.config
     config.vision_feature_layer, config.vision_feature_select_strategy = -1, "full"
     config.image_seq_length = new.config.num_tokens
-    with torch.device("meta"):  # its random parts are not needed
-        model = type(old)(config)
-    model.model.vision_tower = new
-    model.model.multi_modal_projector = old.model.multi_modal_projector
-    model.model.language_model = old.model.language_model
-    model.lm_head = old.lm_head
-    model.generation_config = old.generation_config
+    parts = old.model
+    model = llava_of(
+        config, new, parts.multi_modal_projector, parts.language_model, old.lm_head,
+        old.generation_config,
+    )  # fmt: skip
     processor.image_processor = image_processor
     processor.patch_size = new.config.patch_size
     processor.vision_feature_select_strategy = "full"
     processor.num_additional_image_tokens = new.config.additional_tokens
-    return MultimodalModel(model.eval(), processor, ready.record)
+    return MultimodalModel(model, processor, ready.record)
 
 
 @torch.no_grad()
