@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, NamedTuple, Self, Union, get_args, get_origin
@@ -400,8 +401,16 @@ class LayeredRecipe(RecipeFile):
 
     kind: ClassVar[str]
     """Which it is, as :func:`recipe_kind` says."""
-    no_recipe: ClassVar[tuple[str, str]]
-    """What another file is not, and what this kind has."""
+    command: ClassVar[str]
+    """Whose recipe it is, as people type it."""
+    shape: ClassVar[str]
+    """What this kind has that others have not, in a sentence."""
+
+    @classmethod
+    @cache
+    def known_keys(cls) -> dict[str, Key]:
+        """Every key by its dotted path, for help and options."""
+        return {key.path: key for key in keys_of(cls)}
 
     @classmethod
     def above(cls, recipe: Self | str | Path | None, settings: Mapping[str, Any]) -> Self:
@@ -412,7 +421,7 @@ class LayeredRecipe(RecipeFile):
         """
         if recipe is None or isinstance(recipe, cls):
             values = {} if recipe is None else recipe.model_dump(mode="json")
-            return cls.build(assigned(values, settings, cls._keys()))
+            return cls.build(assigned(values, settings, cls.known_keys()))
         return cls.load(Path(str(recipe)), settings)
 
     @classmethod
@@ -424,10 +433,18 @@ class LayeredRecipe(RecipeFile):
         """
         values = read_yaml(find_recipe(path, cls.kind), cls.kind) or {}
         if not isinstance(values, dict) or recipe_kind(values) != cls.kind:
-            what, has = cls.no_recipe
-            raise RecipeError(f"{path} is not a recipe of {what}", has)
-        return cls.build(assigned(values, overrides or {}, cls._keys()))
+            raise RecipeError(f"{path} is not a recipe of `{cls.command}`", cls.shape)
+        return cls.build(assigned(values, overrides or {}, cls.known_keys()))
 
     @classmethod
-    def _keys(cls) -> dict[str, Key]:
-        return {key.path: key for key in keys_of(cls)}
+    def explained(cls, error: ValidationError) -> RecipeError:
+        """What pydantic found, in terms of keys."""
+        fault = first_fault(error, cls)
+        if fault.kind == "unknown":
+            return RecipeError(
+                f"unknown recipe key {fault.dotted!r}", choices(fault.dotted, cls.known_keys())
+            )
+        return RecipeError(
+            f"recipe key {fault.dotted!r} cannot be {fault.value!r}: {fault.rule}",
+            f"See `{cls.command} --help` for every key, its type and its default.",
+        )

@@ -34,7 +34,7 @@ from lateen.cli.output import (
 )
 from lateen.cli.swapping import compare_command, swap_command
 from lateen.errors import DataError, Faults, LateenError, UsageError
-from lateen.mllm.config import MultimodalRecipe, mllm_keys
+from lateen.mllm.config import MultimodalRecipe
 
 if TYPE_CHECKING:
     from lateen.mllm import Assembled
@@ -121,7 +121,9 @@ def build_command(
 
 
 @app.command(name="train")
-@takes_keys(key for key in mllm_keys().values() if key.path not in ("start", "tower"))
+@takes_keys(
+    key for key in MultimodalRecipe.known_keys().values() if key.path not in ("start", "tower")
+)
 def train_command(
     *,
     tower: Annotated[
@@ -442,11 +444,13 @@ def _say_files(result: Mapping[str, Any], out: Path | None) -> None:
 
 
 def _say_trained(results: Mapping[str, Any], out: Path) -> None:
+    from lateen.mllm.training import FOLDER, PAGE, SKIPPED
+
     data, checks = results["data"], results["checks"]
     say(f"learned    {data['conversations']:,} conversations about {data['images']:,} images, "
         f"{results['steps']:,} steps in {results['seconds'] / 60:.1f} min")  # fmt: skip
     if data["skipped"]:
-        say(f"left out   {data['skipped']:,} (see {out / 'train' / 'skipped.jsonl'})")
+        say(f"left out   {data['skipped']:,} (see {out / FOLDER / SKIPPED})")
     if data["turns_left_out"]:
         say(f"too long   {data['turns_left_out']:,} last turns of conversations are left out")
     if checks:
@@ -456,7 +460,7 @@ def _say_trained(results: Mapping[str, Any], out: Path) -> None:
             f"another's; own lower for {last['lower']:.1f} % ({low:.1f} to {high:.1f}, chance 50) "
             f"of {last['n']:,} images")  # fmt: skip
     say(f"model      {out}")
-    say(f"report     {out / 'training.html'}")
+    say(f"report     {out / PAGE}")
 
 
 def _write(text: str) -> None:

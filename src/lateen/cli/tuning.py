@@ -20,10 +20,12 @@ from lateen.cli.output import (
     show_table,
 )
 from lateen.errors import LateenError, UsageError
-from lateen.tuning.config import TuneRecipe, tune_keys
+from lateen.tuning.config import TuneRecipe
 
 
-@takes_keys(key for key in tune_keys().values() if key.path != "model")  # which needs no option
+@takes_keys(
+    key for key in TuneRecipe.known_keys().values() if key.path != "model"
+)  # which needs no option
 def tune_command(
     model: Annotated[
         str | None, Parameter(help="folder or hub id of an AlignedModel, a CLIP or a SigLIP")

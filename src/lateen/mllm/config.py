@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
 from lateen.config import (
-    Key,
     LayeredRecipe,
     Section,
-    first_fault,
-    keys_of,
     with_preset,
 )
-from lateen.errors import RecipeError, choices
+from lateen.errors import RecipeError
 from lateen.mllm.templates import CAPTION_PROMPT, IMAGE
 
 Norm = Literal["layer", "none"]
@@ -127,10 +123,8 @@ class MultimodalRecipe(LayeredRecipe):
     """One stage of a training: what is put together, what it learns from, and how."""
 
     kind: ClassVar[str] = "multimodal"
-    no_recipe: ClassVar[tuple[str, str]] = (
-        "`lateen mllm train`",
-        "It has the keys tower and llm, or start; see mllm-flickr8k.",
-    )
+    command: ClassVar[str] = "lateen mllm train"
+    shape: ClassVar[str] = "It has the keys tower and llm, or start; see mllm-flickr8k."
 
     preset: str = Field(
         "small", description="values beneath those given here: small, or LLaVA-1.5's",
@@ -189,7 +183,7 @@ class MultimodalRecipe(LayeredRecipe):
             }  # fmt: skip
             recipe = cls.model_validate(with_preset(values, stages))
         except ValidationError as error:
-            raise _explain(error) from error
+            raise cls.explained(error) from error
         recipe._check()
         return recipe
 
@@ -220,21 +214,3 @@ class MultimodalRecipe(LayeredRecipe):
                 "the stage projector trains the projector alone",
                 "Leave tune and train.tune_tower out, or take --stage instruct.",
             )
-
-
-@cache
-def mllm_keys() -> dict[str, Key]:
-    """Every key of the recipe by its dotted path, for help and options."""
-    return {key.path: key for key in keys_of(MultimodalRecipe)}
-
-
-def _explain(error: ValidationError) -> RecipeError:
-    fault = first_fault(error, MultimodalRecipe)
-    if fault.kind == "unknown":
-        return RecipeError(
-            f"unknown recipe key {fault.dotted!r}", choices(fault.dotted, [*mllm_keys()])
-        )
-    return RecipeError(
-        f"recipe key {fault.dotted!r} cannot be {fault.value!r}: {fault.rule}",
-        "See `lateen mllm train --help` for every key, its type and its default.",
-    )

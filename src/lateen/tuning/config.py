@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from lateen.config import (
-    Key,
     LayeredRecipe,
     first_fault,
-    keys_of,
     with_preset,
 )
 from lateen.encoders.config import VisionConfig
-from lateen.errors import RecipeError, choices
+from lateen.errors import RecipeError
 from lateen.training.config import LoopSection
 from lateen.tuning.checks import EvalSection, Stop
 
@@ -106,10 +103,8 @@ class TuneRecipe(LayeredRecipe):
     """One tuning: a CLIP, a stronger encoder, images, and what is measured on the way."""
 
     kind: ClassVar[str] = "tuning"
-    no_recipe: ClassVar[tuple[str, str]] = (
-        "`lateen tune`",
-        "It has the keys model, target and images; see tune-flickr8k.",
-    )
+    command: ClassVar[str] = "lateen tune"
+    shape: ClassVar[str] = "It has the keys model, target and images; see tune-flickr8k."
 
     preset: str = Field(
         "small", description="values beneath those given here: small, or those of KUEA",
@@ -133,7 +128,7 @@ class TuneRecipe(LayeredRecipe):
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
-            raise _explain(error) from error
+            raise cls.explained(error) from error
         if recipe.precision == "auto":
             return recipe
         return recipe.model_copy(
@@ -143,16 +138,12 @@ class TuneRecipe(LayeredRecipe):
             }
         )
 
-
-@cache
-def tune_keys() -> dict[str, Key]:
-    """Every key of the recipe by its dotted path, for help and options."""
-    return {key.path: key for key in keys_of(TuneRecipe)}
-
-
-def _explain(error: ValidationError) -> RecipeError:
-    fault = first_fault(error, TuneRecipe)
-    if fault.kind == "missing":
+    @classmethod
+    def explained(cls, error: ValidationError) -> RecipeError:
+        """What pydantic found, in terms of keys; what is missing in terms of options."""
+        fault = first_fault(error, cls)
+        if fault.kind != "missing":
+            return super().explained(error)
         option = {"model": "MODEL", "images": "--images DIR"} | dict.fromkeys(
             ("target", "target.encoder"), "--target ENCODER"
         )
@@ -160,11 +151,3 @@ def _explain(error: ValidationError) -> RecipeError:
             f"nothing says which {fault.dotted.removesuffix('.encoder')} to take",
             f"Give {option.get(fault.dotted, f'--{fault.dotted}')}, or a --recipe that has it.",
         )
-    if fault.kind == "unknown":
-        return RecipeError(
-            f"unknown recipe key {fault.dotted!r}", choices(fault.dotted, [*tune_keys()])
-        )
-    return RecipeError(
-        f"recipe key {fault.dotted!r} cannot be {fault.value!r}: {fault.rule}",
-        "See `lateen tune --help` for every key, its type and its default.",
-    )

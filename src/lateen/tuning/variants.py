@@ -12,13 +12,13 @@ from typing import Any
 
 from lateen.errors import Faults, RecipeError, UsageError, choices, nearest
 from lateen.files import content_key
-from lateen.tuning.config import TuneRecipe, tune_keys
+from lateen.tuning.config import TuneRecipe
 
 BASELINES = "baselines"
 """The word for KUEA's own comparison."""
 
 _METHOD, _FRACTION = "tune.method", "tune.fraction"
-_METHODS = tune_keys()[_METHOD].choices
+_METHODS = TuneRecipe.known_keys()[_METHOD].choices
 _KUEA = ("kernel", "feature", "projection", "25%", "50%", "100%")
 _FREE = "tune."  # what a variant may set, as far as all are judged alike
 _SHARED = {
@@ -152,7 +152,7 @@ def _setting(part: str) -> tuple[str, str, str]:
         near = nearest(part, (*_METHODS, BASELINES))
         hint = f"Did you mean {near!r}? " if near else ""
         raise UsageError(f"a variant cannot be {part!r}", f"{hint}{_FORMS}")
-    keys = tune_keys()
+    keys = TuneRecipe.known_keys()
     if key not in keys:
         free = [path for path in keys if path.startswith(_FREE) and path not in _SHARED]
         raise RecipeError(f"unknown recipe key {key!r}", choices(key, free))
