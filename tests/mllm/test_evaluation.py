@@ -15,6 +15,7 @@ from lateen.data.samples import FileImage
 from lateen.errors import DataError, ModelError, UsageError
 from lateen.evaluation import compare
 from lateen.mllm import MultimodalModel, build, evaluate_questions, open_questions
+from lateen.mllm.answering import AnswerFile, Given
 from lateen.mllm.benchmarks import Question, QuestionSet, other_images
 from lateen.mllm.choosing import choose, first_tokens
 from lateen.mllm.evaluation import model_key, question_sets
@@ -367,3 +368,14 @@ def write_captions(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
         return file
 
     return write
+
+
+def test_answers_with_any_line_break_are_read_again(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "answers.jsonl", {"model": "m"})
+    file.add(("q", "own", "k"), Given("one\u2028two\x85three\nfour", False, 1.0))
+    file.close()
+    with (tmp_path / "answers.jsonl").open("a", encoding="utf-8") as cut:
+        cut.write('{"question": "r", ')
+    again = AnswerFile(tmp_path / "answers.jsonl", {"model": "m"})
+    again.close()
+    assert [each.answer for each in again.stored.values()] == ["one\u2028two\x85three\nfour"]

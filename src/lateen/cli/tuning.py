@@ -23,9 +23,8 @@ from lateen.errors import LateenError, UsageError
 from lateen.tuning.config import TuneRecipe
 
 
-@takes_keys(
-    key for key in TuneRecipe.known_keys().values() if key.path != "model"
-)  # which needs no option
+# The model needs no option.
+@takes_keys(key for path, key in TuneRecipe.known_keys().items() if path != "model")
 def tune_command(
     model: Annotated[
         str | None, Parameter(help="folder or hub id of an AlignedModel, a CLIP or a SigLIP")

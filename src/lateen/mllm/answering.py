@@ -295,9 +295,9 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            return
+    # Not splitlines: an answer may have U+2028 and its like, which JSON leaves as they are.
+    *whole, _ = path.read_text(encoding="utf-8").split("\n")
+    for line in whole:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

@@ -31,7 +31,7 @@ from lateen.mllm.conversations import ask, prepare
 from lateen.mllm.fused import FusedTower, Mix, open_towers, part_scales
 from lateen.mllm.language import LanguageModel, load_language_model
 from lateen.mllm.templates import end_tokens, find_template, read_template
-from lateen.mllm.tower import TokenKind, Tower
+from lateen.mllm.tower import TokenKind, Tower, root_mean_square
 from lateen.model import AlignedModel
 from lateen.model.saving import share_files
 from lateen.model.trained_on import TRAINED_ON, TrainedOn
@@ -332,8 +332,3 @@ def _pixels(image_processor: Any) -> Tensor:
         "pixel_values"
     ]
     return made
-
-
-def root_mean_square(values: Tensor) -> float:
-    """The scale of values."""
-    return float(values.float().square().mean().sqrt())

@@ -19,7 +19,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from lateen.errors import EncoderError, UsageError, choices
 from lateen.mllm.backbone import open_tower
 from lateen.mllm.pixels import Pixels, convert, describe_pixels, other_view
-from lateen.mllm.tower import AlignedTower, AlignedTowerConfig, TokenKind, Tower, TowerConfig
+from lateen.mllm.tower import (
+    AlignedTower,
+    AlignedTowerConfig,
+    TokenKind,
+    Tower,
+    TowerConfig,
+    root_mean_square,
+)
 from lateen.model import AlignedModel
 from lateen.progress import log
 
@@ -220,7 +227,7 @@ def part_scales(tower: FusedTower, pixel_values: Tensor) -> list[float]:
         pixel_values: ``[n, 3, H, W]``, of its processor.
     """
     parts = tower.part_tokens(pixel_values)
-    scales = [float(each.float().square().mean().sqrt()) for each in parts]
+    scales = [root_mean_square(each) for each in parts]
     if tower.config.mix != "additive":
         return scales
     share = float(tower.config.share)

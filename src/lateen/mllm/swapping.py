@@ -29,7 +29,6 @@ from lateen.mllm.assembly import (
     RECORD,
     llava_of,
     made_up_pictures,
-    root_mean_square,
     write_model,
 )
 from lateen.mllm.backbone import open_tower, trained_on_of
@@ -38,7 +37,7 @@ from lateen.mllm.card import UNTRAINED
 from lateen.mllm.comparison import SideBySide, compare_answers
 from lateen.mllm.evaluation import evaluate_questions
 from lateen.mllm.replacement import REMEDY, Needed, check_fit, needed_of
-from lateen.mllm.tower import AlignedTower
+from lateen.mllm.tower import AlignedTower, root_mean_square
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log

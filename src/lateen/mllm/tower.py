@@ -163,12 +163,18 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
 
         What else Llava hands to towers (which layers to keep) is settled by the config.
         """
-        own = (self.config.num_tokens, self.config.hidden_size)
-        made_before = tuple(pixel_values.shape[1:]) == own
-        tokens = pixel_values.to(self.dtype) if made_before else self.tokens(pixel_values)
-        if self.config.norm is not None and not made_before:
-            tokens = F.layer_norm(tokens, tokens.shape[-1:])
+        if self._made_before(pixel_values):
+            tokens = pixel_values.to(self.dtype)
+        else:
+            tokens = self.tokens(pixel_values)
+            if self.config.norm is not None:
+                tokens = F.layer_norm(tokens, tokens.shape[-1:])
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
+
+    def _made_before(self, values: Tensor) -> bool:
+        if values.ndim != 3:
+            return False
+        return tuple(values.shape[1:]) == (self.config.num_tokens, self.config.hidden_size)
 
     def tokens(self, pixel_values: Tensor) -> Tensor:
         """Pixel values ``[n, 3, H, W]`` to tokens ``[n, tokens, hidden_size]``, not normalised."""
@@ -251,6 +257,11 @@ class _Projected(nn.Module):
         super().__init__()
         self.vision_model = vision_model
         self.visual_projection = visual_projection
+
+
+def root_mean_square(values: Tensor) -> float:
+    """The scale of values."""
+    return float(values.float().square().mean().sqrt())
 
 
 def _made_head(config: AlignedTowerConfig) -> nn.Module:
