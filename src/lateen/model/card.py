@@ -130,6 +130,8 @@ def write_card(
 
     training = dict(config.training or {})
     validation = training.pop("validation", None)
+    if found := training.pop("calibration", None):
+        training["scale and bias"] = f"fitted again, {calibration_words(found)}"
     shown = list(results)
     if not any(each.chose for each in results):
         shown += _validation(validation)
@@ -152,6 +154,14 @@ def write_card(
         packed=config.embedded_encoders, results=shown,
         conditions=training,
     )  # fmt: skip
+
+
+def calibration_words(found: Mapping[str, Any]) -> str:
+    """What a :class:`~lateen.training.calibration.Calibration` says, in a line."""
+    words = f"t {found['scale']:.3g}, b {found['bias']:.3g} on {found['images']:,} held-out images"
+    if found["error"] is None:
+        return words
+    return f"{words}; calibration error {found['error']:.1f} % (before {found['before']:.1f} %)"
 
 
 @dataclass(frozen=True)
