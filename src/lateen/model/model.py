@@ -348,7 +348,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                     setattr(self.config, side, without_paths(before[side]))
             with quiet_transformers():
                 super().save_pretrained(folder, **options)
-            write_card(self.config, folder, sources, results)
+            write_card(self.config, folder, sources, results, bank and str(bank))
             share_files(folder)
             if record is not None:
                 record.save(folder / TRAINED_ON)

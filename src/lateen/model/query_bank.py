@@ -9,7 +9,7 @@ An item g has the hubness ``τ · log mean_b exp(b · g / τ)`` over the bank's 
 taken off its cosine with every query: the inverted softmax of QB-Norm (Bogolin et al., CVPR 2022).
 A wrong τ costs more than it gains. Here it is 1 / t, of the t at which σ(t · cosine + b) is the
 probability that a text is an image's own (:mod:`lateen.training.calibration`): where recall is
-highest, too, within a tenth of a point (docs/results.md).
+highest, too, within 0.3 points (docs/results.md).
 """
 
 from __future__ import annotations
@@ -193,8 +193,8 @@ class QueryBank:
                     int(about["count"]), int(about["without_hash"]),
                     HashSet(file["source_ids"]), HashSet(file["source_images"]),
                 )  # fmt: skip
-                embedded = [_checked(file[side], model) for side in ("images", "texts")]
-                bank = cls(*embedded, float(about["temperature"]), str(about["model"]), source)
+                images, texts = (_checked(file[side], model) for side in ("images", "texts"))
+                bank = cls(images, texts, float(about["temperature"]), str(about["model"]), source)
         except _DAMAGE as error:
             raise ModelError(
                 f"{path} is no query bank, or damaged ({error})",
