@@ -48,7 +48,7 @@ class Calibration:
         cls, image: Tensor, text: Tensor, owner: Tensor, *, one_in: int,
         before: tuple[float, float] | None = None,
     ) -> Calibration | None:  # fmt: skip
-        """Fit t and b to pairs of embeddings; ``None`` where texts are no nearer to their own image.
+        """Fit t and b to pairs; ``None`` where texts are no nearer to their own image than others.
 
         Args:
             image: ``[n, dim]``, L2-normalised; of many, the first 400 are taken.
