@@ -18,7 +18,9 @@ TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
 class EncoderConfig(Section):
     """What names one encoder, and how it is loaded: the keys that both sides have."""
 
-    encoder: str = Field(description="hub id, folder or GGUF file (also below data.root), or module:factory")
+    encoder: str = Field(
+        description="hub id, folder or GGUF file (also below data.root), or module:factory"
+    )
     layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
     precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
     revision: str | None = Field(None, description="hub branch, tag or commit")

@@ -146,7 +146,9 @@ def check_language_model(path: str | Path) -> None:
 
 
 def gguf_file(path: Path) -> Path | None:
-    """The GGUF file that is meant by a path: itself, or the only one of a folder without config.json.
+    """The GGUF file that is meant by a path: itself, or the only one of a folder of nothing else.
+
+    A folder with a config.json is a model in another form.
 
     Raises:
         EncoderError: the folder has several.

@@ -247,7 +247,8 @@ def describe_encoder(
 
 
 def _is_gone(name: str) -> bool:
-    """Whether a name is that of a folder or file of another machine (:func:`saving.without_paths`)."""
+    """Whether a name is that of a folder or file of another machine
+    (:func:`saving.without_paths`)."""
     return name.startswith("./") and not Path(name).exists()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
+from lateen.data.published import is_published, published_templates, templates_of_set
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import JudgedImages, embed_prompts, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
@@ -75,8 +76,10 @@ def evaluate_classification(
         split: which part of the data.
         column: the label column of rows that have several.
         classes: a text file with a class name a line.
-        templates: prompts with ``{}`` for the class name, or a file of them, which are taken as
-            written; if not given those beside the data, else lateen's for such pictures.
+        templates: prompts with ``{}`` for the class name, a file of them, or ``openai`` and
+            ``openai-7`` for the published ones, where they are installed or beside the data; all
+            are taken as written. If not given those beside the data, else lateen's for such
+            pictures.
         cache: where to keep features; lateen's cache folder if not given.
         out: folder for ``confusion.png``, written only if given.
 
@@ -85,13 +88,11 @@ def evaluate_classification(
 
     Raises:
         DataError: nothing labelled, fewer than two classes, or names that do not fit.
-        UsageError: no or two sources, or an unknown set or split.
+        UsageError: no or two sources, an unknown set or split, or templates that are nowhere.
     """
-    labelled = open_labelled(
-        one_source("classification", images, data), name=set, split=split, column=column,
-        classes=classes,
-    )  # fmt: skip
-    prompts, verbatim = _templates(templates, labelled)
+    source = one_source("classification", images, data)
+    labelled = open_labelled(source, name=set, split=split, column=column, classes=classes)
+    prompts, verbatim, origin = _templates(templates, labelled, Path(source))
     out = make_folder(out) if out is not None else None
     if not labelled.named_by:
         raise DataError(
@@ -111,6 +112,7 @@ def evaluate_classification(
         **described(labelled, store, rows),
         "templates": list(prompts),
         "templates_verbatim": verbatim,
+        "templates_from": origin,
         "same_name": _same_names(labelled.names),
         "trained_on": find_trained_on(model, JudgedImages.of(store, rows)),
         "conditions": labelled_conditions(model, labelled),
@@ -174,17 +176,25 @@ def embed_classes(
 
 
 def _templates(
-    given: Sequence[str] | str | Path | None, labelled: LabelledImages
-) -> tuple[tuple[str, ...], bool]:
-    """The prompts, and whether they are to be taken as written."""
+    given: Sequence[str] | str | Path | None, labelled: LabelledImages, source: Path
+) -> tuple[tuple[str, ...], bool, str]:
+    """The prompts, whether they are to be taken as written, and where they are from, in words."""
     if given is None:
-        return labelled.templates, labelled.verbatim
+        origin = "beside the data" if labelled.verbatim else "lateen's own"
+        return labelled.templates, labelled.verbatim, origin
     if isinstance(given, str | Path):
-        return read_templates(Path(given)), True
+        of = labelled.set.published if labelled.set is not None else None
+        if is_published(given):
+            found = published_templates(str(given), of, source if source.is_dir() else None)
+            return found.templates, True, f"{given}: {found.source}"
+        several = templates_of_set(Path(given), of)
+        if several is not None:
+            return several.templates, True, several.source
+        return read_templates(Path(given)), True, str(given)
     if not given:
         raise UsageError("there is no template", "Give at least one prompt with {}.")
     class_prompts("", given)
-    return tuple(given), False
+    return tuple(given), False, "given"
 
 
 def _same_names(names: Sequence[str]) -> list[str]:
@@ -203,6 +213,8 @@ def classification_tables(result: Result) -> Iterator[TableData]:
     own = ""
     if result.get("set") and result.get("metric") in _METRICS:
         own = f" The metric of {result['set']} is {_METRICS[result['metric']]}."
+    if result.get("templates_from"):
+        own += f" {len(result['templates'])} prompts a class ({result['templates_from']})."
     if result.get("same_name"):
         own += f" {len(result['same_name'])} names are those of several classes, and count wrong."
     yield noted(table, own + left_out(result))
