@@ -132,8 +132,15 @@ def _linear_probe(
     return {"accuracy": probe.accuracy, "c": probe.c}
 
 
-def _caption_retrieval(column: TextColumn) -> float | None:
-    """How well a text encoder tells what captions are about, no image being seen."""
+def caption_ranks(column: TextColumn) -> torch.Tensor | None:
+    """Rank, from 1, of the other caption of their image: of the first captions among the second
+    ones, then of the second among the first, ``[2 n]`` of the images that have two.
+
+    It tells how well a text encoder knows what captions are about, no image being seen.
+
+    Returns:
+        ``None`` where fewer than two images have two captions.
+    """
     two = np.flatnonzero(column.counts > 1)
     if len(two) < 2:
         return None
@@ -141,8 +148,12 @@ def _caption_retrieval(column: TextColumn) -> float | None:
     sides = [captions.store[captions.nth(position).rows] for position in (0, 1)]
     first, second = (torch.nn.functional.normalize(side, dim=-1) for side in sides)
     own = torch.arange(len(two))[:, None]
-    ranks = [retrieval_ranks(a, b, own) for a, b in ((first, second), (second, first))]
-    return percent(torch.cat(ranks) == 1)
+    return torch.cat([retrieval_ranks(a, b, own) for a, b in ((first, second), (second, first))])
+
+
+def _caption_retrieval(column: TextColumn) -> float | None:
+    ranks = caption_ranks(column)
+    return None if ranks is None else percent(ranks == 1)
 
 
 PROBING = "probe"  # what all others are held against
