@@ -32,7 +32,7 @@ from lateen.encoders import Encoder, EncoderOptions, load_encoder, load_views
 from lateen.experiment.stages import view_stores
 from lateen.features import Store
 from lateen.metrics import RecallHits, bootstrap_scores, percentile_interval
-from lateen.metrics.resampling import Tally, drawn_scores
+from lateen.metrics.resampling import Tally, drawn_scores, interval_of
 
 Array = np.ndarray[Any, Any]
 DRAWS = 2000
@@ -119,11 +119,13 @@ def tell(
         points, drawn = [], np.stack(list(quality.values()))
         for text, group, each, *scores in zip(data.text, groups, hits, drawn, aligned, strict=True):
             points.append((float(found[text.label].drawn(whole)[0]), recall(each)))
+            limits = (
+                interval_of(found[text.label], scores[0], units, 0.95),
+                percentile_interval(scores[1], 0.95),
+            )
             told = [
                 f"{value:5.1f} ({low:.1f} to {high:.1f})"
-                for value, (low, high) in zip(
-                    points[-1], (percentile_interval(s, 0.95) for s in scores), strict=True
-                )
+                for value, (low, high) in zip(points[-1], limits, strict=True)
             ]
             print(f"{group:24} layer {text.layer!s:4}", *told)
         tell_correlations(groups, np.array(points), drawn, aligned)
