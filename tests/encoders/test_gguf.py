@@ -17,6 +17,7 @@ from lateen.encoders.resolve import check_language_model, files_are_here
 from lateen.encoders.text import trainable
 from lateen.errors import EncoderError, MissingExtraError
 from lateen.features import encode
+from lateen.mllm.language import load_language_model
 from lateen.model.saving import copy_encoder
 
 TEXTS = ["a dog", "the big red cat runs on the beach", "a", "grass"]
@@ -222,3 +223,16 @@ def test_without_its_reader_a_file_names_what_brings_it(
         loaded(gguf_file, "mean")
     with pytest.raises(MissingExtraError, match=r"gguf.*lateen\[mllm\]"):
         check_language_model(gguf_file)
+
+
+def test_a_language_model_of_lateens_mllm_is_read_by_the_same_code(
+    gguf_file: Path, tmp_path: Path
+) -> None:
+    language = load_language_model(gguf_file)
+    encoder = loaded(gguf_file, "last")
+    ids = torch.tensor(encoder.prepare(["a dog"]))
+    with torch.inference_mode():
+        states = language.model.base_model(ids).last_hidden_state
+    torch.testing.assert_close(states[:, -1], encoder.encode(ids.tolist()))
+    with pytest.raises(EncoderError, match=r"lacks \d+ weights"):
+        load_language_model(write_gguf(tmp_path / "part.gguf", whole=False))

@@ -182,6 +182,8 @@ def test_a_result_says_which_templates_it_had(
     assert result["options"]["templates"] == "openai"
     [table, *_] = TASKS["classification"].tables(result)
     assert "2 prompts a class (openai: templates.txt beside the data)." in table.note
+    with pytest.raises(UsageError, match=r"no templates 'opnai'.*openai"):
+        evaluate(model, "classification", images=tmp_path / "set", templates="opnai")
     own = evaluate(model, "classification", images=tmp_path / "set")
     assert own["templates_from"] == "lateen's own"
     (tmp_path / "many.json").write_text('{"imagenet1k": ["a {c}"], "cifar10": ["b {c}", "{c}"]}')

@@ -142,7 +142,7 @@ def _in_mapping(path: Path, of: str | None, where: str) -> Published | None:
     if not path.is_file():
         return None
     lists = read_json(path)
-    name = of if of in lists else IMAGENET
+    name = of if isinstance(lists, dict) and of in lists else IMAGENET
     if not isinstance(lists, dict) or not isinstance(lists.get(name), list):
         raise DataError(f"{path} has no templates of {name}", "Give CLIP_benchmark's own file.")
     if of not in (None, name):

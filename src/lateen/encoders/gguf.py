@@ -18,7 +18,7 @@ import torch
 
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.faults import explained
-from lateen.encoders.weights import quiet_transformers
+from lateen.encoders.weights import frozen, quiet_transformers, untrained_of
 from lateen.files import content_key
 
 
@@ -50,6 +50,22 @@ def gguf_config(file: Path) -> Any:
 
     with _alone(file) as (folder, options):
         return AutoConfig.from_pretrained(folder, **options)
+
+
+def gguf_encoder(file: Path, dtype: torch.dtype, *, untrained: bool) -> tuple[Any, bool]:
+    """The model without its output layer, for evaluation, as
+    :func:`~lateen.encoders.weights.load_pretrained` gives one; errors are those of both.
+
+    Args:
+        file: as for :func:`load_gguf`.
+        dtype: likewise.
+        untrained: with random weights in its architecture.
+    """
+    from transformers import AutoModel
+
+    if untrained:
+        return untrained_of(gguf_config(file), file, dtype=dtype), True
+    return frozen(*load_gguf(file, AutoModel, dtype), file)
 
 
 def gguf_tokenizer(file: Path) -> Any:

@@ -15,7 +15,7 @@ from lateen.device import resolve_device, resolve_precision, weights_dtype
 from lateen.encoders.base import Encoder, EncoderInfo, EncoderOptions, Modality, ViewedEncoder
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
-from lateen.encoders.gguf import gguf_config, gguf_hash, gguf_tokenizer, load_gguf
+from lateen.encoders.gguf import gguf_encoder, gguf_hash, gguf_tokenizer
 from lateen.encoders.own import from_factory, is_factory
 from lateen.encoders.resolve import check_gguf, resolve
 from lateen.encoders.sentence import (
@@ -32,23 +32,19 @@ from lateen.encoders.specs import (
     find_copy,
     model_type_of,
 )
-from lateen.encoders.text import PLACE, POOLINGS, TextEncoder, unmet
+from lateen.encoders.text import LONGEST, PLACE, POOLINGS, TextEncoder, count_positions, unmet
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor, projected
 from lateen.encoders.weights import (
-    frozen,
     load_pretrained,
     load_untrained,
     quiet_transformers,
     tensors_hash,
-    untrained_of,
     warn_of_unused_code,
     weights_hash,
 )
 from lateen.errors import EncoderError, choices
 from lateen.files import read_json
 from lateen.progress import log
-
-_LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ class _Request:
         and whether its pooler is trained."""
         dtype, remote = weights_dtype(self.device, self.precision), self.remote
         if self.gguf is not None:
-            return _read_gguf(self.gguf, dtype, untrained=self.untrained)
+            return gguf_encoder(self.gguf, dtype, untrained=self.untrained)
         if self.untrained:
             model = load_untrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
             return model, True
@@ -311,15 +307,6 @@ def _load_gguf(request: _Request) -> Encoder:
     )  # fmt: skip
 
 
-def _read_gguf(file: Path, dtype: torch.dtype, *, untrained: bool) -> tuple[Any, bool]:
-    """What :meth:`_Request.pretrained` gives of a GGUF file."""
-    from transformers import AutoModel
-
-    if untrained:
-        return untrained_of(gguf_config(file), file, dtype=dtype), True
-    return frozen(*load_gguf(file, AutoModel, dtype), file)
-
-
 def _load_plain(request: _Request) -> Encoder:
     folder = request.folder
     config = _config(request)
@@ -464,8 +451,8 @@ def _text(
     tokenizer, files = request.tokenizer(folder)
     tokenizer.padding_side = "right"
     needs = request.spec.needs or family_of(model.config.model_type).needs
-    positions = _positions(model)
-    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, positions)
+    positions = count_positions(model)
+    limit = min(max_tokens or LONGEST, tokenizer.model_max_length, positions)
     processing = {
         "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
         "pad_to": positions if needs.full_length else None, "tokenizer": file_hashes(files),
@@ -475,15 +462,6 @@ def _text(
     return TextEncoder(
         model, tokenizer, info, request.device, pooler_trained=trained, project=project
     )
-
-
-def _positions(model: Any) -> int:
-    """How many tokens the model has positions for."""
-    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    # RoBERTa and its kin count positions from padding_idx + 1.
-    if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-        return table.num_embeddings - table.padding_idx - 1
-    return getattr(model.config, "max_position_embeddings", None) or _LONGEST
 
 
 def load_views(

@@ -19,6 +19,7 @@ from lateen.encoders.specs import TextNeeds
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
+LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
 PADDING = -1  # what stands after the last token of a row
 PLACE = "{}"  # of the text, in a prompt that goes on after it
 # Settings of a text encoder that decide its token ids.
@@ -34,6 +35,15 @@ def unmet(needs: TextNeeds, tokenizer: Any) -> dict[str, bool]:
         "append_eos": needs.append_eos and end is not None and lower[-1:] != [end],
     }
     return {name: True for name, wanted in missing.items() if wanted}
+
+
+def count_positions(model: Any) -> int:
+    """How many tokens a transformers text model has positions for."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin count positions from padding_idx + 1.
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        return table.num_embeddings - table.padding_idx - 1
+    return getattr(model.config, "max_position_embeddings", None) or LONGEST
 
 
 class TextNetwork(nn.Module):

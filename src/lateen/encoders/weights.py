@@ -109,14 +109,23 @@ def frozen(model: Any, missing: set[str], source: Path) -> tuple[Any, bool]:
         model = model.get_encoder()
         missing = {key for key in missing if not key.startswith("decoder.")}
     pooler = {key for key in missing if "pooler" in key.split(".")}
-    if missing - pooler:
-        names = sorted(missing - pooler)
-        raise EncoderError(
-            f"{source} lacks {len(names)} weights (first {names[0]!r}) and would be partly random",
-            "Download the model again, or use the checkpoint's own class.",
-        )
+    refuse_missing(missing - pooler, source)
     without_cache(model)
     return model.eval().requires_grad_(False), not pooler
+
+
+def refuse_missing(names: set[str], source: Path) -> None:
+    """See that no weights of a model are missing.
+
+    Raises:
+        EncoderError: some are.
+    """
+    if names:
+        raise EncoderError(
+            f"{source} lacks {len(names)} weights (first {min(names)!r}) and would be partly "
+            "random",
+            "Download the model again, or use the checkpoint's own class.",
+        )
 
 
 def load_as_stored(folder: Path) -> Any:

@@ -11,7 +11,7 @@ import torch
 from lateen.encoders.faults import explained
 from lateen.encoders.gguf import gguf_tokenizer, load_gguf
 from lateen.encoders.resolve import check_language_model, gguf_file
-from lateen.encoders.weights import quiet_transformers
+from lateen.encoders.weights import quiet_transformers, refuse_missing
 from lateen.errors import ModelError
 from lateen.mllm.templates import IMAGE
 
@@ -75,7 +75,8 @@ def load_language_model(path: str | Path, *, dtype: torch.dtype | None = None) -
     gguf = gguf_file(local)
     if gguf is not None:
         tokenizer = gguf_tokenizer(gguf)
-        model, _ = load_gguf(gguf, AutoModelForCausalLM, dtype or torch.float32)
+        model, missing = load_gguf(gguf, AutoModelForCausalLM, dtype or torch.float32)
+        refuse_missing(missing, gguf)
     else:
         model, tokenizer = _from_folder(local if local.is_dir() else path, dtype)
     added = _add_image_token(model, tokenizer)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
-from lateen.data.published import is_published, published_templates, templates_of_set
-from lateen.errors import DataError, UsageError
+from lateen.data.published import PUBLISHED, is_published, published_templates, templates_of_set
+from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import JudgedImages, embed_prompts, find_trained_on
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
@@ -187,6 +187,8 @@ def _templates(
         if is_published(given):
             found = published_templates(str(given), of, source if source.is_dir() else None)
             return found.templates, True, f"{given}: {found.source}"
+        if isinstance(given, str) and not Path(given).suffix and not Path(given).exists():
+            raise UsageError(f"there are no templates {given!r}", choices(given, PUBLISHED))
         several = templates_of_set(Path(given), of)
         if several is not None:
             return several.templates, True, several.source
