@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from assessment.test_tables import correlation, with_correlations
 from lateen.assessment import assess, assessment_tables, findings
@@ -18,6 +20,7 @@ from lateen.assessment.measure import (
     VisionMeasure,
 )
 from lateen.errors import DataError
+from lateen.features import TextColumn
 
 DISTANCE = PairMeasure(
     key="distance",
@@ -43,7 +46,7 @@ LENGTH = TextMeasure(
     name="name length",
     definition="letters in the name",
     heading="letters",
-    function=lambda candidate: float(len(candidate.name)),
+    function=lambda candidate, _: float(len(candidate.name)),
 )
 
 
@@ -142,3 +145,26 @@ def test_every_row_is_under_its_own_key() -> None:
     assert [measure.key for measure in MEASURES.values()] == list(MEASURES)
     orders = [measure.scatter.order for measure in MEASURES.values() if measure.scatter]
     assert len(set(orders)) == len(orders)
+
+
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [
+        ([[1, 0], [0, 1], [-1, 0]], 100.0),  # each like its own first caption
+        ([[0, 1], [1, 0], [-1, 0]], 100 / 3),  # the third alone
+        ([[1, 0], [1, 0], [1, 0]], 100 / 6),  # all the same: only the first finds, from its side
+    ],
+)
+def test_captions_of_one_image_find_each_other(second: list[list[float]], found: float) -> None:
+    """Three images with two captions and one, first, with a single one that does not count."""
+    first = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
+    rows = [[9.0, 9.0], *(row for pair in zip(first, second, strict=True) for row in pair)]
+    column = TextColumn(
+        torch.tensor(rows),
+        np.array([0, 1, 3, 5, 7]),
+        np.arange(7),  # type: ignore[arg-type]
+    )
+    measure = MEASURES["caption_retrieval"]
+    assert isinstance(measure, TextMeasure)
+    assert measure.function(None, column) == pytest.approx(found)  # type: ignore[arg-type]
+    assert measure.function(None, column.first(1)) is None  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lateen.errors import DataError, UsageError
 from lateen.evaluation import evaluate
+from lateen.evaluation.task import TASKS
 from lateen.evaluation.tasks.classification import embed_classes, evaluate_classification
 from lateen.features import Store
 from lateen.model import AlignedModel
@@ -166,3 +167,27 @@ def test_other_labels_of_the_same_images_are_other_conditions(
     assert (one["top1"], two["top1"]) == (100, 0)
     assert one["conditions"]["data"] != two["conditions"]["data"]
     assert one["conditions"]["model"] == two["conditions"]["model"]
+
+
+def test_a_result_says_which_templates_it_had(
+    model: AlignedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class_folder(tmp_path / "set", ["red", "blue"])
+    (tmp_path / "set/templates.txt").write_text("all {c}\nonly {c}\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    result = evaluate(model, "classification", images=tmp_path / "set", templates="openai")
+    assert result["templates"] == ["all {}", "only {}"]
+    assert result["templates_verbatim"]
+    assert result["templates_from"] == "openai: templates.txt beside the data"
+    assert result["options"]["templates"] == "openai"
+    [table, *_] = TASKS["classification"].tables(result)
+    assert "2 prompts a class (openai: templates.txt beside the data)." in table.note
+    with pytest.raises(UsageError, match=r"no templates 'opnai'.*openai"):
+        evaluate(model, "classification", images=tmp_path / "set", templates="opnai")
+    own = evaluate(model, "classification", images=tmp_path / "set")
+    assert own["templates_from"] == "lateen's own"
+    (tmp_path / "many.json").write_text('{"imagenet1k": ["a {c}"], "cifar10": ["b {c}", "{c}"]}')
+    many = evaluate_classification(model, images=tmp_path / "set", templates=tmp_path / "many.json")
+    assert (many["templates"], many["templates_from"]) == (
+        ["a {}"], f"{tmp_path / 'many.json'}, imagenet1k",
+    )  # fmt: skip

@@ -174,9 +174,12 @@ def _measure_all(
         for candidate, (values, _) in zip(material.vision, of_vision, strict=True)
     ]
     text = [
-        encoder_entry(rows, c, "text", {row.key: row.function(c) for row in measures(TextMeasure)})
-        for c in material.text
-    ]
+        encoder_entry(
+            rows, candidate, "text",
+            {row.key: row.function(candidate, pairs.texts[0]) for row in measures(TextMeasure)},
+        )
+        for candidate, pairs in zip(material.text, material.judged[0], strict=True)
+    ]  # fmt: skip
     baselines = {one["label"] for one in (*vision, *text) if one["baseline"]}
     for one in (*vision, *text):
         one["counted"] = counted_scores(rows, scores, one["label"], baselines, settings.level)

@@ -9,13 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import numpy as np
+import torch
+
 from lateen.assessment.candidates import Candidate
 from lateen.assessment.recipe import MeasureSection
 from lateen.assessment.spaces import SpacePair
 from lateen.evaluation.labelled import LabelledFeatures, probe_scores, usable_ks, votes
+from lateen.features import TextColumn
 from lateen.metrics import cknna, cycle_knn, mutual_knn
 from lateen.metrics.choice import percent
 from lateen.metrics.cka import kernel_cka
+from lateen.metrics.retrieval import retrieval_ranks
 from lateen.metrics.svcca import mean_correlation
 
 
@@ -100,10 +105,10 @@ class TextMeasure(Measure):
     """Of a text encoder alone.
 
     Attributes:
-        function: the number, if there is one.
+        function: the number, if there is one, of a candidate and its captions of the judged images.
     """
 
-    function: Callable[[Candidate], float | None]
+    function: Callable[[Candidate, TextColumn], float | None]
     decimals: ClassVar[int] = 1
 
     def shown_in(self, results: Mapping[str, Any]) -> bool:
@@ -125,6 +130,30 @@ def _linear_probe(
 ) -> dict[str, Any]:
     probe = probe_scores(judged, learned, settings.seed)
     return {"accuracy": probe.accuracy, "c": probe.c}
+
+
+def caption_ranks(column: TextColumn) -> torch.Tensor | None:
+    """Rank, from 1, of the other caption of their image: of the first captions among the second
+    ones, then of the second among the first, ``[2 n]`` of the images that have two.
+
+    It tells how well a text encoder knows what captions are about, no image being seen.
+
+    Returns:
+        ``None`` where fewer than two images have two captions.
+    """
+    two = np.flatnonzero(column.counts > 1)
+    if len(two) < 2:
+        return None
+    captions = column.take(two)
+    sides = [captions.store[captions.nth(position).rows] for position in (0, 1)]
+    first, second = (torch.nn.functional.normalize(side, dim=-1) for side in sides)
+    own = torch.arange(len(two))[:, None]
+    return torch.cat([retrieval_ranks(a, b, own) for a, b in ((first, second), (second, first))])
+
+
+def _caption_retrieval(column: TextColumn) -> float | None:
+    ranks = caption_ranks(column)
+    return None if ranks is None else percent(ranks == 1)
 
 
 PROBING = "probe"  # what all others are held against
@@ -209,7 +238,15 @@ MEASURES: dict[str, Measure] = {
             definition="a figure given for the text encoder, such as its MTEB average; not "
             "measured here",
             heading="given score",
-            function=lambda candidate: candidate.score,
+            function=lambda candidate, _: candidate.score,
+        ),
+        TextMeasure(
+            key="caption_retrieval",
+            name="caption retrieval",
+            definition="share of captions that find the other one of their image first, by cosine; "
+            "first against second captions, both ways, of test images that have two, in percent",
+            heading="caption\nR@1",
+            function=lambda _, column: _caption_retrieval(column),
         ),
     )
 }

@@ -86,7 +86,9 @@ class TextCandidate(_Candidate):
     pooling: Annotated[
         tuple[TextPooling | None, ...], BeforeValidator(_as_list), Field(min_length=1)
     ] = Field((None,), description="poolings (the encoder's own if not given)")
-    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
+    prompt: str | None = Field(
+        None, description="before every text, or around it where it has {} (the encoder's own)"
+    )
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
     score: float | None = Field(
         None,

@@ -37,7 +37,7 @@ def encode_command(
         bool, Parameter(help="captions whose image files are not here, as where image features are "
                         "there already: no image is looked for")
     ] = False,
-    prompt: Annotated[str | None, Parameter(help="put before every text")] = None,
+    prompt: Annotated[str | None, Parameter(help="before every text, or around it at {}")] = None,
     max_tokens: Annotated[int | None, Parameter(help="cut longer texts (encoder's own)")] = None,
     dtype: Annotated[Literal["float16", "float32"], Parameter(help="on disk")] = "float16",
     precision: Annotated[

@@ -2,13 +2,13 @@
 
 Averaging a class's embedding over several sentences is due to CLIP (arXiv:2103.00020, §3.1.4). The
 sentences here are lateen's own, and CLIP's published lists are other ones: numbers of papers that
-use those are to be compared with ``read_templates`` of them.
+use those are to be compared with :func:`~lateen.data.published.published_templates`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lateen.data.text import read_list
@@ -137,26 +137,20 @@ def read_templates(path: Path) -> tuple[str, ...]:
         DataError: the file cannot be read, or is JSON without one list.
         UsageError: it has no line, or one without a place for the name.
     """
-    lines = [_NAMED_PLACE.sub("{}", line.strip()) for line in read_list(path)]
-    templates = tuple(line for line in lines if line)
+    return as_prompts(read_list(path), path)
+
+
+def as_prompts(lines: Iterable[str], path: Path) -> tuple[str, ...]:
+    """Templates of the lines of a file, without those that are empty.
+
+    Raises:
+        UsageError: there is none, or one without a place for the name.
+    """
+    templates = tuple(_NAMED_PLACE.sub("{}", line.strip()) for line in lines if line.strip())
     if not templates:
         raise UsageError(f"{path} has no template", "Write one a line, with {} for the name.")
     check_templates(templates)
     return templates
-
-
-def as_templates(given: Sequence[str] | str | Path) -> tuple[str, ...]:
-    """Templates that are given as they are, or as the file that they are in.
-
-    Raises:
-        DataError: the file cannot be read.
-        UsageError: there are none.
-    """
-    if isinstance(given, str | Path):
-        return read_templates(Path(given))
-    if not given:
-        raise UsageError("there is no template", "Give at least one, with {} for the name.")
-    return tuple(given)
 
 
 def _article(template: str, words: str) -> str:

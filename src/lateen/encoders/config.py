@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from lateen.config import Precision, Section
 from lateen.encoders.base import EncoderOptions
+from lateen.encoders.resolve import is_gguf
 
 Pooling = Literal["cls", "mean", "cls+mean", "pooler", "projection"]
 TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
@@ -17,7 +18,9 @@ TextPooling = Literal["mean", "first", "last", "pooler", "projection"]
 class EncoderConfig(Section):
     """What names one encoder, and how it is loaded: the keys that both sides have."""
 
-    encoder: str = Field(description="hub id, folder (also below data.root), or module:factory")
+    encoder: str = Field(
+        description="hub id, folder or GGUF file (also below data.root), or module:factory"
+    )
     layer: int | None = Field(None, description="hidden layer; 0 = embeddings (last if not given)")
     precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
     revision: str | None = Field(None, description="hub branch, tag or commit")
@@ -39,12 +42,14 @@ class EncoderConfig(Section):
         return self.model_copy(update={"precision": own, **({"fuse": parts} if parts else {})})
 
     def found_below(self, root: Path) -> str:
-        """The encoder's folder, where it is one: as it is named, or below ``root``; else its name.
+        """The encoder's folder or GGUF file, where it is one: as it is named, or below ``root``;
+        else its name.
 
         Every command that has a recipe seeks it so.
         """
-        folders = (Path(self.encoder).expanduser(), root / self.encoder)
-        return next((str(f.resolve()) for f in folders if f.is_dir()), self.encoder)
+        places = (Path(self.encoder).expanduser(), root / self.encoder)
+        here = (p for p in places if p.is_dir() or (is_gguf(p) and p.is_file()))
+        return next((str(place.resolve()) for place in here), self.encoder)
 
 
 class VisionConfig(EncoderConfig):
@@ -57,7 +62,9 @@ class TextConfig(EncoderConfig):
     """One text encoder."""
 
     pooling: TextPooling | None = Field(None, description="pooling (the encoder's own if known)")
-    prompt: str | None = Field(None, description="put before every text (the encoder's own)")
+    prompt: str | None = Field(
+        None, description="before every text, or around it where it has {} (the encoder's own)"
+    )
     max_tokens: int | None = Field(None, gt=1, description="longer texts are cut (encoder's own)")
 
 
@@ -85,7 +92,7 @@ class VisionSection(VisionConfig):
 
     encoder: str = Field(
         "facebook/dinov2-small",
-        description="hub id, folder (also below data.root), or module:factory",
+        description="hub id, folder or GGUF file (also below data.root), or module:factory",
     )
     fuse: tuple[FusedPart, ...] = Field(
         (), description="further encoders, layers or poolings fused with it, weights beside its 1"
@@ -102,7 +109,7 @@ class TextSection(TextConfig):
 
     encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="hub id, folder (also below data.root), or module:factory",
+        description="hub id, folder or GGUF file (also below data.root), or module:factory",
     )
     fuse: tuple[FusedText, ...] = Field(
         (), description="further encoders, layers or poolings fused with it, weights beside its 1"

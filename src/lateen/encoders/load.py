@@ -15,8 +15,9 @@ from lateen.device import resolve_device, resolve_precision, weights_dtype
 from lateen.encoders.base import Encoder, EncoderInfo, EncoderOptions, Modality, ViewedEncoder
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
+from lateen.encoders.gguf import gguf_encoder, gguf_hash, gguf_tokenizer
 from lateen.encoders.own import from_factory, is_factory
-from lateen.encoders.resolve import resolve
+from lateen.encoders.resolve import check_gguf, resolve
 from lateen.encoders.sentence import (
     MODULES,
     SentenceEncoder,
@@ -31,7 +32,7 @@ from lateen.encoders.specs import (
     find_copy,
     model_type_of,
 )
-from lateen.encoders.text import POOLINGS, TextEncoder, unmet
+from lateen.encoders.text import LONGEST, PLACE, POOLINGS, TextEncoder, count_positions, unmet
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor, projected
 from lateen.encoders.weights import (
     load_pretrained,
@@ -45,8 +46,6 @@ from lateen.errors import EncoderError, choices
 from lateen.files import read_json
 from lateen.progress import log
 
-_LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
-
 
 @dataclass(frozen=True)
 class _Request:
@@ -54,6 +53,7 @@ class _Request:
 
     name: str
     folder: Path
+    gguf: Path | None
     revision: str | None
     spec: EncoderSpec
     modality: Modality | None
@@ -82,6 +82,8 @@ class _Request:
         """The model in ``folder``, with values of ``config`` in place of its configuration's own,
         and whether its pooler is trained."""
         dtype, remote = weights_dtype(self.device, self.precision), self.remote
+        if self.gguf is not None:
+            return gguf_encoder(self.gguf, dtype, untrained=self.untrained)
         if self.untrained:
             model = load_untrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
             return model, True
@@ -89,7 +91,19 @@ class _Request:
 
     def weights(self, folder: Path, model: Any) -> str:
         """Content key of the weights that ``model`` has."""
-        return tensors_hash(model) if self.untrained else weights_hash(folder)
+        if self.untrained:
+            return tensors_hash(model)
+        return weights_hash(folder) if self.gguf is None else gguf_hash(self.gguf)
+
+    def tokenizer(self, folder: Path) -> tuple[Any, list[Path]]:
+        """The tokenizer in ``folder``, and the files that it is made of."""
+        from transformers import AutoTokenizer
+
+        if self.gguf is not None:
+            return gguf_tokenizer(self.gguf), [self.gguf]
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self.remote)
+        return tokenizer, sorted(folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
 
 
 def load_encoder(
@@ -111,12 +125,13 @@ def load_encoder(
     """Load a frozen encoder.
 
     Args:
-        name: a local folder, a hub id (or its last part, for those in the table), or
-            ``package.module:factory`` of your own, called without arguments.
+        name: a local folder, a GGUF file of a language model (or a folder with one), a hub id (or
+            its last part, for those in the table), or ``package.module:factory`` of your own,
+            called without arguments.
         modality: ``image`` or ``text``; needed only for models with a tower for each.
         pooling: how tokens become one vector; the encoder's own where it is known.
         layer: hidden layer to take (0 = embeddings, as is, before any final norm); last by default.
-        prompt: put before every text.
+        prompt: put before every text, or around it where the prompt has ``{}`` for the text.
         max_tokens: longer texts are cut; the encoder's own limit by default.
         precision: of the forward pass; ``auto`` is bfloat16 where the processor has it.
         device: ``auto``, ``cpu``, ``cuda``, ….
@@ -128,6 +143,7 @@ def load_encoder(
 
     Raises:
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
+        MissingExtraError: what it needs is not installed.
         UsageError: an option for an encoder of your own.
     """
     options = EncoderOptions(
@@ -184,7 +200,8 @@ def load_towers(
     options = EncoderOptions(pooling="projection", device=device, revision=revision)
     if not is_factory(name):
         request = _request(name, None, options)
-        if not (request.folder / MODULES).is_file() and _has_towers(_config(request)):
+        plain = request.gguf is None and not (request.folder / MODULES).is_file()
+        if plain and _has_towers(_config(request)):
             with loading(request.folder):
                 model, trained = request.pretrained(request.folder)
                 return _image_tower(request, model, trained), _text_tower(request, model, trained)
@@ -194,7 +211,9 @@ def load_towers(
 
 def _from_files(name: str, modality: Modality | None, options: EncoderOptions) -> Encoder:
     request = _request(name, modality, options)
-    with loading(request.folder):
+    with loading(request.gguf or request.folder):
+        if request.gguf is not None:
+            return _load_gguf(request)
         if (request.folder / MODULES).is_file():
             return _load_sentence(request)
         return _load_plain(request)
@@ -204,20 +223,25 @@ def _request(name: str, modality: Modality | None, options: EncoderOptions) -> _
     """Find the encoder's files and settle what its name alone decides."""
     device, remote = resolve_device(options.device), options.trust_remote_code
     found = resolve(name, options.revision)
-    spec = found.spec or find_copy(_config_file(found.folder)) or EncoderSpec(name, None)
+    file = found.gguf
+    known = found.spec or (None if file else find_copy(_config_file(found.folder)))
+    spec = known or EncoderSpec(name, None)
+    local = file is not None or found.origin == "local folder"
     again = {
-        **options.recorded(), "name": str(found.folder) if found.origin == "local folder" else name,
+        **options.recorded(), "name": str(found.place) if local else name,
         "revision": found.revision, "trust_remote_code": remote or None,
     }  # fmt: skip
+    if file is not None:
+        check_gguf(file, "text")
     if spec.trust_remote_code and not remote:
         raise EncoderError(
             f"{name} brings its own model code, which runs on your machine",
             "Read it on the hub, then pass trust_remote_code.",
         )
-    if not remote:
+    if not remote and file is None:
         warn_of_unused_code(name, found.folder)
     return _Request(
-        name, found.folder, found.revision, spec, modality or spec.modality,
+        name, found.folder, file, found.revision, spec, modality or spec.modality,
         options.pooling or spec.pooling, options.layer,
         options.prompt if options.prompt is not None else spec.prompt,
         options.max_tokens or spec.max_tokens,
@@ -257,6 +281,11 @@ def _load_library(request: _Request, layout: SentenceLayout) -> Encoder:
             f"{request.name} has a pooling of its own, which no pooling or layer can replace",
             "Leave pooling and layer out.",
         )
+    if PLACE in (request.prompt or ""):
+        raise EncoderError(
+            f"{request.name} runs inside sentence-transformers, which puts prompts before texts",
+            f"Give a prompt without {PLACE}.",
+        )
     needs = request.spec.needs or TextNeeds()
     processing = {
         "prompt": request.prompt, "max_tokens": request.max_tokens,
@@ -266,6 +295,16 @@ def _load_library(request: _Request, layout: SentenceLayout) -> Encoder:
         processing["prompted_by"] = "library"  # lateen's own way took it for a part of the text
     info = request.info("text", "own", weights_hash(request.folder, nested=True), processing)
     return SentenceEncoder(request.folder, info, request.device, trust_remote_code=request.remote)
+
+
+def _load_gguf(request: _Request) -> Encoder:
+    """A language model in a GGUF file, which says nothing of a pooling."""
+    _need_pooling(request, request.pooling, [each for each in POOLINGS if each != "pooler"])
+    model, _ = request.pretrained(request.folder)
+    return _text(
+        request, model, request.folder, str(request.pooling), trained=False,
+        max_tokens=request.max_tokens,
+    )  # fmt: skip
 
 
 def _load_plain(request: _Request) -> Encoder:
@@ -409,15 +448,11 @@ def _text(
     normalize: bool = False,
     project: Any = None,
 ) -> TextEncoder:
-    from transformers import AutoTokenizer
-
-    with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=request.remote)
+    tokenizer, files = request.tokenizer(folder)
     tokenizer.padding_side = "right"
     needs = request.spec.needs or family_of(model.config.model_type).needs
-    positions = _positions(model)
-    limit = min(max_tokens or _LONGEST, tokenizer.model_max_length, positions)
-    files = sorted(p for p in folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
+    positions = count_positions(model)
+    limit = min(max_tokens or LONGEST, tokenizer.model_max_length, positions)
     processing = {
         "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
         "pad_to": positions if needs.full_length else None, "tokenizer": file_hashes(files),
@@ -427,15 +462,6 @@ def _text(
     return TextEncoder(
         model, tokenizer, info, request.device, pooler_trained=trained, project=project
     )
-
-
-def _positions(model: Any) -> int:
-    """How many tokens the model has positions for."""
-    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
-    # RoBERTa and its kin count positions from padding_idx + 1.
-    if isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
-        return table.num_embeddings - table.padding_idx - 1
-    return getattr(model.config, "max_position_embeddings", None) or _LONGEST
 
 
 def load_views(

@@ -1,4 +1,4 @@
-"""From an encoder's name to a folder with its files: local path, package, hub cache, hub."""
+"""From an encoder's name to its files: local folder or GGUF file, package, hub cache, hub."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _FILES = ["*.json", "*.txt", "*.model", "*.py", "*.safetensors", "README.md", "L
 _LEGACY_WEIGHTS = ["*.bin"]
 _FOREIGN = ["onnx/*", "openvino/*", "*/onnx/*", "coreml/*", "rust_model.ot", "mlx_*"]
 _MODEL_TYPE = "lateen"
+_GGUF = b"GGUF"  # what every file of that kind begins with
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,22 @@ class Resolved:
 
     Attributes:
         folder: holds config.json and the weights.
-        origin: ``local folder``, ``package NAME``, ``hub cache`` or ``hub``.
+        origin: ``local folder``, ``GGUF file``, ``package NAME``, ``hub cache`` or ``hub``.
         revision: the hub commit, if it came from there.
         spec: the table's row, if the name is in the table.
+        gguf: the file in that folder that is the whole encoder, of a language model in a GGUF file.
     """
 
     folder: Path
     origin: str
     revision: str | None
     spec: EncoderSpec | None
+    gguf: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """What a copy has to hold: the folder, or the one file in it."""
+        return self.gguf or self.folder
 
 
 def resolve(name: str, revision: str | None = None) -> Resolved:
@@ -55,7 +63,7 @@ def resolve(name: str, revision: str | None = None) -> Resolved:
         EncoderError: it is in none of the places, with what was tried in each.
     """
     resolved = _local(name) or _packaged(name, revision) or _from_hub(name, revision)
-    log.info("encoder %s: %s, %s", name, resolved.origin, resolved.folder)
+    log.info("encoder %s: %s, %s", name, resolved.origin, resolved.place)
     return resolved
 
 
@@ -69,6 +77,7 @@ def files_are_here(name: str, revision: str | None = None, *, weights: bool = Tr
 
     Raises:
         EncoderError: it is nowhere by its name, or its files are not whole.
+        MissingExtraError: it is a GGUF file, and what reads them is not installed.
     """
     if is_factory(name):
         if importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None:
@@ -82,6 +91,9 @@ def files_are_here(name: str, revision: str | None = None, *, weights: bool = Tr
             raise
         except Exception:  # noqa: BLE001  whatever is wrong with it, it is not here
             return False
+        return True
+    if found.gguf is not None:
+        check_gguf(found.gguf, "text")
         return True
     config = found.folder / "config.json"
     if config.is_file():
@@ -115,12 +127,13 @@ def check_language_model(path: str | Path) -> None:
 
     Raises:
         ModelError: it is not.
+        EncoderError: it is a folder with several GGUF files, or the file is damaged.
         MissingExtraError: it is a GGUF file, and what reads them is not installed.
     """
     local = Path(path).expanduser()
-    if gguf_file(local) is not None:
-        if importlib.util.find_spec("gguf") is None:
-            raise MissingExtraError("gguf", "mllm", "a language model in a GGUF file")
+    gguf = gguf_file(local)
+    if gguf is not None:
+        check_gguf(gguf, "mllm")
     elif local.is_file():
         raise ModelError(f"{local} is no GGUF file", "Give a folder, or a file that ends in .gguf.")
     elif local.is_dir() and not (local / "config.json").is_file():
@@ -133,13 +146,51 @@ def check_language_model(path: str | Path) -> None:
 
 
 def gguf_file(path: Path) -> Path | None:
-    """The GGUF file that is meant by a path: itself, or the only one of a folder."""
+    """The GGUF file that is meant by a path: itself, or the only one of a folder of nothing else.
+
+    A folder with a config.json is a model in another form.
+
+    Raises:
+        EncoderError: the folder has several.
+    """
     if path.is_file():
-        return path if path.suffix.lower() == ".gguf" else None
+        return path if is_gguf(path) else None
     if not path.is_dir() or (path / "config.json").is_file():
         return None
-    files = list(path.glob("*.gguf"))
-    return files[0] if len(files) == 1 else None
+    files = sorted(each for each in path.iterdir() if is_gguf(each))
+    if len(files) > 1:
+        raise EncoderError(
+            f"{path} has {len(files)} GGUF files ({', '.join(each.name for each in files[:3])}"
+            f"{', …' if len(files) > 3 else ''})",
+            "Give the file that you mean.",
+        )
+    return files[0] if files else None
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is called as GGUF files are."""
+    return path.suffix.lower() == ".gguf"
+
+
+def check_gguf(file: Path, extra: str) -> None:
+    """See that a GGUF file can be read; only its first bytes are.
+
+    Args:
+        file: that is there.
+        extra: of lateen, that brings what reads it.
+
+    Raises:
+        EncoderError: it is of another kind, or nothing.
+        MissingExtraError: what reads it is not installed.
+    """
+    with file.open("rb") as stream:
+        if stream.read(len(_GGUF)) != _GGUF:
+            raise EncoderError(
+                f"{file} is damaged, or no GGUF file: it does not begin as they do",
+                "Download it again.",
+            )
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtraError("gguf", extra, "a language model in a GGUF file")
 
 
 def check_mllm_folder(path: str | Path) -> None:
@@ -203,10 +254,11 @@ def require_model_type(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def folder_here(name: str, revision: str | None = None) -> Path | None:
-    """The encoder's folder if it is on this machine; the hub is not asked."""
+    """The encoder's folder, with its model card, if it is on this machine; the hub is not asked."""
     with contextlib.suppress(EncoderError):
         if at_hand := _local(name) or _packaged(name, revision):
-            return at_hand.folder
+            # What else lies in the folder of a GGUF file need not be of the encoder.
+            return None if at_hand.gguf else at_hand.folder
     spec = find_spec(name)
     # What is not whole in the hub's cache is not here, whatever is wrong with it.
     with contextlib.suppress(Exception):
@@ -216,14 +268,20 @@ def folder_here(name: str, revision: str | None = None) -> Path | None:
 
 def _local(name: str) -> Resolved | None:
     folder = Path(name).expanduser()
+    if (gguf := gguf_file(folder)) is not None:
+        gguf = gguf.resolve()
+        return Resolved(gguf.parent, "GGUF file", None, None, gguf)
     if not folder.is_dir():
+        if is_gguf(folder):
+            files = sorted(each.name for each in folder.parent.glob("*.gguf"))
+            raise EncoderError(f"there is no file {name}", choices(folder.name, files))
         if name.startswith((".", "/", "~")):
             siblings = sorted(p.name for p in folder.parent.glob("*") if p.is_dir())
             raise EncoderError(f"there is no folder {name}", choices(folder.name, siblings))
         return None
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise EncoderError(
-            f"{name} is a folder but not a model: it has no config.json",
+            f"{name} is a folder but not a model: it has no config.json, and no GGUF file",
             "Give the folder that save_pretrained wrote.",
         )
     return Resolved(folder.resolve(), "local folder", None, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +14,14 @@ from torch import nn
 from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, view_info
 from lateen.encoders.faults import probing
+from lateen.encoders.resolve import is_gguf
 from lateen.encoders.specs import TextNeeds
 from lateen.errors import EncoderError
 
 POOLINGS = ("mean", "first", "last", "pooler")
+LONGEST = 8192  # a limit for tokenizers that state none (transformers then says 1e30)
 PADDING = -1  # what stands after the last token of a row
+PLACE = "{}"  # of the text, in a prompt that goes on after it
 # Settings of a text encoder that decide its token ids.
 _TOKENISING = ("max_tokens", "prompt", "tokenizer", "lower", "append_eos")
 
@@ -31,6 +35,15 @@ def unmet(needs: TextNeeds, tokenizer: Any) -> dict[str, bool]:
         "append_eos": needs.append_eos and end is not None and lower[-1:] != [end],
     }
     return {name: True for name, wanted in missing.items() if wanted}
+
+
+def count_positions(model: Any) -> int:
+    """How many tokens a transformers text model has positions for."""
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its kin count positions from padding_idx + 1.
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        return table.num_embeddings - table.padding_idx - 1
+    return getattr(model.config, "max_position_embeddings", None) or LONGEST
 
 
 class TextNetwork(nn.Module):
@@ -126,9 +139,10 @@ class TextEncoder:
         model: the network, in evaluation mode; it takes ``input_ids`` and ``attention_mask``.
         tokenizer: its tokenizer.
         info: its description; ``dim`` may be 0, it is filled in here. ``preprocessing`` holds
-            ``max_tokens``, ``prompt``, ``normalize`` and ``pad_to`` (a fixed length, for towers
-            trained with one), and where the tokenizer does not see to it, ``lower`` (texts are
-            put in lower case) and ``append_eos``.
+            ``max_tokens``, ``prompt`` (before every text, or around it where it has ``{}``),
+            ``normalize`` and ``pad_to`` (a fixed length, for towers trained with one), and where
+            the tokenizer does not see to it, ``lower`` (texts are put in lower case) and
+            ``append_eos``.
         device: where the forward pass runs.
         pooler_trained: whether the checkpoint had pooler weights.
         project: for ``projection`` pooling: tokens and mask to the embedding of a dual tower.
@@ -138,7 +152,8 @@ class TextEncoder:
         network: what computes features from tokens.
 
     Raises:
-        EncoderError: the model has no such pooling or layer; the choices are listed.
+        EncoderError: the model has no such pooling or layer, the choices are listed; or the prompt
+            leaves no room for a text.
     """
 
     def __init__(
@@ -156,7 +171,10 @@ class TextEncoder:
         self._device = device
         self._pooler_trained = pooler_trained
         self._settings = dict(info.preprocessing)
+        # Nothing sees what padding is: it is masked, or on the right of what sees to the left.
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        special = (tokenizer.bos_token_id, tokenizer.eos_token_id, self._pad)
+        self._nothing = next(token for token in special if token is not None)
         self.info = info
         valid = [p for p in POOLINGS if pooler_trained or p != "pooler"]
         valid += ["projection"] if project is not None else []
@@ -174,16 +192,47 @@ class TextEncoder:
         self.info = EncoderInfo(**{**info.as_dict(), "dim": dim})
 
     def prepare(self, items: Sequence[str]) -> list[list[int]]:
-        """Texts to token ids, the prompt before each, cut at ``max_tokens``."""
+        """Texts to token ids, the prompt before or around each, cut at ``max_tokens``.
+
+        What follows a text in the prompt stays whole: the text is cut. A text without any token,
+        as tokenizers of language models make of an empty one, is the one that begins (or ends) all.
+        """
         prompt = self._settings.get("prompt") or ""
-        texts = [prompt + text for text in items] if prompt else list(items)
+        end = [self._tokenizer.eos_token_id] if self._settings.get("append_eos") else []
+        if PLACE in prompt:
+            tokens = [self._around(prompt, text, end) for text in items]
+        else:
+            tokens = self._token_ids([prompt + text for text in items], end)
+        return [row or [self._nothing] for row in tokens]
+
+    def _token_ids(self, texts: Sequence[str], end: list[int]) -> list[list[int]]:
+        """Token ids of texts, cut, and ``end`` after each."""
         if self._settings.get("lower"):
             texts = [text.lower() for text in texts]
-        end = [self._tokenizer.eos_token_id] if self._settings.get("append_eos") else []
         tokens: list[list[int]] = self._tokenizer(
-            texts, truncation=True, max_length=self._settings["max_tokens"] - len(end)
+            list(texts), truncation=True, max_length=self._settings["max_tokens"] - len(end)
         )["input_ids"]
         return [row + end for row in tokens] if end else tokens
+
+    def _around(self, prompt: str, text: str, end: list[int]) -> list[int]:
+        """Token ids of a text in the place that a prompt has for it.
+
+        Raises:
+            EncoderError: the prompt alone is too long.
+        """
+        lower, room = self._settings.get("lower"), self._settings["max_tokens"] - len(end)
+        while True:
+            whole = prompt.replace(PLACE, text)
+            [row] = self._tokenizer([whole.lower() if lower else whole])["input_ids"]
+            over = len(row) - room
+            if over <= 0:
+                return [*row, *end]
+            if not text:
+                raise EncoderError(
+                    f"the prompt has {len(row)} tokens by itself, and max_tokens is {room}",
+                    "Give a shorter prompt, or more max_tokens.",
+                )
+            text = text[:-over]  # a token is one character or more
 
     def encode(self, prepared: Sequence[list[int]]) -> torch.Tensor:
         """Pooled features ``[n, dim]``, float32."""
@@ -275,6 +324,10 @@ def trainable(encoder: Encoder) -> TextEncoder:
         raise EncoderError(
             f"{encoder.info.id} cannot be trained: it does not run as a plain transformers model",
             remedy,
+        )
+    if is_gguf(Path(str(encoder.info.load.get("name", "")))):
+        raise EncoderError(
+            f"{encoder.info.id} cannot be trained: a GGUF file is not written again", remedy
         )
     from transformers import MODEL_MAPPING
 

@@ -91,19 +91,41 @@ def load_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code,
             output_loading_info=True, **config,
         )  # fmt: skip
-    missing = set(report["missing_keys"])
+    return frozen(model, set(report["missing_keys"]), folder)
+
+
+def frozen(model: Any, missing: set[str], source: Path) -> tuple[Any, bool]:
+    """A model that was loaded, for evaluation: as :func:`load_pretrained` gives it.
+
+    Args:
+        model: of transformers.
+        missing: its weights that were not in the files.
+        source: folder or file that it came from.
+
+    Raises:
+        EncoderError: weights are missing.
+    """
     if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
         model = model.get_encoder()
         missing = {key for key in missing if not key.startswith("decoder.")}
     pooler = {key for key in missing if "pooler" in key.split(".")}
-    if missing - pooler:
-        names = sorted(missing - pooler)
-        raise EncoderError(
-            f"{folder} lacks {len(names)} weights (first {names[0]!r}) and would be partly random",
-            "Download the model again, or use the checkpoint's own class.",
-        )
+    refuse_missing(missing - pooler, source)
     without_cache(model)
     return model.eval().requires_grad_(False), not pooler
+
+
+def refuse_missing(names: set[str], source: Path) -> None:
+    """See that no weights of a model are missing.
+
+    Raises:
+        EncoderError: some are.
+    """
+    if names:
+        raise EncoderError(
+            f"{source} lacks {len(names)} weights (first {min(names)!r}) and would be partly "
+            "random",
+            "Download the model again, or use the checkpoint's own class.",
+        )
 
 
 def load_as_stored(folder: Path) -> Any:
@@ -151,20 +173,30 @@ def load_untrained(
     Raises:
         EncoderError: transformers cannot make this model.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
-    making = explained(
-        f"cannot make an untrained model of {folder}",
+    with quiet_transformers(), _making(folder):
+        made = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **config)
+    return untrained_of(made, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+
+
+def untrained_of(
+    config: Any, source: Path, *, dtype: torch.dtype, trust_remote_code: bool = False
+) -> Any:
+    """The same of a configuration that is loaded from ``source``; errors are the same."""
+    from transformers import AutoModel
+
+    with quiet_transformers(), torch.random.fork_rng(), _making(source):
+        torch.manual_seed(1)
+        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    return frozen(model.to(dtype), set(), source)[0]
+
+
+def _making(source: Path) -> contextlib.AbstractContextManager[None]:
+    return explained(
+        f"cannot make an untrained model of {source}",
         "Only models of transformers' own can be had untrained.",
     )
-    with quiet_transformers(), torch.random.fork_rng(), making:
-        torch.manual_seed(1)
-        made = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **config)
-        model = AutoModel.from_config(made, trust_remote_code=trust_remote_code)
-    if model.config.is_encoder_decoder and model.main_input_name == "input_ids":
-        model = model.get_encoder()
-    without_cache(model)
-    return model.to(dtype).eval().requires_grad_(False)
 
 
 def tensors_hash(model: torch.nn.Module) -> str:

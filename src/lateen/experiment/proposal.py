@@ -314,7 +314,7 @@ def _choose_encoders(root: Path, given: Mapping[str, str | None], proposal: Prop
     for side, section in _DEFAULTS.items():
         modality = "image" if side == "vision" else "text"
         asked = given[side]
-        if asked and (folder := Path(asked).expanduser().resolve()).is_dir():
+        if asked and (folder := Path(asked).expanduser().resolve()).exists():
             # The recipe is run from anywhere.
             inner = folder.is_relative_to(root.resolve())
             asked = str(folder.relative_to(root.resolve()) if inner else folder)

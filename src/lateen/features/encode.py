@@ -94,7 +94,7 @@ def encode(
         pooling: as :func:`~lateen.encoders.load_encoder` has it, like all that follow; without
             effect on a ready encoder.
         layer: hidden layer to take.
-        prompt: put before every text.
+        prompt: put before every text, or around it where it has ``{}``.
         max_tokens: longer texts are cut.
         precision: of the forward pass.
         device: several with commas (``cuda:0,cuda:1``) get a process each, for which source and

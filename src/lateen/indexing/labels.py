@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lateen.data.labels.names import packaged_class_names
 from lateen.data.prompts import DOMAIN_TEMPLATES, TEMPLATES, class_prompts, read_templates
+from lateen.data.published import PUBLISHED, is_published, published_templates
 from lateen.data.text import read_list
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import embed_prompts
@@ -148,7 +149,8 @@ def classify(
         images: a folder of images, with all its subfolders.
         labels: two or more, as a list; as a text with commas; or a text file with one a line.
         templates: sentences with ``{}`` for the label: a list, one sentence, a file, or the name of
-            lateen's own for one kind of pictures (:data:`~lateen.data.prompts.DOMAIN_TEMPLATES`);
+            lateen's own for one kind of pictures (:data:`~lateen.data.prompts.DOMAIN_TEMPLATES`)
+            or of published ones (:data:`~lateen.data.published.PUBLISHED`);
             lateen's general ones if not given.
         none: also tell the photographs of which none of the labels may be true: those whose best
             label fits no better than this percentage of a hundred everyday words, the class names
@@ -305,12 +307,15 @@ def _templates(
     if isinstance(given, str):
         if "{}" in given:
             return (given,), True
+        if is_published(given):
+            return published_templates(given).templates, True
         if given in DOMAIN_TEMPLATES:
             return DOMAIN_TEMPLATES[given], False
         if not Path(given).is_file():
             raise UsageError(
                 f"there are no templates {given!r}",
-                f"Give a sentence with {{}}, a file, or a name. {choices(given, DOMAIN_TEMPLATES)}",
+                f"Give a sentence with {{}}, a file, or a name. "
+                f"{choices(given, [*DOMAIN_TEMPLATES, *PUBLISHED])}",
             )
     if isinstance(given, str | Path):
         return read_templates(Path(given)), True

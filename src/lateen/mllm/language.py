@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ from typing import Any
 import torch
 
 from lateen.encoders.faults import explained
+from lateen.encoders.gguf import gguf_tokenizer, load_gguf
 from lateen.encoders.resolve import check_language_model, gguf_file
-from lateen.encoders.weights import quiet_transformers
+from lateen.encoders.weights import quiet_transformers, refuse_missing
 from lateen.errors import ModelError
 from lateen.mllm.templates import IMAGE
 
@@ -69,38 +68,44 @@ def load_language_model(path: str | Path, *, dtype: torch.dtype | None = None) -
         EncoderError: it cannot be loaded.
         MissingExtraError: a GGUF file, and what reads them is not installed.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     check_language_model(path)
     local = Path(path).expanduser()
     gguf = gguf_file(local)
-    source = gguf.parent if gguf else local if local.is_dir() else path
-    options = {"gguf_file": gguf.name} if gguf else {}
-    loading = explained(
-        f"the language model {path} cannot be loaded",
-        "Give a causal language model of transformers with its tokenizer.",
-    )
-    # Its bar for the tensors of a GGUF file cannot be turned off.
-    silence = contextlib.redirect_stderr(io.StringIO()) if gguf else contextlib.nullcontext()
-    with quiet_transformers(), loading, silence:
-        config = AutoConfig.from_pretrained(source, **options)
-        if gguf is None and hasattr(config, "quantization_config"):
-            raise ModelError(
-                f"the language model {path} is quantised", "Give it as it was before that, or GGUF."
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or (torch.float32 if gguf else "auto"), **options
-        )
-    if hasattr(model.config, "quantization_config"):
-        # Of a GGUF file, and no longer true: a folder that says so would not load again.
-        del model.config.quantization_config
-    model.config._name_or_path = ""
+    if gguf is not None:
+        tokenizer = gguf_tokenizer(gguf)
+        model, missing = load_gguf(gguf, AutoModelForCausalLM, dtype or torch.float32)
+        refuse_missing(missing, gguf)
+    else:
+        model, tokenizer = _from_folder(local if local.is_dir() else path, dtype)
     added = _add_image_token(model, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     model.eval()
     return LanguageModel(gguf.stem if gguf else Path(path).name, model, tokenizer, added)
+
+
+def _from_folder(source: str | Path, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    """The model and the tokenizer of a folder or a hub id; errors are those of
+    :func:`load_language_model`."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    loading = explained(
+        f"the language model {source} cannot be loaded",
+        "Give a causal language model of transformers with its tokenizer.",
+    )
+    with quiet_transformers(), loading:
+        config = AutoConfig.from_pretrained(source)
+        if hasattr(config, "quantization_config"):
+            raise ModelError(
+                f"the language model {source} is quantised",
+                "Give it as it was before that, or GGUF.",
+            )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
+    model.config._name_or_path = ""
+    return model, tokenizer
 
 
 @torch.no_grad()

@@ -77,6 +77,8 @@ def open_model(
 def is_clip(path: str | Path) -> bool:
     """Whether a folder, or a hub id, is a dual-tower model of transformers."""
     folder = Path(path).expanduser()
+    if folder.is_file():
+        return False
     if not folder.is_dir():
         if str(path).count("/") != 1:
             return False

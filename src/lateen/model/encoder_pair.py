@@ -67,9 +67,9 @@ class EncoderPair:
         """
         # All sources are found before the first copy.
         copied = [side for side in SIDES if both or self._trained(side)]
-        sources = {side: self._source_folders(side) for side in copied}
-        for side, folders in sources.items():
-            for source, target in zip(folders, self._embedded_folders(folder, side), strict=True):
+        sources = {side: self._sources(side) for side in copied}
+        for side, places in sources.items():
+            for source, target in zip(places, self._embedded_folders(folder, side), strict=True):
                 copy_encoder(source, target)
 
     def check_originals(self) -> None:
@@ -84,7 +84,7 @@ class EncoderPair:
             for part in _part_loads(self._recorded(side).get("load", {})):
                 name = Path(part.get("name", ""))
                 elsewhere = name.is_absolute() or part.get("name", "").startswith("./")
-                if elsewhere and not name.is_dir():
+                if elsewhere and not name.exists():
                     raise ModelError(
                         f"the {side} encoder lies in the model's own folder and no longer in "
                         f"{name}, so that a model saved without its encoders could not find it",
@@ -160,8 +160,8 @@ class EncoderPair:
             )
         if given is None and (gone := next(filter(_is_gone, names), None)):
             raise ModelError(
-                f"the {side} encoder of this model was a folder called {Path(gone).name} where the "
-                "model was made, and is not in it",
+                f"the {side} encoder of this model was a file or folder called {Path(gone).name} "
+                "where the model was made, and is not in it",
                 f"Say where it is now with --{side}.encoder or {side}_encoder=; or export the "
                 "model again, with --with-encoders.",
             )
@@ -191,8 +191,8 @@ class EncoderPair:
                     f"Give the original with --{side}.encoder or {side}_encoder=.",
                 )
 
-    def _source_folders(self, side: Side) -> list[Path]:
-        """The folder that an encoder's files can be copied from, or those of its parts.
+    def _sources(self, side: Side) -> list[Path]:
+        """The folder, or GGUF file, that an encoder can be copied from, or those of its parts.
 
         Raises:
             ModelError: an encoder is code, or the model does not know how to load it.
@@ -210,7 +210,7 @@ class EncoderPair:
             load = ready.info.load
         elif embedded := self._embedded(side):
             return embedded
-        return [_source_folder(side, part) for part in _part_loads(load)]
+        return [_source(side, part) for part in _part_loads(load)]
 
 
 def _without_empty_prompt(value: Any) -> Any:
@@ -247,8 +247,9 @@ def describe_encoder(
 
 
 def _is_gone(name: str) -> bool:
-    """Whether a name is that of a folder of another machine (:func:`saving.without_paths`)."""
-    return name.startswith("./") and not Path(name).is_dir()
+    """Whether a name is that of a folder or file of another machine
+    (:func:`saving.without_paths`)."""
+    return name.startswith("./") and not Path(name).exists()
 
 
 def _here(load: Mapping[str, Any]) -> Path | None:
@@ -278,7 +279,7 @@ def _relocated(load: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**options, "name": name}
 
 
-def _source_folder(side: Side, load: Mapping[str, Any]) -> Path:
+def _source(side: Side, load: Mapping[str, Any]) -> Path:
     name = load["name"]
     if is_factory(name):
         raise ModelError(
@@ -286,7 +287,7 @@ def _source_folder(side: Side, load: Mapping[str, Any]) -> Path:
             "Save without encoders=True (--with-encoders), and install its package where the model "
             "is used.",
         )
-    return resolve(name, load.get("revision")).folder
+    return resolve(name, load.get("revision")).place
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lateen.encoders import Encoder
 from lateen.encoders.own import is_factory
-from lateen.encoders.resolve import resolve
+from lateen.encoders.resolve import gguf_file, resolve
 from lateen.encoders.sentence import MODULES, read_layout
 from lateen.encoders.specs import find_spec
 from lateen.encoders.weights import quiet_transformers
@@ -101,14 +101,17 @@ def copy_encoder(source: Path, target: Path) -> None:
     """Copy what an encoder is loaded from, and no weights in other frameworks' formats.
 
     Args:
-        source: the encoder's folder.
-        target: where to; nothing is done if that is where it lies.
+        source: the encoder's folder, or its GGUF file.
+        target: where to, a folder; nothing is done if that is where it lies.
     """
+    gguf = gguf_file(source)
+    if gguf is not None:
+        source = gguf.parent
     if target.resolve() == source.resolve():
         return
     # All names are known before the first copy, which may lie below the source itself.
-    files = _files(source)
-    if not any(file.suffix == ".safetensors" for file in files):
+    files = [gguf] if gguf else _files(source)
+    if gguf is None and not any(file.suffix == ".safetensors" for file in files):
         files += source.rglob("*.bin")
     for file in files:
         with atomic_path(target / file.relative_to(source)) as temporary:

@@ -55,6 +55,11 @@ class ClassificationSet:
         return packaged_class_names(self.file or self.name)
 
     @property
+    def published(self) -> str:
+        """What CLIP_benchmark calls it."""
+        return self.hub[0].rpartition("wds_")[2].removeprefix("vtab-")
+
+    @property
     def templates(self) -> tuple[str, ...]:
         """Lateen's prompts for it."""
         return DOMAIN_TEMPLATES.get(self.kind, TEMPLATES)

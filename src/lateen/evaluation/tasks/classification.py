@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
-from lateen.errors import DataError, UsageError
+from lateen.data.published import PUBLISHED, is_published, published_templates, templates_of_set
+from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
     bank_facts,
@@ -82,8 +83,10 @@ def evaluate_classification(
         split: which part of the data.
         column: the label column of rows that have several.
         classes: a text file with a class name a line.
-        templates: prompts with ``{}`` for the class name, or a file of them, which are taken as
-            written; if not given those beside the data, else lateen's for such pictures.
+        templates: prompts with ``{}`` for the class name, a file of them, or ``openai`` and
+            ``openai-7`` for the published ones, where they are installed or beside the data; all
+            are taken as written. If not given those beside the data, else lateen's for such
+            pictures.
         bank: a query bank, with which accuracies are told, too: the model's own if it carries one;
             ``none``; or a file of `lateen bank`.
         cache: where to keep features; lateen's cache folder if not given.
@@ -94,13 +97,11 @@ def evaluate_classification(
 
     Raises:
         DataError: nothing labelled, fewer than two classes, or names that do not fit.
-        UsageError: no or two sources, or an unknown set or split.
+        UsageError: no or two sources, an unknown set or split, or templates that are nowhere.
     """
-    labelled = open_labelled(
-        one_source("classification", images, data), name=set, split=split, column=column,
-        classes=classes,
-    )  # fmt: skip
-    prompts, verbatim = _templates(templates, labelled)
+    source = one_source("classification", images, data)
+    labelled = open_labelled(source, name=set, split=split, column=column, classes=classes)
+    prompts, verbatim, origin = _templates(templates, labelled, Path(source))
     known = chosen_bank(model, bank)
     out = make_folder(out) if out is not None else None
     if not labelled.named_by:
@@ -128,6 +129,7 @@ def evaluate_classification(
         **described(labelled, store, rows),
         "templates": list(prompts),
         "templates_verbatim": verbatim,
+        "templates_from": origin,
         "same_name": _same_names(labelled.names),
         "trained_on": find_trained_on(model, judged),
         "conditions": labelled_conditions(model, labelled),
@@ -201,17 +203,27 @@ def embed_classes(
 
 
 def _templates(
-    given: Sequence[str] | str | Path | None, labelled: LabelledImages
-) -> tuple[tuple[str, ...], bool]:
-    """The prompts, and whether they are to be taken as written."""
+    given: Sequence[str] | str | Path | None, labelled: LabelledImages, source: Path
+) -> tuple[tuple[str, ...], bool, str]:
+    """The prompts, whether they are to be taken as written, and where they are from, in words."""
     if given is None:
-        return labelled.templates, labelled.verbatim
+        origin = "beside the data" if labelled.verbatim else "lateen's own"
+        return labelled.templates, labelled.verbatim, origin
     if isinstance(given, str | Path):
-        return read_templates(Path(given)), True
+        of = labelled.set.published if labelled.set is not None else None
+        if is_published(given):
+            found = published_templates(str(given), of, source if source.is_dir() else None)
+            return found.templates, True, f"{given}: {found.source}"
+        if isinstance(given, str) and not Path(given).suffix and not Path(given).exists():
+            raise UsageError(f"there are no templates {given!r}", choices(given, PUBLISHED))
+        several = templates_of_set(Path(given), of)
+        if several is not None:
+            return several.templates, True, several.source
+        return read_templates(Path(given)), True, str(given)
     if not given:
         raise UsageError("there is no template", "Give at least one prompt with {}.")
     class_prompts("", given)
-    return tuple(given), False
+    return tuple(given), False, "given"
 
 
 def _same_names(names: Sequence[str]) -> list[str]:
@@ -230,6 +242,8 @@ def classification_tables(result: Result) -> Iterator[TableData]:
     own = ""
     if result.get("set") and result.get("metric") in _METRICS:
         own = f" The metric of {result['set']} is {_METRICS[result['metric']]}."
+    if result.get("templates_from"):
+        own += f" {len(result['templates'])} prompts a class ({result['templates_from']})."
     if result.get("same_name"):
         own += f" {len(result['same_name'])} names are those of several classes, and count wrong."
     yield noted(table, own + left_out(result))

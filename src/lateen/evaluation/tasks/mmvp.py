@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lateen.data.hub import is_hub_name
-from lateen.data.prompts import as_templates
+from lateen.data.published import as_templates
 from lateen.data.rows import Row, Rows, check_columns, open_rows
 from lateen.data.samples import PEEK, ImageFiles, ImageSource, Skip, find_image_files
 from lateen.errors import DataError, choices

@@ -26,7 +26,8 @@ from lateen.data.masks import (
     open_masks,
     settle_binary,
 )
-from lateen.data.prompts import TEMPLATES, as_templates, class_prompts
+from lateen.data.prompts import TEMPLATES, class_prompts
+from lateen.data.published import as_templates
 from lateen.data.samples import HashedImage
 from lateen.encoders.base import Attention
 from lateen.encoders.patches import WindowEncoder
@@ -191,8 +192,8 @@ def evaluate_segmentation(
         ignore: index of pixels that are of no class.
         background: below this softmax probability of the best class, the class called
             ``background`` is predicted, which then has no prompt of its own.
-        templates: prompts with ``{}`` for the class name; or a file of them, one a
-            line; embeddings of several are averaged.
+        templates: prompts with ``{}`` for the class name; a file of them, one a line; or
+            ``openai``, the 80 published ones; embeddings of several are averaged.
         short_side: pixels that images are resized to.
         window: edge of the sliding window in pixels.
         stride: pixels from window to window.
