@@ -19,7 +19,8 @@ from lateen.metrics.correlation import (
 from lateen.metrics.features import Features
 from lateen.metrics.knn import knn_accuracy, knn_hits
 from lateen.metrics.linear_probe import LinearProbe, linear_probe, linear_probe_folds
-from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn, nearest_neighbours
+from lateen.metrics.nearest import nearest_neighbours
+from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn
 from lateen.metrics.resampling import (
     RecallHits,
     bootstrap_difference,
