@@ -26,6 +26,7 @@ DISTANCE = PairMeasure(
     heading="neighbour\ndistance",
     scatter=Scatter(9, "How far the spaces are apart, a point for each pair."),
     higher_is_better=False,
+    calibrated=False,
     function=lambda pair: 1 - (pair.neighbours[0] == pair.neighbours[1]).float().mean().item(),
 )
 MAJORITY = VisionMeasure(
@@ -70,7 +71,7 @@ def test_a_measure_that_is_added_in_one_place_is_in_everything(
     assert [row["majority"] for row in rows] == pytest.approx([100 / 6] * 9)
     heads = (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()[0].split(",")
     assert {"distance", "majority"} < set(heads)
-    leaderboard, correlations = assessment_tables(results)
+    leaderboard, _, correlations = assessment_tables(results)
     headings = {column.name for column in leaderboard.columns}
     assert {"neighbour\ndistance", "majority"} < headings
     assert "kNN, linear probe and majority: accuracy" in leaderboard.note
