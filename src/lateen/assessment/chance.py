@@ -179,7 +179,8 @@ def chance_remarks(results: Results) -> Iterator[str]:
         reasons = Counter(row["notes"].get(_note(measure.key)) for row in results["rows"])
         for why, count in reasons.items():
             if why is not None:
-                yield f"{measure.name} of {count:,} pairs is not held against chance: {why}."
+                pairs = "pair" if count == 1 else "pairs"
+                yield f"{measure.name} of {count:,} {pairs} is not held against chance: {why}."
 
 
 def _note(key: str) -> str:

@@ -118,11 +118,7 @@ def _independent(units: Units) -> bool:
 def _too_few(sides: Mapping[str, Units]) -> str | None:
     """Why there are too few networks for a correlation over these sides, if there are."""
     counts = {side: len(set(chain(*units))) for side, units in sides.items()}
-    few = [
-        f"{n} {OVER[side] if n == len(set(sides[side])) else f'{side} networks'}"
-        for side, n in counts.items()
-        if n < FEWEST
-    ]
+    few = [f"{n} {side} network{'' if n == 1 else 's'}" for side, n in counts.items() if n < FEWEST]
     return f"{' and '.join(few)} of the {FEWEST} that a correlation needs" if few else None
 
 
