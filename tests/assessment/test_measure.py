@@ -64,7 +64,7 @@ def test_a_measure_that_is_added_in_one_place_is_in_everything(
 ) -> None:
     for measure in (DISTANCE, MAJORITY, LENGTH):
         add(monkeypatch, measure)
-    monkeypatch.setattr("lateen.assessment.correlations.FEWEST", 3)
+    monkeypatch.setattr("lateen.assessment.correlations.FEWEST", 2)
     results = assess(plan, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert all(0 <= row["distance"] <= 1 for row in rows)

@@ -14,6 +14,11 @@ from lateen.metrics import nearest
 from lateen.metrics.nearest import nearest_neighbours, paired_cosines, top_similar
 
 
+@pytest.fixture(autouse=True)
+def _float32_however_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "_PAYS", 0)
+
+
 def _on_grid(x: Tensor) -> Tensor:
     return (F.normalize(x.double(), dim=1) * 2.0**26).round() / 2.0**26
 
@@ -90,6 +95,15 @@ def test_float64_alone_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "_decide", lambda *_: pytest.fail("float32 was used"))
     found = top_similar(x, None, 9, 64)
     assert all(map(torch.equal, found, expected))
+
+
+def test_where_float32_would_not_pay_float64_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = CASES["copies"]
+    monkeypatch.setattr(nearest, "_PAYS", 100)
+    monkeypatch.setattr(nearest, "_decide", lambda *_: pytest.fail("float32 was used"))
+    assert torch.equal(nearest_neighbours(x, 4, chunk=64), _plain(x, None, 4)[1])
+    with pytest.raises(pytest.fail.Exception, match="float32 was used"):
+        nearest_neighbours(x, 3, chunk=64)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from lateen.metrics.features import Features, block
 
 _GRID = 2.0**26
 _HELD = 1 << 24  # values of unit vectors that are made once and held: 128 MB
+_PAYS = 100  # rows for each neighbour sought: of fewer, deciding costs more than float32 saves
 _PAIRS = 512  # dot products at a time, whose rows stay in the cache
 _TIED = 256  # rows of a tile that are sorted at a time
 _GROUP = 32  # columns of a tile that are ruled out together
@@ -79,7 +80,8 @@ def top_similar(
     columns = rows if gallery is None else Units(gallery, chunk)
     _check_dims(rows, columns)
     top = _Top(len(queries), k, rows.device)
-    undecided = _decide(rows, columns, k, top) if _float32_is_float32(rows.device) else None
+    pays = len(columns) >= _PAYS * k and _float32_is_float32(rows.device)
+    undecided = _decide(rows, columns, k, top) if pays else None
     _search_all(rows, columns, top, undecided)
     return top.ordered()
 
