@@ -29,6 +29,7 @@ DISTANCE = PairMeasure(
     heading="neighbour\ndistance",
     scatter=Scatter(9, "How far the spaces are apart, a point for each pair."),
     higher_is_better=False,
+    calibrated=False,
     function=lambda pair: 1 - (pair.neighbours[0] == pair.neighbours[1]).float().mean().item(),
 )
 MAJORITY = VisionMeasure(
@@ -66,14 +67,14 @@ def test_a_measure_that_is_added_in_one_place_is_in_everything(
 ) -> None:
     for measure in (DISTANCE, MAJORITY, LENGTH):
         add(monkeypatch, measure)
-    monkeypatch.setattr("lateen.assessment.correlations.FEWEST", 3)
+    monkeypatch.setattr("lateen.assessment.correlations.FEWEST", 2)
     results = assess(plan, tmp_path / "out")
     rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert all(0 <= row["distance"] <= 1 for row in rows)
     assert [row["majority"] for row in rows] == pytest.approx([100 / 6] * 9)
     heads = (tmp_path / "out" / "leaderboard.csv").read_text().splitlines()[0].split(",")
     assert {"distance", "majority"} < set(heads)
-    leaderboard, correlations = assessment_tables(results)
+    leaderboard, _, correlations = assessment_tables(results)
     headings = {column.name for column in leaderboard.columns}
     assert {"neighbour\ndistance", "majority"} < headings
     assert "kNN, linear probe and majority: accuracy" in leaderboard.note

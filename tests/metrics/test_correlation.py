@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from lateen.errors import DataError, UsageError
-from lateen.metrics import Correlation, correlate, correlate_grid, correlation_gap
+from lateen.metrics import (
+    Correlation,
+    correlate,
+    correlate_grid,
+    correlate_units,
+    correlation,
+    correlation_gap,
+)
 from lateen.metrics.correlation import _weighted_pearson, _weighted_ranks
 
 X = [1.0, 2, 3, 4, 5]
@@ -148,7 +156,7 @@ def test_draws_without_any_point_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "reason"),
-    [((3, 8), "3 rows"), ((8, 2), "2 columns"), ((2, 3), "2 rows"), ((3, 1), "3 of the 4 points")],
+    [((3, 8), "3 units"), ((8, 2), "2 units"), ((2, 3), "2 units"), ((3, 1), "3 of the 4 points")],
 )
 def test_few_units_make_no_correlation(shape: tuple[int, int], reason: str) -> None:
     found = correlate_grid(*_grid(*shape))
@@ -158,7 +166,61 @@ def test_few_units_make_no_correlation(shape: tuple[int, int], reason: str) -> N
 
 def test_points_of_one_cell_make_no_correlation() -> None:
     found = correlate_grid(X, Y, ["a"] * 5, ["b"] * 5)
-    assert found == Correlation(5, reason="all points share their row and their column")
+    assert found == Correlation(5, reason="all points share all their units")
+
+
+def _layers(
+    networks: int, layers: int, seed: int = 0
+) -> tuple[list[float], list[float], list[Any]]:
+    """Two values of every layer, which are mostly those of its network."""
+    rng = np.random.default_rng(seed)
+    x, y = np.repeat(rng.normal(size=(2, networks)), layers, axis=1)
+    x, y = (side + 0.1 * rng.normal(size=networks * layers) for side in (x, y))
+    units = [(f"network {network}",) for network in range(networks) for _ in range(layers)]
+    return x.tolist(), y.tolist(), units
+
+
+def test_layers_of_one_network_are_drawn_together() -> None:
+    """Eight networks say no more with twenty layers each than with one."""
+    x, y, units = _layers(8, 20)
+    together = correlate_units(x, y, units)
+    assert together.pearson_interval is not None
+    low, high = together.pearson_interval
+    apart = correlate(x, y).pearson_interval
+    assert apart is not None
+    assert high - low > 3 * (apart[1] - apart[0])
+    one = [side[::20] for side in (x, y, units)]
+    alone = correlate_units(*one).pearson_interval
+    assert alone is not None
+    assert high - low == pytest.approx(alone[1] - alone[0], rel=0.3)
+
+
+def test_units_that_each_point_has_alone_are_rows_of_a_grid() -> None:
+    x, y, rows, columns = _grid(5, 6)
+    sides = [[(unit,) for unit in side] for side in (rows, columns)]
+    assert correlate_units(x, y, *sides) == correlate_grid(x, y, rows, columns)
+
+
+def test_a_point_of_two_units_is_there_as_often_as_both_are() -> None:
+    """With the fused points alone, no draw without one of their two parts has any."""
+    x = [1.0, 2.0, 3.0, 4.0, 5.0]
+    units = [("a",), ("b",), ("c",), ("d",), ("a", "b")]
+    weights = correlation._weights([correlation._members(units, 5)], 500, 0)
+    assert (weights[:, 4] == weights[:, 0] * weights[:, 1]).all()
+    assert correlate_units(x, x, units).pearson_interval == pytest.approx((1, 1))
+
+
+def test_few_networks_have_no_interval_however_many_layers() -> None:
+    assert correlate_units(*_layers(3, 50)).reason == (
+        "points of 3 units are too few for an interval, which needs 4"
+    )
+    assert correlate_units(*_layers(1, 50)).reason == "all points share all their units"
+    x, y, units = _layers(3, 5)
+    gap = correlation_gap(x, y, x, units=units)
+    assert gap.difference is None
+    assert "3 units" in (gap.reason or "")
+    with pytest.raises(DataError, match="units of 14 points do not fit 15 values"):
+        correlate_units(x, y, units[1:])
 
 
 def test_a_side_that_is_constant_but_for_one_unit_makes_no_correlation() -> None:

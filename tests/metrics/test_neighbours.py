@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lateen.errors import DataError, UsageError
 from lateen.metrics import cknna, cycle_knn, mutual_knn, nearest_neighbours
-from lateen.metrics.neighbours import top_similar
+from lateen.metrics.nearest import top_similar
 
 
 def _dense_neighbours(x: Tensor, k: int) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from lateen.assessment.chance import best_of_networks, calibrated_row
 from lateen.assessment.correlations import correlation_gaps, probing_correlations
 from lateen.assessment.data import AssessmentData, from_recipe, from_stores
 from lateen.assessment.leaderboard import (
@@ -19,7 +20,14 @@ from lateen.assessment.leaderboard import (
     rank_rows,
 )
 from lateen.assessment.measure import TextMeasure, VisionMeasure, measures
-from lateen.assessment.measurement import Notes, Values, measure_pair, measure_vision
+from lateen.assessment.measurement import (
+    Notes,
+    Nulls,
+    Values,
+    measure_pair,
+    measure_permuted,
+    measure_vision,
+)
 from lateen.assessment.page import write_assessment_page
 from lateen.assessment.probing import Probe, probe_pair
 from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSection
@@ -159,16 +167,21 @@ def _measure_all(
 
     material.check()
     of_vision = timed("quality", lambda: _measure_vision(material, settings, cache))
-    of_pairs = timed("compare", lambda: _measure_pairs(material, settings, cache))
+    of_pairs, permuted = timed("compare", lambda: _measure_pairs(material, settings, cache))
     probes = timed("probe", lambda: _probe_pairs(material, probing, cache))
-    unranked = [
-        leaderboard_row(
-            material.vision[v], material.text[t], probes[v, t], of_vision[v], of_pairs[v, t],
-            settings,
+    unranked = {
+        (v, t): calibrated_row(
+            leaderboard_row(
+                material.vision[v], material.text[t], probes[v, t], of_vision[v], of_pairs[v, t],
+                settings,
+            ),
+            permuted[v, t], settings,
         )
         for v, t in probes
-    ]  # fmt: skip
-    rows, scores = rank_rows(unranked, list(probes.values()), settings)
+    }  # fmt: skip
+    nulls = {pair: null for pair, (null, _) in permuted.items()}
+    networks = best_of_networks(material.vision, material.text, unranked, nulls, settings)
+    rows, scores = rank_rows(list(unranked.values()), list(probes.values()), settings)
     vision = [
         encoder_entry(rows, candidate, "vision", values)
         for candidate, (values, _) in zip(material.vision, of_vision, strict=True)
@@ -184,7 +197,7 @@ def _measure_all(
     for one in (*vision, *text):
         one["counted"] = counted_scores(rows, scores, one["label"], baselines, settings.level)
     return {
-        "rows": rows, "vision": vision, "text": text,
+        "rows": rows, "vision": vision, "text": text, "networks": networks,
         "correlations": probing_correlations(rows, vision, text, settings),
         "gaps": correlation_gaps(rows, vision, text, settings),
         "conditions": _conditions(material, probing, settings, seconds),
@@ -208,8 +221,8 @@ def _measure_vision(
 
 def _measure_pairs(
     material: AssessmentData, settings: MeasureSection, cache: Path
-) -> dict[tuple[int, int], tuple[Values, Notes]]:
-    """The measures of every pair, and why one is missing."""
+) -> tuple[dict[tuple[int, int], tuple[Values, Notes]], dict[tuple[int, int], tuple[Nulls, Notes]]]:
+    """The measures of every pair, and why one is missing; and the same of permuted rows."""
     judged = material.judged
     spaces: dict[tuple[str, int], Space] = {}
 
@@ -227,14 +240,16 @@ def _measure_pairs(
     def space_pair(v: int, t: int) -> SpacePair:
         return SpacePair(space("image", v), space("text", t))
 
-    measured = {}
+    measured, permuted = {}, {}
     with bar(len(judged) * len(judged[0]), "comparing spaces", "pair") as progress:
         for v, line in enumerate(judged):
             for t, pairs in enumerate(line):
-                measured[v, t] = measure_pair(partial(space_pair, v, t), pairs.key, settings, cache)
+                given = (partial(space_pair, v, t), pairs.key, settings, cache)
+                measured[v, t] = measure_pair(*given)
+                permuted[v, t] = measure_permuted(*given)
                 progress.update()
             spaces.pop(("image", v), None)  # for a row alone; all of them may not fit in memory
-    return measured
+    return measured, permuted
 
 
 def _probe_pairs(

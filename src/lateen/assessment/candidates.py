@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
@@ -18,6 +19,7 @@ from lateen.features import Store
 from lateen.files import content_key
 
 Section = VisionCandidate | TextCandidate
+_KEY = 64  # hex digits of a content key
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,24 @@ class Candidate:
     score: float | None = None
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        """What tells its networks from others, of each part where it is fused; of all layers and
+        poolings of a network the same."""
+        info = next(iter(self.stores.values()))[0].manifest.description.encoder
+        parts = info.get("preprocessing", {}).get("fused") or [info]
+        names = str(info["id"]).split(" + ") if len(parts) > 1 else [info["id"]]
+        return tuple(map(_network, names, parts))
+
+    @property
     def dim(self) -> int:
         """Length of a feature vector."""
         return next(iter(self.stores.values()))[0].dim
+
+
+def _network(name: str, info: Mapping[str, Any]) -> str:
+    """Weights by their content; of a hand-written or imported encoder no more than its name."""
+    weights = str(info.get("weights"))
+    return weights if len(weights) == _KEY else f"{Path(name).name}@{weights}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A correlation is only ever written with its interval and n, or else as the reaso
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from lateen.assessment.leaderboard import Results, Row
@@ -16,13 +17,15 @@ from lateen.metrics import (
     Correlation,
     CorrelationGap,
     correlate,
-    correlate_grid,
+    correlate_units,
     correlation_gap,
 )
+from lateen.metrics.correlation import Units
 from lateen.report.text import plain
 
-FEWEST = 5  # encoders on a side, from which on a correlation over them says something
+FEWEST = 5  # networks on a side, from which on a correlation over them says something
 OVER = {"pairs": "pairs", "vision": "vision encoders", "text": "text encoders"}
+_SIDES = ("vision", "text")
 _SAIL_CLAIMS = ("knn", "linear_probe")  # that the first predicts probing better
 
 
@@ -32,9 +35,13 @@ def probing_correlations(
     """What goes with probing: over vision encoders, over text encoders, and over all pairs.
 
     Over encoders, a pair's numbers are first averaged over the other side, so that every encoder is
-    one point. Baselines are left out: points far below all others would make any two measures of
+    one point. Layers and poolings of one network are not independent, so that intervals resample
+    networks. Baselines are left out: points far below all others would make any two measures of
     quality agree.
     """
+    networks = {
+        side: _networks_of(encoders) for side, encoders in zip(_SIDES, (vision, text), strict=True)
+    }
     counted = _without_baselines(rows, vision, text)
     results = []
     for over, encoders in (("vision", vision), ("text", text)):
@@ -43,22 +50,28 @@ def probing_correlations(
             known = [p for p in points if p.get(key) is not None]
             if known:
                 values = [p[key] for p in known], [p["probe"] for p in known]
-                few = _too_few({over: len(known)})
-                answer = (
-                    Correlation(len(known), reason=few)
-                    if few
-                    else correlate(*values, level=settings.level)
-                )
+                units = [networks[over][p["label"]] for p in known]
+                few = _too_few({over: units})
+                if few:
+                    answer = Correlation(len(known), reason=few)
+                elif _independent(units):
+                    answer = correlate(*values, level=settings.level)
+                else:
+                    answer = correlate_units(
+                        *values, units, level=settings.level, resamples=settings.resamples,
+                        seed=settings.seed,
+                    )  # fmt: skip
                 results.append({"x": key, "y": "probe", "over": over, **answer.as_dict()})
     for key in _measure_keys(VisionMeasure, PairMeasure):
         pairs = [r for r in counted if r[key] is not None]
-        labels = [[r[f"{side}_label"] for r in pairs] for side in ("vision", "text")]
-        sizes = {side: len(set(s)) for side, s in zip(("vision", "text"), labels, strict=True)}
-        if min(sizes.values()) > 1:
-            few = _too_few(sizes)
-            answer = Correlation(len(pairs), reason=few) if few else correlate_grid(
-                [r[key] for r in pairs], [r["probe"][f"R@{CUTOFF}"] for r in pairs], *labels,
-                level=settings.level, resamples=settings.resamples, seed=settings.seed,
+        labels = {side: [r[f"{side}_label"] for r in pairs] for side in _SIDES}
+        if min(len(set(of_side)) for of_side in labels.values()) > 1:
+            sides = {side: [networks[side][label] for label in labels[side]] for side in _SIDES}
+            few = _too_few(sides)
+            answer = Correlation(len(pairs), reason=few) if few else correlate_units(
+                [r[key] for r in pairs], [r["probe"][f"R@{CUTOFF}"] for r in pairs],
+                *sides.values(), level=settings.level, resamples=settings.resamples,
+                seed=settings.seed,
             )  # fmt: skip
             results.append({"x": key, "y": "probe", "over": "pairs", **answer.as_dict()})
     return results
@@ -72,27 +85,46 @@ def correlation_gaps(
     known = [p for p in points if all(p.get(key) is not None for key in _SAIL_CLAIMS)]
     if not known:
         return []
-    few = _too_few({"vision": len(known)})
+    networks = _networks_of(vision)
+    units = [networks[p["label"]] for p in known]
+    few = _too_few({"vision": units})
     gap = CorrelationGap(len(known), reason=few) if few else correlation_gap(
-        *([p[key] for p in known] for key in (*_SAIL_CLAIMS, "probe")),
+        *([p[key] for p in known] for key in (*_SAIL_CLAIMS, "probe")), units=units,
         level=settings.level, resamples=settings.resamples, seed=settings.seed,
     )  # fmt: skip
     better, than = _SAIL_CLAIMS
     return [{"better": better, "than": than, "over": "vision", **gap.as_dict()}]
 
 
-def _too_few(sizes: Mapping[str, int]) -> str | None:
-    """Why there are too few encoders for a correlation over these sides, if there are."""
-    few = [f"{n} {OVER[side]}" for side, n in sizes.items() if n < FEWEST]
+def _networks_of(encoders: Sequence[Row]) -> dict[str, tuple[str, ...]]:
+    """The networks of every encoder, by its label; of fused ones those of their parts.
+
+    Encoders of assessments made before these were recorded count as networks of their own.
+    """
+    return {one["label"]: tuple(one.get("networks") or [one["label"]]) for one in encoders}
+
+
+def count_networks(encoders: Sequence[Row]) -> int:
+    """How many networks the encoders are views of; baselines are not counted."""
+    counted = [one for one in encoders if not one["baseline"]]
+    return len(set(chain(*_networks_of(counted).values())))
+
+
+def _independent(units: Units) -> bool:
+    """Whether no two of the points share a network, and none has several."""
+    return len(set(chain(*units))) == len(units) == sum(map(len, units))
+
+
+def _too_few(sides: Mapping[str, Units]) -> str | None:
+    """Why there are too few networks for a correlation over these sides, if there are."""
+    counts = {side: len(set(chain(*units))) for side, units in sides.items()}
+    few = [f"{n} {side} network{'' if n == 1 else 's'}" for side, n in counts.items() if n < FEWEST]
     return f"{' and '.join(few)} of the {FEWEST} that a correlation needs" if few else None
 
 
 def left_out(results: Results) -> list[str]:
-    """What (a key of :data:`OVER`) correlations are not given over, for too few encoders."""
-    counts = {
-        side: sum(not one["baseline"] for one in results[side]) for side in ("vision", "text")
-    }
-    few = [side for side, count in counts.items() if count < FEWEST]
+    """What (a key of :data:`OVER`) correlations are not given over, for too few networks."""
+    few = [side for side in _SIDES if count_networks(results[side]) < FEWEST]
     taken = {one["over"] for one in results["correlations"]}
     return [over for over in OVER if over in taken and (over in few or (few and over == "pairs"))]
 
@@ -153,7 +185,8 @@ def _encoder_points(rows: Sequence[Row], encoders: Sequence[Row], side: str) -> 
         pairs = [r for r in rows if r[f"{side}_label"] == encoder["label"]]
         if not pairs:
             continue
-        point: Row = {"probe": _mean([r["probe"][f"R@{CUTOFF}"] for r in pairs])}
+        point: Row = {"label": encoder["label"]}
+        point["probe"] = _mean([r["probe"][f"R@{CUTOFF}"] for r in pairs])
         for key in _measure_keys(VisionMeasure, PairMeasure):
             values = [r[key] for r in pairs if r[key] is not None]
             point[key] = _mean(values) if len(values) == len(pairs) else None

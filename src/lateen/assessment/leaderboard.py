@@ -152,5 +152,5 @@ def encoder_entry(
     return {
         "label": candidate.label, "encoder": candidate.name, "layer": candidate.layer,
         "pooling": candidate.pooling, "dim": candidate.dim, "baseline": candidate.baseline,
-        "mean_probe": sum(probes) / len(probes), **values,
+        "networks": list(candidate.networks), "mean_probe": sum(probes) / len(probes), **values,
     }  # fmt: skip

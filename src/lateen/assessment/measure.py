@@ -17,9 +17,10 @@ from lateen.assessment.recipe import MeasureSection
 from lateen.assessment.spaces import SpacePair
 from lateen.evaluation.labelled import LabelledFeatures, probe_scores, usable_ks, votes
 from lateen.features import TextColumn
-from lateen.metrics import cknna, cycle_knn, mutual_knn
+from lateen.metrics import cycle_knn, mutual_knn
 from lateen.metrics.choice import percent
 from lateen.metrics.cka import kernel_cka
+from lateen.metrics.neighbours import kernel_cknna
 from lateen.metrics.retrieval import retrieval_ranks
 from lateen.metrics.svcca import mean_correlation
 
@@ -71,9 +72,12 @@ class PairMeasure(Measure):
     Attributes:
         function: the measure; what these features do not allow is a
             :class:`~lateen.errors.LateenError`.
+        calibrated: whether it is a similarity, 1 of a space with itself, to be held against those
+            of permuted rows.
     """
 
     function: Callable[[SpacePair], float]
+    calibrated: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +177,14 @@ MEASURES: dict[str, Measure] = {
             "scale",
             heading="CKA",
             scatter=Scatter(4, "Similarity of the two kernels, a point for each pair."),
-            function=lambda pair: kernel_cka(*pair.kernels, pair.cross, unbiased=False),
+            function=lambda pair: kernel_cka(*pair.kernels, pair.trace, unbiased=False),
         ),
         PairMeasure(
             key="cka_unbiased",
             name="unbiased CKA",
             definition="CKA with the unbiased estimator of HSIC {pairs}; about 0 if unrelated",
             heading="unbiased\nCKA",
-            function=lambda pair: kernel_cka(*pair.kernels, pair.cross, unbiased=True),
+            function=lambda pair: kernel_cka(*pair.kernels, pair.trace, unbiased=True),
         ),
         PairMeasure(
             key="mutual_knn",
@@ -196,14 +200,14 @@ MEASURES: dict[str, Measure] = {
             definition="CKA restricted to the {k} nearest neighbours that both spaces share "
             "{pairs}",
             heading="CKNNA",
-            function=lambda pair: cknna(*pair.features, *pair.neighbours),
+            function=lambda pair: kernel_cknna(*pair.neighbour_kernels),
         ),
         PairMeasure(
             key="svcca",
             name="SVCCA",
             definition="mean canonical correlation of the leading principal components {pairs}",
             heading="SVCCA",
-            function=lambda pair: mean_correlation(*pair.components, pair.cross, len(pair)),
+            function=lambda pair: mean_correlation(pair.components, len(pair)),
         ),
         PairMeasure(
             key="cycle_knn",

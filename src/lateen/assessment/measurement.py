@@ -1,4 +1,8 @@
-"""Taking the measures of a pair of encoders, and of a vision encoder; none is taken twice."""
+"""Taking the measures of a pair of encoders, and of a vision encoder; none is taken twice.
+
+Those of permuted rows, which tell what chance would give, are kept apart from the measures
+themselves, so that these are found again whatever is asked of chance.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,13 @@ from lateen.assessment.measure import Measure, PairMeasure, VisionMeasure, measu
 from lateen.assessment.recipe import MeasureSection
 from lateen.assessment.spaces import SpacePair, attempt
 from lateen.errors import LateenError
+from lateen.metrics.calibration import row_permutations
 from lateen.metrics.features import check_rows
 
 _FEWEST = 4  # rows for which all measures are defined
 Values = dict[str, Any]  # of measures, by key; None where one could not be taken
 Notes = dict[str, str]  # why, by key
+Nulls = dict[str, list[float]]  # of measures, by key: what each permutation gives
 
 
 def measure_pair(
@@ -44,6 +50,55 @@ def measure_pair(
         lambda earlier: _has_all(rows, earlier["values"]),
     )  # fmt: skip
     return _values_of(rows, result["values"]), _values_of(rows, result["notes"])
+
+
+def measure_permuted(
+    spaces: Callable[[], SpacePair], decides: Any, settings: MeasureSection, folder: Path
+) -> tuple[Nulls, Notes]:
+    """Every similarity of a pair with its rows permuted, and why one is missing; none without
+    permutations. What is done is not done again.
+
+    The permutations go by the number of rows and the seed alone, so that those of two pairs are the
+    same, and the maximum over pairs has one of its own in each.
+
+    Args:
+        spaces, decides, folder: as of :func:`measure_pair`.
+        settings: also number and seed of the permutations.
+    """
+    rows = [row for row in measures(PairMeasure) if row.calibrated]
+    if not settings.permutations:
+        return {}, {}
+
+    def work(_: str) -> dict[str, Any]:
+        pair = spaces()
+        orders = attempt(
+            lambda: row_permutations(
+                len(pair), settings.permutations, seed=settings.seed, alpha=settings.alpha
+            )
+        )
+        if isinstance(orders, LateenError):
+            return {"nulls": {row.key: [] for row in rows},
+                    "notes": {row.key: orders.message for row in rows}}  # fmt: skip
+        nulls: Nulls = {row.key: [] for row in rows}
+        notes: Notes = {}
+        for order in orders:
+            permuted = pair.permuted(order)
+            left = {
+                row.key: partial(row.function, permuted) for row in rows if row.key not in notes
+            }
+            values, missing = _take_each(left)
+            notes |= missing
+            for key, value in values.items():
+                nulls[key].append(value)
+        return {"nulls": {key: [] if key in notes else nulls[key] for key in nulls}, "notes": notes}
+
+    conditions = [settings.k, settings.svcca_dim, settings.permutations, settings.seed]
+    result = cached_json(
+        folder, "permuted", [decides, conditions], work,
+        lambda earlier: _has_all(rows, earlier["nulls"]),
+    )  # fmt: skip
+    nulls = {key: null for key, null in _values_of(rows, result["nulls"]).items() if null}
+    return nulls, _values_of(rows, result["notes"])
 
 
 def measure_vision(

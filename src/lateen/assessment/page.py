@@ -9,9 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from lateen.assessment.chance import chance_remarks, networks_table
 from lateen.assessment.correlations import (
     OVER,
     correlation_text,
+    count_networks,
     has_interval,
     with_interval,
 )
@@ -210,6 +212,8 @@ def write_assessment_page(results: Results, folder: Path) -> Path:
     more = len(results["rows"]) > _FIRST
     page.section("The best pairs")
     page.table(leaderboard_table(results, _FIRST, NARROW if more else None))
+    if (networks := networks_table(results)).rows:
+        page.table(networks)
     if HEAT_MAP in figures:
         page.figure(figures[HEAT_MAP], "Rows and columns by their means, the highest first.")
     _add_predictors(page, results, figures)
@@ -353,6 +357,7 @@ def _remarks(results: Results) -> Iterator[str]:
         reasons = Counter(row["notes"].get(measure.key, unsaid) for row in missing)
         for why, count in reasons.items():
             yield f"No {measure.name} for {count:,} of {_counted(len(rows), 'pair')}: {why}."
+    yield from chance_remarks(results)
     skipped, copies = conditions["skipped"], conditions["duplicates"]
     yield f"Left out because not every feature store has them: {_counted(skipped, 'sample')}."
     yield (
@@ -367,10 +372,10 @@ def _remarks(results: Results) -> Iterator[str]:
             "these, alignment probing is too high."
         )
     for side in _SIDES:
-        if max(Counter(one["encoder"] for one in results[side]).values()) > 1:
+        if count_networks(results[side]) < sum(not one["baseline"] for one in results[side]):
             yield (
-                f"Layers and poolings of one {side} encoder count as {side} encoders of their own; "
-                "they are not independent, so the intervals of correlations are too narrow."
+                f"Layers and poolings of one {side} network are not independent: intervals of "
+                "correlations resample networks."
             )
     if len(rows) > 1:
         yield "The best of many is a little flattered by having been chosen on the same images."

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -191,7 +192,25 @@ class MeasureSection(Section):
     )
     resamples: int = Field(2000, ge=100, le=100_000, description="of the bootstrap over images")
     level: float = Field(0.95, gt=0.5, lt=1, description="of all intervals")
-    seed: int = Field(0, ge=0, description="of folds and resamples")
+    permutations: int = Field(
+        200, ge=0, le=100_000, description="of rows, to tell similarity of spaces from chance; "
+        "0: none"
+    )  # fmt: skip
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="share of permutations that chance is: above it, p is not "
+        "small"
+    )  # fmt: skip
+    seed: int = Field(0, ge=0, description="of folds, resamples and permutations")
+
+    @model_validator(mode="after")
+    def _enough_permutations(self) -> MeasureSection:
+        # Of K permutations and the given order, the rarest is one of K + 1.
+        fewest = math.ceil(round(1 / self.alpha, 9)) - 1
+        if 0 < self.permutations < fewest:
+            raise ValueError(
+                f"alpha {self.alpha:g} needs at least {fewest} permutations, or 0 for none"
+            )
+        return self
 
 
 class AssessmentRecipe(RecipeFile):

@@ -10,17 +10,25 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lateen.assessment.chance import (
+    calibrated_keys,
+    chance_notes,
+    chance_sentence,
+    networks_table,
+    similarity_cell,
+)
 from lateen.assessment.correlations import (
     FEWEST,
     OVER,
     correlation_text,
+    count_networks,
     has_interval,
     left_out,
     missing_reason,
     sail_gap,
     with_interval,
 )
-from lateen.assessment.leaderboard import Results, baseline_labels, interval_level, tied_rows
+from lateen.assessment.leaderboard import Results, Row, baseline_labels, interval_level, tied_rows
 from lateen.assessment.measure import (
     MEASURES,
     Measure,
@@ -45,8 +53,13 @@ _COEFFICIENTS = ("pearson", "spearman")
 def assessment_tables(
     results: Results, limit: int | None = None, width: int | None = None
 ) -> list[TableData]:
-    """The leaderboard, of at most ``limit`` rows, and the correlations, if there are any."""
-    tables = [leaderboard_table(results, limit, width), correlations_table(results)]
+    """The leaderboard, of at most ``limit`` rows, and, if there are any, the most similar layers
+    of every two networks and the correlations."""
+    tables = [
+        leaderboard_table(results, limit, width),
+        networks_table(results, width),
+        correlations_table(results),
+    ]
     return [table for table in tables if table.rows]
 
 
@@ -77,11 +90,21 @@ def leaderboard_table(
     more = [f"… {hidden:,} more in leaderboard.csv."] if hidden else []
     if len(columns) < len(everything):
         more.append("All metrics are in leaderboard.csv.")
+    score = width is None  # a terminal has no room for a number beside each
+    similarities = calibrated_keys()
+    shows = any(key in similarities for key, _ in columns)
+    chance = chance_notes(results, score=score) if shows else []
+
+    def cell(row: Row, key: str) -> Any:
+        if key in similarities and chance:
+            return similarity_cell(results, row, key, score=score)
+        return _leaderboard_cell(row, key, baselines)
+
     return TableData(
         "Leaderboard",
         [column for _, column in columns],
-        [[_leaderboard_cell(row, key, baselines) for key, _ in columns] for row in shown],
-        " ".join([*more, *_leaderboard_notes(results)]),
+        [[cell(row, key) for key, _ in columns] for row in shown],
+        " ".join([*more, *_leaderboard_notes(results), *chance]),
     )
 
 
@@ -123,12 +146,17 @@ def few_encoders(results: Results) -> str:
     few = [OVER[over] for over in left_out(results)]
     if not few:
         return ""
-    vision, text = (
-        sum(not one["baseline"] for one in results[side]) for side in ("vision", "text")
-    )
+    sides = [results[side] for side in ("vision", "text")]
+    encoders = [sum(not one["baseline"] for one in side) for side in sides]
+    networks = [count_networks(side) for side in sides]
+    said = f"What predicts probing is not said over {_listed(few)}: a correlation needs {FEWEST}"
+    if networks == encoders:
+        vision, text = encoders
+        return f"{said} encoders, and there are {vision} vision and {text} text encoders."
+    vision, text = networks
     return (
-        f"What predicts probing is not said over {_listed(few)}: a correlation needs {FEWEST} "
-        f"encoders, and there are {vision} vision and {text} text encoders."
+        f"{said} networks, for layers and poolings of one are not independent, and there are "
+        f"{vision} of vision and {text} of text."
     )
 
 
@@ -194,7 +222,7 @@ def leaderboard_csv(results: Results) -> str:
 
 def findings(results: Results) -> list[str]:
     """What the numbers say, in sentences; every correlation comes with its interval and n."""
-    sentences = [_best_pair(results)]
+    sentences = [_best_pair(results), chance_sentence(results)]
     few = left_out(results)
     sentences += [_best_predictor(results, over) for over in OVER if over not in few]
     sentences += [few_encoders(results), "" if "vision" in few else _against_the_paper(results)]

@@ -239,7 +239,7 @@ def near_duplicates(store: Store, other: Store | None = None, *, above: float = 
             "nothing of each other",
             "Encode both with the same encoder and settings.",
         )
-    from lateen.metrics.neighbours import top_similar  # with SciPy, which nothing else here needs
+    from lateen.metrics.nearest import top_similar
 
     cosines, rows = top_similar(store, other, 1, _CHUNK)
     ids = (store if other is None else other).ids

@@ -1,5 +1,6 @@
 """Pure metrics: features, embeddings or numbers in, numbers out; they know no model and no file."""
 
+from lateen.metrics.calibration import Calibrated, calibrate, row_permutations
 from lateen.metrics.cka import cka
 from lateen.metrics.classification import (
     class_embeddings,
@@ -14,12 +15,14 @@ from lateen.metrics.correlation import (
     CorrelationGap,
     correlate,
     correlate_grid,
+    correlate_units,
     correlation_gap,
 )
 from lateen.metrics.features import Features
 from lateen.metrics.knn import knn_accuracy, knn_hits
 from lateen.metrics.linear_probe import LinearProbe, linear_probe, linear_probe_folds
-from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn, nearest_neighbours
+from lateen.metrics.nearest import nearest_neighbours
+from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn
 from lateen.metrics.resampling import (
     RecallHits,
     bootstrap_difference,
@@ -40,6 +43,7 @@ from lateen.metrics.retrieval import (
 from lateen.metrics.svcca import svcca
 
 __all__ = [
+    "Calibrated",
     "Correlation",
     "CorrelationGap",
     "Features",
@@ -48,6 +52,7 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_recall",
     "bootstrap_scores",
+    "calibrate",
     "cka",
     "cknna",
     "class_embeddings",
@@ -57,6 +62,7 @@ __all__ = [
     "confusion_matrix",
     "correlate",
     "correlate_grid",
+    "correlate_units",
     "correlation_gap",
     "cross_ranks",
     "cycle_knn",
@@ -74,6 +80,7 @@ __all__ = [
     "retrieval",
     "retrieval_of_ranks",
     "retrieval_ranks",
+    "row_permutations",
     "rsum",
     "svcca",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from lateen.errors import DataError
-from lateen.metrics.features import Features, check_paired, check_rows
+from lateen.metrics.features import Features, blocks, check_paired, check_rows
 from lateen.metrics.moments import Moments, cross_product
 
 _NOTHING = 1e-12  # of what it is the difference of: less is rounding
@@ -37,7 +38,8 @@ def cka(x: Features, y: Features, *, unbiased: bool = False, chunk: int = 8192) 
     check_rows(len(x), 4 if unbiased else 3, "unbiased CKA" if unbiased else "CKA")
     check_paired(x, y)
     k, l = (LinearKernel.of(Moments.of(side, chunk)) for side in (x, y))  # noqa: E741
-    return kernel_cka(k, l, cross_product(x, k.mean, y, l.mean, chunk), unbiased)
+    cross = cross_product(x, k.mean, y, l.mean, chunk)
+    return kernel_cka(k, l, float(cross.square().sum()), unbiased)
 
 
 @dataclass(frozen=True)
@@ -62,35 +64,63 @@ class LinearKernel:
         # HSIC₁ of a kernel with itself is a sum of squares (Székely & Rizzo 2014): never below 0.
         # Below four rows it is undefined.
         several = len(moments.squares) > 3
-        hsic = float(_hsic(moments.product, moments.squares, moments.squares)) if several else 0.0
         norm = float(moments.product.norm())
+        hsic = float(_hsic(norm**2, moments.squares, moments.squares)) if several else 0.0
         return cls(moments.mean, moments.squares, norm, hsic if hsic > _NOTHING * norm**2 else 0.0)
 
+    def permuted(self, order: Tensor) -> LinearKernel:
+        """That of the features ``x[order]``."""
+        return replace(self, squares=self.squares[order])
 
-def kernel_cka(x: LinearKernel, y: LinearKernel, cross: Tensor, unbiased: bool) -> float:
-    """:func:`cka` of two spaces whose kernels and centred product are known.
+
+def kernel_cka(x: LinearKernel, y: LinearKernel, trace: float, unbiased: bool) -> float:
+    """:func:`cka` of two spaces of which the kernels, and the trace of their product, are known.
 
     Args:
         x: of one space.
         y: of the other.
-        cross: ``XᵀY`` ``[dx, dy]``, as :func:`~lateen.metrics.moments.cross_product` gives it.
+        trace: ``tr(XXᵀ YYᵀ) = ‖XᵀY‖²`` of the centred features.
         unbiased: HSIC₁ instead of HSIC.
 
     Raises:
         DataError: unbiased, and the rows of one side are all equally far apart.
     """
     if not unbiased:
-        return min(float(cross.square().sum()) / (x.norm * y.norm), 1.0)
+        return min(trace / (x.norm * y.norm), 1.0)
     if min(x.hsic, y.hsic) <= 0:
         raise DataError(
             "all rows of features on one side are equally far apart, so unbiased CKA is undefined",
             "Give more samples.",
         )
-    value = float(_hsic(cross, x.squares, y.squares)) / math.sqrt(x.hsic * y.hsic)
+    value = float(_hsic(trace, x.squares, y.squares)) / math.sqrt(x.hsic * y.hsic)
     return max(-1.0, min(value, 1.0))
 
 
-def _hsic(product: Tensor, k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the paper's letters
+def gram(x: Features, mean: Tensor, chunk: int) -> Tensor:
+    """``XXᵀ`` ``[n, n]`` of the centred features, in float32 to be permuted quickly."""
+    rows = torch.cat([part - mean for part in blocks(x, chunk)])
+    return (rows @ rows.T).float()
+
+
+def permuted_trace(k: Tensor, l: Tensor, order: Tensor, size: int = 256) -> float:  # noqa: E741
+    """``tr(KPLPᵀ)``: the trace of a kernel with another of which the rows are permuted.
+
+    Args:
+        k: ``[n, n]``, symmetric.
+        l: ``[n, n]``, likewise.
+        order: ``[n]``; row i of ``k`` belongs to row ``order[i]`` of ``l``.
+        size: rows taken at a time.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    # What lies right of a block counts twice: the kernels are symmetric.
+    for start in range(0, len(order), size):
+        rows = l.index_select(0, order[start : start + size]).index_select(1, order[start:])
+        sums = (rows * k[start : start + size, start:]).double()
+        total += 2 * sums.sum() - sums[:, : len(sums)].sum()
+    return float(total)
+
+
+def _hsic(trace: float, k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the paper's letters
     """``n (n − 3) HSIC₁`` of linear kernels of centred features.
 
     With the diagonals k and l taken out of the kernels ``K`` and ``L``, of centred features:
@@ -98,7 +128,7 @@ def _hsic(product: Tensor, k: Tensor, l: Tensor) -> Tensor:  # noqa: E741 - the 
     """
     n = len(k)
     return (
-        product.square().sum()
+        trace
         - (k @ l) * n / (n - 2)
         + k.sum() * l.sum() / ((n - 1) * (n - 2))
     )  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lateen.errors import DataError, UsageError
 from lateen.metrics.features import Features, check_classes, check_labels
-from lateen.metrics.neighbours import top_similar
+from lateen.metrics.nearest import top_similar
 
 
 def knn_accuracy(

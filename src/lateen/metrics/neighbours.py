@@ -1,89 +1,19 @@
-"""Nearest neighbours by cosine, and how far two feature spaces agree on them.
-
-Neighbours come out the same whatever the tiles, threads and machine, ties included. The same dot
-product rounds differently in tiles of different shape, so unit vectors are first rounded to
-multiples of 2⁻²⁶: their products are multiples of 2⁻⁵² that sum to less than 2, which float64 holds
-exactly in any order. That moves a cosine by about 1e-8, less than float32 would.
-"""
+"""How far two feature spaces agree on who is near whom, from tables of nearest neighbours."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lateen.errors import DataError, UsageError
-from lateen.metrics.features import Features, block, check_paired, check_rows
+from lateen.metrics.features import Features, check_paired, check_rows
+from lateen.metrics.nearest import Units, paired_cosines, top_similar
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-
-_GRID = 2.0**26
-_TIED = 256  # rows of a tile that are sorted at a time
-
-
-def nearest_neighbours(x: Features, k: int, *, chunk: int = 2048) -> Tensor:
-    """Indices of every row's k nearest other rows by cosine, nearest first.
-
-    Of equally near rows (copies of a row, for instance, which are neighbours of each other like any
-    other two) the lower index comes first. A row of zeros has cosine 0 with every other. Memory is
-    O(chunk² + chunk · d + n · k); tiles above the diagonal serve both their rows and their columns.
-
-    Args:
-        x: features ``[n, d]``: a tensor, or a store read from disk.
-        k: neighbours of each row.
-        chunk: rows and columns of a tile.
-
-    Returns:
-        ``[n, k]`` int64, on the CPU.
-
-    Raises:
-        DataError: not more rows than k, or NaN or infinity.
-        UsageError: k is below 1.
-    """
-    return top_similar(x, None, k, chunk)[1]
-
-
-def top_similar(
-    queries: Features, gallery: Features | None, k: int, chunk: int
-) -> tuple[Tensor, Tensor]:
-    """Cosines and indices ``[q, k]`` of the gallery's rows most similar to each query.
-
-    Args:
-        queries: ``[q, d]``.
-        gallery: ``[n, d]``; ``None`` for the queries themselves, each without itself.
-        k: rows to find; equals are ordered by index.
-        chunk: rows and columns of a tile.
-
-    Raises:
-        DataError: fewer than k rows to choose from, dims that differ, or NaN or infinity.
-        UsageError: k is below 1.
-    """
-    if k < 1:
-        raise UsageError(f"k is {k}", "Ask for at least one neighbour.")
-    among = queries if gallery is None else gallery
-    choice = len(among) - (gallery is None)
-    if choice < k:
-        raise DataError(
-            f"k = {k} neighbours of {max(choice, 0)} rows to choose from are too many",
-            "Give more samples, or a smaller k.",
-        )
-    top = _Top(len(queries), k, queries[:1].device)
-    for start in range(0, len(queries), chunk):
-        rows = _units(queries, start, chunk)
-        if gallery is None:
-            top.offer(start, (rows @ rows.T).fill_diagonal_(-torch.inf), start)
-        for first in range(start + chunk if gallery is None else 0, len(among), chunk):
-            columns = _units(among, first, chunk)
-            _check_dims(rows, columns)
-            cosines = rows @ columns.T
-            top.offer(start, cosines, first)
-            if gallery is None:
-                top.offer(first, cosines.T.contiguous(), start)
-    return top.ordered()
+_FEWEST = 4  # rows of which HSIC is defined
+_COMPARED = 1 << 22  # indices compared at a time
 
 
 def mutual_knn(nx: Tensor, ny: Tensor) -> float:
@@ -150,77 +80,86 @@ def cknna(x: Features, y: Features, nx: Tensor, ny: Tensor, *, chunk: int = 8192
             whose own HSIC is not positive.
         UsageError: k is below 2.
     """
-    check_rows(len(x), 4, "CKNNA")
+    check_rows(len(x), _FEWEST, "CKNNA")
     check_paired(x, y)
     _check_tables(nx, ny)
-    if nx.shape[1] < 2:
-        raise UsageError("CKNNA of 1 neighbour is undefined", "Give tables with k of at least 2.")
     if len(nx) != len(x) or not all(t.min() >= 0 and t.max() < len(x) for t in (nx, ny)):
         raise DataError(
             f"neighbours of {len(nx)} rows do not fit {len(x)} rows of features",
             "Give the tables that nearest_neighbours makes of these features.",
         )
-    nx, ny = nx.cpu(), ny.cpu()
-    k, l = _kernel(x, nx, chunk), _kernel(y, ny, chunk)  # noqa: E741 - the papers' letters
-    in_x, in_y = _sparse(nx, torch.ones(nx.shape)), _sparse(ny, torch.ones(ny.shape))
-    own = _hsic(k, k), _hsic(l, l)
-    if min(own) <= 0:
+    sides = []
+    for features, table in ((x, nx), (y, ny)):
+        units = Units(features, chunk)
+        cosines = paired_cosines(units, units, table.to(units.device)).cpu()
+        sides.append(NeighbourKernel.of_table(table.cpu(), cosines))
+    return kernel_cknna(*sides)
+
+
+@dataclass(frozen=True)
+class NeighbourKernel:
+    """What measures on neighbours need of one space alone, for comparing it with many.
+
+    Attributes:
+        indices: ``[n, k]`` of every row's nearest others.
+        cosines: with them ``[n, k]``, in float64.
+        hsic: of the kernel with itself.
+    """
+
+    indices: Tensor
+    cosines: Tensor
+    hsic: float
+
+    @classmethod
+    def of(cls, x: Features, k: int, chunk: int = 2048) -> NeighbourKernel:
+        """Of features ``[n, d]``; raises what :func:`~lateen.metrics.nearest_neighbours` does."""
+        cosines, indices = top_similar(x, None, k, chunk)
+        return cls.of_table(indices, cosines)
+
+    @classmethod
+    def of_table(cls, indices: Tensor, cosines: Tensor) -> NeighbourKernel:
+        """Of neighbours that are known, with their cosines."""
+        n, k = indices.shape
+        row, values = torch.arange(n).repeat_interleave(k), cosines.flatten()
+        hsic = _hsic(n, row, indices.flatten(), values, values) if n >= _FEWEST else 0.0
+        return cls(indices, cosines, hsic)
+
+    def permuted(self, order: Tensor) -> NeighbourKernel:
+        """That of the features ``x[order]``, for a permutation ``[n]``: nothing is sought again."""
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        return replace(self, indices=place[self.indices[order]], cosines=self.cosines[order])
+
+
+def kernel_cknna(x: NeighbourKernel, y: NeighbourKernel) -> float:
+    """:func:`cknna` of two spaces whose neighbours, and cosines with them, are known.
+
+    Raises:
+        DataError: neighbourhoods whose own HSIC is not positive.
+        UsageError: k is below 2.
+    """
+    if x.indices.shape[1] < 2:
+        raise UsageError("CKNNA of 1 neighbour is undefined", "Give tables with k of at least 2.")
+    if min(x.hsic, y.hsic) <= 0:
         raise DataError(
             "neighbourhoods on one side are too scattered for CKNNA: their HSIC is not positive",
             "Give more samples, or a larger k.",
         )
-    return float(_hsic(k * in_y, l * in_x) / (own[0] * own[1]) ** 0.5)
+    i, a, b = _common(x.indices, y.indices)
+    shared = _hsic(len(x.indices), i, x.indices[i, a], x.cosines[i, a], y.cosines[i, b])
+    return shared / math.sqrt(x.hsic * y.hsic)
 
 
-class _Top:
-    """The k most similar rows of every query so far; of equals, those of lowest index."""
-
-    def __init__(self, queries: int, k: int, device: torch.device) -> None:
-        self._k = k
-        self._scores = torch.full((queries, k), -torch.inf, dtype=torch.float64, device=device)
-        self._indices = torch.zeros((queries, k), dtype=torch.int64, device=device)
-
-    def offer(self, start: int, scores: Tensor, first: int) -> None:
-        """Scores ``[m, c]`` of the queries from ``start`` on with the rows from ``first`` on."""
-        part = slice(start, start + len(scores))
-        rows = torch.arange(first, first + scores.shape[1], device=scores.device)
-        best, indices = _best(scores, rows.expand_as(scores), self._k)
-        self._scores[part], self._indices[part] = _best(
-            torch.cat([self._scores[part], best], dim=1),
-            torch.cat([self._indices[part], indices], dim=1),
-            self._k,
-        )
-
-    def ordered(self) -> tuple[Tensor, Tensor]:
-        """Scores and indices ``[q, k]``, best first and of equals the lower index, on the CPU."""
-        order = _order(self._scores, self._indices)
-        return self._scores.gather(1, order).cpu(), self._indices.gather(1, order).cpu()
-
-
-def _best(scores: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of every row ``[m, c]``, in any order; of equals, those of lowest index."""
-    best, columns = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    if best.shape[1] > k:
-        # topk takes any of equals, which matters only where the cut goes through them.
-        last, next_one = best[:, k - 1], best[:, k]
-        cut = ((last == next_one) & last.isfinite()).nonzero()[:, 0]
-        for start in range(0, len(cut), _TIED):
-            rows = cut[start : start + _TIED]
-            columns[rows] = _order(scores[rows], indices[rows])[:, : k + 1]
-        columns = columns[:, :k]
-    return scores.gather(1, columns), indices.gather(1, columns)
-
-
-def _order(scores: Tensor, indices: Tensor) -> Tensor:
-    """Where in its row the best, second best and so on stands; of equals the lower index first."""
-    by_index = indices.argsort(dim=1)
-    by_score = scores.gather(1, by_index).argsort(dim=1, descending=True, stable=True)
-    return by_index.gather(1, by_score)
-
-
-def _units(x: Features, start: int, size: int) -> Tensor:
-    """Rows of unit length on the grid on which dot products are exact."""
-    return (F.normalize(block(x, start, size).contiguous(), dim=1) * _GRID).round() / _GRID
+def _common(nx: Tensor, ny: Tensor) -> list[Tensor]:
+    """Row i whose a-th neighbour in one table is its b-th in the other: i, a and b ``[m]``."""
+    n, k = nx.shape
+    size = max(1, _COMPARED // k**2)
+    found = [
+        (nx[start : start + size, :, None] == ny[start : start + size, None]).nonzero()
+        + torch.tensor([start, 0, 0])
+        for start in range(0, n, size)
+    ]
+    return list(torch.cat(found).unbind(1))
 
 
 def _shared(nx: Tensor, ny: Tensor) -> Tensor:
@@ -231,49 +170,17 @@ def _shared(nx: Tensor, ny: Tensor) -> Tensor:
     return shared
 
 
-def _kernel(x: Features, neighbours: Tensor, chunk: int) -> csr_array:
-    """Cosines between every row and its neighbours, as a sparse matrix."""
-    n, k = neighbours.shape
-    cosines = torch.empty(n * k, dtype=torch.float64)
-    owner = torch.arange(min(chunk, n)).repeat_interleave(k)
-    for start in range(0, n, chunk):
-        rows = _units(x, start, chunk)
-        targets = neighbours[start : start + chunk].flatten()
-        for first in range(0, n, chunk):
-            columns = _units(x, first, chunk)
-            inside = ((targets >= first) & (targets < first + chunk)).nonzero()[:, 0]
-            for begin in range(0, len(inside), chunk):
-                some = inside[begin : begin + chunk]
-                products = rows[owner[some]] * columns[targets[some] - first]
-                cosines[start * k + some] = products.sum(1).cpu()
-    return _sparse(neighbours, cosines.view(n, k))
-
-
-def _sparse(neighbours: Tensor, values: Tensor) -> csr_array:
-    from scipy.sparse import csr_array  # takes a while to import, and few need it
-
-    n, k = neighbours.shape
-    starts = torch.arange(0, n * k + 1, k).numpy()
-    return csr_array(
-        (values.flatten().numpy(), neighbours.flatten().numpy(), starts), shape=(n, n), copy=True
-    )
-
-
-def _hsic(k: csr_array, l: csr_array) -> float:  # noqa: E741
-    n = k.shape[0]
-    through = k.sum(axis=0) @ l.sum(axis=1)  # the sum of all entries of k @ l
-    return float(
-        ((k * l.T).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 * through / (n - 2))
-        / (n * (n - 3))
-    )
-
-
-def _check_dims(rows: Tensor, columns: Tensor) -> None:
-    if rows.shape[1] != columns.shape[1]:
-        raise DataError(
-            f"features of {rows.shape[1]} and of {columns.shape[1]} dims cannot be compared",
-            "Give features of the same encoder.",
-        )
+def _hsic(n: int, row: Tensor, column: Tensor, k: Tensor, l: Tensor) -> float:  # noqa: E741
+    """HSIC of two kernels that have entries k and l in the same places, and are 0 elsewhere."""
+    codes, order = (row * n + column).sort()
+    mirrored = column * n + row
+    at = torch.searchsorted(codes, mirrored).clamp(max=max(len(codes) - 1, 0))
+    there = codes[at] == mirrored if len(codes) else mirrored.bool()
+    opposite = k[there] @ l[order[at[there]]]  # the sum of K_ij L_ji
+    # The sum of all entries of the product of K and L.
+    through = torch.bincount(column, k, n) @ torch.bincount(row, l, n)
+    total = opposite + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 * through / (n - 2)
+    return float(total / (n * (n - 3)))
 
 
 def _check_tables(nx: Tensor, ny: Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lateen.errors import DataError, UsageError
-from lateen.metrics.features import Features, check_paired, check_rows
+from lateen.metrics.features import Features, blocks, check_paired, check_rows
 from lateen.metrics.moments import Moments, cross_product
 
 _RANK = 1e-12  # of the largest eigenvalue: less is rounding of features in float32
@@ -54,29 +54,27 @@ def svcca(
     sides = [Moments.of(side, chunk) for side in (x, y)]
     left, right = (whitening(side.product, variance, dim) for side in sides)
     cross = cross_product(x, sides[0].mean, y, sides[1].mean, chunk)
-    return mean_correlation(left, right, cross, len(x))
+    return mean_correlation(left.T @ cross @ right, len(x))
 
 
-def mean_correlation(left: Tensor, right: Tensor, cross: Tensor, rows: int) -> float:
-    """:func:`svcca` of two spaces whose whitening and centred product are known.
+def mean_correlation(cross: Tensor, rows: int) -> float:
+    """:func:`svcca` of two spaces, of which the product of the leading components is known.
 
     Args:
-        left: :func:`whitening` ``[dx, p]`` of one space.
-        right: of the other ``[dy, q]``.
-        cross: ``XᵀY`` ``[dx, dy]``, as :func:`~lateen.metrics.moments.cross_product` gives it.
-        rows: of either.
+        cross: ``AᵀB`` ``[p, q]`` of :func:`leading_components` A ``[n, p]`` and B ``[n, q]``.
+        rows: n.
 
     Raises:
         DataError: fewer rows than twice the kept components.
     """
-    components = left.shape[1] + right.shape[1]
+    components = sum(cross.shape)
     if rows < 2 * components:
         raise DataError(
-            f"{rows} rows are too few for SVCCA of {left.shape[1]} and {right.shape[1]} "
+            f"{rows} rows are too few for SVCCA of {cross.shape[0]} and {cross.shape[1]} "
             "components: correlations would be high by chance alone",
             f"Give at least {2 * components} samples, or keep fewer components, such as dim=10.",
         )
-    correlations = torch.linalg.svdvals(left.T @ cross @ right)
+    correlations = torch.linalg.svdvals(cross)
     return float(correlations.clamp(max=1).mean())
 
 
@@ -90,3 +88,11 @@ def whitening(product: Tensor, variance: float, dim: int | None) -> Tensor:
     components = min(leading, rank)
     scaled: Tensor = vectors[:, :components] * values[:components].rsqrt()
     return scaled
+
+
+def leading_components(
+    x: Features, moments: Moments, variance: float, dim: int | None, chunk: int
+) -> Tensor:
+    """The leading principal components ``[n, p]`` of every row, each of unit length over rows."""
+    directions = whitening(moments.product, variance, dim)
+    return torch.cat([(part - moments.mean) @ directions for part in blocks(x, chunk)])
