@@ -16,7 +16,6 @@ from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.preflight import RESULTS, CheckedRecipe, check_run, split_dataset
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
-    chosen_captions,
     encode_splits,
     headline,
     held_out_features,
@@ -24,6 +23,7 @@ from lateen.experiment.stages import (
     load_encoders,
     save_tower,
     trained_side,
+    training_pairs,
 )
 from lateen.experiment.training import build_model
 from lateen.features import Pairs
@@ -95,12 +95,14 @@ def run(
         chosen_on = hold_out(
             plan, splits,
             lambda train, held: _training_folder(
-                plan, chosen_captions(train, plan.data), held, tower, folder
+                plan, training_pairs(train, plan.data, plan.train.seed), held, tower, folder
             ).is_dir(),
         )  # fmt: skip
         warnings = warn_of_splits(splits)
-        train_pairs = chosen_captions(splits.pop("train"), plan.data)
+        train_pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
         chooser = splits[chosen_on]
+        if not _begun_before_auto(plan, train_pairs, chooser, tower, folder):
+            plan = plan.suited_to(train_pairs)
         with clock("train"):
             trained = _train(plan, train_pairs, chooser, tower, folder)
         if tower:
@@ -161,6 +163,15 @@ def _training_folder(
          plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
     )  # fmt: skip
     return folder / "train" / key[:12]
+
+
+def _begun_before_auto(
+    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+) -> bool:
+    """Whether a training goes on, or is done, that names no preset and was begun when that meant
+    ``small``."""
+    named = "preset" in plan.model_fields_set
+    return not named and _training_folder(plan, pairs, validation, tower, folder).is_dir()
 
 
 def _evaluate(

@@ -17,7 +17,7 @@ from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
-from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
+from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, is_begun
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
 
@@ -29,7 +29,7 @@ def train(
     pairs: Pairs,
     *,
     validation: Pairs | None = None,
-    preset: str = "small",
+    preset: str | None = None,
     head: str | None = None,
     holdout: float | None = None,
     holdout_seed: int = 0,
@@ -45,7 +45,8 @@ def train(
         pairs: from :func:`lateen.pair`.
         validation: pairs that choose the best step; without them, ``holdout`` of ``pairs`` does.
         preset: values beneath those given here, a name of
-            :data:`lateen.training.config.PRESETS`.
+            :data:`lateen.training.config.PRESETS`; ``auto`` if not given, or ``small`` where
+            heads are not linear, or ``out`` has a training that was begun with it.
         head: ``linear``, ``mlp``, ``glu`` or ``sharelock``.
         holdout: share of the images held out where there is no ``validation``; if not given 5 %,
             but 200 to 10,000 images, and at most 40 %.
@@ -63,7 +64,8 @@ def train(
         LateenError: ``out`` holds something else.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
-    recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
+    named = {} if preset is None else {"preset": preset}
+    recipe = Recipe.build({**named, **_sections(head, settings)})
     if recipe.text.train:
         raise UsageError(
             f"preset {preset!r} trains the text encoder, which needs captions, not their features",
@@ -73,6 +75,10 @@ def train(
         refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, holdout_seed)
+    if named or out is None or not is_begun(
+        pairs, validation, head=recipe.head, settings=recipe.train, out=Path(out)
+    ):  # fmt: skip
+        recipe = recipe.suited_to(pairs)
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
