@@ -106,11 +106,10 @@ def propose(folder: str | Path, *, vision: str | None = None, text: str | None =
         raise _nothing_to_train_on(root, proposal)
     splits = _assign(sources, proposal)
     train = splits["train"].count
-    proposal.values = {"preset": AUTO}
+    proposal.values = {"preset": AUTO if train < MANY else "sail"}
     proposal.values["data"] = _data(splits, proposal)
     _choose_encoders(root, {"vision": vision, "text": text}, proposal)
-    values = "those of sail" if train >= MANY else "by the number of pairs"
-    proposal.guessed.append(f"preset auto, for {train:,} images: values {values}")
+    proposal.guessed.append(f"preset {proposal.values['preset']}, for {train:,} images")
     _find_classes(root, splits, proposal)
     _tell_the_rest(root, splits, proposal)
     Recipe.build(proposal.values)

@@ -101,8 +101,7 @@ def run(
         warnings = warn_of_splits(splits)
         train_pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
         chooser = splits[chosen_on]
-        if not _begun_before_auto(plan, train_pairs, chooser, tower, folder):
-            plan = plan.suited_to(train_pairs)
+        plan = _suited(plan, train_pairs, chooser, tower, folder)
         with clock("train"):
             trained = _train(plan, train_pairs, chooser, tower, folder)
         if tower:
@@ -165,13 +164,15 @@ def _training_folder(
     return folder / "train" / key[:12]
 
 
-def _begun_before_auto(
+def _suited(
     plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
-) -> bool:
-    """Whether a training goes on, or is done, that names no preset and was begun when that meant
-    ``small``."""
+) -> Recipe:
+    """The recipe with what suits the pairs, if that is asked for; what names no preset and was
+    begun when that meant ``small`` goes on, or is found done, as it is."""
     named = "preset" in plan.model_fields_set
-    return not named and _training_folder(plan, pairs, validation, tower, folder).is_dir()
+    if not named and _training_folder(plan, pairs, validation, tower, folder).is_dir():
+        return plan.model_copy(update={"preset": "small"})
+    return plan.suited_to(pairs)
 
 
 def _evaluate(

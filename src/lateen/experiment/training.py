@@ -162,6 +162,7 @@ def build_model(
         "loss": settings.loss,
         "seed": settings.seed,
         "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
+        **_closed_form(settings),
         "steps": result.steps,
         "kept_step": result.best_step,
         **{f"{name} version": version for name, version in library_versions().items()},
@@ -171,6 +172,14 @@ def build_model(
         result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
         result.heads.settings.model_dump(mode="json"), training=conditions, trained_on=trained_on,
     )  # fmt: skip
+
+
+def _closed_form(settings: TrainSection) -> dict[str, str]:
+    """Share and ridges of the canonical directions, where they were chosen for the pairs."""
+    if settings.cca_ridge is None:
+        return {}
+    image, text = settings.cca_ridge
+    return {"closed form": f"share {settings.cca}, ridges {image} (images) and {text} (captions)"}
 
 
 def _data_name(store: Store) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_COLUMNS = 2
+_APART = 2  # marks of measured curves that published ones do not have
+_TOUCHING = 1.6  # numbers that are less than so many times each other touch below the axis
 Curves = Mapping[str, Mapping[int, Sequence[float]]]
 """Percent of every seed, by curve and number of pairs."""
 
@@ -53,16 +57,23 @@ def curve_plot(panels: Sequence[CurvePanel]) -> Figure:
     with quiet_style():
         from matplotlib.figure import Figure
 
-        # Below each other's legends, which may be long, there must be room for both.
-        figure = Figure(figsize=(0.4 + 3.7 * len(drawn), 3.6), layout="constrained")
-        for panel, axes in zip(drawn, figure.subplots(1, len(drawn), squeeze=False)[0],
-                               strict=True):  # fmt: skip
-            _draw_panel(axes, panel)
+        columns = min(len(drawn), _COLUMNS)
+        rows = -(-len(drawn) // columns)
+        size = (0.4 + 4.0 * columns, 0.2 + 3.2 * rows)
+        figure = Figure(figsize=size, layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).flat
+        for panel, axes in itertools.zip_longest(drawn, places):
+            if panel is None:
+                axes.remove()
+            else:
+                _draw_panel(axes, panel)
         return laid_out(figure)
 
 
 def _draw_panel(axes: Axes, panel: CurvePanel) -> None:
-    for (label, points), (colour, marker, filled) in zip(panel.curves.items(), MARKS, strict=False):
+    # A paper's curves are not those beside them, and have other marks.
+    marks = [*MARKS[_APART:], *MARKS[:_APART]] if panel.published else MARKS
+    for (label, points), (colour, marker, filled) in zip(panel.curves.items(), marks, strict=False):
         counts = sorted(points)
         means = [statistics.mean(points[count]) for count in counts]
         spreads = [
@@ -80,7 +91,7 @@ def _draw_panel(axes: Axes, panel: CurvePanel) -> None:
     axes.set_xlabel("training pairs, log scale")
     axes.grid(axis="y")
     axes.tick_params(length=0)
-    axes.legend(frameon=False, loc="best", labelcolor="linecolor", fontsize=9)
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
 
 
 def _number_axis(axes: Axes, counts: Sequence[int]) -> None:
@@ -88,8 +99,12 @@ def _number_axis(axes: Axes, counts: Sequence[int]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_xscale("log")
-    shown = [count for at, count in enumerate(counts) if at == 0 or count > 1.6 * counts[at - 1]]
+    shown: list[int] = []
+    for count in reversed(counts):  # how many there were at all is always said
+        if not shown or count * _TOUCHING < shown[-1]:
+            shown.append(count)
     axes.xaxis.set_major_locator(FixedLocator(shown))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     axes.margins(x=0.08, y=0.1)
+    axes.set_ylim(top=axes.get_ylim()[1] + 0.15 * (axes.get_ylim()[1] - axes.get_ylim()[0]))
