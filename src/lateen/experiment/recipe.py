@@ -94,9 +94,10 @@ class Recipe(RecipeFile):
     """One experiment: data, two frozen encoders, a head, its training, its evaluation."""
 
     preset: str = Field(
-        AUTO, description="values beneath those given here: a paper's, or by the number of pairs "
-        "(auto; small where heads are not linear, or text.train)", examples=list(PRESETS)
-    )  # fmt: skip
+        AUTO,
+        description="a paper's values beneath those given here, or what suits the pairs",
+        examples=list(PRESETS),
+    )
     data: DataSection = DataSection()
     vision: VisionSection = VisionSection()
     text: TextSection = TextSection()
