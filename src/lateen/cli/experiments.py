@@ -52,7 +52,10 @@ def init_command(
         from lateen.report.tables import Column, TableData
 
         columns = [Column("recipe", whole=True), Column("of", whole=True), Column("what it is")]
-        of = {"recipe": "run", "ladder": "ablate", "assessment": "assess", "tuning": "tune"}
+        of = {
+            "recipe": "run", "ladder": "ablate", "assessment": "assess", "tuning": "tune",
+            "multimodal": "mllm train",
+        }  # fmt: skip
         rows = [[name, of[each.kind], each.summary] for name, each in shipped_recipes().items()]
         show_table(TableData("Recipes that come with lateen", columns, rows))
         return

@@ -64,6 +64,18 @@ def curve_sentences(results: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+def chosen_by_pairs(results: Mapping[str, Any]) -> dict[str, str]:
+    """Share and ridges of the closed form of every rung that has its own for a number of pairs."""
+    return {
+        f"{rung['name']}, {rung['pairs']:,} pairs": (
+            f"train.cca {rung['train']['cca']}, "
+            f"train.cca_ridge {' / '.join(map(str, rung['train']['cca_ridge']))}"
+        )
+        for rung in results["rungs"]
+        if rung["train"].get("cca_ridge")
+    }
+
+
 def pairs_for(value: float, curve: Mapping[int, float]) -> float | None:
     """The number of pairs at which a curve reaches a value, between two points on the logarithm of
     their number.
@@ -131,7 +143,7 @@ def _numbers(results: Mapping[str, Any]) -> TableData:
     chose = ", which also chose the training step" if results["chose_step"] else ""
     return TableData(
         f"Retrieval on {results['split']}{chose}, by number of training pairs",
-        [Column("rung", whole=True), Column("pairs"),
+        [Column("rung", whole=True), Column("pairs", 0),
          *(Column(head, 1) for head in (*heads, "mean R@10"))],
         rows,
         f"Percent of {results['images']:,} images and their captions, {over}. A pair is an image "

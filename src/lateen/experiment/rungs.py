@@ -225,7 +225,7 @@ def _check_keys(rung: Rung) -> None:
             raise RecipeError(
                 f"rung {rung.name!r} cannot set {dotted!r}",
                 f"{hint}A rung sets keys of head and train, train: auto, and data.captions; seeds "
-                "and pairs have lists of their own, and all else is the same for every rung: set "
+                "have their own list, as pairs have, and all else is the same for every rung: set "
                 "it in base.",
             )
 
