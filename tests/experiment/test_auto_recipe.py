@@ -112,3 +112,13 @@ def test_train_takes_auto_and_goes_on_with_what_was_begun_as_small(
     assert model_key(new) != model_key(small)
     named = lateen.train(pairs, preset="auto", holdout=0.25, **settings)
     assert model_key(named) == model_key(new)
+
+
+def test_what_auto_is_for_very_many_pairs_is_saved_as_what_it_is(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lateen.run({**TOYS, "data": data(album), "train": QUICK}, album / "run")
+    monkeypatch.setattr("lateen.training.auto.MANY", 10)
+    plan = Recipe.build({"head": {"dim": 4}}).suited_to(pairs_of(album / "run"))
+    assert (plan.preset, plan.head.name, plan.head.dim) == ("sail", "glu", 4)
+    assert Recipe.build(plan.model_dump(mode="json")) == plan

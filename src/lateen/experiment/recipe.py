@@ -158,7 +158,14 @@ class Recipe(RecipeFile):
         )  # fmt: skip
         head, train, taken = suited(self.head, self.train, size)
         log.info("%s", taken)
-        return self.model_copy(update={"head": head, "train": train})
+        preset = self.preset if head.name == "linear" else "sail"  # what it is from MANY on
+        return self.model_copy(update={"head": head, "train": train, "preset": preset})
+
+    def as_begun(self) -> Self:
+        """The recipe, which names no preset, as it was when that meant ``small``: what was begun so
+        goes on, or is found done."""
+        log.info("preset small, with which it was begun; preset auto goes by the number of pairs")
+        return self.model_copy(update={"preset": "small"})
 
     def _in_precision(self) -> Self:
         """The recipe with its ``precision`` wherever ``auto`` stands, for results go by it."""

@@ -31,6 +31,7 @@ from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
+from lateen.training.config import AUTO
 from lateen.training.heads import FROZEN, AlignmentHeads
 from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
@@ -167,11 +168,10 @@ def _training_folder(
 def _suited(
     plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
 ) -> Recipe:
-    """The recipe with what suits the pairs, if that is asked for; what names no preset and was
-    begun when that meant ``small`` goes on, or is found done, as it is."""
-    named = "preset" in plan.model_fields_set
-    if not named and _training_folder(plan, pairs, validation, tower, folder).is_dir():
-        return plan.model_copy(update={"preset": "small"})
+    """The recipe with what suits the pairs, unless it was begun without."""
+    open_to = plan.preset == AUTO and "preset" not in plan.model_fields_set
+    if open_to and _training_folder(plan, pairs, validation, tower, folder).is_dir():
+        return plan.as_begun()
     return plan.suited_to(pairs)
 
 

@@ -15,7 +15,7 @@ from lateen.features import Pairs, Store
 from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
-from lateen.training.config import HeadSection, TrainSection
+from lateen.training.config import AUTO, HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, is_begun
 from lateen.training.loop import train as train_heads
@@ -75,10 +75,10 @@ def train(
         refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, holdout_seed)
-    if named or out is None or not is_begun(
+    begun = out is not None and recipe.preset == AUTO and not named and is_begun(
         pairs, validation, head=recipe.head, settings=recipe.train, out=Path(out)
-    ):  # fmt: skip
-        recipe = recipe.suited_to(pairs)
+    )  # fmt: skip
+    recipe = recipe.as_begun() if begun else recipe.suited_to(pairs)
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
