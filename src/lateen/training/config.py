@@ -9,6 +9,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from lateen.config import Precision, Section
 
+AUTO = "auto"
+LONGEST_CCA = 4096
+"""Features up to which canonical directions are there unless asked otherwise: beyond,
+O(features³) takes minutes."""
+
 _Ridge = Annotated[float, Field(gt=0)]
 _NEWER = {"cca_ridge"}  # keys of `train` that trainings of earlier versions did not have
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
@@ -17,16 +22,11 @@ _LION_AT_SCALE = {
     "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
 }  # fmt: skip
 _SAIL_LOSS = {"loss": "sigmoid", "normalization": "batch_squared", "positives": "sum"}
-# METHODS §1.4 and §1.7. `small` is what `lateen run` uses where nothing else is said. sharelock's
+# METHODS §1.4 and §1.7. `auto` is what `lateen run` uses where nothing else is said. sharelock's
 # values are those of its authors' configuration, for some 560,000 pairs.
-AUTO = "auto"
-LONGEST_CCA = 4096
-"""Features up to which canonical directions are there unless asked otherwise: beyond,
-O(features³) takes minutes."""
-
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "small": {},
     AUTO: {},  # is filled in when the pairs are known: training/auto.py
+    "small": {},
     "sail": {
         "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
         "train": {**_LION_AT_SCALE, **_SAIL_LOSS, "weight_decay": 1e-4, "micro_batch": 1024},
