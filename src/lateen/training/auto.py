@@ -2,9 +2,10 @@
 
 Searched for on held-out training photographs (docs/results.md, "What suits how many pairs"). From
 300 to 5,400 photographs it is the ridges of the closed form and its share that must change; beside
-it, no other rate, dropout, number of epochs or dims was better than those of ``small``. Beyond, nothing was measured:
-the share goes on falling and dropout goes to 0, as the methods published for millions of pairs have
-neither, and where there are steps enough for those their preset ``sail`` is taken as it is.
+it, no other rate, dropout, number of epochs or dims was better than those of ``small``. Beyond,
+nothing was measured: the share goes on falling and dropout goes to 0, as the methods published for
+millions of pairs have neither, and where there are steps enough for those their preset ``sail`` is
+taken as it is.
 """
 
 from __future__ import annotations
