@@ -162,3 +162,12 @@ def test_what_a_package_exports_is_what_type_checkers_see(package: object) -> No
     assert {name for _, name in seen} == set(package.__all__)  # type: ignore[attr-defined]
     for _, name in seen:
         assert getattr(package, name) is not None
+
+
+def test_the_shipped_recipes_are_listed_with_their_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = call(capsys, "init", "--list")
+    assert code == 0
+    for name, command in (("flickr8k", "run"), ("curve-flickr8k", "ablate"), ("mllm-flickr8k", "")):
+        assert any(name in line and command in line for line in out.splitlines())

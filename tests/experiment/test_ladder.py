@@ -135,7 +135,8 @@ def test_a_rung_is_what_a_run_of_its_recipe_is(album: Path) -> None:
     values = ladder(album, seeds=[0])
     both = ablate(values, album / "out")["rungs"][3]["runs"][0]
     data = {**values["base"]["data"], "captions": ["caption#0", "caption#1"]}
-    alone = run({**values["base"], "data": data}, album / "run").results["retrieval"]
+    recipe = {**values["base"], "preset": "small", "data": data}  # as a ladder has it by default
+    alone = run(recipe, album / "run").results["retrieval"]
     assert {key: both[key] for key in alone if key in both} == {
         key: value for key, value in alone.items() if key in both
     }

@@ -133,7 +133,7 @@ def test_what_is_proposed_is_what_is_there_and_can_be_run(
     make(tmp_path)
     proposal = propose(tmp_path, **TOYS)
     assert proposal.values["data"] == data
-    assert proposal.values["preset"] == "small"
+    assert proposal.values["preset"] == "auto"
     recipe = {**proposal.values, "data": {**data, "root": str(tmp_path)}}
     checked = check_run(recipe, tmp_path / "runs" / "a")
     assert set(checked.datasets) == {"train", "validation", "test"} & set(data)

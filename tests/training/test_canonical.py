@@ -26,12 +26,10 @@ def test_without_ridge_directions_are_uncorrelated_but_for_their_partner(
 ) -> None:
     # What defines canonical correlation: each side's directions are white, and across the sides
     # only partners correlate, the earlier the more. One caption per image is its own mean.
-    monkeypatch.setattr(canonical, "_IMAGE_RIDGE", 1e-5)
-    monkeypatch.setattr(canonical, "_TEXT_RIDGE", 1e-5)
     monkeypatch.setattr(canonical, "_POWER", 0.0)
     monkeypatch.setattr(canonical, "_CHUNK", chunk)
     pairs = make_pairs([1] * 60)
-    image, text = canonical_maps(pairs, 5)
+    image, text = canonical_maps(pairs, 5, (1e-5, 1e-5))
     x, y = image(pairs.image_features(np.arange(60))), text(pairs.all_texts()[0])
     for rows in (x, y):
         torch.testing.assert_close(rows.mean(0), torch.zeros(5), atol=1e-3, rtol=0)

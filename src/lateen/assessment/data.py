@@ -17,7 +17,7 @@ from lateen.errors import DataError, Faults, PairingError, UsageError
 from lateen.evaluation.from_embeddings import read_labels
 from lateen.evaluation.labelled import train_split
 from lateen.experiment.preflight import check_encoders, located, open_split, split_columns
-from lateen.experiment.stages import chosen_captions, default_holdout
+from lateen.experiment.stages import default_holdout, training_pairs
 from lateen.features import Pairs, Store, pair_grid
 from lateen.training.inputs import check_trainable
 
@@ -102,7 +102,9 @@ def from_recipe(plan: AssessmentRecipe, folder: Path) -> AssessmentData:
     if judged_on not in grids:
         share = data.holdout or default_holdout(len(grids["train"][0][0]))
         grids = _held_out(grids["train"], share, plan.measure.seed)
-    train = [[chosen_captions(pairs, data) for pairs in row] for row in grids["train"]]
+    train = [
+        [training_pairs(pairs, data, plan.measure.seed) for pairs in row] for row in grids["train"]
+    ]
     return AssessmentData(
         vision, text, train, grids[judged_on], judged_on, *_labelled_stores(vision, labels)
     )

@@ -148,8 +148,8 @@ class ProbeSection(Section):
 
     @model_validator(mode="after")
     def _known(self) -> ProbeSection:
-        if self.preset not in ("auto", *PRESETS):
-            raise ValueError(f"the presets are auto, {', '.join(PRESETS)}")
+        if self.preset not in PRESETS:
+            raise ValueError(f"the presets are {', '.join(PRESETS)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("the same seed twice is the same training twice")
         if self.seeds and "seed" in self.train:

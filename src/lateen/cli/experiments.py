@@ -52,7 +52,10 @@ def init_command(
         from lateen.report.tables import Column, TableData
 
         columns = [Column("recipe", whole=True), Column("of", whole=True), Column("what it is")]
-        of = {"recipe": "run", "ladder": "ablate", "assessment": "assess", "tuning": "tune"}
+        of = {
+            "recipe": "run", "ladder": "ablate", "assessment": "assess", "tuning": "tune",
+            "multimodal": "mllm train",
+        }  # fmt: skip
         rows = [[name, of[each.kind], each.summary] for name, each in shipped_recipes().items()]
         show_table(TableData("Recipes that come with lateen", columns, rows))
         return
@@ -198,7 +201,7 @@ def ablate_command(
     markup = markup_of(format, json=json)
     given = None if seeds is None else read_seeds(seeds)
     checked = check_ladder(Ladder.load(ladder, overrides, given), out)  # before torch is loaded
-    from lateen.experiment import ablate, against_the_paper, ladder_figure, ladder_tables
+    from lateen.experiment import ablate, ladder_figure, ladder_sentences, ladder_tables
     from lateen.report import save_figures
 
     results = ablate(checked, out)
@@ -211,7 +214,7 @@ def ablate_command(
         show_markup(markup, *ladder_tables(results))
         return
     show_table(*ladder_tables(results))
-    for sentence in against_the_paper(results):
+    for sentence in ladder_sentences(results):
         say(sentence)
     say(f"runs    {out / 'ladder.json'}")
     say(f"plot    {out / 'ladder.png'}")

@@ -41,8 +41,12 @@ def train_command(
     ],
     out: Annotated[Path, Parameter(help="folder of the model and its checkpoints")],
     preset: Annotated[
-        str, Parameter(help="a method's values beneath those given", choices=FEATURE_PRESETS)
-    ] = "small",
+        str | None,
+        Parameter(
+            help="a method's values beneath those given (auto: by the number of pairs)",
+            choices=FEATURE_PRESETS,
+        ),
+    ] = None,
     missing: Annotated[
         Literal["error", "drop"], Parameter(help="ids that only one store has")
     ] = "error",
@@ -73,7 +77,8 @@ def train_command(
     if precision is not None:
         overrides = {"train.precision": precision, **overrides}
     settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
-    Recipe.build(assigned({"preset": preset}, overrides, keys()))  # says what does not fit
+    named = {} if preset is None else {"preset": preset}
+    Recipe.build(assigned(named, overrides, keys()))  # says what does not fit
     check_inputs(Faults(), stores=(images, *texts), out=out)
     from lateen.experiment import train
     from lateen.features import pair

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lateen.experiment.ladder import ablate as ablate
     from lateen.experiment.ladder_report import against_the_paper as against_the_paper
     from lateen.experiment.ladder_report import ladder_figure as ladder_figure
+    from lateen.experiment.ladder_report import ladder_sentences as ladder_sentences
     from lateen.experiment.ladder_report import ladder_tables as ladder_tables
     from lateen.experiment.page import add_results as add_results
     from lateen.experiment.page import read_metrics as read_metrics
@@ -26,7 +27,12 @@ __getattr__, __all__ = exported(
     __name__,
     {
         "lateen.experiment.ladder": ["ablate"],
-        "lateen.experiment.ladder_report": ["against_the_paper", "ladder_figure", "ladder_tables"],
+        "lateen.experiment.ladder_report": [
+            "against_the_paper",
+            "ladder_figure",
+            "ladder_sentences",
+            "ladder_tables",
+        ],
         "lateen.experiment.page": [
             "add_results",
             "read_metrics",

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data import Dataset
+from lateen.errors import DataError
 from lateen.evaluation import retrieval_result
 from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe
-from lateen.experiment.rungs import LADDER, CheckedLadder, Ladder, Rung, check_ladder
+from lateen.experiment.rungs import ALL, LADDER, CheckedLadder, Ladder, Rung, check_ladder
 from lateen.experiment.stages import (
-    chosen_captions,
     encode_splits,
     headline,
     hold_out,
     load_encoders,
+    training_pairs,
 )
 from lateen.experiment.training import add_bank, build_model
 from lateen.features import Pairs
@@ -72,15 +73,18 @@ def ablate(
     checked, recipes, folder = ladder.ladder, ladder.recipes, Path(out)
     with ladder.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
         data = _Data.encode(ladder.plan, ladder.datasets, folder / "stores")
-        pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
+        _check_counts(checked.pairs, data.train)
         rungs = [
-            _rung(rung, recipes[rung.name], checked.seeds, pairs[rung.name], data, folder / "train")
+            _rung(rung, _limited(recipes[rung.name], count), checked.seeds, data, folder / "train")
             for rung in checked.rungs
+            for count in checked.pairs or (ALL,)
         ]
         results = {
             "task": "ablation", "split": data.judged_on, "chose_step": data.chose_step,
             "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
             "rungs": rungs, "base": ladder.base.model_dump(mode="json"),
+            "curves": [each.model_dump(mode="json") for each in checked.curves],
+            "over_pairs": bool(checked.pairs),
         }  # fmt: skip
         write_json(folder / LADDER, results)
         write_ladder_report(results, folder)
@@ -118,22 +122,47 @@ class _Data:
         return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
 
 
+def _check_counts(counts: Sequence[int | str], train: Pairs) -> None:
+    """See that there are so many pairs, before anything is trained.
+
+    Raises:
+        DataError: there are not.
+    """
+    most = max((each for each in counts if isinstance(each, int)), default=0)
+    if most > len(train):
+        raise DataError(
+            f"the ladder trains on {most:,} pairs, and there are {len(train):,} that are not held "
+            "out",
+            "Leave the larger numbers out of its pairs; all stands for as many as there are.",
+        )
+
+
+def _limited(recipe: Recipe, count: int | str) -> Recipe:
+    """The recipe on so many pairs."""
+    if not isinstance(count, int):
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"pairs": count})})
+
+
 def _rung(
-    rung: Rung, recipe: Recipe, seeds: Sequence[int], pairs: Pairs, data: _Data, folder: Path
+    rung: Rung, recipe: Recipe, seeds: Sequence[int], data: _Data, folder: Path
 ) -> dict[str, Any]:
     """A rung's conditions and its run with each seed."""
     runs = []
     for seed in seeds:
-        train_section = recipe.train.model_copy(update={"seed": seed})
-        plan = recipe.model_copy(update={"train": train_section})
+        pairs = training_pairs(data.train, recipe.data, seed)
+        plan = recipe.suited_to(pairs)
+        train_section = plan.train.model_copy(update={"seed": seed})
+        plan = plan.model_copy(update={"train": train_section})
         runs.append(_run(plan, pairs, data, folder))
         recalls = [f"{runs[-1][way]['R@1']:.1f}" for way in ("text_to_image", "image_to_text")]
-        log.info("%s, seed %d: T2I and I2T R@1 %s", rung.name, seed, " and ".join(recalls))
+        log.info("%s, %d pairs, seed %d: T2I and I2T R@1 %s", rung.name, len(pairs), seed,
+                 " and ".join(recalls))  # fmt: skip
     return {
-        "name": rung.name, "from": rung.base, "set": rung.set,
+        "name": rung.name, "from": rung.base, "set": rung.set, "pairs": len(pairs),
         "published": rung.published.model_dump(exclude_none=True),
-        "head": recipe.head.model_dump(mode="json"),
-        "train": recipe.train.model_dump(mode="json", exclude={"seed"}),
+        "head": plan.head.model_dump(mode="json"),
+        "train": plan.train.model_dump(mode="json", exclude={"seed"}),
         "captions": [column.name for column in pairs.texts], "runs": runs,
     }  # fmt: skip
 

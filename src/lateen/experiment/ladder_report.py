@@ -5,13 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lateen.experiment.curve_report import (
+    chosen_by_pairs,
+    curve_panels,
+    curve_sentences,
+    curve_tables,
+)
 from lateen.files import write_text
 from lateen.metrics.retrieval import mean_recall
-from lateen.report import Column, Page, TableData, ladder_figures, ladder_plot, save_plot
+from lateen.report import (
+    Column,
+    Page,
+    TableData,
+    curve_plot,
+    ladder_figures,
+    ladder_plot,
+    save_plot,
+)
 from lateen.report.page import made_with
 from lateen.report.tables import over_seeds
 
@@ -29,27 +43,53 @@ def write_ladder_report(results: Mapping[str, Any], folder: Path) -> None:
     save_plot(ladder_figure(results), folder / PLOT)
     base = results["base"]
     names = [Path(base[side]["encoder"]).name for side in ("vision", "text")]
-    page = Page("Ablation ladder", f"{names[0]} × {names[1]}, every rung with the same features")
+    title, of = ("Data curve", "curve") if _over_pairs(results) else ("Ablation ladder", "rung")
+    page = Page(title, f"{names[0]} × {names[1]}, every {of} with the same features")
     for table in ladder_tables(results):
         page.table(table)
-    captions = (
-        "Every seed, their mean and standard deviation.",
-        f"Of {results['paper'] or 'a paper'}, never measured here: compare the shapes.",
-    )
-    page.panels(zip(ladder_figures(*_plotted(results)), captions, strict=False))
-    page.section("Beside the paper").text("\n\n".join(against_the_paper(results)))
+    page.panels(_panels(results))
+    head = "What pairs are worth" if _over_pairs(results) else "Beside the paper"
+    page.section(head).text("\n\n".join(ladder_sentences(results)))
     page.section("Conditions").facts(_facts(results) | made_with())
     page.save(folder / PAGE)
 
 
+def _over_pairs(results: Mapping[str, Any]) -> bool:
+    """Whether the rungs are curves; what earlier versions wrote has none."""
+    return bool(results.get("over_pairs"))
+
+
+def _panels(results: Mapping[str, Any]) -> Iterator[tuple[Figure, str]]:
+    """The figures of the page with their captions."""
+    measured = "Every seed, their mean and standard deviation."
+    paper = f"Of {results['paper'] or 'a paper'}, never measured here: compare the shapes."
+    if not _over_pairs(results):
+        figures = ladder_figures(*_plotted(results))
+        yield from zip(figures, (measured, paper), strict=False)
+        return
+    for panel in curve_panels(results):
+        seeds = "Mean and standard deviation of the seeds."
+        yield curve_plot([panel]), paper if panel.published else seeds
+
+
 def ladder_figure(results: Mapping[str, Any]) -> Figure:
     """The plot of a ladder, from the JSON of ``ladder.json``."""
+    if _over_pairs(results):
+        return curve_plot(curve_panels(results))
     return ladder_plot(*_plotted(results))
 
 
 def ladder_tables(results: Mapping[str, Any]) -> list[TableData]:
-    """The numbers of every rung, and its step from the rung it builds on beside the paper's."""
+    """The numbers of every rung, and its step from the rung it builds on beside the paper's; over
+    numbers of pairs, those of every number and what a doubling gives."""
+    if _over_pairs(results):
+        return curve_tables(results)
     return [_numbers(results), _steps(results)]
+
+
+def ladder_sentences(results: Mapping[str, Any]) -> list[str]:
+    """What a ladder says, in sentences."""
+    return (curve_sentences if _over_pairs(results) else against_the_paper)(results)
 
 
 def against_the_paper(results: Mapping[str, Any]) -> list[str]:
@@ -168,14 +208,16 @@ def _csv(results: Mapping[str, Any]) -> str:
     heads = [f"{label} R@{cutoff}" for label, _ in _WAYS.values() for cutoff in _CUTOFFS]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rung", "from", "seed", *heads, "mean R@10", "kept step", "steps", "metrics"])
+    writer.writerow(
+        ["rung", "from", "seed", *heads, "mean R@10", "kept step", "steps", "metrics", "pairs"]
+    )
     for rung in results["rungs"]:
         for run in rung["runs"]:
             recalls = [run[way][f"R@{cutoff}"] for way in _WAYS for cutoff in _CUTOFFS]
             numbers = [f"{value:.2f}" for value in (*recalls, mean_recall(run, (10,)))]
             writer.writerow(
                 [rung["name"], rung["from"], run["seed"], *numbers, run["kept_step"], run["steps"],
-                 run["metrics"]]
+                 run["metrics"], rung.get("pairs")]
             )  # fmt: skip
     return text.getvalue()
 
@@ -210,4 +252,6 @@ def _facts(results: Mapping[str, Any]) -> dict[str, Any]:
     for rung in results["rungs"]:
         settings = ", ".join(f"{key} {value}" for key, value in rung["set"].items())
         facts[rung["name"]] = settings or "as the rung it builds on"
+    if _over_pairs(results):
+        facts |= chosen_by_pairs(results)
     return facts

@@ -33,9 +33,8 @@ from lateen.experiment.preflight import SPLITS
 from lateen.experiment.recipe import Recipe
 from lateen.files import read_json, write_text
 from lateen.progress import log
-
-MANY = 500_000
-"""Images from which on the paper's preset has steps enough: 15 of 32,768 in an epoch."""
+from lateen.training.auto import MANY
+from lateen.training.config import AUTO
 
 _DEFAULTS = {"vision": VisionSection(), "text": TextSection()}
 _NUMBERED = re.compile(r"(.*?)(\d+)\.tar")
@@ -107,7 +106,7 @@ def propose(folder: str | Path, *, vision: str | None = None, text: str | None =
         raise _nothing_to_train_on(root, proposal)
     splits = _assign(sources, proposal)
     train = splits["train"].count
-    proposal.values = {"preset": "small" if train < MANY else "sail"}
+    proposal.values = {"preset": AUTO if train < MANY else "sail"}
     proposal.values["data"] = _data(splits, proposal)
     _choose_encoders(root, {"vision": vision, "text": text}, proposal)
     proposal.guessed.append(f"preset {proposal.values['preset']}, for {train:,} images")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError
@@ -36,7 +36,12 @@ from lateen.encoders.config import (
 )
 from lateen.errors import RecipeError, choices, nearest
 from lateen.files import write_text
-from lateen.training.config import PRESETS, BankSection, HeadSection, TrainSection
+from lateen.progress import log
+from lateen.training.auto import TrainingSize, suited
+from lateen.training.config import AUTO, PRESETS, BankSection, HeadSection, TrainSection
+
+if TYPE_CHECKING:
+    from lateen.features import Pairs
 
 
 class DataSection(Section):
@@ -61,6 +66,13 @@ class DataSection(Section):
         "but 200 to 10,000 images, and at most 40 %)"
     )  # fmt: skip
     holdout_seed: int = Field(0, ge=0, description="which images are held out")
+    pairs: int | None = Field(
+        None, gt=1, description="train on so many images with their captions, drawn from those "
+        "that are not held out (all if not given)"
+    )  # fmt: skip
+    pairs_seed: int | None = Field(
+        None, ge=0, description="which are drawn: fewer are part of more (train.seed if not given)"
+    )
     image_column: str | None = Field(None, description="image column (guessed if not given)")
     captions: tuple[str, ...] = Field(
         (),
@@ -82,7 +94,9 @@ class Recipe(RecipeFile):
     """One experiment: data, two frozen encoders, a head, its training, its evaluation."""
 
     preset: str = Field(
-        "small", description="a paper's values beneath those given here", examples=list(PRESETS)
+        AUTO,
+        description="a paper's values beneath those given here, or what suits the pairs",
+        examples=list(PRESETS),
     )
     data: DataSection = DataSection()
     vision: VisionSection = VisionSection()
@@ -99,7 +113,7 @@ class Recipe(RecipeFile):
         Raises:
             RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
         """
-        values = with_preset(values, PRESETS)
+        values = with_preset(spelled_out(values), PRESETS)
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
@@ -111,7 +125,48 @@ class Recipe(RecipeFile):
                 "two identity heads leave nothing to train",
                 "Choose another head.name; identity on both sides is what a ready CLIP has.",
             )
-        return recipe
+        return recipe._with_fit_preset()
+
+    def _with_fit_preset(self) -> Self:
+        """With preset ``small`` where nobody named one and :meth:`suited_to` has no values.
+
+        Raises:
+            RecipeError: there it was named.
+        """
+        names = {self.head.name, self.head.image_name}
+        if self.preset != AUTO or (names == {"linear"} and not self.text.train):
+            return self
+        if "preset" not in self.model_fields_set:
+            return self.model_copy(update={"preset": "small"})
+        what = "a text encoder that is trained" if self.text.train else "heads that are not linear"
+        raise RecipeError(
+            f"preset auto has no values for {what}",
+            "Name another preset: `lateen keys` lists them.",
+        )
+
+    def suited_to(self, pairs: Pairs) -> Self:
+        """With what ``preset: auto`` takes for these pairs wherever nobody gave a value, which is
+        said; the same recipe with any other preset.
+
+        Args:
+            pairs: to train on.
+        """
+        if self.preset != AUTO:
+            return self
+        size = TrainingSize(
+            len(pairs), sum(len(column.rows) for column in pairs.texts), pairs.image.dim,
+            pairs.texts[0].store.dim,
+        )  # fmt: skip
+        head, train, taken = suited(self.head, self.train, size)
+        log.info("%s", taken)
+        preset = self.preset if head.name == "linear" else "sail"  # what it is from MANY on
+        return self.model_copy(update={"head": head, "train": train, "preset": preset})
+
+    def as_begun(self) -> Self:
+        """The recipe, which names no preset, as it was when that meant ``small``: what was begun so
+        goes on, or is found done."""
+        log.info("preset small, with which it was begun; preset auto goes by the number of pairs")
+        return self.model_copy(update={"preset": "small"})
 
     def _in_precision(self) -> Self:
         """The recipe with its ``precision`` wherever ``auto`` stands, for results go by it."""
@@ -151,6 +206,7 @@ class Recipe(RecipeFile):
                 f"{path} {what}",
                 "Give one that names one vision and one text encoder; see recipes/.",
             )
+        values = spelled_out(values)
         if file.name == RECIPE_FILE and isinstance(values.get("data", {}), dict):
             values = merged({"data": {"root": str(file.parent)}}, values)
         return cls.build(assigned(values, overrides or {}, keys()))
@@ -159,6 +215,23 @@ class Recipe(RecipeFile):
         """Write every value, also the defaults, so that the file alone re-runs to the same."""
         values = self.model_dump(mode="json")
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def spelled_out(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a recipe with ``train: auto`` as what it is short for, ``preset: auto``.
+
+    Raises:
+        RecipeError: they name another preset.
+    """
+    if values.get("train") != AUTO:
+        return values
+    preset = values.get("preset", AUTO)
+    if preset not in (AUTO, "small"):
+        raise RecipeError(
+            f"train: auto and preset {preset!r} are two choices of the same values",
+            "Leave one of them out.",
+        )
+    return {**values, "preset": AUTO, "train": {}}
 
 
 @cache

@@ -14,6 +14,18 @@
       - name: MLP × 8
         from: linear + InfoNCE              builds on that rung
         set: {head.name: mlp, head.width: 8}
+
+With ``pairs`` each rung is a curve over the number of training pairs, of which every seed draws its
+own::
+
+    pairs: [250, 1000, all]
+    rungs:
+      - {name: small}
+      - name: auto
+        set: {train: auto}
+    curves:                                 published, in percent by number of pairs
+      - name: SAIL
+        t2i: {1000: 6.4, 10000: 18.9}
 """
 
 from __future__ import annotations
@@ -22,7 +34,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -36,12 +48,16 @@ from lateen.experiment.preflight import (
     open_splits,
     with_absolute_paths,
 )
-from lateen.experiment.recipe import Recipe, keys
+from lateen.experiment.recipe import Recipe, keys, spelled_out
 from lateen.files import check_writable, refuse_foreign
+from lateen.training.config import AUTO
 
 LADDER = "ladder.json"
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
 _CAPTIONS, _SEED = "data.captions", "train.seed"
+_AUTO = ("train", AUTO)
+ALL = "all"
+"""In the place of a number of pairs: as many as there are."""
 
 
 class Published(Section):
@@ -50,6 +66,14 @@ class Published(Section):
     in1k: float | None = Field(None, description="zero-shot ImageNet-1K top-1")
     t2i: float | None = Field(None, description="text → image R@1")
     i2t: float | None = Field(None, description="image → text R@1")
+
+
+class PublishedCurve(Section):
+    """A paper's R@1 in percent by number of pairs, to hold beside the curves measured here."""
+
+    name: str = Field(min_length=1)
+    t2i: dict[int, float] = Field(default_factory=dict, description="text → image R@1")
+    i2t: dict[int, float] = Field(default_factory=dict, description="image → text R@1")
 
 
 class Rung(Section):
@@ -69,12 +93,25 @@ class Ladder(Section):
         seeds: of the trainings of every rung.
         paper: where the published numbers are from.
         rungs: in order; :attr:`Rung.base` of all but the first names an earlier one.
+        pairs: numbers of pairs that every rung is trained on, each a draw of every seed; on all if
+            none is given.
+        curves: published ones over the number of pairs.
     """
 
     base: dict[str, Any]
     paper: str = ""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     rungs: tuple[Rung, ...] = Field(min_length=1)
+    pairs: tuple[Annotated[int, Field(gt=1)] | Literal["all"], ...] = ()
+    curves: tuple[PublishedCurve, ...] = ()
+
+    @field_validator("pairs")
+    @classmethod
+    def _rising(cls, pairs: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if len(set(pairs)) < len(pairs):
+            raise ValueError("the same number of pairs twice is the same training twice")
+        numbers = sorted(each for each in pairs if isinstance(each, int))
+        return (*numbers, *(each for each in pairs if each == ALL))
 
     @field_validator("seeds")
     @classmethod
@@ -107,7 +144,9 @@ class Ladder(Section):
         except ValidationError as error:
             raise _explain(error) from error
         Recipe.build(ladder.base)
-        changed = {"base": _with(ladder.base, overrides or {}), "rungs": _linked(ladder.rungs)}
+        # Where a rung is measured against another, a preset is what was named.
+        base = {"preset": "small", **spelled_out(ladder.base)}
+        changed = {"base": _with(base, overrides or {}), "rungs": _linked(ladder.rungs)}
         ladder = ladder.model_copy(update=changed)
         ladder.base_recipe()
         ladder.recipes()
@@ -171,20 +210,23 @@ def _with(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, A
     result = dict(values)
     for dotted, value in settings.items():
         section, _, key = dotted.partition(".")
+        if (dotted, value) == _AUTO:  # what is set of the section stands above it
+            section, value = "preset", AUTO
         result[section] = {**(result.get(section) or {}), key: value} if key else value
     return result
 
 
 def _check_keys(rung: Rung) -> None:
     names = [path for path in keys() if path.split(".")[0] in _FREE and path != _SEED]
-    for dotted in rung.set:
-        if dotted not in (*names, _CAPTIONS):
+    for dotted, value in rung.set.items():
+        if dotted not in (*names, _CAPTIONS) and (dotted, value) != _AUTO:
             near = nearest(dotted, names)
             hint = f"Did you mean {near!r}? " if near else ""
             raise RecipeError(
                 f"rung {rung.name!r} cannot set {dotted!r}",
-                f"{hint}A rung sets keys of head and train, and data.captions; seeds have their "
-                "own list, and all else is the same for every rung: set it in base.",
+                f"{hint}A rung sets keys of head and train, train: auto, and data.captions; seeds "
+                "have their own list, as pairs have, and all else is the same for every rung: set "
+                "it in base.",
             )
 
 

@@ -16,7 +16,6 @@ from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.preflight import RESULTS, CheckedRecipe, check_run, split_dataset
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.experiment.stages import (
-    chosen_captions,
     encode_splits,
     headline,
     held_out_features,
@@ -24,6 +23,7 @@ from lateen.experiment.stages import (
     load_encoders,
     save_tower,
     trained_side,
+    training_pairs,
 )
 from lateen.experiment.training import add_bank, build_model
 from lateen.features import Pairs
@@ -31,6 +31,7 @@ from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
+from lateen.training.config import AUTO
 from lateen.training.heads import FROZEN, AlignmentHeads
 from lateen.training.lit import TrainedText
 from lateen.training.loop import TrainResult
@@ -95,12 +96,13 @@ def run(
         chosen_on = hold_out(
             plan, splits,
             lambda train, held: _training_folder(
-                plan, chosen_captions(train, plan.data), held, tower, folder
+                plan, training_pairs(train, plan.data, plan.train.seed), held, tower, folder
             ).is_dir(),
         )  # fmt: skip
         warnings = warn_of_splits(splits)
-        train_pairs = chosen_captions(splits.pop("train"), plan.data)
+        train_pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
         chooser = splits[chosen_on]
+        plan = _suited(plan, train_pairs, chooser, tower, folder)
         with clock("train"):
             trained = _train(plan, train_pairs, chooser, tower, folder)
         if tower:
@@ -165,6 +167,16 @@ def _training_folder(
          plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
     )  # fmt: skip
     return folder / "train" / key[:12]
+
+
+def _suited(
+    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+) -> Recipe:
+    """The recipe with what suits the pairs, unless it was begun without."""
+    open_to = plan.preset == AUTO and "preset" not in plan.model_fields_set
+    if open_to and _training_folder(plan, pairs, validation, tower, folder).is_dir():
+        return plan.as_begun()
+    return plan.suited_to(pairs)
 
 
 def _evaluate(

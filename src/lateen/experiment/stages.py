@@ -19,6 +19,7 @@ from lateen.encoders import (
 )
 from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
 from lateen.encoders.own import is_factory
+from lateen.errors import DataError
 from lateen.experiment.preflight import (
     SPLITS,
     open_split,
@@ -130,7 +131,7 @@ def encode_splits(
     Where the text encoder is to be trained, its captions' token ids stand in place of features.
 
     ``data.captions`` may name a column more than once (``caption#0``, ``caption#1``); each is
-    encoded once. Choosing among its captions is left to :func:`chosen_captions`.
+    encoded once. Choosing among its captions is left to :func:`training_pairs`.
 
     Args:
         plan: the recipe.
@@ -196,11 +197,28 @@ def headline(splits: Mapping[str, Pairs], chosen_on: str) -> str:
     return "test" if "test" in splits else chosen_on
 
 
-def chosen_captions(pairs: Pairs, data: DataSection) -> Pairs:
-    """The training pairs with the captions that ``data.captions`` names, or all if it names none.
+def training_pairs(pairs: Pairs, data: DataSection, seed: int) -> Pairs:
+    """The pairs to train on: ``data.pairs`` of them, or all, with the captions that
+    ``data.captions`` names, or all if it names none.
 
     For training alone: retrieval is judged on all captions of a column.
+
+    Args:
+        pairs: those of the training split that are not held out.
+        data: the recipe's section.
+        seed: of the draw, where ``data.pairs_seed`` is not given.
+
+    Raises:
+        DataError: there are fewer than ``data.pairs``.
     """
+    if data.pairs is not None:
+        if data.pairs > len(pairs):
+            raise DataError(
+                f"data.pairs is {data.pairs:,}, and there are {len(pairs):,} paired images to "
+                "train on",
+                "Ask for fewer, or leave data.pairs out to train on all.",
+            )
+        pairs = pairs.draw(data.pairs, seed if data.pairs_seed is None else data.pairs_seed)
     return pairs.with_captions(*data.captions) if data.captions else pairs
 
 

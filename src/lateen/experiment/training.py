@@ -17,9 +17,9 @@ from lateen.model import AlignedModel
 from lateen.model.query_bank import QueryBank
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log
-from lateen.training.config import BankSection, HeadSection, TrainSection
+from lateen.training.config import AUTO, BankSection, HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
-from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
+from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, is_begun
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
 
@@ -34,7 +34,7 @@ def train(
     pairs: Pairs,
     *,
     validation: Pairs | None = None,
-    preset: str = "small",
+    preset: str | None = None,
     head: str | None = None,
     holdout: float | None = None,
     holdout_seed: int = 0,
@@ -50,7 +50,8 @@ def train(
         pairs: from :func:`lateen.pair`.
         validation: pairs that choose the best step; without them, ``holdout`` of ``pairs`` does.
         preset: values beneath those given here, a name of
-            :data:`lateen.training.config.PRESETS`.
+            :data:`lateen.training.config.PRESETS`; ``auto`` if not given, or ``small`` where
+            heads are not linear, or ``out`` has a training that was begun with it.
         head: ``linear``, ``mlp``, ``glu`` or ``sharelock``.
         holdout: share of the images held out where there is no ``validation``; if not given 5 %,
             but 200 to 10,000 images, and at most 40 %.
@@ -68,7 +69,8 @@ def train(
         LateenError: ``out`` holds something else.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
-    recipe = Recipe.build({"preset": preset, **_sections(head, settings)})
+    named = {} if preset is None else {"preset": preset}
+    recipe = Recipe.build({**named, **_sections(head, settings)})
     if recipe.text.train:
         raise UsageError(
             f"preset {preset!r} trains the text encoder, which needs captions, not their features",
@@ -78,6 +80,10 @@ def train(
         refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, holdout_seed)
+    begun = out is not None and recipe.preset == AUTO and not named and is_begun(
+        pairs, validation, head=recipe.head, settings=recipe.train, out=Path(out)
+    )  # fmt: skip
+    recipe = recipe.as_begun() if begun else recipe.suited_to(pairs)
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
@@ -164,6 +170,7 @@ def build_model(
         "loss": settings.loss,
         "seed": settings.seed,
         "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
+        **_closed_form(settings),
         "steps": result.steps,
         "kept_step": result.best_step,
         **{f"{name} version": version for name, version in library_versions().items()},
@@ -188,6 +195,14 @@ def add_bank(model: AlignedModel, pairs: Pairs, held_out: Pairs, size: int) -> N
     if size:
         model.query_bank = QueryBank.of(model, pairs, size=size, held_out=held_out)
         log.info("query bank: %s of the training pairs (bank.size)", model.query_bank)
+
+
+def _closed_form(settings: TrainSection) -> dict[str, str]:
+    """Share and ridges of the canonical directions, where they were chosen for the pairs."""
+    if settings.cca_ridge is None:
+        return {}
+    image, text = settings.cca_ridge
+    return {"closed form": f"share {settings.cca}, ridges {image} (images) and {text} (captions)"}
 
 
 def _data_name(store: Store) -> str:

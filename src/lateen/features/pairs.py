@@ -247,11 +247,20 @@ class Pairs:
         """
         if not 0 < share < 1:
             raise ValueError(f"share must be in (0, 1), not {share}")
-        digests = (hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8] for i in self.ids)
-        numbers = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(self))
-        order = np.argsort(numbers, kind="stable")
+        order = self._order(str(seed))
         count = min(max(1, round(share * len(self))), len(self) - 1)
         return np.sort(order[count:]), np.sort(order[:count])
+
+    def draw(self, count: int, seed: int = 0) -> Pairs:
+        """``count`` of the samples, which their ids and the seed alone choose: of one seed, a
+        smaller draw is part of every larger one."""
+        return self.take(np.sort(self._order(f"draw {seed}")[:count]))
+
+    def _order(self, salt: str) -> Array:
+        """Positions in an order that the ids and the salt alone give."""
+        digests = (hashlib.sha256(f"{salt}:{i}".encode()).digest()[:8] for i in self.ids)
+        numbers = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(self))
+        return np.argsort(numbers, kind="stable")
 
     @property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 """Reports of plain data: contact sheets, plots, tables, and one-file HTML pages."""
 
 from lateen.report.assessment_plots import LayerScore, Point, heat_map, layer_profile, scatter_plot
+from lateen.report.curve_plots import CurvePanel, curve_plot
 from lateen.report.page import Headline, Page
 from lateen.report.plots import (
     bar_chart,
@@ -24,6 +25,7 @@ from lateen.report.tables import (
 
 __all__ = [
     "Column",
+    "CurvePanel",
     "Headline",
     "LayerScore",
     "Page",
@@ -34,6 +36,7 @@ __all__ = [
     "bar_chart",
     "classification_table",
     "contact_sheet",
+    "curve_plot",
     "heat_map",
     "hero_sheet",
     "hits_table",

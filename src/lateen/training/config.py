@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lateen.config import Precision, Section
 
+AUTO = "auto"
+LONGEST_CCA = 4096
+"""Features up to which canonical directions are there unless asked otherwise: beyond,
+O(features³) takes minutes."""
+
+_Ridge = Annotated[float, Field(gt=0)]
+_NEWER = {"cca_ridge"}  # keys of `train` that trainings of earlier versions did not have
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
 _LION_AT_SCALE = {
     "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
     "epochs": 100, "warmup": 0.1, "clip_norm": None, "precision": "auto",
 }  # fmt: skip
 _SAIL_LOSS = {"loss": "sigmoid", "normalization": "batch_squared", "positives": "sum"}
-# METHODS §1.4 and §1.7. `small` is what `lateen run` uses where nothing else is said. sharelock's
+# METHODS §1.4 and §1.7. `auto` is what `lateen run` uses where nothing else is said. sharelock's
 # values are those of its authors' configuration, for some 560,000 pairs.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    AUTO: {},  # is filled in when the pairs are known: training/auto.py
     "small": {},
     "sail": {
         "head": {"name": "glu", "dim": 1024, "width": 8, "dropout": 0.0},
@@ -182,6 +196,10 @@ class TrainSection(LoopSection):
         None, ge=0, description="weight of closed-form canonical directions put beside the trained "
         "ones, as further dims of linear heads (0.8 with linear heads on up to 4096 values, else 0)"
     )  # fmt: skip
+    cca_ridge: tuple[_Ridge, _Ridge] | None = Field(
+        None, description="ridges of the closed form, image and text, in mean variances of a "
+        "feature (1.0, 0.06, which suits 6,000 photographs; preset auto: by their number)"
+    )  # fmt: skip
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")
     block: int | None = Field(
@@ -189,6 +207,12 @@ class TrainSection(LoopSection):
         "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
         "64th of a batch)"
     )  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _known_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without newer keys that nobody gave, so that earlier trainings are found by their key."""
+        values: dict[str, Any] = dump(self)
+        return {k: v for k, v in values.items() if k not in _NEWER or v is not None}
 
     @property
     def loss_rows(self) -> int:

@@ -302,7 +302,9 @@ def train(
             )  # fmt: skip
     if share == 0:
         return result
-    heads = add_canonical(result.heads, pairs, share, alone=settings.epochs == 0)
+    heads = add_canonical(
+        result.heads, pairs, share, alone=settings.epochs == 0, ridges=settings.cca_ridge
+    )
     if validation is None:
         return replace(result, heads=heads, best_metrics=None)
     calibration = None
@@ -310,6 +312,18 @@ def train(
         calibration = _calibrate(heads, validation, min(settings.batch, len(pairs)))
     metrics = validate(heads, validation)
     return replace(result, heads=heads, best_metrics=metrics, calibration=calibration)
+
+
+def is_begun(
+    pairs: Pairs, validation: Pairs | None, *, head: HeadSection, settings: TrainSection, out: Path
+) -> bool:
+    """Whether ``out`` has a checkpoint of just this training of heads; see :func:`train`."""
+    head = complete(head, *FROZEN.dims(pairs))
+    try:
+        identity = _identity(pairs, validation, head, settings, FROZEN)
+        return load_checkpoint(out / CHECKPOINT, identity) is not None
+    except TrainingError:
+        return False
 
 
 def fit(

@@ -25,7 +25,7 @@ from lateen.experiment.planning.rates import (
 from lateen.experiment.planning.training import Training, measure_training
 from lateen.experiment.preflight import with_absolute_paths
 from lateen.experiment.recipe import Recipe
-from lateen.experiment.stages import chosen_captions, hold_out, load_encoders
+from lateen.experiment.stages import hold_out, load_encoders, training_pairs
 from lateen.features import Pairs
 from lateen.features.encode import SHARD_ITEMS
 from lateen.features.rates import Cost, check_positive, default_samples, sums, text_rate
@@ -93,7 +93,8 @@ def _predict(
     splits = count_splits(checked.data, samples or default_samples(), SHARD_ITEMS["text"])
     pairs = imagined_pairs(splits, vision, texts, checked)
     chosen_on = hold_out(checked, pairs)
-    train_pairs = chosen_captions(pairs.pop("train"), checked.data)
+    train_pairs = training_pairs(pairs.pop("train"), checked.data, checked.train.seed)
+    checked = checked.suited_to(train_pairs)
 
     # Measure: encoding first, since the memory that it takes is read before training.
     rates = measure_rates(splits["train"], vision, texts, checked)
