@@ -41,9 +41,7 @@ def faiss_search() -> Callable[[Tensor, int], Tensor]:
     try:
         import faiss
     except ImportError:
-        sys.exit(
-            "faiss-cpu is not installed: pip install --no-deps faiss-cpu (or measure --without faiss)"
-        )
+        sys.exit("no faiss-cpu: pip install --no-deps faiss-cpu, or measure --without faiss")
     faiss.omp_set_num_threads(torch.get_num_threads())
 
     def search(x: Tensor, k: int) -> Tensor:
