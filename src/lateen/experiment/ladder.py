@@ -10,6 +10,7 @@ from typing import Any
 
 from lateen.data import Dataset
 from lateen.evaluation import retrieval_result
+from lateen.experiment.choice import settle_layers
 from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe
@@ -71,7 +72,8 @@ def ablate(
         ladder = check_ladder(Ladder.load(Path(ladder), overrides, seeds), out)
     checked, recipes, folder = ladder.ladder, ladder.recipes, Path(out)
     with ladder.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
-        data = _Data.encode(ladder.plan, ladder.datasets, folder / "stores")
+        plan, layers = settle_layers(ladder.plan, folder / "stores", ladder.datasets)
+        data = _Data.encode(plan, ladder.datasets, folder / "stores")
         pairs = {name: chosen_captions(data.train, plan.data) for name, plan in recipes.items()}
         rungs = [
             _rung(rung, recipes[rung.name], checked.seeds, pairs[rung.name], data, folder / "train")
@@ -81,6 +83,7 @@ def ablate(
             "task": "ablation", "split": data.judged_on, "chose_step": data.chose_step,
             "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
             "rungs": rungs, "base": ladder.base.model_dump(mode="json"),
+            **({"layers": layers} if layers else {}),
         }  # fmt: skip
         write_json(folder / LADDER, results)
         write_ladder_report(results, folder)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lateen.encoders import Side
 from lateen.errors import TrainingError
 from lateen.features import Pairs
 from lateen.progress import bar
@@ -46,7 +47,7 @@ class AffineMap:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Features ``[n, features]``, not yet normalised, to ``[n, dim]``."""
-        return F.linear(_normed(features), self.weight, self.bias)
+        return F.linear(normed(features), self.weight, self.bias)
 
     def beside(self, other: AffineMap, share: float, features: Tensor) -> AffineMap:
         """This map's values followed by ``share`` times the other's, both of unit length on the
@@ -71,12 +72,12 @@ def canonical_maps(pairs: Pairs, dim: int) -> tuple[AffineMap, AffineMap]:
         dim: how many directions; fewer where the features have fewer dims.
     """
     moments = _moments(pairs)
-    image_root = _inverse_root(moments.image, _IMAGE_RIDGE)
-    text_root = _inverse_root(moments.text, _TEXT_RIDGE)
+    image_root = _inverse_root(ridged(moments.image, "vision"))
+    text_root = _inverse_root(ridged(moments.text, "text"))
     u, correlations, vt = torch.linalg.svd(
         image_root @ moments.cross @ text_root, full_matrices=False
     )
-    weights = correlations[:dim].clamp(min=0) ** _POWER
+    weights = weights_of(correlations[:dim])
 
     def affine(rows: Tensor, mean: Tensor) -> AffineMap:
         return AffineMap(rows.float(), -(rows @ mean).float())
@@ -85,6 +86,18 @@ def canonical_maps(pairs: Pairs, dim: int) -> tuple[AffineMap, AffineMap]:
         affine(weights[:, None] * (u.T[:dim] @ image_root), moments.image_mean),
         affine(weights[:, None] * (vt[:dim] @ text_root), moments.text_mean),
     )
+
+
+def ridged(covariance: Tensor, side: Side) -> Tensor:
+    """A side's covariance ``[d, d]`` with its ridge."""
+    ridge = _IMAGE_RIDGE if side == "vision" else _TEXT_RIDGE
+    diagonal = ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
+    return covariance + diagonal
+
+
+def weights_of(correlations: Tensor) -> Tensor:
+    """The weight of every direction, by its correlation."""
+    return correlations.clamp(min=0) ** _POWER
 
 
 def canonical_share(settings: TrainSection, head: HeadSection, *dims: int) -> float:
@@ -172,7 +185,7 @@ def _moments(pairs: Pairs) -> _Moments:
     with bar(len(pairs), "closed form", "image") as progress:
         for start in range(0, len(pairs), size):
             samples = np.arange(start, min(start + size, len(pairs)))
-            u = _normed(pairs.image_features(samples))
+            u = normed(pairs.image_features(samples))
             v, means = _captions(pairs, samples)
             image += (u.T @ u).double()
             text += (v.T @ v).double()
@@ -195,7 +208,7 @@ def _captions(pairs: Pairs, samples: Array) -> tuple[Tensor, Tensor]:
     means = torch.zeros(len(samples), pairs.texts[0].store.dim)
     for column in pairs.texts:
         chosen = column.take(samples)
-        rows = _normed(column.store[chosen.rows])
+        rows = normed(column.store[chosen.rows])
         shares = torch.from_numpy(1 / (chosen.counts * len(pairs.texts))).float()
         owner = torch.from_numpy(chosen.owner)
         means.index_add_(0, owner, rows * shares[owner, None])
@@ -203,13 +216,13 @@ def _captions(pairs: Pairs, samples: Array) -> tuple[Tensor, Tensor]:
     return torch.cat(features), means
 
 
-def _normed(features: Tensor) -> Tensor:
+def normed(features: Tensor) -> Tensor:
+    """Features ``[..., d]`` as canonical directions take them: layer-normalised, float32."""
     return F.layer_norm(features.float(), features.shape[-1:])
 
 
-def _inverse_root(covariance: Tensor, ridge: float) -> Tensor:
-    ridged = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
-    values, vectors = torch.linalg.eigh(ridged)
+def _inverse_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.rsqrt()) @ vectors.T
     return root
 
