@@ -22,6 +22,7 @@ from torch import Tensor
 from lateen.data import Dataset
 from lateen.encoders import SIDES, Encoder, LayeredEncoder, Side, load_parts, modality_of
 from lateen.encoders.config import EncoderConfig, FusedPart, FusedText, TextSection, VisionSection
+from lateen.encoders.own import is_factory
 from lateen.errors import DataError, EncoderError
 from lateen.experiment.preflight import open_split, split_columns
 from lateen.experiment.recipe import Recipe
@@ -186,8 +187,8 @@ def _options(
 
 def _layers(encoder: Encoder) -> list[Encoder]:
     """A view of every hidden layer of an encoder, if it has any."""
-    if not isinstance(encoder, LayeredEncoder):
-        return []
+    if not isinstance(encoder, LayeredEncoder) or is_factory(encoder.info.load.get("name", "")):
+        return []  # what is code of its own is loaded without options, and so without a layer
     return [encoder.view(None, layer) for layer in encoder.layers]
 
 

@@ -3,8 +3,9 @@
 It begins with one feature of the images and one of the captions. Canonical directions
 (:mod:`lateen.training.canonical`) of what is chosen so far and one more are fitted on some pairs
 and retrieve on others; what adds most joins, on whichever side, until nothing adds more than chance
-could (forward selection). Gains get smaller as features join, as a rule, so that a candidate whose
-last gain is below the best found now need not be tried again (Minoux 1978, the accelerated greedy).
+could (forward selection). Gains get smaller as features join their side, as a rule, so that a
+candidate whose last gain is below the best found now need not be tried again (Minoux 1978, the
+accelerated greedy algorithm).
 """
 
 from __future__ import annotations
@@ -101,8 +102,11 @@ def select_features(
             del gains[best]
             chosen, scores = _joined(chosen, best), its_scores
             steps.append(Step(best, scores.mean().item(), found, error, dict(gains)))
-            if len(chosen[best[0]]) >= most:
-                gains = {each: gain for each, gain in gains.items() if each[0] != best[0]}
+            # What adds little to one side may add much once the other side has its partner.
+            gains = {
+                each: gain if each[0] == best[0] else torch.inf
+                for each, gain in gains.items() if len(chosen[each[0]]) < most
+            }  # fmt: skip
     return begun, steps
 
 
