@@ -10,7 +10,7 @@ accelerated greedy algorithm).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from lateen.training.canonical import normed, ridged, weights_of
 _CUTOFFS = (1, 5, 10)  # those by whose mean a training keeps its step
 _DIRECTIONS = 512  # at most; later ones have next to no weight
 Candidate = tuple[Side, int]  # a side, and the position of one of its features
+Chosen = Mapping[Side, list[int]]  # positions by side, in the order in which they joined
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def select_features(
         most: features on a side.
     """
     trial = _Trial(fit, judged)
-    chosen: dict[Side, list[int]] = {"vision": [first[0]], "text": [first[1]]}
+    chosen: Chosen = {"vision": [first[0]], "text": [first[1]]}
     scores = trial.scores(chosen)
     begun, steps = scores.mean().item(), list[Step]()
     count = {"vision": len(fit.vision), "text": len(fit.text)}
@@ -87,21 +88,13 @@ def select_features(
     }  # fmt: skip
     with bar(len(gains), "choosing layers", "trial") as progress:
         while gains:
-            best, found = None, -torch.inf
-            for candidate in sorted(gains, key=lambda each: -gains[each]):
-                if gains[candidate] <= found:
-                    break
-                with_it = trial.scores(_joined(chosen, candidate))
-                gains[candidate] = (with_it - scores).mean().item()
-                progress.update(1)
-                if gains[candidate] > found:
-                    best, found, its_scores = candidate, gains[candidate], with_it
-            error = (its_scores - scores).std().item() / len(scores) ** 0.5
-            if best is None or found <= errors * error:
+            best, with_it = _try(trial, chosen, scores, gains, progress.update)
+            error = (with_it - scores).std().item() / len(scores) ** 0.5
+            if gains[best] <= errors * error:
                 break
-            del gains[best]
-            chosen, scores = _joined(chosen, best), its_scores
-            steps.append(Step(best, scores.mean().item(), found, error, dict(gains)))
+            gain = gains.pop(best)
+            chosen, scores = _joined(chosen, best), with_it
+            steps.append(Step(best, scores.mean().item(), gain, error, dict(gains)))
             # What adds little to one side may add much once the other side has its partner.
             gains = {
                 each: gain if each[0] == best[0] else torch.inf
@@ -110,7 +103,34 @@ def select_features(
     return begun, steps
 
 
-def _joined(chosen: Mapping[Side, list[int]], candidate: Candidate) -> dict[Side, list[int]]:
+def _try(
+    trial: _Trial, chosen: Chosen, scores: Tensor, gains: dict[Candidate, float],
+    tell: Callable[[int], object],
+) -> tuple[Candidate, Tensor]:  # fmt: skip
+    """The candidate that adds most, and the scores with it.
+
+    Args:
+        trial: gives the scores of features.
+        chosen: those that have joined.
+        scores: theirs.
+        gains: of every candidate as last tried, infinite if it never was; those that are tried are
+            changed. One whose gain was below the best found now is not.
+        tell: is called after each trial.
+    """
+    best: tuple[Candidate, Tensor] | None = None
+    for candidate in sorted(gains, key=lambda each: -gains[each]):
+        if best is not None and gains[candidate] <= gains[best[0]]:
+            break
+        with_it = trial.scores(_joined(chosen, candidate))
+        gains[candidate] = (with_it - scores).mean().item()
+        tell(1)
+        if best is None or gains[candidate] > gains[best[0]]:
+            best = candidate, with_it
+    assert best is not None, "there are no candidates"
+    return best
+
+
+def _joined(chosen: Chosen, candidate: Candidate) -> Chosen:
     side, index = candidate
     return {**chosen, side: [*chosen[side], index]}
 
@@ -142,7 +162,7 @@ class _Trial:
         self._within: dict[tuple[Side, int, int], Tensor] = {}
         self._across: dict[tuple[int, int], Tensor] = {}
 
-    def scores(self, chosen: Mapping[Side, Sequence[int]]) -> Tensor:
+    def scores(self, chosen: Chosen) -> Tensor:
         """For every judged image ``[n]`` the mean of R@1/5/10 both ways, in percent.
 
         Args:
@@ -181,7 +201,7 @@ class _Trial:
             self._within[side, i, j], self._within[side, j, i] = block, block.T
         return self._within[side, i, j]
 
-    def _cross(self, chosen: Mapping[Side, Sequence[int]]) -> Tensor:
+    def _cross(self, chosen: Chosen) -> Tensor:
         """``[d, e]`` covariance of images with the mean of their captions."""
         images = self._sides["vision"][0]
         for i in chosen["vision"]:
@@ -200,12 +220,13 @@ def _found(ranks: Tensor) -> Tensor:
 
 def _centred(fit: Sequence[Tensor], judged: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Layer-normalised features, less the means of those that directions are fitted on."""
-    fitted, others = [normed(x) for x in fit], [normed(x) for x in judged]
-    means = [x.mean(0) for x in fitted]
-    return (
-        [x - mean for x, mean in zip(fitted, means, strict=True)],
-        [x - mean for x, mean in zip(others, means, strict=True)],
-    )
+    fitted, others = [], []
+    for x, y in zip(fit, judged, strict=True):
+        rows, other = normed(x), normed(y)
+        mean = rows.mean(0)
+        fitted.append(rows.sub_(mean))
+        others.append(other.sub_(mean))
+    return fitted, others
 
 
 def _leading(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
