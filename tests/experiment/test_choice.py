@@ -212,7 +212,7 @@ def test_layers_of_a_convolutional_network_are_its_maps(
     torch.testing.assert_close(encoder.encode(list(pixels)), expected)
     last = load_encoder(str(resnet_folder), "image", precision="float32")
     assert last.info.pooling == "pooler"
-    assert last.layers == [0, 1]  # type: ignore[attr-defined]  # the last map is what is pooled
+    assert last.layers() == [0, 1]  # type: ignore[attr-defined]  # the last map is what is pooled
     view = last.view(None, 1)  # type: ignore[attr-defined]
     assert view.info == encoder.info
     with pytest.raises(EncoderError, match=r"layers 0 \(the first map\) to 2, not 7"):

@@ -151,7 +151,6 @@ class ViewedEncoder(Encoder, Protocol):
 class LayeredEncoder(ViewedEncoder, Protocol):
     """An encoder that says which hidden layers its network has."""
 
-    @property
     def layers(self) -> list[int]:
         """The hidden layers that :meth:`view` takes, but for a last one that is the output."""
 

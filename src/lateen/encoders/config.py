@@ -119,25 +119,23 @@ class _Side(EncoderConfig):
         description="hidden layer; 0 = embeddings, or the first map of a convolutional network "
         "(last if not given); best = whose neighbours are most alike on both sides",
     )
+    fuse: tuple[_Part, ...] | Literal["auto"] = ()
+    candidates: tuple[_Part, ...] = ()
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")
 
     @property
     def undecided(self) -> Literal["layer", "fuse"] | None:
         """The key whose layers are still to be chosen, if there is one."""
-        if getattr(self, "fuse", ()) == "auto":
+        if self.fuse == "auto":
             return "fuse"
         return "layer" if self.layer == "best" else None
 
     @model_validator(mode="after")
     def _chooses_one_way(self) -> Self:
-        fuse = getattr(self, "fuse", ())
-        if fuse == "auto" and self.layer == "best":
+        if self.fuse == "auto" and self.layer == "best":
             raise ValueError("fuse: auto takes several layers, and layer: best one: give only one")
-        if fuse != "auto" and getattr(self, "candidates", ()):
+        if self.fuse != "auto" and self.candidates:
             raise ValueError("candidates are what fuse: auto chooses among: give fuse: auto, too")
-        if self.undecided and getattr(self, "train", False):
-            raise ValueError("an encoder that is trained gives its last layer: leave best and auto "
-                             "out")  # fmt: skip
         return self
 
 
@@ -180,6 +178,9 @@ class TextSection(_Side, TextConfig):
 
     @model_validator(mode="after")
     def _one_to_train(self) -> TextSection:
+        if self.train and self.undecided:
+            raise ValueError("an encoder that is trained gives its last layer: leave best and auto "
+                             "out")  # fmt: skip
         if self.train and self.fuse:
             raise ValueError("several fused text encoders cannot be trained: leave text.fuse out")
         return self

@@ -219,7 +219,6 @@ class TextEncoder:
                 for view in ours
             ]
 
-    @property
     def layers(self) -> list[int]:
         """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`."""
         ids, mask = self._pad_batch(self.prepare(["probe"]))

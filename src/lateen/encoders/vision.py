@@ -278,7 +278,6 @@ class VisionEncoder:
                 for network in networks
             ]
 
-    @property
     def layers(self) -> list[int]:
         """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`.
 

@@ -189,7 +189,7 @@ def _layers(encoder: Encoder) -> list[Encoder]:
     """A view of every hidden layer of an encoder, if it has any."""
     if not isinstance(encoder, LayeredEncoder) or is_factory(encoder.info.load.get("name", "")):
         return []  # what is code of its own is loaded without options, and so without a layer
-    return [encoder.view(None, layer) for layer in encoder.layers]
+    return [encoder.view(None, layer) for layer in encoder.layers()]
 
 
 def _deciding_pairs(plan: Recipe, options: Options) -> list[list[Pairs]]:
