@@ -149,6 +149,11 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["run", "absent.yaml", "--out", "o"], 2, "there is no recipe absent.yaml"),
     (["run", "r.yaml", "--out", "o", "--train.lrr", "1"], 2, "Did you mean 'train.lr'?"),
     (["run", "r.yaml", "--out", "o", "--trian.lr", "1"], 2, "unknown recipe key 'trian.lr'"),
+    (
+        ["train", "--images", "a", "--texts", "b", "--vision.layer", "best"],
+        2,
+        "'vision.layer' is a key of `lateen run`, and none of this command, whose",
+    ),
     (["run", "r.yaml", "--out", "o", "--train.lr"], 2, "--train.lr has no value"),
     (["run", "r.yaml", "--out", "o", "--train.lr", "fast"], 2, "cannot be 'fast'"),
     (

@@ -44,7 +44,7 @@ _VERSION = 1  # of the rules by which is chosen
 _PAIRS = 5000
 _FEWEST = 50
 _JUDGED = 0.2  # of the pairs decide what adds most; canonical directions are fitted on the others
-_ERRORS = 1.0  # standard errors that a gain must have
+_ERRORS = 1.0  # standard errors that a gain must have; of held-out photographs (docs/results.md)
 _MOST = 8  # features on a side
 _TOLD = 3  # runners-up
 
