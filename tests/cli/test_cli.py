@@ -149,6 +149,11 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["run", "absent.yaml", "--out", "o"], 2, "there is no recipe absent.yaml"),
     (["run", "r.yaml", "--out", "o", "--train.lrr", "1"], 2, "Did you mean 'train.lr'?"),
     (["run", "r.yaml", "--out", "o", "--trian.lr", "1"], 2, "unknown recipe key 'trian.lr'"),
+    (
+        ["train", "--images", "a", "--texts", "b", "--out", "o", "--vision.layer", "best"],
+        2,
+        "'vision.layer' is a key of `lateen run`, and none of this command, whose",
+    ),
     (["run", "r.yaml", "--out", "o", "--train.lr"], 2, "--train.lr has no value"),
     (["run", "r.yaml", "--out", "o", "--train.lr", "fast"], 2, "cannot be 'fast'"),
     (
@@ -158,7 +163,7 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     ),
     (["run", "r.yaml", "--out", "o", "--vision.fuse", "[{pooling: cls}]"], 2, "field required"),
     (["run", "r.yaml", "--out", "o", "--vision.fuse", "[{encoder: a, weight: 0}]"], 2, "weight"),
-    (["run", "r.yaml", "--out", "o", "--vision.fuse", "{encoder: a}"], 2, "tuple"),
+    (["run", "r.yaml", "--out", "o", "--vision.fuse", "{encoder: a}"], 2, "it is auto, or a list"),
     (["run", "broken.yaml", "--out", "o"], 2, "is not valid YAML"),
     (["run", "r.yaml", "--out", "o", "stray"], 2, "unexpected argument 'stray'"),
     (["inspect", "nowhere"], 1, "nowhere does not exist"),

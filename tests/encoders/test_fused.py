@@ -10,6 +10,7 @@ from PIL import Image
 from toys import ColourEncoder, WordEncoder
 
 from lateen.encoders import Encoder, FusedEncoder, PatchEncoder, load_encoder
+from lateen.encoders.fused import fuse_features
 from lateen.errors import EncoderError, UsageError
 from lateen.features import encode, fuse
 from lateen.files import canonical_json
@@ -58,6 +59,32 @@ def test_it_can_be_loaded_again(vit_folder: Path) -> None:
     with pytest.raises(EncoderError, match="encodes images, not texts"):
         load_encoder(**encoder.info.load, modality="text")
     assert FusedEncoder([vit(vit_folder), ColourEncoder()]).info.load == {}
+
+
+def test_a_network_is_loaded_and_run_once_for_all_its_parts(
+    vit_folder: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [("cls", None), ("mean", 1), ("mean", None)]
+    for folder, modality, items in (
+        (vit_folder, "image", IMAGES),
+        (bert_folder, "text", ["a dog", "a big red dog runs"]),
+    ):
+        poolings = views if modality == "image" else [("first", None), *views[1:]]
+        parts = [{"name": str(folder), "pooling": p, "layer": n} for p, n in poolings]
+        options: dict[str, Any] = {"modality": modality, "precision": "float32"}
+        encoder = load_encoder("fused", parts=parts, **options)
+        alone = [load_encoder(part.pop("name"), **options, **part) for part in parts]  # type: ignore[arg-type]
+        assert isinstance(encoder, FusedEncoder)
+        assert encoder.info == FusedEncoder(alone).info
+        networks = {id(part.network.model) for part in encoder.parts}  # type: ignore[attr-defined]
+        assert len(networks) == 1
+        passes: list[int] = []
+        first: Any = encoder.parts[0]
+        first.network.model.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        together = encoder.encode(encoder.prepare(items))
+        assert len(passes) == 1
+        apart = [part.encode(part.prepare(items)) for part in alone]
+        assert torch.equal(together, fuse_features(apart, [1, 1, 1]))
 
 
 def test_options_of_a_fused_name_hold_for_parts_without_their_own(vit_folder: Path) -> None:

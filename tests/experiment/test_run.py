@@ -15,7 +15,7 @@ from lateen.errors import DataError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import RunResult, run, write_run_page
 from lateen.experiment.stages import default_holdout
-from lateen.features import Store
+from lateen.features import Store, encode, fuse, passes
 from lateen.indexing.photographs import search
 from lateen.model import AlignedModel
 
@@ -198,6 +198,26 @@ def test_several_encoders_as_one(album: Path, classes: Path, vit_folder: Path) -
     assert evaluate(model, "retrieval", **retrieval)["text_to_image"]["R@10"] > 60
     again = run(album / "run" / "recipe.yaml", album / "again").results
     assert again == json.loads((album / "run" / "results.json").read_text())
+
+
+def test_layers_of_one_network_share_a_pass_and_have_the_stores_of_one_each(
+    album: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = {"encoder": str(vit_folder), "pooling": "mean"}
+    vision = {**vit, "fuse": [{**vit, "layer": 1}, {**vit, "layer": 2, "weight": 2.0}]}
+    asked: list[int] = []
+    real = passes._forward
+    monkeypatch.setattr(
+        passes, "_forward", lambda rows, views: asked.append(len(views)) or real(rows, views)
+    )
+    run(recipe(album, vision=vision), album / "together")
+    assert set(asked) == {3, 1}  # images, and texts
+    apart = [encode(album / "train.jsonl", str(vit_folder), album / str(layer), modality="image",
+                    pooling="mean", layer=layer) for layer in (None, 1, 2)]  # fmt: skip
+    fused = fuse(apart, album / "fused", weights=[1, 1, 2])
+    stores = [Store.open(path) for path in (album / "together" / "stores").glob("train-vision-*")]
+    made = {store.manifest.content for store in stores}
+    assert made == {store.manifest.content for store in [*apart, fused]}
 
 
 def test_several_text_encoders_as_one(album: Path, bert_folder: Path) -> None:

@@ -287,6 +287,37 @@ def test_the_parts_of_a_fused_encoder_travel_with_the_model(
     torch.testing.assert_close(second.encode_image(IMAGE), expected)
 
 
+def test_layers_of_one_network_travel_and_move_once(originals: Path, tmp_path: Path) -> None:
+    parts = [
+        {"name": str(originals / "vit"), "pooling": pooling, "layer": layer}
+        for pooling, layer in (("cls", None), ("mean", 1), ("mean", 2))
+    ]
+    options = {"precision": "float32", "parts": parts}
+    vision = load_encoder("fused", "image", **options)  # type: ignore[arg-type]
+    text = load_encoder(str(originals / "bert"), "text", pooling="mean", precision="float32")
+    model = around(vision.info.as_dict(), text.info.as_dict())
+    expected = model.encode_image(IMAGE)
+    model.save_pretrained(tmp_path / "plain")
+    model.save_pretrained(tmp_path / "packed", encoders=True)
+    assert [path.name for path in (tmp_path / "packed" / "vision_encoder").iterdir()] == ["0"]
+    assert (tmp_path / "packed" / "README.md").read_text().count("`vit`") <= 1
+    moved = originals.rename(tmp_path / "moved")
+    packed = AlignedModel.from_pretrained(tmp_path / "packed")
+    torch.testing.assert_close(packed.encode_image(IMAGE), expected)
+    again = AlignedModel.from_pretrained(
+        tmp_path / "plain", vision_encoder=str(moved / "vit"), text_encoder=str(moved / "bert")
+    )
+    torch.testing.assert_close(again.encode_image(IMAGE), expected)
+    with pytest.raises(ModelError, match="of 3 parts of 1 networks, and the places of 2 are given"):
+        again.set_encoders(vision=["a", "b"])  # type: ignore[arg-type]
+    # A model that was saved with a copy for each part is read as it is.
+    copies = tmp_path / "packed" / "vision_encoder"
+    for copy in ("1", "2"):
+        shutil.copytree(copies / "0", copies / copy)
+    earlier = AlignedModel.from_pretrained(tmp_path / "packed")
+    torch.testing.assert_close(earlier.encode_image(IMAGE), expected)
+
+
 def test_heads_trained_without_a_prompt_get_none_whatever_the_encoder_has_now(
     model: AlignedModel, originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

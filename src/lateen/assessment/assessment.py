@@ -31,9 +31,10 @@ from lateen.assessment.measurement import (
 from lateen.assessment.page import write_assessment_page
 from lateen.assessment.probing import Probe, probe_pair
 from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSection
-from lateen.assessment.spaces import CaptionMeans, Space, SpacePair
+from lateen.assessment.spaces import Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
+from lateen.experiment.choice import CaptionMeans
 from lateen.experiment.preflight import STORE_MARKS
 from lateen.features import Store, StoreRows
 from lateen.files import (

@@ -55,7 +55,9 @@ class _Candidate(EncoderConfig):
 
     name: str | None = Field(None, description="to show (the encoder's own if not given)")
     layer: _Layers = Field(  # type: ignore[assignment]
-        (None,), description="hidden layers; 0 = embeddings, null = the output"
+        (None,),
+        description="hidden layers, or a convolutional network's maps; 0 = embeddings, "
+        "null = the output",
     )
     baseline: bool = Field(False, description="left out of correlations between encoders")
     dtype: Literal["float16", "float32"] = Field("float16", description="of features on disk")

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from lateen.assessment.recipe import MeasureSection
 from lateen.errors import DataError, LateenError
-from lateen.features import TextColumn
 from lateen.metrics import Features
 from lateen.metrics.cka import LinearKernel, gram, permuted_trace
 from lateen.metrics.moments import Moments, cross_product
@@ -32,29 +29,6 @@ def attempt(work: Callable[[], T]) -> T | LateenError:
         return work()
     except LateenError as error:
         return error
-
-
-@dataclass(frozen=True)
-class CaptionMeans:
-    """For each sample the mean of its captions' features, each L2-normalised first.
-
-    A sample has one place in either space, and its captions are all of it that the text side has.
-    """
-
-    column: TextColumn
-
-    def __len__(self) -> int:
-        return len(self.column.offsets) - 1
-
-    def __getitem__(self, part: slice) -> Tensor:
-        start, stop, _ = part.indices(len(self))
-        offsets = self.column.offsets[start : stop + 1]
-        features = self.column.store[self.column.rows[offsets[0] : offsets[-1]]]
-        owner = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(offsets)))
-        total = torch.zeros(stop - start, features.shape[1])
-        total.index_add_(0, owner, torch.nn.functional.normalize(features, dim=-1))
-        mean: Tensor = total / torch.bincount(owner, minlength=stop - start)[:, None]
-        return mean
 
 
 @dataclass(frozen=True)

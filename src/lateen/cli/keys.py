@@ -18,6 +18,7 @@ from cyclopts import (
 
 from lateen.config import Key
 from lateen.errors import UsageError, nearest
+from lateen.experiment.recipe import keys as recipe_keys
 from lateen.hardware import use_hardware
 
 _METAVARS = {
@@ -176,6 +177,11 @@ def wrong_words(error: CycloptsError) -> str | None:
     if near is None and within:
         near = nearest(word, (name.rpartition(".")[2] for name in within))
     hint = f"Did you mean {near!r}? " if near else ""
+    if not within and path in recipe_keys():
+        return (
+            f"{path!r} is a key of `lateen run`, and none of this command, whose sections are "
+            f"{', '.join(sections)}"
+        )
     there = ", ".join(name.rpartition(".")[2] for name in within)
     rest = f"{section} has {there}" if within else f"The sections are {', '.join(sections)}"
     return f"unknown recipe key {path!r}. {hint}{rest}"

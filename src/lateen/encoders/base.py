@@ -147,6 +147,43 @@ class ViewedEncoder(Encoder, Protocol):
         """What each of ``views``, made by :meth:`view`, gives for ``prepared``, in one pass."""
 
 
+@runtime_checkable
+class LayeredEncoder(ViewedEncoder, Protocol):
+    """An encoder that says which hidden layers its network has."""
+
+    def layers(self) -> list[int]:
+        """The hidden layers that :meth:`view` takes, but for a last one that is the output."""
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """What encoders have in common that prepare alike and can share a forward pass."""
+
+
+def shared_passes(encoders: Sequence[Encoder]) -> list[list[int]]:
+    """The positions of encoders that are views of one network, by network, in order.
+
+    Each list can be encoded in one forward pass (:meth:`ViewedEncoder.encode_views`).
+    """
+    passes: dict[tuple[int, ...], list[int]] = {}
+    for index, encoder in enumerate(encoders):
+        own = encoder.shared if isinstance(encoder, LayeredEncoder) else (-1, index)
+        passes.setdefault(own, []).append(index)
+    return list(passes.values())
+
+
+def hidden_layers(output: Any) -> list[int]:
+    """Which hidden states a network's ``output`` has, but for a last one that is the output.
+
+    Args:
+        output: with ``hidden_states`` and ``last_hidden_state``, as transformers gives it.
+    """
+    hidden = getattr(output, "hidden_states", None) or ()
+    if not hidden:
+        return []
+    last, final = hidden[-1], output.last_hidden_state
+    return list(range(len(hidden) - (last.shape == final.shape and last.equal(final))))
+
+
 def view_info(info: EncoderInfo, pooling: str | None, layer: int | None) -> EncoderInfo:
     """The description of a view: another pooling, if one is given, and another layer."""
     given = {"pooling": pooling, "layer": layer}

@@ -6,14 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from lateen.encoders.base import Encoder, EncoderInfo, PatchEncoder
+from lateen.encoders.base import (
+    Encoder,
+    EncoderInfo,
+    PatchEncoder,
+    ViewedEncoder,
+    shared_passes,
+)
 from lateen.errors import EncoderError, UsageError
 from lateen.files import content_key
 
+T = TypeVar("T")
 # Fields of a part's description that can change its features; precision goes by the machine.
 _FIELDS = ("dim", "pooling", "layer", "preprocessing", "weights")
 
@@ -57,23 +64,34 @@ class FusedEncoder:
                     f"{first.id} encodes {first.modality}s, {other.id} encodes {other.modality}s",
                     "Fuse encoders of one modality.",
                 )
+        self._passes = shared_passes(self.parts)
         infos = [part.info.as_dict() for part in self.parts]
         self.info = EncoderInfo(**fused_info(infos, self.weights))
 
     def prepare(self, items: Sequence[Any]) -> list[FusedInput]:
-        """Every item as each part prepares it."""
-        prepared = [part.prepare(items) for part in self.parts]
-        return [FusedInput(inputs) for inputs in zip(*prepared, strict=True)]
+        """Every item as each part prepares it; parts that share a network do so once."""
+        prepared: dict[int, Sequence[Any]] = {}
+        for together in self._passes:
+            own = self.parts[together[0]].prepare(items)
+            prepared.update(dict.fromkeys(together, own))
+        return [FusedInput(inputs) for inputs in zip(*_in_order(prepared), strict=True)]
 
     def encode(self, prepared: Sequence[FusedInput]) -> torch.Tensor:
-        """Fused features ``[n, dim]``, float32.
+        """Fused features ``[n, dim]``, float32; a network runs once for all its parts.
 
         Raises:
             EncoderError: items that :meth:`prepare` of this encoder did not make.
         """
         inputs = self._by_part(prepared)
-        features = [part.encode(own) for part, own in zip(self.parts, inputs, strict=True)]
-        return fuse_features(features, self.weights)
+        features: dict[int, torch.Tensor] = {}
+        for together in self._passes:
+            views, own = [self.parts[index] for index in together], inputs[together[0]]
+            first = views[0]
+            if len(views) > 1 and isinstance(first, ViewedEncoder):
+                features.update(zip(together, first.encode_views(own, views), strict=True))
+            else:
+                features[together[0]] = first.encode(own)
+        return fuse_features(_in_order(features), self.weights)
 
     def encode_patches(self, prepared: Sequence[FusedInput]) -> torch.Tensor:
         """Fused patch features ``[n, patches, dim]``, float32, in raster order.
@@ -104,6 +122,10 @@ class FusedEncoder:
                 "Give it what its prepare makes of images or texts.",
             )
         return [[item.parts[index] for item in prepared] for index in range(len(self.parts))]
+
+
+def _in_order(by_part: Mapping[int, T]) -> list[T]:
+    return [by_part[index] for index in range(len(by_part))]
 
 
 def fuse_features(parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:

@@ -163,8 +163,8 @@ def load_with(name: str, modality: Modality | None, options: EncoderOptions) -> 
         options: how.
     """
     if options.parts:
-        loaded = [_load_part(part, modality, options) for part in options.parts]
-        encoder: Encoder = FusedEncoder(loaded, options.weights)
+        parts = [_part(part, modality, options) for part in options.parts]
+        encoder: Encoder = FusedEncoder(load_parts(parts), options.weights)
     elif is_factory(name):
         encoder = from_factory(name, options.recorded())
     else:
@@ -177,13 +177,39 @@ def load_with(name: str, modality: Modality | None, options: EncoderOptions) -> 
     return encoder
 
 
-def _load_part(
-    part: Mapping[str, Any], modality: Modality | None, options: EncoderOptions
-) -> Encoder:
+Part = tuple[str, Modality | None, EncoderOptions]  # what load_with takes
+
+
+def _part(part: Mapping[str, Any], modality: Modality | None, options: EncoderOptions) -> Part:
     """One part of a fused encoder; its own arguments come before those of the whole."""
     own = {"modality": modality, **part}
     name, modality = own.pop("name"), own.pop("modality")
-    return load_with(name, modality, replace(options, **{"parts": (), "weights": None, **own}))
+    return name, modality, replace(options, **{"parts": (), "weights": None, **own})
+
+
+def load_parts(parts: Sequence[Part]) -> list[Encoder]:
+    """The encoder of each part; layers and poolings of one network are loaded as its views, so that
+    it is read once, and runs once for all of them.
+
+    Args:
+        parts: what :func:`load_with` takes of each.
+
+    Raises:
+        EncoderError: one cannot be loaded.
+    """
+    networks: list[tuple[Part, list[int]]] = []
+    for index, (name, modality, options) in enumerate(parts):
+        network = (name, modality, replace(options, pooling=None, layer=None))
+        members = next((indices for other, indices in networks if other == network), None)
+        if members is None:
+            networks.append((network, [index]))
+        else:
+            members.append(index)
+    loaded: dict[int, Encoder] = {}
+    for (name, modality, shared), members in networks:
+        views = [(parts[i][2].pooling, parts[i][2].layer) for i in members]
+        loaded.update(zip(members, load_views(name, modality, views, shared), strict=True))
+    return [loaded[index] for index in range(len(parts))]
 
 
 def load_towers(
@@ -316,6 +342,8 @@ def _load_plain(request: _Request) -> Encoder:
     unmasked = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
     vision = hasattr(config, "num_channels") or (folder / "preprocessor_config.json").is_file()
     pooling = request.pooling or _known_pooling(request, config, vision=vision)
+    if request.layer is not None and "pooling" not in request.load and _has_maps(config, vision):
+        pooling = "mean"  # only the last map has a pooling of its own
     _need_pooling(
         request, pooling, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS)
     )
@@ -331,7 +359,7 @@ def _known_pooling(request: _Request, config: Any, *, vision: bool) -> str | Non
     known: tuple[str | None, str] | None
     if not vision and module.is_file():
         known = pooling_of(read_json(module)), "as its 1_Pooling/config.json says"
-    elif vision and _is_convolutional(config):
+    elif _has_maps(config, vision):
         known = "pooler", "as a convolutional network has no other"
     else:
         size = (getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None))
@@ -407,9 +435,11 @@ def _config_file(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _is_convolutional(config: Any) -> bool:
-    """Whether a vision model has no attention, and so feature maps with a pooling of their own."""
-    return not any(hasattr(config, name) for name in ("num_attention_heads", "num_heads"))
+def _has_maps(config: Any, vision: bool) -> bool:
+    """Whether a vision model has no attention: it is convolutional, with feature maps."""
+    return vision and not any(
+        hasattr(config, name) for name in ("num_attention_heads", "num_heads")
+    )
 
 
 def _need_pooling(request: _Request, pooling: str | None, valid: list[str]) -> None:

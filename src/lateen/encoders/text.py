@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lateen.device import forward_pass
-from lateen.encoders.base import Encoder, EncoderInfo, view_info
+from lateen.encoders.base import Encoder, EncoderInfo, hidden_layers, view_info
 from lateen.encoders.faults import probing
 from lateen.encoders.resolve import is_gguf
 from lateen.encoders.specs import TextNeeds
@@ -267,6 +267,17 @@ class TextEncoder:
                 ).cpu()
                 for view in ours
             ]
+
+    def layers(self) -> list[int]:
+        """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`."""
+        ids, mask = self._pad_batch(self.prepare(["probe"]))
+        with forward_pass(self._device, self.info.precision):
+            return hidden_layers(self.network.model(ids, mask, output_hidden_states=True))
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """What its views have in common; see :class:`~lateen.encoders.LayeredEncoder`."""
+        return id(self.network.model), id(self._tokenizer)
 
     def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL.Image import Image
 from torch import nn
 
 from lateen.device import forward_pass
-from lateen.encoders.base import Encoder, EncoderInfo, view_info
+from lateen.encoders.base import Encoder, EncoderInfo, hidden_layers, view_info
 from lateen.encoders.faults import explained, probing
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import EncoderError
@@ -250,9 +251,16 @@ class VisionEncoder:
 
     def view(self, pooling: str | None = None, layer: int | None = None) -> VisionEncoder:
         """The same network with another pooling and layer; see
-        :class:`~lateen.encoders.ViewedEncoder`."""
+        :class:`~lateen.encoders.ViewedEncoder`.
+
+        A hidden map of a convolutional network has no pooling but the mean, and needs none named.
+        """
+        info = view_info(self.info, pooling, layer)
+        if pooling is None and layer is not None and self.layout.spatial:
+            load = {**info.load, "pooling": "mean"} if "pooling" in info.load else info.load
+            info = replace(info, pooling="mean", load=load)
         return VisionEncoder(
-            self.network.model, self.processor, view_info(self.info, pooling, layer), self._device,
+            self.network.model, self.processor, info, self._device,
             pooler_trained=self._pooler_trained, dual=self.network.dual,
         )  # fmt: skip
 
@@ -269,6 +277,18 @@ class VisionEncoder:
                 network.pooled(network.output(pixels) if network.projects else shared).float().cpu()
                 for network in networks
             ]
+
+    def layers(self) -> list[int]:
+        """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`.
+
+        Of a convolutional network they are the maps after its blocks or stages.
+        """
+        return hidden_layers(self.probe(partial(self.network.run, hidden=True)))
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """What its views have in common; see :class:`~lateen.encoders.LayeredEncoder`."""
+        return id(self.network.model), id(self.processor)
 
     @property
     def layout(self) -> TokenLayout:
@@ -323,14 +343,16 @@ class VisionEncoder:
         if layer is None:
             return
         if pooling in ("pooler", "projection"):
+            tokens = [name for name in valid if name not in ("pooler", "projection")]
             raise EncoderError(
                 f"pooling {pooling!r} works on the last layer, not on layer {layer}",
-                "Use pooling cls, mean or cls+mean with a layer.",
+                f"Use pooling {' or '.join(tokens)} with a layer.",
             )
         last = len(output.hidden_states) - 1
         if not -last - 1 <= layer <= last:
+            first = "the first map" if self.layout.spatial else "embeddings"
             raise EncoderError(
-                f"{self.info.id} has hidden layers 0 (embeddings) to {last}, not {layer}",
+                f"{self.info.id} has hidden layers 0 ({first}) to {last}, not {layer}",
                 "Choose a layer in that range.",
             )
 

@@ -11,6 +11,7 @@ from typing import Any
 from lateen.data import Dataset
 from lateen.errors import DataError
 from lateen.evaluation import retrieval_result
+from lateen.experiment.choice import settle_layers
 from lateen.experiment.ladder_report import write_ladder_report
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe
@@ -72,7 +73,8 @@ def ablate(
         ladder = check_ladder(Ladder.load(Path(ladder), overrides, seeds), out)
     checked, recipes, folder = ladder.ladder, ladder.recipes, Path(out)
     with ladder.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
-        data = _Data.encode(ladder.plan, ladder.datasets, folder / "stores")
+        plan, layers = settle_layers(ladder.plan, folder / "stores", ladder.datasets)
+        data = _Data.encode(plan, ladder.datasets, folder / "stores")
         _check_counts(checked.pairs, data.train)
         rungs = [
             _rung(rung, _limited(recipes[rung.name], count), checked.seeds, data, folder / "train")
@@ -84,7 +86,7 @@ def ablate(
             "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
             "rungs": rungs, "base": ladder.base.model_dump(mode="json"),
             "curves": [each.model_dump(mode="json") for each in checked.curves],
-            "over_pairs": bool(checked.pairs),
+            "over_pairs": bool(checked.pairs), **({"layers": layers} if layers else {}),
         }  # fmt: skip
         write_json(folder / LADDER, results)
         write_ladder_report(results, folder)

@@ -270,6 +270,9 @@ def _facts(result: RunResult) -> dict[str, Any]:
         "seed": str(training.get("seed")),
         "model": result.results.get("retrieval", {}).get("conditions", {}).get("model", "")[:16],
     }
+    for key, word in (("best", "layers by mutual kNN"), ("auto", "layers that add most")):
+        if key in (layers := result.results.get("layers", {})):
+            facts[word] = layers["told"][key]
     for stage, seconds in result.seconds.items():
         facts[f"{stage} in this call"] = f"{seconds:.1f} s"
     return facts | {"device": _device(result.model)} | made_with()

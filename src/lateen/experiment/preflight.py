@@ -105,7 +105,9 @@ def check_sources(data: DataSection, faults: Faults, names: Collection[str] = SP
 
 def encoder_sections(plan: Recipe) -> Iterator[EncoderConfig]:
     """Those of a recipe that name an encoder, fused ones too."""
-    return chain.from_iterable((each, *each.fuse) for each in (plan.vision, plan.text))
+    for side in (plan.vision, plan.text):
+        yield side
+        yield from chain.from_iterable(side.further.values())
 
 
 def check_encoders(sections: Iterable[EncoderConfig], faults: Faults) -> None:
@@ -196,10 +198,11 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": root})}
     for side in SIDES:
         section: VisionSection | TextSection = getattr(recipe, side)
-        parts = tuple(p.model_copy(update={"encoder": p.found_below(root)}) for p in section.fuse)
-        sections[side] = section.model_copy(
-            update={"encoder": section.found_below(root), "fuse": parts}
-        )
+        parts = {
+            key: tuple(p.model_copy(update={"encoder": p.found_below(root)}) for p in named)
+            for key, named in section.further.items()
+        }
+        sections[side] = section.model_copy(update={"encoder": section.found_below(root), **parts})
     return recipe.model_copy(update=sections)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
+from lateen.experiment.choice import open_layers, settle_layers
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.preflight import RESULTS, CheckedRecipe, check_run, split_dataset
 from lateen.experiment.recipe import DataSection, Recipe
@@ -83,9 +84,10 @@ def run(
     """
     refuse_several("run")
     checked = recipe if isinstance(recipe, CheckedRecipe) else check_run(recipe, out)
-    plan, folder = checked.plan, Path(out)
-    clock = _Clock()
-    with plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
+    folder, clock = Path(out), _Clock()
+    with checked.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
+        with clock("choose layers") if open_layers(checked.plan) else nullcontext():
+            plan, layers = settle_layers(checked.plan, folder / "stores", checked.datasets)
         vision, text = load_encoders(plan)
         tower = text if plan.text.train and isinstance(text, TextEncoder) else None
         with clock("encode"):
@@ -119,7 +121,7 @@ def run(
         model.save_pretrained(folder / "model")
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
-        results["warnings"] = warnings
+        results |= {"warnings": warnings, **({"layers": layers} if layers else {})}
         write_json(folder / RESULTS, results)
         plan.save(folder / "recipe.yaml")
     leading = headline(splits, chosen_on)

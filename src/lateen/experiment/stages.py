@@ -11,10 +11,13 @@ from lateen.data import Dataset, ListDataset, Skip
 from lateen.encoders import (
     Encoder,
     FusedEncoder,
-    Modality,
+    Side,
     TextEncoder,
     TokenEncoder,
+    load_parts,
     load_with,
+    modality_of,
+    shared_passes,
     trainable,
 )
 from lateen.encoders.config import FusedPart, FusedText, TextSection, VisionSection
@@ -107,19 +110,23 @@ def load_encoders(plan: Recipe) -> tuple[Encoder, Encoder]:
     Raises:
         EncoderError: one cannot be loaded, or the text encoder cannot be trained.
     """
-    vision, section = _load(plan.vision, "image"), plan.text
+    vision, section = load_side(plan.vision, "vision"), plan.text
     if section.train and not is_factory(section.encoder):
         section = section.model_copy(update={"precision": "float32"})
-    text = _load(section, "text")
+    text = load_side(section, "text")
     return vision, trainable(text) if section.train else text
 
 
-def _load(section: VisionSection | TextSection, modality: Modality) -> Encoder:
-    named: list[EncoderSection] = [section, *section.fuse]
-    parts = [load_with(part.encoder, modality, part.options()) for part in named]
-    if not section.fuse:
-        return parts[0]
-    return FusedEncoder(parts, [1.0, *(part.weight for part in section.fuse)])
+def load_side(section: VisionSection | TextSection, side: Side) -> Encoder:
+    """The encoder of a side whose layers are named, fused with the further ones.
+
+    Raises:
+        EncoderError: one cannot be loaded.
+    """
+    fused = section.further.get("fuse", ())
+    named: list[EncoderSection] = [section, *fused]
+    parts = load_parts([(part.encoder, modality_of(side), part.options()) for part in named])
+    return FusedEncoder(parts, [1.0, *(part.weight for part in fused)]) if fused else parts[0]
 
 
 def encode_splits(
@@ -147,7 +154,7 @@ def encode_splits(
             continue
         dataset = (opened or {}).pop(name, None) or open_split(plan.data, source, name)
         columns = split_columns(plan.data, dataset)
-        image = _features(dataset, vision, plan.vision, folder, f"{name}-vision")
+        image = side_store(dataset, vision, plan.vision, folder, f"{name}-vision")
         texts = [text_store(dataset, text, plan, folder, name, column) for column in columns]
         splits[name] = pair(image, *texts)
         log.info("%s: %d images with captions", name, len(splits[name]))
@@ -230,7 +237,7 @@ def text_store(
         name = f"{split}-tokens-{column}"
         dtype = token_dtype(folder / f"{name}-{text.info.key[:8]}")
         return _store(dataset, text, dtype, folder, name, column)
-    return _features(dataset, text, plan.text, folder, f"{split}-text-{column}", column)
+    return side_store(dataset, text, plan.text, folder, f"{split}-text-{column}", column)
 
 
 def token_dtype(folder: Path) -> StoredDtype:
@@ -244,10 +251,11 @@ def token_dtype(folder: Path) -> StoredDtype:
     return "int32"
 
 
-def _features(
+def side_store(
     dataset: Dataset, encoder: Encoder, section: VisionSection | TextSection, folder: Path,
     name: str, column: str | None = None,
 ) -> Store:  # fmt: skip
+    """The features of a side's encoder. See :func:`view_stores`."""
     if isinstance(encoder, FusedEncoder) and section.fuse:
         return fused_store(dataset, encoder, section.dtype, folder, name, column)
     return _store(dataset, encoder, section.dtype, folder, name, column)
@@ -259,13 +267,23 @@ def fused_store(
 ) -> Store:  # fmt: skip
     """The features of several encoders as one store; each also has a store of its own, so that a
     further one costs one encoding. See :func:`view_stores`."""
-    parts = [
-        store
-        for part in encoder.parts
-        for store in view_stores(dataset, [part], dtype, folder, name, column, end=end)
-    ]
+    parts = stores_by_network(dataset, encoder.parts, dtype, folder, name, column, end=end)
     path = folder / f"{name}-{encoder.info.key[:8]}{end}"
     return fuse(parts, path, weights=encoder.weights, dtype=dtype, overwrite=True)
+
+
+def stores_by_network(
+    dataset: Dataset, encoders: Sequence[Encoder], dtype: StoredDtype, folder: Path, name: str,
+    column: str | None = None, *, end: str = "",
+) -> list[Store]:  # fmt: skip
+    """The store of each of several encoders; those that are views of one network come from one
+    pass. See :func:`view_stores`."""
+    stores: dict[int, Store] = {}
+    for together in shared_passes(encoders):
+        views = [encoders[index] for index in together]
+        made = view_stores(dataset, views, dtype, folder, name, column, end=end)
+        stores.update(zip(together, made, strict=True))
+    return [stores[index] for index in range(len(encoders))]
 
 
 def view_stores(

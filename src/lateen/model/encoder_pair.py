@@ -69,7 +69,8 @@ class EncoderPair:
         copied = [side for side in SIDES if both or self._trained(side)]
         sources = {side: self._sources(side) for side in copied}
         for side, places in sources.items():
-            for source, target in zip(places, self._embedded_folders(folder, side), strict=True):
+            targets = self._embedded_folders(folder, side)
+            for target, source in dict(zip(targets, places, strict=True)).items():
                 copy_encoder(source, target)
 
     def check_originals(self) -> None:
@@ -104,10 +105,11 @@ class EncoderPair:
                 continue
             loads = _part_loads(recorded["load"])
             inside = self._embedded_folders(folder, side)
-            sources[side] = [
+            each = [
                 EncoderSource.of(load, where if where.is_dir() else _here(load))
                 for load, where in zip(loads, inside, strict=True)
             ]
+            sources[side] = list(dict.fromkeys(each))  # layers of one network have one source
             if self._trained(side):  # its files lie in the model, under the name of what it was
                 sources[side] = [EncoderSource.of({"name": recorded["id"]}, inside[0])]
         return sources
@@ -121,10 +123,26 @@ class EncoderPair:
         return bool(self._recorded(side).get("trained"))
 
     def _embedded_folders(self, folder: Path, side: Side) -> list[Path]:
-        """Where below ``folder`` an embedded encoder lies; of a fused one, each of its parts."""
+        """Where below ``folder`` an embedded encoder lies; of a fused one, each of its parts.
+
+        Layers of one network lie there once, but in models that were saved with a copy for each.
+        """
         whole = folder / f"{side}_encoder"
-        count = len(self._recorded(side).get("load", {}).get("parts", ()))
-        return [whole / str(part) for part in range(count)] or [whole]
+        own = [whole / str(part) for part in range(len(self._networks(side)))]
+        return [
+            path if path.is_dir() else own[first]
+            for path, first in zip(own, self._networks(side), strict=True)
+        ] or [whole]
+
+    def _networks(self, side: Side) -> list[int]:
+        """For each part of a fused encoder, the first part that is of the same network."""
+        recorded = self._recorded(side)
+        fused = recorded.get("preprocessing", {}).get("fused", ())
+        networks = [
+            (load.get("name"), load.get("revision"), part["weights"])
+            for load, part in zip(recorded.get("load", {}).get("parts", ()), fused, strict=False)
+        ]
+        return [networks.index(each) for each in networks]
 
     def _embedded(self, side: Side) -> list[Path]:
         """Where the encoder lies in the saved model itself; nothing if it is not in there."""
@@ -145,6 +163,10 @@ class EncoderPair:
         names = names or [part.get("name", "") for part in parts]
         if given is not None:
             names = _names(given, fused="parts" in load)
+            networks = self._networks(side)
+            if len(names) == len(set(networks)) < len(parts):  # one for each network
+                place = dict(zip(dict.fromkeys(networks), names, strict=True))
+                names = [place[first] for first in networks]
         if not all(names):
             raise ModelError(
                 f"this model does not know how to load its {side} encoder ({recorded['id']}): its "
@@ -153,9 +175,11 @@ class EncoderPair:
                 "project features that you computed yourself.",
             )
         if len(names) != len(parts):
+            count = len(set(self._networks(side)))
+            of = f" of {count} networks" if 0 < count < len(parts) else ""
             raise ModelError(
-                f"the {side} encoder {recorded['id']} is of {len(parts)} parts, and the places of "
-                f"{len(names)} are given",
+                f"the {side} encoder {recorded['id']} is of {len(parts)} parts{of}, and the places "
+                f"of {len(names)} are given",
                 f"Give one for each: --{side}.encoder A,B or {side}_encoder=[A, B].",
             )
         if given is None and (gone := next(filter(_is_gone, names), None)):

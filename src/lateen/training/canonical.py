@@ -23,9 +23,9 @@ from lateen.training.batches import Array
 from lateen.training.config import LONGEST_CCA, HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 
-# Chosen on Flickr8k's 5,700 photographs with 28,500 captions (docs/results.md); `preset: auto` has
-# those of other numbers.
-_RIDGES = (1.0, 0.06)
+RIDGES = (1.0, 0.06)
+"""Ridges of images' and captions' covariances. Chosen on Flickr8k's 5,700 photographs with 28,500
+captions (docs/results.md); ``preset: auto`` has those of other numbers."""
 _POWER = 0.75
 _SHARE = 0.8
 _CHUNK = 16 * 2**20  # bytes in float32
@@ -46,7 +46,7 @@ class AffineMap:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Features ``[n, features]``, not yet normalised, to ``[n, dim]``."""
-        return F.linear(_normed(features), self.weight, self.bias)
+        return F.linear(normed(features), self.weight, self.bias)
 
     def beside(self, other: AffineMap, share: float, features: Tensor) -> AffineMap:
         """This map's values followed by ``share`` times the other's, both of unit length on the
@@ -74,14 +74,14 @@ def canonical_maps(
         ridges: ρ of the images' covariance and of the captions'; those for some 5,700 photographs
             if not given.
     """
-    image_ridge, text_ridge = ridges or _RIDGES
+    image_ridge, text_ridge = ridges or RIDGES
     moments = _moments(pairs)
-    image_root = _inverse_root(moments.image, image_ridge)
-    text_root = _inverse_root(moments.text, text_ridge)
+    image_root = _inverse_root(ridged(moments.image, image_ridge))
+    text_root = _inverse_root(ridged(moments.text, text_ridge))
     u, correlations, vt = torch.linalg.svd(
         image_root @ moments.cross @ text_root, full_matrices=False
     )
-    weights = correlations[:dim].clamp(min=0) ** _POWER
+    weights = weights_of(correlations[:dim])
 
     def affine(rows: Tensor, mean: Tensor) -> AffineMap:
         return AffineMap(rows.float(), -(rows @ mean).float())
@@ -90,6 +90,17 @@ def canonical_maps(
         affine(weights[:, None] * (u.T[:dim] @ image_root), moments.image_mean),
         affine(weights[:, None] * (vt[:dim] @ text_root), moments.text_mean),
     )
+
+
+def ridged(covariance: Tensor, ridge: float) -> Tensor:
+    """A covariance ``[d, d]`` with a ridge, in mean variances of a feature."""
+    diagonal = ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
+    return covariance + diagonal
+
+
+def weights_of(correlations: Tensor) -> Tensor:
+    """The weight of every direction, by its correlation."""
+    return correlations.clamp(min=0) ** _POWER
 
 
 def canonical_share(settings: TrainSection, head: HeadSection, *dims: int) -> float:
@@ -179,7 +190,7 @@ def _moments(pairs: Pairs) -> _Moments:
     with bar(len(pairs), "closed form", "image") as progress:
         for start in range(0, len(pairs), size):
             samples = np.arange(start, min(start + size, len(pairs)))
-            u = _normed(pairs.image_features(samples))
+            u = normed(pairs.image_features(samples))
             v, means = _captions(pairs, samples)
             image += (u.T @ u).double()
             text += (v.T @ v).double()
@@ -202,7 +213,7 @@ def _captions(pairs: Pairs, samples: Array) -> tuple[Tensor, Tensor]:
     means = torch.zeros(len(samples), pairs.texts[0].store.dim)
     for column in pairs.texts:
         chosen = column.take(samples)
-        rows = _normed(column.store[chosen.rows])
+        rows = normed(column.store[chosen.rows])
         shares = torch.from_numpy(1 / (chosen.counts * len(pairs.texts))).float()
         owner = torch.from_numpy(chosen.owner)
         means.index_add_(0, owner, rows * shares[owner, None])
@@ -210,13 +221,13 @@ def _captions(pairs: Pairs, samples: Array) -> tuple[Tensor, Tensor]:
     return torch.cat(features), means
 
 
-def _normed(features: Tensor) -> Tensor:
+def normed(features: Tensor) -> Tensor:
+    """Features ``[..., d]`` as canonical directions take them: layer-normalised, float32."""
     return F.layer_norm(features.float(), features.shape[-1:])
 
 
-def _inverse_root(covariance: Tensor, ridge: float) -> Tensor:
-    ridged = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance))
-    values, vectors = torch.linalg.eigh(ridged)
+def _inverse_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = (vectors * values.rsqrt()) @ vectors.T
     return root
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lateen.data import TEMPLATES, ImageFolder
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
+from lateen.experiment.choice import open_layers, outputs_alone
 from lateen.experiment.planning.rates import (
     Rates,
     Split,
@@ -73,7 +74,13 @@ def plan(
     check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
     checked = with_absolute_paths(Recipe.of(recipe))
     with checked.on_hardware():
-        return _predict(checked, samples, gpu, Path(out or "."))
+        result = _predict(outputs_alone(checked), samples, gpu, Path(out or "."))
+    if asked := open_layers(checked):
+        result["not_included"].append(
+            f"choosing layers ({', '.join(asked)}): outputs stand for what will be chosen, and the "
+            "training split's features of all other layers take disk besides"
+        )
+    return {**result, "recipe": checked.model_dump(mode="json")}
 
 
 def _predict(
@@ -113,7 +120,6 @@ def _predict(
         **sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
         "disk": _disk(sum(cost.bytes for cost in costs), training, out),
         "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
-        "recipe": checked.model_dump(mode="json"),
     }  # fmt: skip
 
 
@@ -125,12 +131,13 @@ def _encoding_costs(splits: Mapping[str, Split], rates: Rates, recipe: Recipe) -
             images = column is None
             what = f"{name} {'images' if images else captions or column}"
             dtype = recipe.vision.dtype if images else recipe.text.dtype
-            for encoder, rate in rates[column]:
+            for encoders, rate in rates[column]:
+                encoder = encoders[0]
                 tokens = isinstance(encoder, TokenEncoder)  # which runs no network
                 yield Cost.of(
                     f"{'tokenise' if tokens else 'encode'} {what}", "encode", len(counted),
                     "image" if images else "caption", rate,
-                    bytes=store_bytes(counted, encoder, dtype),
+                    bytes=sum(store_bytes(counted, each, dtype) for each in encoders),
                     encoder=None if tokens else encoder.info.id,
                 )  # fmt: skip
 
@@ -155,17 +162,19 @@ def _class_costs(rates: Rates, recipe: Recipe) -> Iterator[Cost]:
         return
     folder = ImageFolder(recipe.data.root / recipe.evaluate.classification)
     images = count_items(folder, "image")
-    for encoder, rate in rates[None]:
+    for encoders, rate in rates[None]:
         yield Cost.of(
             "encode class images", "evaluate", len(images), "image", rate,
-            bytes=store_bytes(images, encoder, recipe.vision.dtype), encoder=encoder.info.id,
+            bytes=sum(store_bytes(images, each, recipe.vision.dtype) for each in encoders),
+            encoder=encoders[0].info.id,
         )  # fmt: skip
     prompts = len(folder.classes) * len(TEMPLATES)
     first = next(column for column in rates if column is not None)
-    for encoder, rate in rates[first]:
+    for encoders, rate in rates[first]:
         yield Cost.of(
-            "encode class prompts", "evaluate", prompts, "prompt", rate, encoder=encoder.info.id
-        )
+            "encode class prompts", "evaluate", prompts, "prompt", rate,
+            encoder=encoders[0].info.id,
+        )  # fmt: skip
 
 
 def _tower_costs(
@@ -188,7 +197,7 @@ def _rates(rates: Rates) -> list[dict[str, Any]]:
     return [
         {"encoder": encoder.info.id, "column": column, **asdict(rate)}
         for column, measured in rates.items()
-        for encoder, rate in measured
+        for (encoder, *_), rate in measured
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lateen.data import Dataset, Skip
-from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder
+from lateen.encoders import Encoder, FusedEncoder, Modality, TokenEncoder, shared_passes
 from lateen.encoders.config import TextSection, VisionSection
 from lateen.errors import DataError
 from lateen.experiment.preflight import open_split, split_columns
@@ -216,7 +216,8 @@ def store_bytes(counted: Counted, encoder: Encoder, dtype: FeatureDtype) -> int:
 # -- how fast encoders take it --------------------------------------------------------------------
 
 
-Rates = Mapping[Column, Sequence[tuple[Encoder, Rate]]]  # of each encoder with a store of its own
+# Of each network; encoders that are views of one have stores of their own, and one forward pass.
+Rates = Mapping[Column, Sequence[tuple[Sequence[Encoder], Rate]]]
 
 
 def measure_rates(train: Split, vision: Encoder, text: Encoder, recipe: Recipe) -> Rates:
@@ -225,14 +226,18 @@ def measure_rates(train: Split, vision: Encoder, text: Encoder, recipe: Recipe) 
     Raises:
         DataError: not one of its images can be decoded.
     """
-    rates: dict[Column, list[tuple[Encoder, Rate]]] = {}
+    rates: dict[Column, list[tuple[Sequence[Encoder], Rate]]] = {}
     for column, counted in train.items():
-        if column is None:
-            dtype, parts = recipe.vision.dtype, stored_parts(vision, recipe.vision)
-            rates[None] = [(part, image_rate(part, counted.drawn, dtype)) for part in parts]
-        else:
-            parts = stored_parts(text, recipe.text)
-            rates[column] = [(part, text_rate(part, counted.texts)) for part in parts]
+        encoder, section = (vision, recipe.vision) if column is None else (text, recipe.text)
+        parts = stored_parts(encoder, section)
+        rates[column] = [
+            (
+                [parts[index] for index in together],
+                image_rate(parts[together[0]], counted.drawn, section.dtype)
+                if column is None else text_rate(parts[together[0]], counted.texts),
+            )
+            for together in shared_passes(parts)
+        ]  # fmt: skip
     return rates
 
 
