@@ -26,6 +26,7 @@ from lateen.training.heads import AlignmentHeads
 # Chosen on Flickr8k (docs/results.md). Captions are five to an image, and need less of a ridge.
 _IMAGE_RIDGE, _TEXT_RIDGE = 1.0, 0.06
 _POWER = 0.75
+_RIDGED = 6000  # pairs on which they were chosen
 _SHARE = 0.8
 _LONGEST = 4096  # features; beyond it O(features³) takes minutes, and has to be asked for
 _CHUNK = 16 * 2**20  # bytes in float32
@@ -48,6 +49,10 @@ class AffineMap:
         """Features ``[n, features]``, not yet normalised, to ``[n, dim]``."""
         return F.linear(_normed(features), self.weight, self.bias)
 
+    def to(self, device: torch.device) -> AffineMap:
+        """The same on a device."""
+        return AffineMap(self.weight.to(device), self.bias.to(device))
+
     def beside(self, other: AffineMap, share: float, features: Tensor) -> AffineMap:
         """This map's values followed by ``share`` times the other's, both of unit length on the
         average of ``features`` ``[n, features]``."""
@@ -59,7 +64,7 @@ class AffineMap:
         )
 
 
-def canonical_maps(pairs: Pairs, dim: int) -> tuple[AffineMap, AffineMap]:
+def canonical_maps(pairs: Pairs, dim: int, ridge: float = 1.0) -> tuple[AffineMap, AffineMap]:
     """The image map and the text map of the ``dim`` most correlated directions.
 
     Every caption of every column counts for the captions' covariance, their mean for that with the
@@ -69,10 +74,11 @@ def canonical_maps(pairs: Pairs, dim: int) -> tuple[AffineMap, AffineMap]:
     Args:
         pairs: features.
         dim: how many directions; fewer where the features have fewer dims.
+        ridge: times those that suit some 6,000 pairs.
     """
     moments = _moments(pairs)
-    image_root = _inverse_root(moments.image, _IMAGE_RIDGE)
-    text_root = _inverse_root(moments.text, _TEXT_RIDGE)
+    image_root = _inverse_root(moments.image, ridge * _IMAGE_RIDGE)
+    text_root = _inverse_root(moments.text, ridge * _TEXT_RIDGE)
     u, correlations, vt = torch.linalg.svd(
         image_root @ moments.cross @ text_root, full_matrices=False
     )
@@ -116,8 +122,21 @@ def canonical_share(settings: TrainSection, head: HeadSection, *dims: int) -> fl
     return share
 
 
+def ridge_of(settings: TrainSection, pairs: int) -> float:
+    """``settings.cca_ridge``, or what stands for it: with ``unpaired`` the ridge that 6,000 pairs
+    need is spread over fewer, so that every direction gets the same penalty in all.
+
+    Args:
+        settings: of the training.
+        pairs: how many there are.
+    """
+    if settings.cca_ridge is not None:
+        return settings.cca_ridge
+    return max(1.0, _RIDGED / pairs) if settings.unpaired is not None else 1.0
+
+
 def add_canonical(
-    heads: AlignmentHeads, pairs: Pairs, share: float, *, alone: bool
+    heads: AlignmentHeads, pairs: Pairs, share: float, *, alone: bool, ridge: float = 1.0
 ) -> AlignmentHeads:
     """Heads whose embeddings are the trained ones followed by the canonical directions.
 
@@ -129,9 +148,10 @@ def add_canonical(
         pairs: what they were trained on.
         share: weight of the canonical part.
         alone: leave the trained part out.
+        ridge: as :func:`canonical_maps` has it.
     """
     assert heads.settings.dim is not None
-    image, text = canonical_maps(pairs, heads.settings.dim)
+    image, text = canonical_maps(pairs, heads.settings.dim, ridge)
     some = np.linspace(0, len(pairs) - 1, min(len(pairs), _SAMPLE)).astype(np.int64)
     samples = pairs.image_features(some), pairs.text_features(0, some, np.zeros_like(some))
     if not alone:

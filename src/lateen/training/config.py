@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lateen.config import Precision, Section
 
@@ -160,8 +160,38 @@ class LoopSection(Section):
         return False
 
 
+class UnpairedSection(Section):
+    """Images without captions and texts without images, from which heads learn beside the pairs
+    (SOTAlign, METHODS §3)."""
+
+    images: str | None = Field(
+        None, description="store of images without captions; `lateen run` also takes what it can "
+        "encode, relative to data.root (the pairs' own images, if only texts are given)"
+    )  # fmt: skip
+    texts: str | None = Field(
+        None, description="likewise of texts without images (the pairs' own captions)"
+    )
+    weight: float = Field(1.0, gt=0, description="of the transport loss beside the contrastive one")
+    batch: int = Field(512, gt=1, description="such images, and as many texts, per step at most")
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What is given, by side: ``images``, ``texts``."""
+        sides = {"images": self.images, "texts": self.texts}
+        return {side: source for side, source in sides.items() if source is not None}
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.images is None and self.texts is None:
+            raise ValueError("it names images, texts or both")
+        return self
+
+
 class TrainSection(LoopSection):
     """How the heads are trained (METHODS §1.3, §1.4)."""
+
+    newer: ClassVar[frozenset[str]] = frozenset({"cca_ridge", "unpaired"})
+    """Keys without which trainings of earlier versions were made."""
 
     loss: Literal["sigmoid", "infonce"] = Field("sigmoid", description="contrastive loss")
     normalization: Literal["batch", "batch_squared"] = Field(
@@ -182,6 +212,10 @@ class TrainSection(LoopSection):
         None, ge=0, description="weight of closed-form canonical directions put beside the trained "
         "ones, as further dims of linear heads (0.8 with linear heads on up to 4096 values, else 0)"
     )  # fmt: skip
+    cca_ridge: float | None = Field(
+        None, gt=0, description="times the ridge by which those directions are held back (1, which "
+        "suits 6,000 pairs; with train.unpaired 6,000 / pairs, but at least 1)"
+    )  # fmt: skip
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")
     block: int | None = Field(
@@ -189,6 +223,33 @@ class TrainSection(LoopSection):
         "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
         "64th of a batch)"
     )  # fmt: skip
+    unpaired: UnpairedSection | None = Field(
+        None, description="images without captions and texts without images to learn from, too"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> Self:
+        if self.unpaired is not None and self.epochs == 0:
+            raise ValueError("0 epochs train nothing, and learn nothing from what is unpaired")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the newer keys where they are not given: trainings are found by these values,
+        also those of versions that did not know them."""
+        known: dict[str, Any] = values(self)
+        return {k: v for k, v in known.items() if v is not None or k not in self.newer}
+
+    def deciding(self, *, seed: bool = True) -> dict[str, Any]:
+        """The values that decide a training's result, as JSON values. Where its data are does not:
+        those go by content.
+
+        Args:
+            seed: with the seed.
+        """
+        return self.model_dump(
+            mode="json", exclude={"unpaired": {"images", "texts"}, "seed": not seed}
+        )
 
     @property
     def loss_rows(self) -> int:
