@@ -10,7 +10,12 @@ import torch.nn.functional as F
 
 from lateen.errors import TrainingError
 from lateen.training import canonical
-from lateen.training.canonical import add_canonical, canonical_maps, canonical_share
+from lateen.training.canonical import (
+    add_canonical,
+    canonical_maps,
+    canonical_share,
+    ridge_of,
+)
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import train
@@ -41,6 +46,39 @@ def test_without_ridge_directions_are_uncorrelated_but_for_their_partner(
     torch.testing.assert_close(across, torch.diag(partners), atol=2e-2, rtol=0)
     assert partners.sort(descending=True).values.tolist() == partners.tolist()
     assert 0.5 < partners[0] <= 1.01
+
+
+def test_a_ridge_is_times_that_of_many_pairs(
+    make_pairs: MakePairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = make_pairs([2] * 30)
+    wider = canonical_maps(pairs, 4, ridge=3.0)
+    assert not torch.allclose(wider[0].weight, canonical_maps(pairs, 4)[0].weight, rtol=0.05)
+    monkeypatch.setattr(canonical, "_IMAGE_RIDGE", 3 * canonical._IMAGE_RIDGE)
+    monkeypatch.setattr(canonical, "_TEXT_RIDGE", 3 * canonical._TEXT_RIDGE)
+    torch.testing.assert_close(wider[0].weight, canonical_maps(pairs, 4)[0].weight)
+
+
+def test_the_ridge_grows_with_fewer_pairs_where_much_is_unpaired_and_nowhere_else() -> None:
+    unpaired = {"unpaired": {"images": "here"}}
+    assert ridge_of(TrainSection(), 250) == 1.0
+    assert ridge_of(TrainSection.model_validate(unpaired), 250) == 24.0
+    assert ridge_of(TrainSection.model_validate(unpaired), 100_000) == 1.0
+    assert ridge_of(TrainSection.model_validate({**unpaired, "cca_ridge": 2.0}), 250) == 2.0
+    assert ridge_of(TrainSection(cca_ridge=2.0), 250) == 2.0
+
+
+def test_training_takes_the_ridge_that_it_is_given(make_pairs: MakePairs, tmp_path: Path) -> None:
+    pairs = make_pairs([2] * 30)
+    plain, wide = (
+        train(
+            pairs, head=HeadSection(dim=4),
+            settings=TrainSection.model_validate({"epochs": 0, **more}), out=tmp_path,
+        ).heads.vision.state_dict()["network.weight"]
+        for more in ({}, {"cca_ridge": 5.0})
+    )  # fmt: skip
+    assert not torch.allclose(plain, wide, rtol=0.05)
+    torch.testing.assert_close(wide, canonical_maps(pairs, 4, ridge=5.0)[0].weight)
 
 
 def test_captions_of_all_columns_count_alike(make_pairs: MakePairs) -> None:

@@ -61,6 +61,7 @@ for command in (
     assessment.assess_command,
     planning.plan_command, models.train_command, tuning.tune_command, evaluation.compare_command,
     models.search_command, labelling.classify_command, labelling.embed_command,
+    labelling.bank_command,
     experiments.ablate_command,
 ):  # fmt: skip
     app.command(command, name=command.__name__.removesuffix("_command"))

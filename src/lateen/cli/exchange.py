@@ -136,6 +136,15 @@ def export_command(
             "of your own code (package.module:function) cannot be copied",
         ),
     ] = False,
+    bank: Annotated[
+        bool,
+        Parameter(
+            group=_LATEEN,
+            negative="--no-bank",
+            help="take the query bank along that the model carries: embeddings of a few thousand "
+            "training images and captions",
+        ),
+    ] = True,
     results: Annotated[
         list[Path] | None,
         Parameter(
@@ -182,6 +191,8 @@ def export_command(
         options["results"], shown = _card_results(ready, model, results)
     if "encoders" in target.options:
         options["encoders"] = with_encoders
+    if takes_bank := "query_bank" in target.options:
+        options["query_bank"] = bank
     target.export(ready, out, **options)
     _show_model(ready, json, "model" if target.marks else "file", out)
     if json:
@@ -190,6 +201,9 @@ def export_command(
         say(f"card     {out / 'README.md'}")
     for path in shown:
         say(f"results  of {path}")
+    if ready.query_bank is not None:
+        left = "left out" if takes_bank else f"left out, as {to} has no place for one"
+        say(f"bank     {ready.query_bank if takes_bank and bank else left}")
     if "encoders" in target.options and not with_encoders:
         say("the encoders are not in it (--with-encoders puts them in)")
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_hardware
-from lateen.cli.models import TextPlace, VisionPlace
+from lateen.cli.models import BankPlace, TextPlace, VisionPlace
 from lateen.cli.output import check_file, say, say_skipped, show_json, show_table
 from lateen.errors import Faults, UsageError
 from lateen.files import write_text
@@ -57,6 +57,7 @@ def classify_command(
         float | None,
         Parameter(help="from which a label is believed: higher, and fewer are labelled (90)"),
     ] = None,
+    bank: BankPlace = None,
     out: Annotated[
         Path | None, Parameter(help="write a row for every photograph: a CSV file")
     ] = None,
@@ -92,7 +93,7 @@ def classify_command(
 
     ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
     level = none if none_percent is None else none_percent
-    labelling = classify(ready, images, labels, templates=templates, none=level)
+    labelling = classify(ready, images, labels, templates=templates, none=level, bank=bank)
     if out is not None:
         write_text(out, labelling.csv())
     if page is not None:
@@ -131,6 +132,13 @@ def embed_command(
     raw: Annotated[
         bool, Parameter(help="as the head gives them, instead of at unit length")
     ] = False,
+    bank: Annotated[
+        str,
+        Parameter(
+            help="put two values behind each embedding, so that inner products are cosines less "
+            "hubness: model, for the bank that the model carries, or a file of `lateen bank`"
+        ),
+    ] = "none",
     overwrite: Annotated[bool, Parameter(help="replace the files")] = False,
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
@@ -155,22 +163,77 @@ def embed_command(
         check_file(file, overwrite)
 
     ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-    embeddings = embed(ready, images=images, texts=texts, column=column, raw=raw)
+    embeddings = embed(ready, images=images, texts=texts, column=column, raw=raw, bank=bank)
     files = embeddings.save(out)
     rows, dim = embeddings.values.shape
     if json:
         show_json({
             "files": [str(file) for file in files], "rows": rows, "dim": dim,
-            "unit_length": not raw, "skipped": embeddings.skipped,
+            "unit_length": not raw, "bank": bank, "skipped": embeddings.skipped,
         })  # fmt: skip
         return
     say(
         f"{rows:,} embeddings of {dim} values, {'as the head gives them' if raw else 'unit length'}"
+        + (" with two values for hubness" if bank != "none" else "")
     )
     for skip in embeddings.skipped[:1]:
         say(f"{len(embeddings.skipped)} left out, the first: {skip['id']}: {skip['reason']}")
     for file, what in zip(files, ("embeddings", "ids"), strict=False):
         say(f"{what:<10}  {file}")
+
+
+@takes_hardware()
+def bank_command(
+    model: Path,
+    /,
+    *,
+    captions: Annotated[
+        str, Parameter(help="images with captions: a table, COCO JSON, shards ...")
+    ],
+    images: Annotated[
+        Path | None, Parameter(help="folder of the images (beside the table)")
+    ] = None,
+    column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
+    split: Annotated[str | None, Parameter(help="of a source that has splits")] = None,
+    size: Annotated[int, Parameter(help="images, and captions, all if there are fewer")] = 2048,
+    out: Annotated[Path | None, Parameter(help="the file (in the model's folder)")] = None,
+    overwrite: Annotated[bool, Parameter(help="replace the file")] = False,
+    vision_encoder: VisionPlace = None,
+    text_encoder: TextPlace = None,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Give a model a query bank: known images and captions by which hubs are told.
+
+    A few photographs are near to almost every sentence. With a bank, search, classify and the
+    rankings of evaluate take off how near each is to captions that are known. What `lateen run` and
+    `lateen train` make carries one; a CLIP gets one here. Take no images that will be judged.
+
+    Parameters
+    ----------
+    model
+        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
+    """
+    check_file(out, overwrite)
+    faults = Faults()
+    check_model(faults, model)
+    check_inputs(faults, sources=(captions, images), out=out and out.parent)
+    from lateen.indexing.embeddings import bank_file, build_bank
+    from lateen.model import open_model
+
+    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
+    file = bank_file(ready, model) if out is None else out
+    check_file(file, overwrite)
+    bank = build_bank(
+        ready, captions, images=images, column=column, split=split, size=size, out=file
+    )
+    if json:
+        show_json({
+            "file": str(file), "images": len(bank.images), "captions": len(bank.texts),
+            "temperature": bank.temperature,
+        })  # fmt: skip
+        return
+    say(f"{bank}, temperature {bank.temperature:.3f}")
+    say(f"bank  {file}")
 
 
 def _summary(labelling: Labelling) -> TableData:

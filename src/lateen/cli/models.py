@@ -22,10 +22,17 @@ VisionPlace = Annotated[
 TextPlace = Annotated[
     str | None, Parameter(name="--text.encoder", help="where the text encoder is now")
 ]
+BankPlace = Annotated[
+    str | None,
+    Parameter(
+        help="query bank by which hubs are told: a file of `lateen bank`, or none (the model's own "
+        "if it carries one)"
+    ),
+]
 
 
 @takes_hardware("device")
-@takes_keys(key for key in keys().values() if key.path.startswith(("head.", "train.")))
+@takes_keys(key for key in keys().values() if key.path.startswith(("head.", "train.", "bank.")))
 def train_command(
     *,
     images: Annotated[Path, Parameter(help="image store")],
@@ -59,7 +66,7 @@ def train_command(
 ) -> None:
     """Train alignment heads on feature stores.
 
-    Every key of a recipe's head and train sections is an option: `--head.name glu --train.lr 1e-3`.
+    Every key of the sections head, train and bank is an option: `--head.name glu --train.lr 1e-3`.
     `--train.unpaired.images STORE --train.unpaired.texts STORE` are images without captions and
     texts without images to learn from, too.
     Several processes share every batch, on one machine or many: `torchrun --nproc-per-node 4 -m
@@ -73,6 +80,7 @@ def train_command(
     check_inputs(Faults(), stores=(images, *texts, *map(Path, unpaired)), out=out)
     from lateen.experiment import train
     from lateen.features import pair
+    from lateen.model.card import calibration_words
 
     pairs = pair(images, *texts, missing=missing, ids=ids)
     model = train(
@@ -89,6 +97,10 @@ def train_command(
         recalls = " / ".join(f"{training['validation'][way][f'R@{k}']:.1f}" for k in (1, 5, 10))
         say(f"held-out {label} R@1/5/10: {recalls} %")
     say(f"step     {training['kept_step']} of {training['steps']}, {training['pairs']} pairs")
+    if found := training.get("calibration"):
+        say(f"t and b  fitted again: {calibration_words(found)}")
+    if model.query_bank is not None:
+        say(f"bank     {model.query_bank}")
     say(f"model    {out / 'model'}")
 
 
@@ -103,6 +115,7 @@ def search_command(
     ] = None,
     images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
     k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
+    bank: BankPlace = None,
     out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
@@ -111,7 +124,9 @@ def search_command(
     """Find the photographs that a sentence describes, or that are like an image.
 
     The search is exact. Only photographs that are new or changed since the last search are encoded.
-    A photograph that is the query image itself, to the byte, is no hit, and told.
+    With a query bank, photographs that are near to every sentence stand further back: they are
+    ordered by their score less their hubness, which is shown beside it. A photograph that is the
+    query image itself, to the byte, is no hit, and told.
 
     Parameters
     ----------
@@ -139,7 +154,7 @@ def search_command(
     skipped: list[dict[str, str]] = []
     same: list[str] = []
     asked = image if image is not None else str(query)
-    [hits] = search(ready, asked, images, k=k, skipped=skipped, same=same)
+    [hits] = search(ready, asked, images, k=k, bank=bank, skipped=skipped, same=same)
     if out is not None:
         _write_sheet(asked, hits, out)
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,10 @@ from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, library_versions
 from lateen.metrics import class_embeddings
 from lateen.model import AlignedModel
+from lateen.model.config import encoder_identity
+from lateen.model.query_bank import QueryBank
 from lateen.model.trained_on import TrainedOn, is_anyones
+from lateen.progress import log
 
 _CLASSES = 256  # whose prompts are encoded at a time
 Rows = slice | Sequence[int] | np.ndarray[Any, Any]
@@ -187,7 +189,7 @@ def _trained_alike(model: AlignedModel) -> dict[str, Any]:
     training = config.training or {}
     if "settings" not in training:
         return {}
-    sides = [_identity(side or {}) for side in (config.vision, config.text)]
+    sides = [encoder_identity(side or {}) for side in (config.vision, config.text)]
     settings = config.head_settings.model_dump(mode="json")
     alike = content_key([*sides, settings, training["settings"], training["data"]])
     return {"trained_alike": alike, "train_seed": training["seed"]}
@@ -210,15 +212,35 @@ def model_facts(model: AlignedModel, place: str | Path | None = None) -> dict[st
 
 def model_key(model: AlignedModel) -> str:
     """Content key (64 hex digits) of a model's heads and of what its encoders are."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    sides = [_identity(getattr(model.config, side)) for side in ("vision", "text")]
-    return content_key([digest.hexdigest(), *sides])
+    return model.content_key
 
 
-def _identity(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What an encoder is, wherever it lies; of imported features nothing but the name tells."""
-    where = ("id", "load") if "weights" in info else ("load",)
-    return {key: value for key, value in info.items() if key not in where}
+def bank_facts(bank: QueryBank, judged: JudgedImages) -> dict[str, Any]:
+    """What numbers that were had with a query bank depend on, as results have it.
+
+    Args:
+        bank: that was used.
+        judged: the images that the numbers are of; of which ``seen`` are in the bank, or their
+            captions are.
+    """
+    ids = list(judged.hashes)
+    hashes = np.fromiter(judged.hashes.values(), np.uint64, len(ids))
+    same = TrainedOn({"bank": bank.source}).find("bank", ids, hashes)
+    seen = int(same.by_bytes.sum()) + _telling(ids, same.by_id)
+    if seen:
+        log.warning(
+            "%d of these %d images are in the query bank, or their captions are: the numbers with "
+            "it are too good (--bank FILE for another, --bank none for none)", seen, len(ids),
+        )  # fmt: skip
+    return {
+        "bank": {
+            "key": bank.key, "images": len(bank.images), "captions": len(bank.texts), "seen": seen
+        }
+    }  # fmt: skip
+
+
+def bank_words(with_bank: Mapping[str, Any]) -> str:
+    """The bank of :func:`bank_facts` in a sentence."""
+    bank = with_bank["bank"]
+    seen = f", {bank['seen']:,} of them judged here" if bank["seen"] else ""
+    return f"{bank['images']:,} known images and {bank['captions']:,} known captions{seen}."

@@ -35,10 +35,25 @@ _TRAINED_SHARE = 0.01  # of the images
 _OTHER_KINDS = {"mllm": "lateen.evaluation.questions"}
 
 
+WITH_BANK = "with_bank."
+"""What the key paths of numbers begin with that were had with a query bank."""
+
+
 def recorded_chance(result: Result, key_path: str) -> float | None:
     """What guessing would score, as the result has it: one number, or one for each of its own."""
     chance = result.get("chance")
-    return number(chance, key_path) if isinstance(chance, Mapping) else chance
+    path = key_path.removeprefix(WITH_BANK)
+    return number(chance, path) if isinstance(chance, Mapping) else chance
+
+
+def with_bank(headline: Mapping[str, str]) -> dict[str, str]:
+    """A headline's numbers, and after them the same with a query bank.
+
+    Args:
+        headline: label → key path.
+    """
+    beside = {f"{label}, bank": WITH_BANK + path for label, path in headline.items()}
+    return {**headline, **beside}
 
 
 class ResultKind:

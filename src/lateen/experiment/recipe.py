@@ -1,9 +1,9 @@
 """The whole experiment as one strict, frozen, re-runnable YAML file.
 
-A recipe has the sections ``data``, ``vision``, ``text``, ``head``, ``train`` and ``evaluate``, and
-a ``preset`` that fills in a paper's values beneath those given explicitly. Every key can be
-overridden by its dotted name (``--train.lr 1e-4``). Unknown keys are errors that name the nearest
-valid one.
+A recipe has the sections ``data``, ``vision``, ``text``, ``head``, ``train``, ``bank`` and
+``evaluate``, and a ``preset`` that fills in a paper's values beneath those given explicitly. Every
+key can be overridden by its dotted name (``--train.lr 1e-4``). Unknown keys are errors that name
+the nearest valid one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lateen.encoders.config import (
 )
 from lateen.errors import RecipeError, choices, nearest
 from lateen.files import write_text
-from lateen.training.config import PRESETS, HeadSection, TrainSection
+from lateen.training.config import PRESETS, BankSection, HeadSection, TrainSection
 
 
 class DataSection(Section):
@@ -89,6 +89,7 @@ class Recipe(RecipeFile):
     text: TextSection = TextSection()
     head: HeadSection = HeadSection()
     train: TrainSection = TrainSection()
+    bank: BankSection = BankSection()
     evaluate: EvaluateSection = EvaluateSection()
 
     @classmethod

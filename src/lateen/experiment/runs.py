@@ -26,7 +26,7 @@ from lateen.experiment.stages import (
     trained_side,
     unpaired_stores,
 )
-from lateen.experiment.training import build_model
+from lateen.experiment.training import add_bank, build_model
 from lateen.experiment.unpaired import with_unpaired
 from lateen.features import Pairs
 from lateen.files import LOG, content_key, folder_lock, write_json
@@ -119,6 +119,10 @@ def run(
         record = TrainedOn.of(train_pairs, chooser, what.images)
         model = build_model(train_pairs, trained, plan.train, text=side, trained_on=record)
         model.set_encoders(vision, text)
+        if tower is None:
+            add_bank(model, train_pairs, chooser, plan.bank.size)
+        elif plan.bank.size:
+            log.info("no query bank, as the text encoder was trained (lateen bank makes one)")
         model.save_pretrained(folder / "model")
         with clock("evaluate"):
             results = _evaluate(plan, model, splits, chosen_on, folder)
@@ -168,9 +172,12 @@ def _evaluate(
     results: dict[str, Any] = {}
     if plan.evaluate.retrieval:
         by_split = {
-            name: {**retrieval_result(model, pairs), "split": name, "chose_step": name == chosen_on}
+            name: {
+                **retrieval_result(model, pairs, bank=model.query_bank),
+                "split": name, "chose_step": name == chosen_on,
+            }
             for name, pairs in splits.items()
-        }
+        }  # fmt: skip
         results["retrieval"] = by_split.pop(headline(splits, chosen_on))
         results["other_splits"] = by_split
     if plan.evaluate.classification is not None:

@@ -15,15 +15,20 @@ from lateen.experiment.unpaired import with_unpaired
 from lateen.features import Pairs, Store
 from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
+from lateen.model.query_bank import QueryBank
 from lateen.model.trained_on import TrainedOn
-from lateen.training.config import HeadSection, TrainSection
+from lateen.progress import log
+from lateen.training.config import BankSection, HeadSection, TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
 
 _FEWEST = 3  # two to contrast with each other, one to validate on
-_SECTIONS = {"head": HeadSection.model_fields, "train": TrainSection.model_fields}
+_SECTIONS = {
+    "head": HeadSection.model_fields, "train": TrainSection.model_fields,
+    "bank": BankSection.model_fields,
+}  # fmt: skip
 
 
 def train(
@@ -53,8 +58,8 @@ def train(
         holdout_seed: which images are held out.
         out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
             that is removed if not given.
-        settings: any key of the recipe's ``head`` and ``train`` sections, alone or with its
-            section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, …. Stores of images
+        settings: any key of the recipe's ``head``, ``train`` and ``bank`` sections, alone or with
+            its section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, …. Stores of images
             without captions and of texts without images are named so:
             ``unpaired={"images": "stores/more-images", "texts": "stores/more-texts"}``.
 
@@ -93,12 +98,14 @@ def train(
             out=Path(out or temporary), trained=trained, ranks=ranks,
         )  # fmt: skip
     record = TrainedOn.of(pairs, validation, trained.images)
-    return build_model(pairs, result, recipe.train, trained_on=record)
+    model = build_model(pairs, result, recipe.train, trained_on=record)
+    add_bank(model, pairs, validation, recipe.bank.size)
+    return model
 
 
 def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings by section, each once."""
-    values: dict[str, dict[str, Any]] = {"head": {}, "train": {}}
+    values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     named = [("head.name", head)] if head is not None else []
     for key, value in [*named, *settings.items()]:
         section, name = _section_and_name(key)
@@ -128,8 +135,9 @@ def _section_and_name(key: str) -> tuple[str, str]:
     hint = f"Did you mean '{plain[near]}.{near}'? " if near else ""
     raise RecipeError(
         f"unknown recipe key {key if prefix else f'train.{key}'!r}",
-        f"{hint}The keys here are those of head ({', '.join(_SECTIONS['head'])}) and train "
-        f"({', '.join(_SECTIONS['train'])}).",
+        f"{hint}The keys here are those of "
+        + "; ".join(f"{section}: {', '.join(fields)}" for section, fields in _SECTIONS.items())
+        + ".",
     )
 
 
@@ -177,11 +185,26 @@ def build_model(
         "kept_step": result.best_step,
         **{f"{name} version": version for name, version in library_versions().items()},
         "validation": result.best_metrics,
+        **({"calibration": result.calibration.as_dict()} if result.calibration else {}),
     }
     return AlignedModel.build(
         result.heads, _side(pairs.image), dict(text or _side(pairs.texts[0].store)),
         result.heads.settings.model_dump(mode="json"), training=conditions, trained_on=trained_on,
     )  # fmt: skip
+
+
+def add_bank(model: AlignedModel, pairs: Pairs, held_out: Pairs, size: int) -> None:
+    """Give a trained model its query bank.
+
+    Args:
+        model: with frozen encoders.
+        pairs: that it was trained on.
+        held_out: that chose its step, by which the bank's temperature is found.
+        size: images, and captions; 0 for none.
+    """
+    if size:
+        model.query_bank = QueryBank.of(model, pairs, size=size, held_out=held_out)
+        log.info("query bank: %s of the training pairs (bank.size)", model.query_bank)
 
 
 def _data_name(store: Store) -> str:

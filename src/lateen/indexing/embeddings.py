@@ -15,14 +15,19 @@ from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import AbsentImages, Dataset, no_captions
 from lateen.data.text import read_json, read_list
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.features import side_features
-from lateen.features import Store
+from lateen.evaluation.features import JudgedImages, find_trained_on, side_features
+from lateen.features import Store, pair
 from lateen.files import atomic_path, content_key, write_text
 from lateen.indexing.photographs import Photographs
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
+from lateen.model.query_bank import NO_BANK, QUERY_BANK, QueryBank, chosen_bank
+from lateen.progress import log
+from lateen.training.config import BankSection
 
 SUFFIXES = (".npy", ".parquet")
+BANK_SIZE = BankSection().size
+"""Images, and captions, of a bank of which nothing else is said."""
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -101,6 +106,7 @@ def embed(
     texts: Sequence[str] | str | Path | None = None,
     column: str | None = None,
     raw: bool = False,
+    bank: str | Path = NO_BANK,
     cache: Path | None = None,
 ) -> Embeddings:
     """Embeddings of images, or of texts, with their ids.
@@ -115,6 +121,10 @@ def embed(
             or COCO JSON with captions, whose images need not be there.
         column: the caption column of a table; the first one if not given.
         raw: as the head gives them, not L2-normalised.
+        bank: a query bank: ``model`` for the one that the model carries, or the file of one. Two
+            values then stand behind each embedding: the inner product of an image's and a text's is
+            their cosine less the hubness of both
+            (:meth:`~lateen.model.query_bank.QueryBank.extend_images`). By default there is none.
         cache: where to keep features of photographs; lateen's cache folder if not given.
 
     Raises:
@@ -129,15 +139,20 @@ def embed(
     dataset = _images(images) if images is not None else None
     words = _texts(texts, column) if texts is not None else None
     ready = model if isinstance(model, AlignedModel) else open_model(model)
+    known = chosen_bank(ready, bank)
+    if raw and known is not None:
+        raise UsageError("hubness is of embeddings at unit length", "Leave --raw or --bank out.")
     if isinstance(dataset, Path):
         photographs = Photographs.of(ready, dataset, cache=cache, normalize=not raw)
         ids = [sample.id for sample in photographs.samples]
-        return Embeddings(ids, photographs.embeddings.numpy(), photographs.unreadable)
+        values = photographs.embeddings
+        values = values if known is None else known.extend_images(values)
+        return Embeddings(ids, values.numpy(), photographs.unreadable)
     if dataset is not None:
-        return _of_store(side_features(ready, "vision", dataset), ready, "image", raw)
+        return _of_store(side_features(ready, "vision", dataset), ready, "image", raw, known)
     assert words is not None
     chosen = column if column is not None else words.columns[0]
-    embeddings = _of_store(side_features(ready, "text", words, chosen), ready, "text", raw)
+    embeddings = _of_store(side_features(ready, "text", words, chosen), ready, "text", raw, known)
     if isinstance(words, ListDataset):
         text_of = {s.id: s.captions[chosen][0] for s in words if isinstance(s, Sample)}
         embeddings = Embeddings(
@@ -145,6 +160,72 @@ def embed(
             [text_of[name] for name in embeddings.ids],
         )  # fmt: skip
     return embeddings
+
+
+def build_bank(
+    model: AlignedModel | str | Path,
+    captions: str | Path,
+    *,
+    images: str | Path | None = None,
+    column: str | None = None,
+    split: str | None = None,
+    size: int = BANK_SIZE,
+    out: str | Path | None = None,
+) -> QueryBank:
+    """Make a query bank for a model, of images with captions that are not those it is judged on.
+
+    A model that was trained by lateen carries one. Others, such as a CLIP, get one of pictures and
+    captions like those that will be looked for.
+
+    Args:
+        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        captions: a source of images with captions, as :func:`~lateen.data.open_dataset` reads it.
+        images: folder of the images that ``captions`` names.
+        column: the caption column; the first one if not given.
+        split: of a source that has splits.
+        size: images, and captions; all if there are fewer.
+        out: the file to write; if not given, the one that the model's folder carries it in.
+
+    Raises:
+        UsageError: a bank of one item, or a model that was opened from no folder and no ``out``.
+        DataError: there are no captions.
+    """
+    ready = model if isinstance(model, AlignedModel) else open_model(model)
+    file = bank_file(ready, model) if out is None else Path(out)
+    dataset = open_dataset(
+        captions, images=images, split=split, captions=(column,) if column else ()
+    )
+    if not dataset.columns:
+        raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
+    text = side_features(ready, "text", dataset, column or dataset.columns[0])
+    pairs = pair(side_features(ready, "vision", dataset), text, missing="drop")
+    bank = QueryBank.of(ready, pairs, size=size, held_out=pairs)
+    judged = JudgedImages.of(pairs.image, pairs.image_rows)
+    seen = find_trained_on(ready, judged)
+    if seen and seen["images"]:
+        log.warning(
+            "%d of these %d images trained the model: the bank's temperature, which is found by "
+            "them, may be a little high", seen["images"], seen["of"],
+        )  # fmt: skip
+    bank.save(file)
+    log.info("query bank: %s in %s", bank, file)
+    return bank
+
+
+def bank_file(model: AlignedModel, given: AlignedModel | str | Path) -> Path:
+    """Where a model carries its bank.
+
+    Args:
+        model: as it was opened.
+        given: by what.
+
+    Raises:
+        UsageError: it has no folder here.
+    """
+    place = model.folder or (None if isinstance(given, AlignedModel) else Path(given).expanduser())
+    if place is None or not place.is_dir():
+        raise UsageError("the model has no folder to put the bank in", "Name a file with --out.")
+    return place / QUERY_BANK
 
 
 def _images(source: str | Path) -> Path | Dataset:
@@ -185,9 +266,12 @@ def _is_table(path: Path) -> bool:
 
 
 def _of_store(
-    store: Store, model: AlignedModel, modality: Literal["image", "text"], raw: bool
-) -> Embeddings:
+    store: Store, model: AlignedModel, modality: Literal["image", "text"], raw: bool,
+    bank: QueryBank | None,
+) -> Embeddings:  # fmt: skip
     project = model.project_image if modality == "image" else model.project_text
     values = project_rows(functools.partial(project, normalize=not raw), store, range(len(store)))
+    if bank is not None:
+        values = bank.extend_images(values) if modality == "image" else bank.extend_texts(values)
     skipped = [{"id": skip["id"], "reason": skip["reason"]} for skip in store.skipped]
     return Embeddings(list(store.ids), values.numpy(), skipped)

@@ -1,8 +1,9 @@
 """Label photographs: which of some given labels fits each best, and by how much.
 
-A label's confidence is a softmax over the labels of t · cosine, with the model's own t. It ranks
-the labels that were given; whether the best of them is true, it does not say. One label has to be
-best: "none of these" asks whether it also fits better than words that nobody gave.
+A label's confidence is a softmax over the labels of t · cosine, with the model's own t; with a
+query bank, of t · (cosine less the label's hubness). It ranks the labels that were given; whether
+the best of them is true, it does not say. One label has to be best: "none of these" asks whether it
+also fits better than words that nobody gave.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import embed_prompts
 from lateen.indexing.photographs import Photographs, photograph_path
 from lateen.model import AlignedModel, open_model
+from lateen.model.query_bank import chosen_bank
 
 NONE = "none of these"
 NONE_PERCENT = 90.0
@@ -76,8 +78,8 @@ class Labelling:
         photographs: those that could be read.
         skipped: ``id`` and ``reason`` of the others.
         conditions: what the confidences are: ``confidence`` in words, ``logit_scale`` (t itself),
-            ``loss`` of the model's training if it is known, ``templates``, and ``none``: in words,
-            when a photograph is of none of the labels.
+            ``loss`` of the model's training if it is known, ``templates``, the query ``bank``, and
+            ``none``: in words, when a photograph is of none of the labels.
     """
 
     labels: tuple[str, ...]
@@ -130,6 +132,7 @@ def classify(
     *,
     templates: Sequence[str] | str | Path | None = None,
     none: bool | float = False,
+    bank: str | Path | None = None,
     cache: Path | None = None,
 ) -> Labelling:
     """Give every photograph of a folder the label that fits best.
@@ -151,6 +154,8 @@ def classify(
             label fits no better than this percentage of a hundred everyday words, the class names
             of CIFAR-100 (``True``: 90). A test of the label against words that nobody asked for,
             not a probability; with many labels, more pass it by chance.
+        bank: a query bank, which takes the hubness of every label off its cosines: the model's own
+            if it carries one; ``none``; or a file of ``lateen bank``.
         cache: where to keep features; lateen's cache folder if not given.
 
     Raises:
@@ -164,21 +169,30 @@ def classify(
     if not Path(images).is_dir():
         raise DataError(f"there is no folder {images}", "Check the path.")
     ready = model if isinstance(model, AlignedModel) else open_model(model)
+    known = chosen_bank(ready, bank)
     photographs = Photographs.of(ready, images, cache=cache)
-    cosine = photographs.embeddings @ _embedded(ready, names, prompts, verbatim).T
+
+    def scored(words: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Cosines ``[photographs, words]``, and the same less the words' hubness."""
+        embedded = _embedded(ready, words, prompts, verbatim)
+        cosine = photographs.embeddings @ embedded.T
+        return cosine, cosine if known is None else cosine - known.text_hubness(embedded)
+
+    cosine, scores = scored(names)
     fits = None
     if percent is not None:
-        words = [each.words for each in packaged_class_names(_WORDS)]
-        against = photographs.embeddings @ _embedded(ready, words, prompts, verbatim).T
-        fits = 100 * (cosine.max(1).values[:, None] > against).double().mean(1)
+        _, against = scored([each.words for each in packaged_class_names(_WORDS)])
+        fits = 100 * (scores.max(1).values[:, None] > against).double().mean(1)
     scale = ready.logit_scale.detach().exp().item()
-    labelled = _labelled(photographs, names, cosine, scale)
+    labelled = _labelled(photographs, names, cosine, scores, scale)
     if fits is not None and percent is not None:
         rows = zip(labelled, fits.tolist(), strict=True)
         labelled = [_tested(each, fit, percent) for each, fit in rows]
+    of_cosine = "(cosine less the label's hubness)"
     conditions = {
-        "confidence": f"softmax of {scale:.4g} · cosine over the labels: a ranking of those given, "
-        "no probability of being true",
+        "confidence": f"softmax of {scale:.4g} · {'cosine' if known is None else of_cosine} over "
+        "the labels: a ranking of those given, no probability of being true",
+        "bank": None if known is None else str(known),
         "logit_scale": scale, "loss": (ready.config.training or {}).get("loss"),
         "templates": list(prompts),
         "none": None if percent is None else f"the best label fits no better than {percent:g} % of "
@@ -197,10 +211,11 @@ def _embedded(
 
 
 def _labelled(
-    photographs: Photographs, names: Sequence[str], cosine: Tensor, scale: float
+    photographs: Photographs, names: Sequence[str], cosine: Tensor, scores: Tensor, scale: float
 ) -> list[LabelledPhotograph]:
-    """The two best labels of each photograph, from cosines ``[photographs, labels]``."""
-    best = (scale * cosine.double()).softmax(1).topk(min(2, len(names)), dim=1)
+    """The two best labels of each photograph by their scores ``[photographs, labels]``; cosines are
+    shown."""
+    best = (scale * scores.double()).softmax(1).topk(min(2, len(names)), dim=1)
     labelled = []
     for row, sample in enumerate(photographs.samples):
         (first, *second), (sure, *next_sure) = best.indices[row].tolist(), best.values[row].tolist()

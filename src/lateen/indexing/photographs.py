@@ -28,6 +28,7 @@ from lateen.features import Store, encode
 from lateen.files import cache_folder, content_key, folder_lock
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
+from lateen.model.query_bank import chosen_bank
 
 Query = str | Path | Image
 
@@ -40,15 +41,19 @@ class Hit:
         id: the image's path relative to the searched folder.
         path: where it is.
         score: cosine between the query's and the image's embedding, -1 to 1.
+        adjusted: by which the images are ordered with a query bank, the score less the image's
+            hubness; ``None`` without one.
     """
 
     id: str
     path: Path
     score: float
+    adjusted: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"id": self.id, "path": str(self.path), "score": self.score}
+        adjusted = {} if self.adjusted is None else {"adjusted": self.adjusted}
+        return {"id": self.id, "path": str(self.path), "score": self.score, **adjusted}
 
 
 def search(
@@ -57,6 +62,7 @@ def search(
     images: str | Path,
     *,
     k: int = 12,
+    bank: str | Path | None = None,
     cache: Path | None = None,
     skipped: list[dict[str, str]] | None = None,
     same: list[str] | None = None,
@@ -71,6 +77,8 @@ def search(
         query: one query or several.
         images: a folder of images, with all its subfolders.
         k: hits per query; all images if there are fewer.
+        bank: a query bank, which takes the hubness of every image off its score where the query is
+            a sentence: the model's own if it carries one; ``none``; or a file of ``lateen bank``.
         cache: where to keep features; lateen's cache folder if not given.
         skipped: receives ``id`` and ``reason`` of every image that could not be read.
         same: receives the id of every image that was left out because it is the query itself.
@@ -91,16 +99,20 @@ def search(
         if isinstance(each, Path) and not each.is_file():
             raise DataError(f"there is no image {each}", "Check the path of the query.")
     ready = model if isinstance(model, AlignedModel) else open_model(model)
-    embedded = torch.cat([_embedded(ready, each) for each in queries])
+    known = chosen_bank(ready, bank)
+    embedded = [_embedded(ready, each) for each in queries]
     photographs = Photographs.of(ready, images, cache=cache)
     if skipped is not None:
         skipped += photographs.unreadable
+    asked = any(isinstance(each, str) for each in queries)
+    hubness = known.image_hubness(photographs.embeddings) if known and asked else None
     results = []
     for each, embedding in zip(queries, embedded, strict=True):
         itself = photographs.copies_of(each) if isinstance(each, Path) else set()
         if same is not None:
             same += sorted(itself)
-        [hits] = photographs.nearest(embedding[None], k + len(itself))
+        off = hubness if isinstance(each, str) else None
+        [hits] = photographs.nearest(embedding, k + len(itself), off)
         results.append([hit for hit in hits if hit.id not in itself][:k])
     return results
 
@@ -171,13 +183,28 @@ class Photographs:
             [content for content in hashes if content in row_of],
         )  # fmt: skip
 
-    def nearest(self, queries: torch.Tensor, k: int) -> list[list[Hit]]:
-        """The ``k`` images nearest to each query ``[q, dim]``, L2-normalised, best first."""
-        best = (queries @ self.embeddings.T).topk(min(k, len(self.samples)), dim=1)
+    def nearest(
+        self, queries: torch.Tensor, k: int, hubness: torch.Tensor | None = None
+    ) -> list[list[Hit]]:
+        """The ``k`` images nearest to each query, best first.
+
+        Args:
+            queries: ``[q, dim]``, L2-normalised.
+            k: how many; all if there are fewer.
+            hubness: of the images ``[n]``, taken off their cosines.
+        """
+        cosines = queries @ self.embeddings.T
+        scores = cosines if hubness is None else cosines - hubness
+        best = scores.topk(min(k, len(self.samples)), dim=1)
         return [
-            [Hit(self.samples[i].id, photograph_path(self.samples[i]), score)
-             for i, score in zip(row.tolist(), scores.tolist(), strict=True)]
-            for row, scores in zip(best.indices, best.values, strict=True)
+            [
+                Hit(
+                    self.samples[i].id, photograph_path(self.samples[i]), cosines[row, i].item(),
+                    None if hubness is None else score,
+                )
+                for i, score in zip(images.tolist(), highest.tolist(), strict=True)
+            ]
+            for row, (images, highest) in enumerate(zip(best.indices, best.values, strict=True))
         ]  # fmt: skip
 
     def copies_of(self, image: Path) -> set[str]:

@@ -6,8 +6,9 @@ have more:
 
 * ``MARKS``: then ``out`` is a folder, and these are the files by which one that was exported before
   is known (:func:`lateen.files.refuse_foreign`); ``BESIDE``: what a killed export may have left.
-* keyword arguments of ``export``: ``encoders``, whether to copy the encoders' files; ``results``,
-  what a model card is to show (:class:`lateen.model.CardResult`).
+* keyword arguments of ``export``: ``encoders``, whether to copy the encoders' files;
+  ``query_bank``, whether to take the model's along; ``results``, what a model card is to show
+  (:class:`lateen.model.CardResult`).
 """
 
 from __future__ import annotations

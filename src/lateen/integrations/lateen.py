@@ -20,14 +20,16 @@ BESIDE = ("vision_encoder", "text_encoder")
 
 
 def export(
-    model: AlignedModel, out: Path, *, encoders: bool = False, results: Sequence[CardResult] = ()
-) -> None:
+    model: AlignedModel, out: Path, *, encoders: bool = False, query_bank: bool = True,
+    results: Sequence[CardResult] = (),
+) -> None:  # fmt: skip
     """Write the model's folder.
 
     Args:
         model: an aligned model, or a plain CLIP as one.
         out: the folder.
         encoders: also copy the files of both encoders into it.
+        query_bank: take the model's query bank along, if it carries one.
         results: for the card.
 
     Raises:
@@ -36,7 +38,9 @@ def export(
     """
     from lateen.model.saving import forget_paths  # torch; options are asked for without it
 
-    model.save_pretrained(out, encoders=encoders, local_paths=False, results=results)
+    model.save_pretrained(
+        out, encoders=encoders, query_bank=query_bank, local_paths=False, results=results
+    )
     if named := forget_paths(out):
         log.warning(
             "%s: %s name a folder of this machine; they are files of the encoders, whose hash they "

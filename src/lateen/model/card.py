@@ -117,6 +117,7 @@ def write_card(
     folder: Path,
     sources: Mapping[Side, Sequence[EncoderSource]],
     results: Sequence[CardResult] = (),
+    bank: str | None = None,
 ) -> None:
     """Write README.md in the hub's model-card form. No path of this machine is in it.
 
@@ -125,11 +126,16 @@ def write_card(
         folder: of the saved model.
         sources: of each side, its encoder or the parts of it.
         results: to show; those of the split that chose the training step stand in the config.
+        bank: what its query bank is of, if it carries one.
     """
     from huggingface_hub import ModelCardData
 
     training = dict(config.training or {})
     validation = training.pop("validation", None)
+    if found := training.pop("calibration", None):
+        training["scale and bias"] = f"fitted again, {calibration_words(found)}"
+    if bank is not None:
+        training["query bank"] = bank
     shown = list(results)
     if not any(each.chose for each in results):
         shown += _validation(validation)
@@ -152,6 +158,14 @@ def write_card(
         packed=config.embedded_encoders, results=shown,
         conditions=training,
     )  # fmt: skip
+
+
+def calibration_words(found: Mapping[str, Any]) -> str:
+    """What a :class:`~lateen.training.calibration.Calibration` says, in a line."""
+    words = f"t {found['scale']:.3g}, b {found['bias']:.3g} on {found['images']:,} held-out images"
+    if found["error"] is None:
+        return words
+    return f"{words}; calibration error {found['error']:.1f} % (before {found['before']:.1f} %)"
 
 
 @dataclass(frozen=True)

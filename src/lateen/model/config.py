@@ -67,6 +67,16 @@ class AlignedConfig(PreTrainedConfig):  # type: ignore[misc]
         return int((self.text or {})["dim"])
 
 
+def encoder_identity(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder is, wherever it lies; of imported features nothing but the name tells.
+
+    Args:
+        info: an encoder's description, as a config has it.
+    """
+    where = ("id", "load") if "weights" in info else ("load",)
+    return {key: value for key, value in info.items() if key not in where}
+
+
 def read_config(folder: Path) -> AlignedConfig:
     """Read and check ``config.json``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ from lateen.encoders import SIDES, Encoder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
 from lateen.features import Store, token_batches
+from lateen.files import content_key
 from lateen.model.card import CardResult, write_card
-from lateen.model.config import AlignedConfig, read_config
+from lateen.model.config import AlignedConfig, encoder_identity, read_config
 from lateen.model.encoder_pair import EncoderPair, describe_encoder
+from lateen.model.query_bank import QUERY_BANK, QueryBank
 from lateen.model.sail import read_sail_checkpoint, write_sail_checkpoint
 from lateen.model.saving import (
     check_auto_options,
@@ -99,7 +102,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         super().__init__(config)
         self.heads = AlignmentHeads(config.head_settings, config.image_dim, config.text_dim)
         self._encoder_pair = EncoderPair(config)
-        self._trained_on: TrainedOn | Path | None = None  # of a path, read when first asked for
+        # Of a path, read when first asked for.
+        self._trained_on: TrainedOn | Path | None = None
+        self._query_bank: QueryBank | Path | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -137,6 +142,33 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         if isinstance(self._trained_on, Path):
             self._trained_on = TrainedOn.load(self._trained_on)
         return self._trained_on
+
+    @property
+    def query_bank(self) -> QueryBank | None:
+        """Known queries, by which hubs are told; ``None`` if it has none.
+
+        Raises:
+            ModelError: the bank is damaged, or of another model.
+        """
+        if isinstance(self._query_bank, Path):
+            self._query_bank = QueryBank.load(self._query_bank, self)
+        return self._query_bank
+
+    @query_bank.setter
+    def query_bank(self, bank: QueryBank | None) -> None:
+        if bank is not None:
+            bank.check_model(self)
+        self._query_bank = bank
+
+    @property
+    def content_key(self) -> str:
+        """Content key (64 hex digits) of the heads and of what the encoders are."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        sides = [encoder_identity(getattr(self.config, side)) for side in SIDES]
+        return content_key([digest.hexdigest(), *sides])
 
     # -- encoders ---------------------------------------------------------------------------------
 
@@ -278,9 +310,10 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
 
     def save_pretrained(
         self, save_directory: str | Path, *, encoders: bool = False, trained_on: bool = True,
-        local_paths: bool = True, results: Sequence[CardResult] = (), **options: Any,
+        query_bank: bool = True, local_paths: bool = True, results: Sequence[CardResult] = (),
+        **options: Any,
     ) -> None:  # fmt: skip
-        """Write config, heads, a model card and, where it is known, what was trained on.
+        """Write config, heads, card and, where there are, the record of training and a query bank.
 
         Args:
             save_directory: the folder.
@@ -288,6 +321,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                 was trained is always copied.
             trained_on: False leaves out the hashes of the images that it was trained on: with them,
                 whoever has an image can find out whether it was among those.
+            query_bank: False leaves out its query bank.
             local_paths: remember the folders of this machine that encoders were loaded from, so
                 that the model finds them here; for other machines, leave them out.
             results: for the card.
@@ -300,6 +334,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         """
         folder = Path(save_directory)
         record = self.trained_on if trained_on else None
+        bank = self.query_bank if query_bank else None
         if not encoders:
             self._encoder_pair.check_originals()
         self._encoder_pair.copy_to(folder, both=encoders)
@@ -313,12 +348,16 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                     setattr(self.config, side, without_paths(before[side]))
             with quiet_transformers():
                 super().save_pretrained(folder, **options)
-            write_card(self.config, folder, sources, results)
+            write_card(self.config, folder, sources, results, bank and str(bank))
             share_files(folder)
             if record is not None:
                 record.save(folder / TRAINED_ON)
             else:  # of the model that was in this folder before
                 (folder / TRAINED_ON).unlink(missing_ok=True)
+            if bank is not None:
+                bank.save(folder / QUERY_BANK)
+            else:
+                (folder / QUERY_BANK).unlink(missing_ok=True)
         except BaseException:
             self.config.embedded_encoders = embedded_before
             raise
@@ -359,6 +398,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         model._encoder_pair.folder = folder
         if (folder / TRAINED_ON).is_file():
             model._trained_on = folder / TRAINED_ON
+        if (folder / QUERY_BANK).is_file():
+            model._query_bank = folder / QUERY_BANK
         model.set_encoders(vision_encoder, text_encoder)
         return cast("AlignedModel", model.eval())
 

@@ -277,10 +277,16 @@ def per_class_table(per_class: Mapping[str, float], limit: int = 20) -> TableDat
     return TableData("Accuracy by class", columns, ranked[:limit], note)
 
 
-def hits_table(hits: Iterable[Mapping[str, Any]], title: str = "") -> TableData:
-    """Search results, best first: ``[{"id": …, "path": …, "score": …}]``; a score is a cosine."""
-    rows = [(rank, hit["score"], hit["id"], hit["path"]) for rank, hit in enumerate(hits, start=1)]
-    columns = [Column("rank", 0), Column("score", 3), Column("id"), Column("path")]
+def hits_table(hits: Sequence[Mapping[str, Any]], title: str = "") -> TableData:
+    """Search results, best first: ``[{"id": …, "path": …, "score": …}]``; a score is a cosine. With
+    a query bank each hit also has ``adjusted``, by which they are ordered."""
+    adjusted = [] if any("adjusted" not in hit for hit in hits) or not hits else ["adjusted"]
+    rows = [
+        (rank, *(hit[key] for key in (*adjusted, "score", "id", "path")))
+        for rank, hit in enumerate(hits, start=1)
+    ]
+    numbers = (Column(key, 3) for key in (*adjusted, "score"))
+    columns = [Column("rank", 0), *numbers, Column("id"), Column("path")]
     return TableData(title, columns, rows, "" if rows else "No hits.")
 
 

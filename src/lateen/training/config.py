@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lateen.config import Precision, Section
 
@@ -269,3 +275,19 @@ class TrainSection(LoopSection):
     def compiles(self) -> bool | Literal["auto"]:
         """``compile``."""
         return self.compile
+
+
+class BankSection(Section):
+    """The query bank that a trained model carries (:mod:`lateen.model.query_bank`)."""
+
+    size: int = Field(
+        2048, ge=0, description="training captions, and images, by which hubs are told when "
+        "photographs or texts are ranked; 0 for no bank"
+    )  # fmt: skip
+
+    @field_validator("size")
+    @classmethod
+    def _more_than_one(cls, size: int) -> int:
+        if size == 1:
+            raise ValueError("a bank of one tells no hub from others: give more, or 0 for none")
+        return size

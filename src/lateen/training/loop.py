@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from lateen.device import empty_cache, resolve_device
 from lateen.errors import TrainingError
@@ -17,6 +19,7 @@ from lateen.files import folder_lock
 from lateen.metrics.retrieval import Retrieval, mean_recall, retrieval
 from lateen.progress import bar, log
 from lateen.training.batches import BatchPart, BatchSource, Stream, seeded
+from lateen.training.calibration import Calibration
 from lateen.training.canonical import add_canonical, canonical_share, ridge_of
 from lateen.training.checkpoint import (
     Checkpoint,
@@ -70,6 +73,13 @@ def validate(heads: AlignmentHeads, pairs: Pairs) -> Retrieval:
 
     Without dropout and in float32 whatever the training's precision, as every later evaluation.
     """
+    return retrieval(*_embedded(heads, pairs))
+
+
+@torch.no_grad()
+def _embedded(heads: AlignmentHeads, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings of images ``[n, dim]`` and of the first column's captions ``[m, dim]``, and the
+    image of each caption ``[m]``."""
     device = heads.logit_scale.device
     features, owner = pairs.all_texts(0)
     training = heads.training
@@ -83,7 +93,23 @@ def validate(heads: AlignmentHeads, pairs: Pairs) -> Retrieval:
         for i in range(0, len(features), _CHUNK)
     ]
     heads.train(training)
-    return retrieval(torch.cat(image), torch.cat(text), owner)
+    return torch.cat(image), torch.cat(text), owner
+
+
+def _calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration:
+    """Give heads the t and b at which their cosines are probabilities.
+
+    Args:
+        heads: as they are to be used; their t and b are replaced.
+        pairs: that trained no weight of them.
+        one_in: among how many texts one is the image's own.
+    """
+    before = heads.scale.item(), heads.logit_bias.item()
+    calibration = Calibration.of(*_embedded(heads, pairs), one_in=one_in, before=before)
+    with torch.no_grad():
+        heads.logit_scale.fill_(math.log(calibration.scale))
+        heads.logit_bias.fill_(calibration.bias)
+    return calibration
 
 
 class Validation(Protocol):
@@ -198,6 +224,7 @@ class TrainResult(Generic[M]):
         metrics: path of ``metrics.jsonl``.
         resumed_from: the step at which an interrupted run was taken up; 0 for a new one.
         skipped: whether the training was found finished, so that nothing was done.
+        calibration: of scale and bias, where they were fitted again at the end.
     """
 
     heads: M
@@ -207,6 +234,7 @@ class TrainResult(Generic[M]):
     metrics: Path
     resumed_from: int = 0
     skipped: bool = False
+    calibration: Calibration | None = None
 
 
 def train(
@@ -223,6 +251,7 @@ def train(
 
     Where ``settings.cca`` is above 0, closed-form canonical directions are put beside the trained
     ones at the end, and the heads are that many dims longer (:mod:`lateen.training.canonical`).
+    Scale and bias are then fitted again to ``validation`` (:mod:`lateen.training.calibration`).
 
     An interrupted run goes on at its last checkpoint and ends with the same bytes as an
     uninterrupted one; a finished one is given back as it is. Both are recognised by content: the
@@ -273,8 +302,11 @@ def train(
         result.heads, pairs, share, alone=settings.epochs == 0,
         ridge=ridge_of(settings, len(pairs)),
     )  # fmt: skip
-    metrics = None if validation is None else validate(heads, validation)
-    return replace(result, heads=heads, best_metrics=metrics)
+    if validation is None:
+        return replace(result, heads=heads, best_metrics=None)
+    calibration = _calibrate(heads, validation, min(settings.batch, len(pairs)))
+    metrics = validate(heads, validation)
+    return replace(result, heads=heads, best_metrics=metrics, calibration=calibration)
 
 
 def fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ from torch import Tensor
 from lateen.data.labels import LabelledImages, open_labelled
 from lateen.data.prompts import class_prompts, read_templates
 from lateen.errors import DataError, UsageError
-from lateen.evaluation.features import JudgedImages, embed_prompts, find_trained_on
+from lateen.evaluation.features import (
+    JudgedImages,
+    bank_facts,
+    bank_words,
+    embed_prompts,
+    find_trained_on,
+)
 from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.labelled import described, labelled_conditions, labelled_rows, one_source
 from lateen.evaluation.tables import MOST_CLASSES, left_out, noted, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import WITH_BANK, Result, Task, with_bank
 from lateen.files import make_folder
 from lateen.metrics import (
     class_ranks,
@@ -28,6 +35,7 @@ from lateen.metrics import (
 from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
+from lateen.model.query_bank import chosen_bank
 from lateen.progress import log
 from lateen.report.chance import top_k
 from lateen.report.confusion import confusion_plot
@@ -37,6 +45,7 @@ from lateen.report.tables import (
     Column,
     TableData,
     classification_table,
+    interval_row,
     per_class_table,
 )
 
@@ -56,6 +65,7 @@ def evaluate_classification(
     column: str | None = None,
     classes: str | Path | None = None,
     templates: Sequence[str] | str | Path | None = None,
+    bank: Path | str | None = None,
     cache: Path | None = None,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +87,8 @@ def evaluate_classification(
         classes: a text file with a class name a line.
         templates: prompts with ``{}`` for the class name, or a file of them, which are taken as
             written; if not given those beside the data, else lateen's for such pictures.
+        bank: a query bank, with which accuracies are told, too: the model's own if it carries one;
+            ``none``; or a file of `lateen bank`.
         cache: where to keep features; lateen's cache folder if not given.
         out: folder for ``confusion.png``, written only if given.
 
@@ -92,6 +104,7 @@ def evaluate_classification(
         classes=classes,
     )  # fmt: skip
     prompts, verbatim = _templates(templates, labelled)
+    known = chosen_bank(model, bank)
     out = make_folder(out) if out is not None else None
     if not labelled.named_by:
         raise DataError(
@@ -104,15 +117,22 @@ def evaluate_classification(
     image = project_rows(model.project_image, store, rows)
     text = embed_classes(model, labelled.names, prompts, verbatim=verbatim)
     ranks = class_ranks(image, text, target)
+    judged = JudgedImages.of(store, rows)
+    beside, bank_ranks = {}, None
+    if known is not None:
+        bank_ranks = class_ranks(known.extend_images(image), known.extend_texts(text), target)
+        scores = classification_of_ranks(bank_ranks, target, labelled.names)
+        beside = {"with_bank": {**scores, **bank_facts(known, judged)}}
     result = {
         "task": "classification",
         **_scores(ranks, target, labelled),
-        **classification_facts(ranks, target, [store.ids[row] for row in rows]),
+        **beside,
+        **classification_facts(ranks, target, [store.ids[row] for row in rows], bank_ranks),
         **described(labelled, store, rows),
         "templates": list(prompts),
         "templates_verbatim": verbatim,
         "same_name": _same_names(labelled.names),
-        "trained_on": find_trained_on(model, JudgedImages.of(store, rows)),
+        "trained_on": find_trained_on(model, judged),
         "conditions": labelled_conditions(model, labelled),
     }
     counts = confusion_matrix(image, text, target)
@@ -134,26 +154,36 @@ def _scores(ranks: Tensor, target: Tensor, labelled: LabelledImages) -> dict[str
     return {"metric": labelled.metric, "score": scores[labelled.metric], **scores, "chance": guess}
 
 
-def classification_facts(ranks: Tensor, target: Tensor, ids: Sequence[str]) -> dict[str, Any]:
+def classification_facts(
+    ranks: Tensor, target: Tensor, ids: Sequence[str], bank_ranks: Tensor | None = None
+) -> dict[str, Any]:
     """Intervals of the accuracies, and what each image contributes to them.
 
     Args:
         ranks: of each image's own class, from 1 ``[n]``.
         target: index of each image's class ``[n]``.
         ids: of the images.
+        bank_ranks: as ``ranks``, with a query bank.
     """
     arrays = {"ranks": ranks.clamp(max=_DEEPEST), "classes": target}
+    if bank_ranks is not None:
+        arrays["bank_ranks"] = bank_ranks.clamp(max=_DEEPEST)
     return resampled(classification_statistics, arrays, ids)
 
 
 def classification_statistics(arrays: Arrays) -> Statistics:
     """The accuracies, from the rank of each image's own class."""
-    ranks, image = arrays["ranks"], np.arange(len(arrays["ranks"]))
-    return {
-        "top1": Tally(image, ranks <= 1),
-        "top5": Tally(image, ranks <= 5),
-        "mean_per_class": Tally(image, ranks <= 1, group=arrays["classes"]),
-    }
+    image = np.arange(len(arrays["ranks"]))
+    found: Statistics = {}
+    for name, before in (("ranks", ""), ("bank_ranks", WITH_BANK)):
+        if (ranks := arrays.get(name)) is not None:
+            own = Tally(image, ranks <= 1, group=arrays["classes"])
+            found |= {
+                f"{before}top1": Tally(image, ranks <= 1),
+                f"{before}top5": Tally(image, ranks <= 5),
+                f"{before}mean_per_class": own,
+            }
+    return found
 
 
 def embed_classes(
@@ -205,6 +235,17 @@ def classification_tables(result: Result) -> Iterator[TableData]:
         own = f" The metric of {result['set']} is {_METRICS[result['metric']]}."
     if result.get("same_name"):
         own += f" {len(result['same_name'])} names are those of several classes, and count wrong."
+    if beside := result.get("with_bank"):
+        paths = ("top1", "top5", "mean_per_class")
+        intervals = interval_row(result, (f"{WITH_BANK}{path}" for path in paths))
+        lowest = min(beside["per_class"].values())
+        rows = [["with the query bank", *(beside[path] for path in paths), lowest], *intervals]
+        first = table.reference
+        table = replace(
+            table, rows=[*table.rows, *rows],
+            reference=(*first, *range(len(table.rows) + 1, len(table.rows) + len(rows))),
+        )  # fmt: skip
+        own += f" The bank: {bank_words(beside)}"
     yield noted(table, own + left_out(result))
     if len(result["per_class"]) <= MOST_CLASSES:
         yield per_class_table(result["per_class"], MOST_CLASSES)
@@ -225,6 +266,6 @@ def _confused(pairs: list[Result]) -> TableData:
 
 TASK = Task(
     evaluate_classification,
-    {"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"},
+    with_bank({"top-1": "top1", "top-5": "top5", "mean per class": "mean_per_class"}),
     classification_tables, statistics=classification_statistics, order=20,
 )  # fmt: skip

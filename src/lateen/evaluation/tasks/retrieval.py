@@ -16,21 +16,25 @@ from lateen.data.samples import no_captions
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
+    bank_facts,
+    bank_words,
     conditions,
     find_trained_on,
     side_features,
 )
-from lateen.evaluation.intervals import Arrays, Statistics, resampled
+from lateen.evaluation.intervals import Array, Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
-from lateen.evaluation.task import Result, Task
+from lateen.evaluation.task import WITH_BANK, Result, Task, with_bank
 from lateen.features import Pairs, StoreRows, pair
 from lateen.features.pairs import TextColumn
 from lateen.files import content_key
 from lateen.metrics import cross_ranks, mean_recall, retrieval, retrieval_of_ranks, rsum
 from lateen.metrics.features import Features
 from lateen.metrics.resampling import Median, Tally
+from lateen.metrics.retrieval import Retrieval
 from lateen.model import AlignedModel
 from lateen.model.model import project_rows
+from lateen.model.query_bank import QueryBank, chosen_bank
 from lateen.progress import log
 from lateen.report.chance import recall_at_k
 from lateen.report.tables import (
@@ -41,7 +45,8 @@ from lateen.report.tables import (
 _CUTOFFS = (1, 5, 10)
 Columns = Literal["first", "each", "union"]
 # What is a column's own, where each is judged.
-_OWN = ("text_to_image", "image_to_text", "rsum", "mean_recall", "intervals", "images", "captions")
+_OWN = ("text_to_image", "image_to_text", "rsum", "mean_recall", "intervals", "images", "captions",
+        "with_bank")  # fmt: skip
 
 
 def evaluate_retrieval(
@@ -54,6 +59,7 @@ def evaluate_retrieval(
     split: str | None = None,
     per_image: int | None = None,
     folds: int | None = None,
+    bank: Path | str | None = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
     """R@1/5/10 and median rank of text → image and image → text retrieval, and their rsum.
@@ -71,6 +77,8 @@ def evaluate_retrieval(
             Flickr30k's (METHODS §1.6).
         folds: also the mean over this many parts of the images, each with a pool of its own:
             COCO's "1k" numbers are those of 5.
+        bank: a query bank, with which recalls are told, too: the model's own if it carries one;
+            ``none``; or a file of `lateen bank`.
         cache: where to keep features; lateen's cache folder if not given.
 
     Raises:
@@ -83,6 +91,7 @@ def evaluate_retrieval(
     for name, value in (("per-image", per_image), ("folds", folds)):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}", "It must be at least 1.")
+    known = chosen_bank(model, bank)
     dataset = open_dataset(
         source, images=images if captions else None, split=split,
         captions=(column,) if column else (),
@@ -96,14 +105,16 @@ def evaluate_retrieval(
     ]
     if columns == "union":
         pairs = pair(image, *texts)
-        return retrieval_result(model, pairs, per_image=per_image, folds=folds, union=True)
+        return retrieval_result(
+            model, pairs, per_image=per_image, folds=folds, union=True, bank=known
+        )
     results = [
-        retrieval_result(model, pair(image, text), per_image=per_image, folds=folds)
+        retrieval_result(model, pair(image, text), per_image=per_image, folds=folds, bank=known)
         for text in texts
     ]
     if columns == "first":
         return results[0]
-    parts = {each["column"]: {key: each[key] for key in _OWN} for each in results}
+    parts = {each["column"]: {k: each[k] for k in _OWN if k in each} for each in results}
     return {**results[0], "by_column": parts}
 
 
@@ -133,7 +144,8 @@ def _chosen_columns(dataset: Dataset, column: str | None, columns: Columns) -> t
 
 def retrieval_result(
     model: AlignedModel, pairs: Pairs, *, per_image: int | None = None, folds: int | None = None,
-    union: bool = False, embed: Callable[..., Features] = project_rows,
+    union: bool = False, bank: QueryBank | None = None,
+    embed: Callable[..., Features] = project_rows,
 ) -> dict[str, Any]:  # fmt: skip
     """Retrieval on pairs of features that the model's encoders made (first caption column).
 
@@ -143,6 +155,7 @@ def retrieval_result(
         per_image: only each image's first captions, so many.
         folds: also the mean over this many parts of the images.
         union: the captions of all columns together, instead of the first column's.
+        bank: a query bank of the model, with which recalls are told, too.
         embed: how embeddings are made of rows of a store, as :func:`project_rows` makes them.
 
     Raises:
@@ -165,11 +178,16 @@ def retrieval_result(
     by_text, by_image = cross_ranks(image, text, owner)
     result = retrieval_of_ranks(by_text, by_image)
     ranks = {"owner": owner, "text_ranks": by_text, "image_ranks": by_image}
+    judged = JudgedImages.of(pairs.image, pairs.image_rows)
+    beside = {}
+    if bank is not None:
+        found = cross_ranks(bank.extend_images(image[:]), bank.extend_texts(text[:]), owner)
+        ranks |= {"bank_text_ranks": found[0], "bank_image_ranks": found[1]}
+        beside = {"with_bank": {**_recalls(retrieval_of_ranks(*found)), **bank_facts(bank, judged)}}
     return {
         "task": "retrieval",
-        **result,
-        "rsum": rsum(result),
-        "mean_recall": {f"R@{k}": mean_recall(result, (k,)) for k in _CUTOFFS},
+        **_recalls(result),
+        **beside,
         **resampled(retrieval_statistics, ranks, pairs.ids),
         **({"folds": _over_folds(image, text, owner, folds)} if folds else {}),
         "images": len(pairs),
@@ -178,16 +196,31 @@ def retrieval_result(
         "per_image": per_image,
         "copies": copies,
         "skipped": len(skipped),
-        "trained_on": find_trained_on(model, JudgedImages.of(pairs.image, pairs.image_rows)),
+        "trained_on": find_trained_on(model, judged),
         "conditions": conditions(model, _data_key(pairs, columns)),
     }
 
 
+def _recalls(found: Retrieval) -> dict[str, Any]:
+    """Recalls both ways, and what is made of them."""
+    means = {f"R@{k}": mean_recall(found, (k,)) for k in _CUTOFFS}
+    return {**found, "rsum": rsum(found), "mean_recall": means}
+
+
 def retrieval_statistics(arrays: Arrays) -> Statistics:
     """Every number of :func:`retrieval_result` from the ranks of captions and images."""
+    found = _statistics(arrays["owner"], arrays["text_ranks"], arrays["image_ranks"])
+    if "bank_text_ranks" in arrays:
+        ranks = arrays["bank_text_ranks"], arrays["bank_image_ranks"]
+        beside = _statistics(arrays["owner"], *ranks)
+        found |= {f"{WITH_BANK}{path}": statistic for path, statistic in beside.items()}
+    return found
+
+
+def _statistics(owner: Array, text_ranks: Array, image_ranks: Array) -> Statistics:
     ways = {
-        "text_to_image": (arrays["owner"], arrays["text_ranks"]),
-        "image_to_text": (np.arange(len(arrays["image_ranks"])), arrays["image_ranks"]),
+        "text_to_image": (owner, text_ranks),
+        "image_to_text": (np.arange(len(image_ranks)), image_ranks),
     }
     unit = np.concatenate([of for of, _ in ways.values()])
     way = np.repeat([0, 1], [len(of) for of, _ in ways.values()])
@@ -245,7 +278,7 @@ def retrieval_chance(result: Result, key_path: str) -> float:
     """R@k of a random ranking, in percent."""
     images, captions = result["images"], result["captions"]
     depth = int(key_path.rpartition("@")[2])
-    if key_path.startswith("text"):
+    if "text_to_image" in key_path:
         return recall_at_k(depth, images)
     return recall_at_k(depth, captions, captions / images)
 
@@ -259,6 +292,8 @@ def retrieval_tables(result: Result) -> Iterator[TableData]:
     copied = result.get("copies", 0)
     copies = f" {copied:,} image{'s are copies' if copied > 1 else ' is a copy'}." if copied else ""
     yield noted(table, first + total + copies + left_out(result))
+    if beside := result.get("with_bank"):
+        yield _bank_table(result, beside)
     for name, part in list(result.get("by_column", {}).items())[1:]:
         yield retrieval_table(part, f"Captions {name}")
     if folds := result.get("folds"):
@@ -267,14 +302,28 @@ def retrieval_tables(result: Result) -> Iterator[TableData]:
         yield noted(table, f" In each part, that is; rsum {folds['rsum']:.1f} of 600.")
 
 
+def _bank_table(result: Result, beside: Result) -> TableData:
+    """The same with a query bank; a result's intervals are by key path from its top."""
+    intervals = {
+        path.removeprefix(WITH_BANK): values
+        for path, values in result["intervals"].items()
+        if path.startswith(WITH_BANK)
+    }
+    part = {**result, **beside, "intervals": intervals}
+    table = retrieval_table(part, "With the query bank")
+    return noted(table, f" rsum {beside['rsum']:.1f} of 600. {bank_words(beside)}")
+
+
 TASK = Task(
     evaluate_retrieval,
-    {
-        f"{short} {key}": f"{way}.{key}"
-        for way, short in (("text_to_image", "T2I"), ("image_to_text", "I2T"))
-        for key in ("R@1", "R@5", "R@10", "median_rank")
-    }
-    | {"rsum": "rsum"},
+    with_bank(
+        {
+            f"{short} {key}": f"{way}.{key}"
+            for way, short in (("text_to_image", "T2I"), ("image_to_text", "I2T"))
+            for key in ("R@1", "R@5", "R@10", "median_rank")
+        }
+        | {"rsum": "rsum"}
+    ),
     retrieval_tables, statistics=retrieval_statistics, overview=("T2I R@1", "I2T R@1"),
     chance=retrieval_chance, order=10,
 )  # fmt: skip
