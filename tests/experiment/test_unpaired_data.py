@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from toys import COLOURS
 from toys import album as write_album
 
+from lateen.assessment.recipe import ProbeSection
 from lateen.errors import DataError, LateenError, PairingError, RecipeError, UsageError
 from lateen.experiment import run
 from lateen.experiment.preflight import check_run
+from lateen.experiment.rungs import Ladder, check_ladder
 from lateen.experiment.training import train
 from lateen.features import Description, Pairs, Store, StoreWriter, encode, pair
 from lateen.model import AlignedModel
@@ -196,6 +199,17 @@ def test_what_is_not_there_is_said_before_anything_is_encoded(
     with pytest.raises(LateenError, match=message):
         check_run(recipe(two_albums, **unpaired), two_albums / "run")
     assert not (two_albums / "run" / "stores").exists()
+
+
+def test_a_ladder_and_a_probe_train_on_pairs_alone(two_albums: Path) -> None:
+    values = recipe(two_albums)
+    del values["train"]["unpaired"]
+    rungs = [{"name": "a"}, {"name": "b", "set": {"train.unpaired": {"images": "more"}}}]
+    ladder = Ladder.build({"base": values, "rungs": rungs})
+    with pytest.raises(RecipeError, match="a ladder trains on pairs alone"):
+        check_ladder(ladder, two_albums / "ladder")
+    with pytest.raises(ValidationError, match="a probe learns from the pairs alone"):
+        ProbeSection.model_validate({"train": {"unpaired": {"images": "more"}}})
 
 
 def test_images_of_the_test_split_are_refused(two_albums: Path) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, cast
 
 import numpy as np
@@ -69,7 +70,7 @@ class Unpaired(FrozenEncoders):
     def key(self) -> dict[str, Any]:
         """The features by content; where a side is not given they are the pairs'."""
         sides = [
-            rows and [rows.store.manifest.content, rows.rows.tolist()]
+            rows and [rows.store.manifest.content, sha256(rows.rows.tobytes()).hexdigest()]
             for rows in (self.images, self.texts)
         ]
         return {"unpaired": content_key(sides)}
