@@ -65,7 +65,9 @@ def test_unpaired_stores_are_trained_on_and_recorded(pairs: Pairs, tmp_path: Pat
     record = model.trained_on
     assert record.groups["train"].count == 16 + 9
     assert record.find("train", list(images.ids), np.zeros(9, np.uint64)).by_id.all()
+    assert model.config.training["unpaired images"] == 9
     plain = train(pairs, holdout=0.2, **QUICK)
+    assert "unpaired images" not in plain.config.training
     assert not torch.equal(*(m.heads.vision.network.weight for m in (model, plain)))
     by_key = {"train.unpaired.images": str(images.path), "unpaired.batch": 5,
               "unpaired.texts": str(texts.path)}  # fmt: skip

@@ -117,7 +117,9 @@ def run(
             splits = held_out_features(splits, text, plan, folder / "stores")
         side = trained_side(text, plan.text) if tower else None
         record = TrainedOn.of(train_pairs, chooser, what.images)
-        model = build_model(train_pairs, trained, plan.train, text=side, trained_on=record)
+        model = build_model(
+            train_pairs, trained, plan.train, text=side, trained_on=record, what=what
+        )
         model.set_encoders(vision, text)
         if tower is None:
             add_bank(model, train_pairs, chooser, plan.bank.size)

@@ -98,7 +98,7 @@ def train(
             out=Path(out or temporary), trained=trained, ranks=ranks,
         )  # fmt: skip
     record = TrainedOn.of(pairs, validation, trained.images)
-    model = build_model(pairs, result, recipe.train, trained_on=record)
+    model = build_model(pairs, result, recipe.train, trained_on=record, what=trained)
     add_bank(model, pairs, validation, recipe.bank.size)
     return model
 
@@ -163,6 +163,7 @@ def build_model(
     settings: TrainSection,
     text: Mapping[str, Any] | None = None,
     trained_on: TrainedOn | None = None,
+    what: FrozenEncoders = FROZEN,
 ) -> AlignedModel:
     """The trained heads with the names of the encoders whose features they were trained on.
 
@@ -172,12 +173,14 @@ def build_model(
         settings: of the training.
         text: what to remember of the text encoder, where it is not that of ``pairs``.
         trained_on: hashes of the images that were trained on.
+        what: was trained, which may be on more than ``pairs``.
     """
     conditions = {
         "pairs": len(pairs),
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
         "data name": _data_name(pairs.image),
         "data": pairs.key,
+        **what.told,
         "loss": settings.loss,
         "seed": settings.seed,
         "settings": content_key(settings.deciding(seed=False)),

@@ -399,6 +399,11 @@ class FrozenEncoders:
         """What decides the result beside heads, settings and data, as JSON values."""
         return {}
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a model says of what it was trained on beside the pairs, as JSON values."""
+        return {}
+
     def source(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> StoreSource:
         """The batches to train on.
 

@@ -75,6 +75,13 @@ class Unpaired(FrozenEncoders):
         ]
         return {"unpaired": content_key(sides)}
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """How many images and texts are unpaired, and which features they are."""
+        sides = (("images", self.images), ("texts", self.texts))
+        counts = {f"unpaired {side}": len(rows) for side, rows in sides if rows is not None}
+        return {**counts, "unpaired data": self.key["unpaired"]}
+
     def source(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> StoreSource:
         """Batches of pairs, each with unpaired rows below them.
 
