@@ -20,7 +20,7 @@ _KEY = "train.unpaired"
 
 def with_unpaired(
     pairs: Pairs, settings: TrainSection, stores: Mapping[str, Store], judged: Mapping[str, Pairs],
-    held_out: str | None,
+    held_out: str,
 ) -> Unpaired:  # fmt: skip
     """A training on pairs and on what is unpaired.
 
