@@ -64,7 +64,7 @@ def test_run_evaluate_search_inspect(trained: Path, capsys: pytest.CaptureFixtur
     )  # fmt: skip
     hits = json.loads(out)["hits"]
     assert code == 0
-    assert [set(hit) for hit in hits] == [{"id", "path", "score"}] * 3
+    assert [set(hit) for hit in hits] == [{"id", "path", "score", "adjusted"}] * 3
     assert Path(hits[0]["path"]).is_file()
     with Image.open(sheet) as image:
         assert image.width > 300

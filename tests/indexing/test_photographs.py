@@ -51,7 +51,7 @@ def test_search_encodes_only_what_is_new(
     assert {"new/x.png", "renamed.png"} <= {hit.id for hit in hits}
     search(model, "red", album_copy)
     assert sum(seen) == 25
-    assert hits == sorted(hits, key=lambda hit: -hit.score)
+    assert hits == sorted(hits, key=lambda hit: -(hit.adjusted or hit.score))
 
 
 def test_photographs_that_cannot_be_read_do_not_stop_later_searches(

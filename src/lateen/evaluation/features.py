@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -237,10 +237,3 @@ def bank_facts(bank: QueryBank, judged: JudgedImages) -> dict[str, Any]:
             "key": bank.key, "images": len(bank.images), "captions": len(bank.texts), "seen": seen
         }
     }  # fmt: skip
-
-
-def bank_words(with_bank: Mapping[str, Any]) -> str:
-    """The bank of :func:`bank_facts` in a sentence."""
-    bank = with_bank["bank"]
-    seen = f", {bank['seen']:,} of them judged here" if bank["seen"] else ""
-    return f"{bank['images']:,} known images and {bank['captions']:,} known captions{seen}."

@@ -21,7 +21,7 @@ from lateen.experiment.stages import (
     hold_out,
     load_encoders,
 )
-from lateen.experiment.training import build_model
+from lateen.experiment.training import add_bank, build_model
 from lateen.features import Pairs
 from lateen.files import LOG, content_key, folder_lock, read_json, write_json
 from lateen.model.trained_on import TrainedOn
@@ -153,10 +153,11 @@ def _run(plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any
     seconds = time.perf_counter() - begin
     record = TrainedOn.of(pairs, data.validation)
     model = build_model(pairs, trained, plan.train, trained_on=record)
+    add_bank(model, pairs, data.validation, plan.bank.size)
     whole = not (trained.resumed_from or trained.skipped)
     run = {
         "seed": plan.train.seed,
-        **retrieval_result(model, data.judged),
+        **retrieval_result(model, data.judged, bank=model.query_bank),
         "steps": trained.steps, "kept_step": trained.best_step, "metrics": out.name,
         "training_data": pairs.key, "seconds": round(seconds, 1) if whole else None,
     }  # fmt: skip

@@ -136,7 +136,7 @@ def _section_and_name(key: str) -> tuple[str, str]:
     raise RecipeError(
         f"unknown recipe key {key if prefix else f'train.{key}'!r}",
         f"{hint}The keys here are those of "
-        + "; ".join(f"{section}: {', '.join(fields)}" for section, fields in _SECTIONS.items())
+        + ", ".join(f"{section} ({', '.join(fields)})" for section, fields in _SECTIONS.items())
         + ".",
     )
 

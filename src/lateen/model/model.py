@@ -348,7 +348,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
                     setattr(self.config, side, without_paths(before[side]))
             with quiet_transformers():
                 super().save_pretrained(folder, **options)
-            write_card(self.config, folder, sources, results, bank and str(bank))
+            known = None if bank is None else str(bank)
+            write_card(self.config, folder, sources, results, known)
             share_files(folder)
             if record is not None:
                 record.save(folder / TRAINED_ON)

@@ -43,7 +43,8 @@ NO_BANK, OWN_BANK = "none", "model"
 """What says that no bank is to be used, or the model's own, where a file could be named."""
 _VERSION = 1
 _ONE_IN = 512  # among how many texts one is an image's own, for τ
-_TEMPERATURES = (0.005, 0.5)  # of what was trained; beyond, nothing aligned was
+_USUAL = 0.05  # τ where nothing can be fitted
+_COLDEST = 0.01  # as CLIP's, whose t is at most 100
 _FEWEST = 2  # what is taken off by a bank of one is a similarity, and tells no hub
 _CHUNK = 1 << 24  # similarities at a time
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -216,7 +217,7 @@ def _checked(embeddings: np.ndarray[Any, Any], model: AlignedModel) -> Tensor:
 def _temperature(image: Tensor, text: Tensor, owner: Tensor) -> float:
     """τ for embeddings of pairs ``[n, dim]`` and ``[m, dim]``; ``owner`` ``[m]`` is each text's."""
     fit = Calibration.of(image, text, owner, one_in=_ONE_IN)
-    return 1 / min(max(fit.scale, 1 / _TEMPERATURES[1]), 1 / _TEMPERATURES[0])
+    return _USUAL if fit is None else min(max(1 / fit.scale, _COLDEST), 1.0)
 
 
 def _hubness(items: Tensor, queries: Tensor, temperature: float) -> Tensor:

@@ -20,6 +20,7 @@ INTERVAL = "95 % interval"  # how one is called, in a row or in a note
 _DIGITS = 6  # of numbers in files: enough for whatever is measured, too few for float noise
 _NAMES = 8  # characters that words have in a terminal, however narrow it is
 Cell = str | int | float | None
+_BANK = "with the query bank"
 _ARROWS = {"text_to_image": "text → image", "image_to_text": "image → text"}
 
 
@@ -208,7 +209,8 @@ def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> Tabl
 
     Args:
         result: ``{"text_to_image": {"R@1": …, "median_rank": …}, "image_to_text": {…},
-            "images": n, "captions": m}``, recalls in percent.
+            "images": n, "captions": m}``, recalls in percent; ``"with_bank"`` has the same with a
+            query bank.
         title: what was evaluated.
     """
     images, captions = int(result["images"]), int(result["captions"])
@@ -220,14 +222,21 @@ def retrieval_table(result: Mapping[str, Any], title: str = "Retrieval") -> Tabl
         rows.append([_ARROWS[direction], *(measured[key] for key in depths)])
         rows[-1].append(measured.get("median_rank"))
         rows += interval_row(result, (f"{direction}.{key}" for key in (*depths, "median_rank")))
+        if beside := result.get("with_bank"):
+            paths = [f"with_bank.{direction}.{key}" for key in (*depths, "median_rank")]
+            of_bank = beside[direction]
+            rows.append([_BANK, *(of_bank[key] for key in (*depths, "median_rank"))])
+            rows += interval_row(result, paths)
         guesses = (chance.recall_at_k(int(key[2:]), candidates, relevant) for key in depths)
         rows.append(["chance", *guesses, chance.median_rank(candidates, relevant)])
     return TableData(
         title,
         [Column(""), *(Column(f"{key} (%)", 1) for key in depths), Column("median rank", 1)],
         rows,
-        f"{images:,} images, {captions:,} captions.",
-        reference=tuple(at for at, row in enumerate(rows) if row[0] not in _ARROWS.values()),
+        f"{images:,} images, {captions:,} captions.{_bank_note(result)}",
+        reference=tuple(
+            at for at, row in enumerate(rows) if row[0] not in (*_ARROWS.values(), _BANK)
+        ),
     )
 
 
@@ -239,7 +248,7 @@ def classification_table(
     Args:
         result: ``{"top1": …, "top5": …, "per_class": {name: …}}`` in percent; ``"classes"`` where
             some class has no image and so no accuracy; ``"images"`` and ``"mean_per_class"`` if
-            known.
+            known; ``"with_bank"`` has the same with a query bank.
         title: what was evaluated.
     """
     per_class = result["per_class"].values()
@@ -248,24 +257,34 @@ def classification_table(
     guess = chance.top_k(1, classes)
     means = [("mean per class (%)", result["mean_per_class"])] if "mean_per_class" in result else []
     names = ["top-1 (%)", "top-5 (%)", *(name for name, _ in means), "lowest class (%)"]
-    paths = ["top1", "top5", *("mean_per_class" for _ in means), ""]
-    intervals = interval_row(result, paths)
+    paths = ["top1", "top5", *("mean_per_class" for _ in means)]
+    rows: list[list[Cell]] = [
+        ["zero-shot", *(result.get(path) for path in paths), min(per_class)],
+        *interval_row(result, [*paths, ""]),
+    ]
+    if beside := result.get("with_bank"):
+        lowest = min(beside["per_class"].values())
+        rows.append([_BANK, *(beside.get(path) for path in paths), lowest])
+        rows += interval_row(result, [*(f"with_bank.{path}" for path in paths), ""])
+    rows.append(["chance", guess, chance.top_k(5, classes), *(guess for _ in means), None])
     return TableData(
         title,
         [Column(""), *(Column(name, 1) for name in names)],
-        [
-            [
-                "zero-shot",
-                result["top1"],
-                result.get("top5"),
-                *(v for _, v in means),
-                min(per_class),
-            ],
-            *intervals,
-            ["chance", guess, chance.top_k(5, classes), *(guess for _ in means), None],
-        ],
-        f"{images}{classes:,} classes.",
-        reference=tuple(range(1, 2 + len(intervals))),
+        rows,
+        f"{images}{classes:,} classes.{_bank_note(result)}",
+        reference=tuple(at for at, row in enumerate(rows) if row[0] not in ("zero-shot", _BANK)),
+    )
+
+
+def _bank_note(result: Mapping[str, Any]) -> str:
+    """The query bank of a result in a sentence, if it has numbers with one."""
+    if not (beside := result.get("with_bank")):
+        return ""
+    bank = beside["bank"]
+    seen = f"; {bank['seen']:,} of the images that are judged are in it" if bank["seen"] else ""
+    return (
+        f" Query bank: {bank['images']:,} known images and {bank['captions']:,} known captions"
+        f"{seen}."
     )
 
 

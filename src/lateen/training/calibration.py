@@ -47,8 +47,8 @@ class Calibration:
     def of(
         cls, image: Tensor, text: Tensor, owner: Tensor, *, one_in: int,
         before: tuple[float, float] | None = None,
-    ) -> Calibration:  # fmt: skip
-        """Fit t and b to pairs of embeddings.
+    ) -> Calibration | None:  # fmt: skip
+        """Fit t and b to pairs; ``None`` where texts are no nearer to their own image than others.
 
         Args:
             image: ``[n, dim]``, L2-normalised; of many, the first 400 are taken.
@@ -61,7 +61,9 @@ class Calibration:
         inside = owner < count
         cosine = (text[inside] @ image[:count].T).double().cpu().numpy()
         pairs = _Pairs(cosine, owner[inside].cpu().numpy(), one_in)
-        scale, bias = pairs.fitted()
+        if count < 2 or (found := pairs.fitted())[0] <= 0:
+            return None
+        scale, bias = found
         error = earlier = None
         if before is not None and count >= _FEWEST:
             halves = [pairs.among(slice(first, count, 2)) for first in (0, 1)]
@@ -104,9 +106,10 @@ class _Pairs:
         from sklearn.linear_model import LogisticRegression
 
         cosine, own, weight = self.labelled()
-        # In units of its own spread the regression needs a dozen steps.
+        # In units of its own spread the regression needs a dozen steps, and a penalty that moves
+        # t by less than a thousandth keeps it finite where a cosine tells all pairs apart.
         mean, spread = float(cosine.mean()), float(cosine.std()) or 1.0
-        fit = LogisticRegression(C=np.inf, tol=1e-6, max_iter=1000)
+        fit = LogisticRegression(C=10.0, tol=1e-6, max_iter=1000)
         fit.fit(((cosine - mean) / spread)[:, None], own, weight)
         scale = float(fit.coef_[0, 0]) / spread
         return scale, float(fit.intercept_[0]) - scale * mean

@@ -24,7 +24,7 @@ _VERSION = 1
 # give equal bytes.
 _METADATA = "lateen"
 _TENSORS = ("heads", "best", "optimizer")
-_VALUES = ("identity", "step", "finished", "best_step", "best_metrics")
+_VALUES = ("identity", "step", "finished", "best_step", "best_metrics", "refits")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Checkpoint:
         heads: parameters by name.
         best: parameters of the best heads; empty if there was no validation yet or it is finished.
         optimizer: its state, by parameter index and name (``0.exp_avg``).
+        refits: whether t and b may be fitted again at the end. What an earlier version has finished
+            stays as it was, so that its model keeps its key.
     """
 
     identity: Mapping[str, Any]
@@ -50,6 +52,7 @@ class Checkpoint:
     heads: Mapping[str, Tensor]
     best: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    refits: bool = True
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -84,8 +87,9 @@ def load_checkpoint(path: Path, identity: Mapping[str, Any]) -> Checkpoint | Non
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         checkpoint = Checkpoint(
-            **header, heads=groups["heads"], best=groups["best"], optimizer=groups["optimizer"]
-        )
+            **{"refits": False, **header},
+            heads=groups["heads"], best=groups["best"], optimizer=groups["optimizer"],
+        )  # fmt: skip
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
             f"{path} is not a whole training checkpoint ({error!r})",

@@ -96,8 +96,8 @@ def _embedded(heads: AlignmentHeads, pairs: Pairs) -> tuple[Tensor, Tensor, Tens
     return torch.cat(image), torch.cat(text), owner
 
 
-def _calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration:
-    """Give heads the t and b at which their cosines are probabilities.
+def _calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration | None:
+    """Give heads the t and b at which their cosines are probabilities, if any do that.
 
     Args:
         heads: as they are to be used; their t and b are replaced.
@@ -106,6 +106,10 @@ def _calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration:
     """
     before = heads.scale.item(), heads.logit_bias.item()
     calibration = Calibration.of(*_embedded(heads, pairs), one_in=one_in, before=before)
+    if calibration is None:
+        log.warning("t and b stay as they were trained: they cannot be fitted to the %d images "
+                    "that chose the step", len(pairs))  # fmt: skip
+        return None
     with torch.no_grad():
         heads.logit_scale.fill_(math.log(calibration.scale))
         heads.logit_bias.fill_(calibration.bias)
@@ -224,7 +228,8 @@ class TrainResult(Generic[M]):
         metrics: path of ``metrics.jsonl``.
         resumed_from: the step at which an interrupted run was taken up; 0 for a new one.
         skipped: whether the training was found finished, so that nothing was done.
-        calibration: of scale and bias, where they were fitted again at the end.
+        refits: whether t and b may be fitted again, see :class:`Checkpoint`.
+        calibration: what they were fitted to, where they were.
     """
 
     heads: M
@@ -234,6 +239,7 @@ class TrainResult(Generic[M]):
     metrics: Path
     resumed_from: int = 0
     skipped: bool = False
+    refits: bool = True
     calibration: Calibration | None = None
 
 
@@ -304,7 +310,9 @@ def train(
     )  # fmt: skip
     if validation is None:
         return replace(result, heads=heads, best_metrics=None)
-    calibration = _calibrate(heads, validation, min(settings.batch, len(pairs)))
+    calibration = None
+    if result.refits:
+        calibration = _calibrate(heads, validation, min(settings.batch, len(pairs)))
     metrics = validate(heads, validation)
     return replace(result, heads=heads, best_metrics=metrics, calibration=calibration)
 
@@ -484,5 +492,5 @@ def _result(
     heads.load_state_dict(saved.heads)
     return TrainResult(
         heads.cpu().eval().requires_grad_(False), saved.step, saved.best_step, saved.best_metrics,
-        out / METRICS, resumed_from, skipped,
+        out / METRICS, resumed_from, skipped, saved.refits,
     )  # fmt: skip

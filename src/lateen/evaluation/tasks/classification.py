@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import (
     JudgedImages,
     bank_facts,
-    bank_words,
     embed_prompts,
     find_trained_on,
 )
@@ -45,7 +43,6 @@ from lateen.report.tables import (
     Column,
     TableData,
     classification_table,
-    interval_row,
     per_class_table,
 )
 
@@ -235,17 +232,6 @@ def classification_tables(result: Result) -> Iterator[TableData]:
         own = f" The metric of {result['set']} is {_METRICS[result['metric']]}."
     if result.get("same_name"):
         own += f" {len(result['same_name'])} names are those of several classes, and count wrong."
-    if beside := result.get("with_bank"):
-        paths = ("top1", "top5", "mean_per_class")
-        intervals = interval_row(result, (f"{WITH_BANK}{path}" for path in paths))
-        lowest = min(beside["per_class"].values())
-        rows = [["with the query bank", *(beside[path] for path in paths), lowest], *intervals]
-        first = table.reference
-        table = replace(
-            table, rows=[*table.rows, *rows],
-            reference=(*first, *range(len(table.rows) + 1, len(table.rows) + len(rows))),
-        )  # fmt: skip
-        own += f" The bank: {bank_words(beside)}"
     yield noted(table, own + left_out(result))
     if len(result["per_class"]) <= MOST_CLASSES:
         yield per_class_table(result["per_class"], MOST_CLASSES)

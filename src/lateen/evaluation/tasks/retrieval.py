@@ -17,7 +17,6 @@ from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import (
     JudgedImages,
     bank_facts,
-    bank_words,
     conditions,
     find_trained_on,
     side_features,
@@ -292,26 +291,12 @@ def retrieval_tables(result: Result) -> Iterator[TableData]:
     copied = result.get("copies", 0)
     copies = f" {copied:,} image{'s are copies' if copied > 1 else ' is a copy'}." if copied else ""
     yield noted(table, first + total + copies + left_out(result))
-    if beside := result.get("with_bank"):
-        yield _bank_table(result, beside)
     for name, part in list(result.get("by_column", {}).items())[1:]:
         yield retrieval_table(part, f"Captions {name}")
     if folds := result.get("folds"):
         counts = {key: max(1, result[key] // folds["count"]) for key in ("images", "captions")}
         table = retrieval_table({**folds, **counts}, f"Mean over {folds['count']} parts")
         yield noted(table, f" In each part, that is; rsum {folds['rsum']:.1f} of 600.")
-
-
-def _bank_table(result: Result, beside: Result) -> TableData:
-    """The same with a query bank; a result's intervals are by key path from its top."""
-    intervals = {
-        path.removeprefix(WITH_BANK): values
-        for path, values in result["intervals"].items()
-        if path.startswith(WITH_BANK)
-    }
-    part = {**result, **beside, "intervals": intervals}
-    table = retrieval_table(part, "With the query bank")
-    return noted(table, f" rsum {beside['rsum']:.1f} of 600. {bank_words(beside)}")
 
 
 TASK = Task(
