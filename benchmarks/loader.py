@@ -22,7 +22,8 @@ import torch
 from measure import in_process, peak_growth
 
 from lateen.features import Description, Pairs, StoreWriter, pair
-from lateen.training.batches import BatchPlan, Loader
+from lateen.training.batches import BatchPlan
+from lateen.training.loader import Loader
 
 SHARD = 2048
 

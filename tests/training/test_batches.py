@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lateen.features import Pairs
-from lateen.training.batches import BatchPlan, Loader, Part, shuffled
+from lateen.training.batches import BatchPlan, Part, shuffled
+from lateen.training.loader import Loader
 from lateen.training.ranks import Ranks
 
 from .conftest import MakePairs

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 
 from lateen.errors import TrainingError
 from lateen.training import canonical
-from lateen.training.canonical import add_canonical, canonical_maps, canonical_share
+from lateen.training.canonical import (
+    add_canonical,
+    canonical_maps,
+    canonical_share,
+    ridges_of,
+)
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
 from lateen.training.loop import train
@@ -39,6 +44,39 @@ def test_without_ridge_directions_are_uncorrelated_but_for_their_partner(
     torch.testing.assert_close(across, torch.diag(partners), atol=2e-2, rtol=0)
     assert partners.sort(descending=True).values.tolist() == partners.tolist()
     assert 0.5 < partners[0] <= 1.01
+
+
+def test_ridges_are_those_of_many_pairs_where_none_are_given(make_pairs: MakePairs) -> None:
+    pairs = make_pairs([2] * 30)
+    usual, wider = (
+        canonical_maps(pairs, 4)[0].weight,
+        canonical_maps(pairs, 4, (3.0, 0.2))[0].weight,
+    )
+    assert not torch.allclose(usual, wider, rtol=0.05)
+    torch.testing.assert_close(usual, canonical_maps(pairs, 4, canonical.RIDGES)[0].weight)
+
+
+def test_ridges_grow_with_fewer_pairs_where_much_is_unpaired_and_nowhere_else() -> None:
+    unpaired = {"unpaired": {"images": "here"}}
+    assert ridges_of(TrainSection(), 250) is None
+    assert ridges_of(TrainSection.model_validate(unpaired), 250) == pytest.approx((24.0, 1.44))
+    assert ridges_of(TrainSection.model_validate(unpaired), 100_000) == canonical.RIDGES
+    given = {"cca_ridge": (2.0, 0.1)}
+    assert ridges_of(TrainSection.model_validate({**unpaired, **given}), 250) == (2.0, 0.1)
+    assert ridges_of(TrainSection.model_validate(given), 250) == (2.0, 0.1)
+
+
+def test_training_takes_the_ridges_that_it_is_given(make_pairs: MakePairs, tmp_path: Path) -> None:
+    pairs = make_pairs([2] * 30)
+    plain, wide = (
+        train(
+            pairs, head=HeadSection(dim=4),
+            settings=TrainSection.model_validate({"epochs": 0, **more}), out=tmp_path,
+        ).heads.vision.state_dict()["network.weight"]
+        for more in ({}, {"cca_ridge": (5.0, 0.3)})
+    )  # fmt: skip
+    assert not torch.allclose(plain, wide, rtol=0.05)
+    torch.testing.assert_close(wide, canonical_maps(pairs, 4, (5.0, 0.3))[0].weight)
 
 
 def test_captions_of_all_columns_count_alike(make_pairs: MakePairs) -> None:

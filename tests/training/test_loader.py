@@ -13,7 +13,8 @@ import torch
 
 from lateen.errors import StoreError
 from lateen.features import Description, Pairs, Store, StoreWriter
-from lateen.training.batches import BatchPlan, Loader, Part
+from lateen.training.batches import BatchPlan, Part
+from lateen.training.loader import Loader
 
 from .conftest import MakePairs
 

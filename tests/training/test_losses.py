@@ -87,6 +87,17 @@ def test_infonce_loss_and_all_gradients_equal_the_dense_ones(
     torch.testing.assert_close(gradients(loss, leaves), gradients(plain, leaves))
 
 
+@pytest.mark.parametrize("scale", [20.0, 30.0])
+def test_the_value_of_a_small_infonce_loss_is_that_of_float64(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = F.normalize(torch.randn(512, 256, generator=generator), dim=1)
+    text = F.normalize(image + 0.05 * torch.randn(512, 256, generator=generator), dim=1)
+    loss = infonce_loss(image, text, torch.tensor(scale), chunk_size=100)
+    exact = dense_infonce(image.double(), [text.double()], torch.tensor(scale).double(), "sum")
+    assert 0 < exact < 1e-3  # ten digits below the logits, of which float32 has seven
+    torch.testing.assert_close(loss.double(), exact, rtol=2e-6, atol=0)
+
+
 def test_sigmoid_gradients_pass_gradcheck() -> None:
     image, (text,), scale, bias = inputs(1)
     assert torch.autograd.gradcheck(

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lateen.errors import TrainingError
 from lateen.training import heads as heads_module
-from lateen.training.batches import BatchRows, StoreSource
+from lateen.training.batches import BatchRows
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
+from lateen.training.loader import StoreSource
 from lateen.training.loop import new_state, run_steps
 from lateen.training.ranks import Ranks
 from lateen.training.step import Division, TrainState

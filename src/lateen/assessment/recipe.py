@@ -156,6 +156,8 @@ class ProbeSection(Section):
             raise ValueError("the same seed twice is the same training twice")
         if self.seeds and "seed" in self.train:
             raise ValueError("seeds stand in the place of train.seed: give one of them")
+        if "unpaired" in self.train:
+            raise ValueError("a probe learns from the pairs alone: leave train.unpaired out")
         return self
 
     def recipe(self, pairs: int) -> Recipe:

@@ -71,6 +71,8 @@ def train_command(
     """Train alignment heads on feature stores.
 
     Every key of the sections head, train and bank is an option: `--head.name glu --train.lr 1e-3`.
+    `--train.unpaired.images STORE --train.unpaired.texts STORE` are images without captions and
+    texts without images to learn from, too.
     Several processes share every batch, on one machine or many: `torchrun --nproc-per-node 4 -m
     lateen train ...`, with the same arguments.
     """
@@ -78,8 +80,9 @@ def train_command(
         overrides = {"train.precision": precision, **overrides}
     settings = {path: parse_value(text, keys()[path].kind) for path, text in overrides.items()}
     named = {} if preset is None else {"preset": preset}
-    Recipe.build(assigned(named, overrides, keys()))  # says what does not fit
-    check_inputs(Faults(), stores=(images, *texts), out=out)
+    plan = Recipe.build(assigned(named, overrides, keys()))  # says what does not fit
+    unpaired = plan.train.unpaired.sources.values() if plan.train.unpaired else ()
+    check_inputs(Faults(), stores=(images, *texts, *map(Path, unpaired)), out=out)
     from lateen.experiment import train
     from lateen.features import pair
     from lateen.model.card import calibration_words

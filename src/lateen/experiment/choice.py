@@ -27,11 +27,11 @@ from lateen.errors import DataError, EncoderError
 from lateen.experiment.preflight import open_split, split_columns
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import (
-    chosen_captions,
     default_holdout,
     load_side,
     side_store,
     stores_by_network,
+    training_pairs,
 )
 from lateen.features import Pairs, Store, TextColumn
 from lateen.features.pairs import pair_grid
@@ -209,18 +209,20 @@ def _deciding_pairs(plan: Recipe, options: Options) -> list[list[Pairs]]:
     rows = np.arange(len(first))
     if plan.data.validation is None and len(rows) > 1:
         rows, _ = first.holdout_positions(plan.data.holdout or default_holdout(len(first)), seed)
-    if len(rows) > _PAIRS:
-        _, some = first.take(rows).holdout_positions(_PAIRS / len(rows), seed)
-        rows = rows[some]
-    if len(rows) < _FEWEST:
+    drawn = [
+        [training_pairs(pairs.take(rows), plan.data, plan.train.seed) for pairs in row]
+        for row in grid
+    ]
+    count = len(drawn[0][0])
+    if count < _FEWEST:
         raise DataError(
-            f"{len(rows)} training images are too few to choose layers by",
+            f"{count} training images are too few to choose layers by",
             f"Name the layers, or give {_FEWEST} images or more.",
         )
-    one_column = [[chosen_captions(pairs, plan.data) for pairs in row] for row in grid]
-    return [
-        [replace(pairs, texts=pairs.texts[:1]).take(rows) for pairs in row] for row in one_column
-    ]
+    some = np.arange(count)
+    if count > _PAIRS:
+        _, some = drawn[0][0].holdout_positions(_PAIRS / count, seed)
+    return [[replace(pairs, texts=pairs.texts[:1]).take(some) for pairs in row] for row in drawn]
 
 
 def _choose(

@@ -13,7 +13,7 @@ from lateen.data import Dataset, Sample, decode_image, open_dataset
 from lateen.data.captions import split_position
 from lateen.data.labels import open_labelled
 from lateen.data.open import check_source
-from lateen.data.samples import no_captions
+from lateen.data.samples import AbsentImages, no_captions
 from lateen.encoders.base import SIDES
 from lateen.encoders.config import EncoderConfig, TextSection, VisionSection
 from lateen.encoders.resolve import files_are_here, resolve
@@ -28,7 +28,10 @@ STORE_MARKS = ("stores/*/manifest.json", "stores/*/plan.json")
 
 # What a killed run has, and the recipe that a user may have put there.
 _BESIDE = ("model", "train", "*.yaml", "*.yml")
+_MANIFEST = "manifest.json"  # of a store; what else knows its name loads torch
 SPLITS = ("train", "validation", "test")
+UNPAIRED = {"images": "unpaired-vision", "texts": "unpaired-text"}
+"""What the datasets of ``train.unpaired`` are called, and their stores after them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ def check_run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) 
         refuse_foreign(folder, "the folder of a run", (RESULTS, *STORE_MARKS), _BESIDE)
         check_writable(folder)
     datasets = open_splits(plan.data, faults)
+    for side in UNPAIRED:
+        with faults.note():
+            found = open_unpaired(plan, side)
+            if found is not None and not isinstance(found, Path):
+                datasets[UNPAIRED[side]] = found
     with faults.note():
         _check_classes(plan, folder)
     check_encoders(encoder_sections(plan), faults)
@@ -133,6 +141,33 @@ def check_encoders(sections: Iterable[EncoderConfig], faults: Faults) -> None:
         with faults.note():
             resolve(name, revision)
     faults.raise_all()
+
+
+def open_unpaired(plan: Recipe, side: str) -> Path | Dataset | None:
+    """What a side of ``train.unpaired`` names: a feature store's folder, or a dataset to encode;
+    None if that side is not given.
+
+    Args:
+        plan: the recipe.
+        side: ``images`` or ``texts``.
+
+    Raises:
+        DataError: there is neither, or no captions where texts are wanted.
+    """
+    source = plan.train.unpaired.sources.get(side) if plan.train.unpaired else None
+    if source is None:
+        return None
+    where, split = _existing_root(plan.data, source)
+    if isinstance(where, Path) and (where / _MANIFEST).is_file():
+        return where
+    texts = side == "texts"
+    dataset = open_dataset(
+        where, images=AbsentImages() if texts else None, image_column=plan.data.image_column,
+        captions=caption_columns(plan.data) if texts else (), split=split,
+    )  # fmt: skip
+    if texts and not dataset.columns:
+        raise DataError(no_captions(dataset), "Name a caption file in train.unpaired.texts.")
+    return dataset
 
 
 def _check_positions(data: DataSection, dataset: Dataset) -> None:

@@ -120,6 +120,11 @@ class Recipe(RecipeFile):
             raise _explain(error) from error
         if recipe.precision != "auto":
             recipe = recipe._in_precision()
+        if recipe.text.train and recipe.train.unpaired is not None:
+            raise RecipeError(
+                "train.unpaired needs features of both encoders, and text.train changes one",
+                "Leave one of them out.",
+            )
         if recipe.head.name == recipe.head.image_name == "identity" and not recipe.text.train:
             raise RecipeError(
                 "two identity heads leave nothing to train",

@@ -282,6 +282,11 @@ def check_ladder(ladder: Ladder, out: str | Path) -> CheckedLadder:
             "encoder",
             "Leave text.train out of the base.",
         )
+    if any(recipe.train.unpaired for recipe in recipes.values()):
+        raise RecipeError(
+            "a ladder trains on pairs alone, and train.unpaired names more",
+            "Leave train.unpaired out, and compare two runs: lateen run, lateen compare.",
+        )
     # The caption columns of the base, then those that only some rung names.
     captions = base.data.captions
     if captions:

@@ -25,17 +25,18 @@ from lateen.experiment.stages import (
     save_tower,
     trained_side,
     training_pairs,
+    unpaired_stores,
 )
 from lateen.experiment.training import add_bank, build_model
+from lateen.experiment.unpaired import with_unpaired
 from lateen.features import Pairs
 from lateen.files import LOG, content_key, folder_lock, write_json
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
 from lateen.training.config import AUTO
-from lateen.training.heads import FROZEN, AlignmentHeads
+from lateen.training.heads import FROZEN, FrozenEncoders
 from lateen.training.lit import TrainedText
-from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import refuse_several
 
@@ -93,26 +94,36 @@ def run(
         with clock("encode"):
             texts = TokenEncoder(tower) if tower else text
             splits = encode_splits(plan, vision, texts, folder / "stores", checked.datasets)
+            unpaired = unpaired_stores(plan, vision, text, folder / "stores", checked.datasets)
+        what: FrozenEncoders = TrainedText(tower) if tower else FROZEN
         stores = [store for pairs in splits.values() for store in pairs.stores]
+        stores += unpaired.values()
         skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
         chosen_on = hold_out(
             plan, splits,
             lambda train, held: _training_folder(
-                plan, training_pairs(train, plan.data, plan.train.seed), held, tower, folder
+                plan, training_pairs(train, plan.data, plan.train.seed), held, what, folder
             ).is_dir(),
         )  # fmt: skip
         warnings = warn_of_splits(splits)
         train_pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
         chooser = splits[chosen_on]
-        plan = _suited(plan, train_pairs, chooser, tower, folder)
+        plan = _suited(plan, train_pairs, chooser, what, folder)
+        if unpaired:
+            what = with_unpaired(train_pairs, plan.train, unpaired, splits, "holdout")
         with clock("train"):
-            trained = _train(plan, train_pairs, chooser, tower, folder)
+            trained = train_heads(
+                train_pairs, validation=chooser, head=plan.head, settings=plan.train, trained=what,
+                out=_training_folder(plan, train_pairs, chooser, what, folder),
+            )  # fmt: skip
         if tower:
             text = save_tower(trained.heads, tower, plan.text, folder / "model")
             splits = held_out_features(splits, text, plan, folder / "stores")
         side = trained_side(text, plan.text) if tower else None
-        record = TrainedOn.of(train_pairs, chooser)
-        model = build_model(train_pairs, trained, plan.train, text=side, trained_on=record)
+        record = TrainedOn.of(train_pairs, chooser, what.images)
+        model = build_model(
+            train_pairs, trained, plan.train, text=side, trained_on=record, what=what
+        )
         model.set_encoders(vision, text)
         if tower is None:
             add_bank(model, train_pairs, chooser, plan.bank.size)
@@ -150,33 +161,23 @@ def _samples(data: DataSection, split: str, ids: set[str]) -> dict[str, Sample]:
     return {s.id: s for s in dataset if isinstance(s, Sample) and s.id in ids}
 
 
-def _train(
-    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
-) -> TrainResult[AlignmentHeads]:
-    return train_heads(
-        pairs, validation=validation, head=plan.head, settings=plan.train,
-        trained=TrainedText(tower) if tower else FROZEN,
-        out=_training_folder(plan, pairs, validation, tower, folder),
-    )  # fmt: skip
-
-
 def _training_folder(
-    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+    plan: Recipe, pairs: Pairs, validation: Pairs, what: FrozenEncoders, folder: Path
 ) -> Path:
     """A folder that goes by everything that decides the result, and so is never stale."""
     key = content_key(
-        [pairs.key, validation.key, plan.head.model_dump(mode="json"),
-         plan.train.model_dump(mode="json"), *([tower.info.key] if tower else [])]
+        [pairs.key, validation.key, plan.head.model_dump(mode="json"), plan.train.deciding(),
+         *what.key.values()]
     )  # fmt: skip
     return folder / "train" / key[:12]
 
 
 def _suited(
-    plan: Recipe, pairs: Pairs, validation: Pairs, tower: TextEncoder | None, folder: Path
+    plan: Recipe, pairs: Pairs, validation: Pairs, what: FrozenEncoders, folder: Path
 ) -> Recipe:
     """The recipe with what suits the pairs, unless it was begun without."""
     open_to = plan.preset == AUTO and "preset" not in plan.model_fields_set
-    if open_to and _training_folder(plan, pairs, validation, tower, folder).is_dir():
+    if open_to and _training_folder(plan, pairs, validation, what, folder).is_dir():
         return plan.as_begun()
     return plan.suited_to(pairs)
 

@@ -25,7 +25,9 @@ from lateen.encoders.own import is_factory
 from lateen.errors import DataError
 from lateen.experiment.preflight import (
     SPLITS,
+    UNPAIRED,
     open_split,
+    open_unpaired,
     split_columns,
     split_dataset,
 )
@@ -159,6 +161,33 @@ def encode_splits(
         splits[name] = pair(image, *texts)
         log.info("%s: %d images with captions", name, len(splits[name]))
     return splits
+
+
+def unpaired_stores(
+    plan: Recipe, vision: Encoder, text: Encoder, folder: Path, opened: dict[str, Dataset]
+) -> dict[str, Store]:
+    """What ``train.unpaired`` names, by side: stores as they are, all else encoded as the splits.
+
+    Args:
+        plan: the recipe.
+        vision: its vision encoder.
+        text: its text encoder.
+        folder: of the stores.
+        opened: datasets that are to be encoded; each is taken out when it is read.
+    """
+    stores = {}
+    for side, name in UNPAIRED.items():
+        found = opened.pop(name, None) or open_unpaired(plan, side)
+        if isinstance(found, Path):
+            stores[side] = Store.open(found)
+        elif found is not None and side == "images":
+            stores[side] = side_store(found, vision, plan.vision, folder, name)
+        elif found is not None:
+            column, *others = found.columns
+            left = f"; left out: {', '.join(others)} (data.captions)" if others else ""
+            log.info("train.unpaired.texts: column %s%s", column, left)
+            stores[side] = side_store(found, text, plan.text, folder, f"{name}-{column}", column)
+    return stores
 
 
 def hold_out(

@@ -11,6 +11,7 @@ from lateen.data.hub import is_hub_name
 from lateen.errors import DataError, RecipeError, UsageError, nearest
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.stages import default_holdout
+from lateen.experiment.unpaired import with_unpaired
 from lateen.features import Pairs, Store
 from lateen.files import content_key, library_versions, refuse_foreign
 from lateen.model import AlignedModel
@@ -18,7 +19,7 @@ from lateen.model.query_bank import QueryBank
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log
 from lateen.training.config import AUTO, BankSection, HeadSection, TrainSection
-from lateen.training.heads import AlignmentHeads
+from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, is_begun
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
@@ -59,13 +60,16 @@ def train(
         out: folder for checkpoints and metrics, so that a killed run can go on; a temporary one
             that is removed if not given.
         settings: any key of the recipe's ``head``, ``train`` and ``bank`` sections, alone or with
-            its section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, ….
+            its section: ``dim=1024``, ``lr=1e-3``, ``**{"train.epochs": 50}``, …. Stores of images
+            without captions and of texts without images are named so:
+            ``unpaired={"images": "stores/more-images", "texts": "stores/more-texts"}``.
 
     Raises:
         RecipeError: an unknown key or a value that does not fit.
         UsageError: a key that is given twice, a ``holdout`` outside (0, 1), or a preset that trains
             the text encoder itself.
-        DataError: too few images to hold any out.
+        DataError: too few images to hold any out, or unpaired ones that are in ``validation``.
+        PairingError: unpaired features of other encoders.
         LateenError: ``out`` holds something else.
         TrainingError: features with NaN, a diverging loss, a checkpoint of other settings.
     """
@@ -78,12 +82,18 @@ def train(
         )
     if out is not None:
         refuse_foreign(Path(out), "the folder of a training", (CHECKPOINT, METRICS), ("model",))
+    name = "validation" if validation is not None else "holdout"
     if validation is None:
         pairs, validation = _hold_out(pairs, holdout, holdout_seed)
     begun = out is not None and recipe.preset == AUTO and not named and is_begun(
         pairs, validation, head=recipe.head, settings=recipe.train, out=Path(out)
     )  # fmt: skip
     recipe = recipe.as_begun() if begun else recipe.suited_to(pairs)
+    trained: FrozenEncoders = FROZEN
+    if recipe.train.unpaired is not None:
+        sources = recipe.train.unpaired.sources
+        stores = {side: Store.open(source) for side, source in sources.items()}
+        trained = with_unpaired(pairs, recipe.train, stores, {name: validation}, "holdout")
     with process_group() as ranks, tempfile.TemporaryDirectory(prefix="lateen-") as temporary:
         if out is None and ranks.size > 1:
             raise UsageError(
@@ -91,9 +101,10 @@ def train(
             )
         result = train_heads(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
-            out=Path(out or temporary), ranks=ranks,
+            out=Path(out or temporary), trained=trained, ranks=ranks,
         )  # fmt: skip
-    model = build_model(pairs, result, recipe.train, trained_on=TrainedOn.of(pairs, validation))
+    record = TrainedOn.of(pairs, validation, trained.images)
+    model = build_model(pairs, result, recipe.train, trained_on=record, what=trained)
     add_bank(model, pairs, validation, recipe.bank.size)
     return model
 
@@ -104,21 +115,27 @@ def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[s
     named = [("head.name", head)] if head is not None else []
     for key, value in [*named, *settings.items()]:
         section, name = _section_and_name(key)
-        if name in values[section]:
+        *outer, last = name.split(".")
+        within = values[section]
+        for word in outer:
+            within = within.setdefault(word, {})
+        if last in within:
             raise UsageError(
-                f"{section}.{name} is given twice, as {values[section][name]!r} and {value!r}",
+                f"{section}.{name} is given twice, as {within[last]!r} and {value!r}",
                 "Give it once.",
             )
-        values[section][name] = value
+        within[last] = value
     return values
 
 
 def _section_and_name(key: str) -> tuple[str, str]:
-    """The section and the name of a key that has its section before it or not."""
-    prefix, _, name = key.rpartition(".")
+    """The section and the name of a key that has its section before it or not; the name of a key
+    further inside has dots, such as ``unpaired.weight``."""
     for section, fields in _SECTIONS.items():
-        if name in fields and prefix in ("", section):
+        name = key.removeprefix(f"{section}.")
+        if name.partition(".")[0] in fields:
             return section, name
+    prefix, _, name = key.rpartition(".")
     plain = {name: section for section, fields in _SECTIONS.items() for name in fields}
     near = nearest(name, plain)
     hint = f"Did you mean '{plain[near]}.{near}'? " if near else ""
@@ -152,6 +169,7 @@ def build_model(
     settings: TrainSection,
     text: Mapping[str, Any] | None = None,
     trained_on: TrainedOn | None = None,
+    what: FrozenEncoders = FROZEN,
 ) -> AlignedModel:
     """The trained heads with the names of the encoders whose features they were trained on.
 
@@ -161,15 +179,17 @@ def build_model(
         settings: of the training.
         text: what to remember of the text encoder, where it is not that of ``pairs``.
         trained_on: hashes of the images that were trained on.
+        what: was trained, which may be on more than ``pairs``.
     """
     conditions = {
         "pairs": len(pairs),
         "captions": sum(int(column.counts.sum()) for column in pairs.texts),
         "data name": _data_name(pairs.image),
         "data": pairs.key,
+        **what.told,
         "loss": settings.loss,
         "seed": settings.seed,
-        "settings": content_key(settings.model_dump(mode="json", exclude={"seed"})),
+        "settings": content_key(settings.deciding(seed=False)),
         **_closed_form(settings),
         "steps": result.steps,
         "kept_step": result.best_step,

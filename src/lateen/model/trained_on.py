@@ -22,7 +22,8 @@ import numpy as np
 
 from lateen.data.fingerprint import hash64
 from lateen.errors import ModelError
-from lateen.features import Pairs
+from lateen.features import Pairs, StoreRows
+from lateen.features.ids import IdIndex, Ids
 from lateen.files import atomic_path
 from lateen.progress import log
 from lateen.report.chance import most_by_chance
@@ -211,20 +212,30 @@ class TrainedOn:
     groups: Mapping[str, ImageGroup] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, train: Pairs, chosen_on: Pairs | None = None) -> TrainedOn:
+    def of(
+        cls, train: Pairs, chosen_on: Pairs | None = None, unpaired: StoreRows | None = None
+    ) -> TrainedOn:
         """The record of a training.
 
         Args:
             train: what was trained on.
             chosen_on: what chose the best step.
+            unpaired: images that were trained on beside those of the pairs.
         """
-        pairs = {"train": train} | ({} if chosen_on is None else {"chosen_on": chosen_on})
-        return cls(
-            {
-                name: ImageGroup.of(each.ids, each.image.image_hashes(each.image_rows))
-                for name, each in pairs.items()
-            }
-        )
+        groups = {}
+        for name, pairs in (("train", train), ("chosen_on", chosen_on)):
+            if pairs is not None:
+                hashes = pairs.image.image_hashes(pairs.image_rows)
+                groups[name] = ImageGroup.of(pairs.ids, hashes)
+        if unpaired is not None:
+            store, rows = unpaired.store, unpaired.rows
+            more = rows[IdIndex(train.ids).find(store.ids.take(rows)) < 0]
+            own = train.image.image_hashes(train.image_rows)
+            groups["train"] = ImageGroup.of(
+                Ids.joined([train.ids, store.ids.take(more)]),
+                np.concatenate([own, store.image_hashes(more)]),
+            )
+        return cls(groups)
 
     @property
     def is_exact(self) -> bool:

@@ -1,4 +1,4 @@
-"""Which images and captions each step sees, and their features, read ahead.
+"""Which images and captions each step sees.
 
 Batches are a pure function of seed and step: nothing random is kept between steps, so that a
 resumed run needs no generator state.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +20,7 @@ from torch import Tensor
 from lateen.errors import TrainingError
 from lateen.features import Pairs, Store
 from lateen.progress import log
-from lateen.training.config import LoopSection, TrainSection
+from lateen.training.config import LoopSection
 from lateen.training.ranks import ALONE, Ranks
 
 _GROUP = 256  # rows whose noise is drawn together
@@ -30,10 +28,7 @@ IN_MEMORY = 256 * 2**20  # bytes of features; up to this they are held in memory
 _READ = 2**20  # bytes; smaller reads fall behind a disk's sequential rate
 _BLOCKS = 64  # to a batch at least, so that few of an image's companions are its neighbours
 Array = np.ndarray[Any, Any]
-_AHEAD = 1  # parts; each may be a whole batch
 P = TypeVar("P", bound="BatchPart")
-Q = TypeVar("Q")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,7 @@ class Stream(IntEnum):
     ORDER = 1
     CAPTIONS = 2
     DROPOUT = 3
+    UNPAIRED = 4
     VIEWS = 7  # of images, cropped and mirrored
 
 
@@ -128,11 +124,29 @@ class Part:
         samples: positions ``[n]`` of the images.
         picks: (column, which caption of each image ``[n]``) of every text tensor.
         rows: where they lie in the whole batch.
+        unpaired: positions, below those, of unpaired images and, for every text tensor, of as many
+            unpaired texts; none of what is left out.
     """
 
     samples: Array
     picks: list[tuple[int, Array]]
     rows: BatchRows
+    unpaired: list[Array] = field(default_factory=list)
+
+
+class UnpairedRows(Protocol):
+    """Images and texts that do not belong together, some of which each step has below its pairs."""
+
+    @property
+    def sources(self) -> list[tuple[Store, Array]]:
+        """Stores of images and of texts, each with the rows of it that are used."""
+
+    @property
+    def size(self) -> int:
+        """How many images a step has, and how many texts in every tensor."""
+
+    def positions(self, step: int) -> list[Array]:
+        """Positions ``[size]`` in the sources of a step's images, and of every text tensor's."""
 
 
 class BatchPlan:
@@ -160,6 +174,7 @@ class BatchPlan:
             as make a read of 1 MiB, but at most a 64th of a batch.
         micro_batch: images of a part at most; by default a process's whole share of a batch.
         ranks: the processes that share the batches.
+        unpaired: what is in every batch below its pairs.
 
     Attributes:
         steps_per_epoch: batches of one epoch.
@@ -178,18 +193,20 @@ class BatchPlan:
         block: int | None = None,
         micro_batch: int | None = None,
         ranks: Ranks = ALONE,
+        unpaired: UnpairedRows | None = None,
     ) -> None:
         if batch > len(pairs):
             log.info("batch %d is more than the data: each step sees all %d images",
                         batch, len(pairs))  # fmt: skip
         self.steps_per_epoch = math.ceil(len(pairs) / batch)
         self.steps = epochs * self.steps_per_epoch
-        self.block = block or default_block(pairs, batch)
+        self.block = block or default_block(pairs.sources, batch)
         self._pairs = pairs
         self._captions = captions_per_image
         self._seed = seed
         self._micro = micro_batch
         self._ranks = ranks
+        self._unpaired = unpaired
         self._counts = [texts.counts for texts in pairs.texts]
         self._starts = [
             generator(seed, Stream.CAPTIONS, column).integers(0, counts)
@@ -209,15 +226,17 @@ class BatchPlan:
     def parts(self, step: int) -> list[Part]:
         """What this process reads of a step, from 0; empty if its share of the batch is."""
         samples = self.samples(step)
-        return [self._part(step, samples, part) for part in self._divided(len(samples))]
+        unpaired = self._unpaired.positions(step) if self._unpaired else []
+        return [self._part(step, samples, unpaired, part) for part in self._divided(len(samples))]
 
     def rows(self, step: int) -> list[BatchRows]:
         """Where the :meth:`parts` of a step, from 0, lie in its batch."""
         divided = self._divided(len(self.samples(step)))
         return [self._rows(step, part.start, part.stop - part.start) for part in divided]
 
-    def _divided(self, batch: int) -> list[slice]:
+    def _divided(self, pairs: int) -> list[slice]:
         """This process's share of a batch's rows, by micro-batch."""
+        batch = pairs + (self._unpaired.size if self._unpaired else 0)
         share = self._ranks.share(batch)
         size = self._micro or batch
         return [
@@ -225,15 +244,17 @@ class BatchPlan:
             for first in range(share.start, share.stop, size)
         ]
 
-    def _part(self, step: int, samples: Array, part: slice) -> Part:
+    def _part(self, step: int, samples: Array, unpaired: list[Array], part: slice) -> Part:
         chosen = samples[part]
+        below = slice(max(0, part.start - len(samples)), max(0, part.stop - len(samples)))
         first = self.epoch(step) * self._captions
         picks = [
             (column, (starts[chosen] + turn) % counts[chosen])
             for column, (starts, counts) in enumerate(zip(self._starts, self._counts, strict=True))
             for turn in range(first, first + self._captions)
         ]
-        return Part(chosen, picks, self._rows(step, part.start, len(chosen)))
+        rows = self._rows(step, part.start, part.stop - part.start)
+        return Part(chosen, picks, rows, [positions[below] for positions in unpaired])
 
     def _rows(self, step: int, first: int, count: int) -> BatchRows:
         return BatchRows(self._seed, step, first, count, ranks=self._ranks)
@@ -267,16 +288,27 @@ def shuffled(count: int, block: int, random: np.random.Generator) -> Array:
     return positions
 
 
-def feature_bytes(pairs: Pairs) -> int:
-    """Size of all features that training on ``pairs`` reads."""
-    return sum(len(rows) * store.dim * store.dtype.itemsize for store, rows in pairs.sources)
+def feature_bytes(sources: Iterable[tuple[Store, Array]]) -> int:
+    """Size of all features in some rows of stores."""
+    return sum(len(rows) * store.dim * store.dtype.itemsize for store, rows in sources)
 
 
-def default_block(pairs: Pairs, batch: int) -> int:
-    """Neighbours to read together: a function of data and batch alone, so that results are too."""
-    if feature_bytes(pairs) <= IN_MEMORY:
+def in_memory(sources: Iterable[tuple[Store, Array]]) -> bool:
+    """Whether features are few enough to be held."""
+    return feature_bytes(sources) <= IN_MEMORY
+
+
+def default_block(sources: Sequence[tuple[Store, Array]], batch: int) -> int:
+    """Neighbours to read together: a function of data and batch alone, so that results are too.
+
+    Args:
+        sources: stores and the rows of them that are read, the first with the longest.
+        batch: rows of a step.
+    """
+    if in_memory(sources):
         return 1
-    of_a_read = _READ // (pairs.image.dim * pairs.image.dtype.itemsize)
+    store, _ = sources[0]
+    of_a_read = _READ // (store.dim * store.dtype.itemsize)
     return max(1, min(of_a_read, batch // _BLOCKS))
 
 
@@ -334,92 +366,9 @@ class BatchSource(Protocol[P]):
         """What the parts hold, in their order. It is closed when no more is needed."""
 
 
-class Loader:
-    """Reads parts of batches, ahead of time where the features lie on disk.
-
-    Data of up to 256 MiB is read once and held. Beyond that, memory does not depend on the size of
-    the stores: what is held are the parts in flight.
-
-    Args:
-        pairs: the training data.
-    """
-
-    def __init__(self, pairs: Pairs) -> None:
-        self._pairs = pairs
-        self._held: list[Tensor] | None = None
-        if feature_bytes(pairs) <= IN_MEMORY:
-            self._held = [_read(source) for source in pairs.sources]
-
-    def stream(self, parts: Iterable[Part]) -> Generator[Batch]:
-        """The features of ``parts``, in their order.
-
-        The stores of a part are read at the same time, which keeps a disk busy. An error of a read
-        is raised where its batch would have come. Close the iterator to stop reading ahead.
-        """
-        if self._held is not None:
-            yield from (self._gather(part, self._held) for part in parts)
-            return
-        threads = 1 + len(self._pairs.texts)
-        with contextlib.closing(read_ahead(parts, self._wanted, _read, threads)) as read:
-            for part, (image, *texts) in read:
-                yield Batch(image, texts, part.rows)
-
-    def _gather(self, part: Part, held: list[Tensor]) -> Batch:
-        image, *columns = held
-        texts = [columns[column][torch.from_numpy(at)] for column, at in self._captions(part)]
-        return Batch(image[torch.from_numpy(part.samples)], texts, part.rows)
-
-    def _wanted(self, part: Part) -> list[tuple[Store, Array]]:
-        """(store, rows of it) of the image tensor and of every text tensor."""
-        (image, image_rows), *columns = self._pairs.sources
-        texts = [(columns[c][0], columns[c][1][at]) for c, at in self._captions(part)]
-        return [(image, image_rows[part.samples]), *texts]
-
-    def _captions(self, part: Part) -> list[tuple[int, Array]]:
-        """(column, positions among its captions) of every text tensor."""
-        columns = self._pairs.texts
-        return [(c, columns[c].indices(part.samples, pick)) for c, pick in part.picks]
-
-
-def _read(request: tuple[Store, Array]) -> Tensor:
-    store, rows = request
-    return torch.from_numpy(store.read(rows))
-
-
-def read_ahead(
-    parts: Iterable[Part], requests: Callable[[Part], Iterable[Q]], read: Callable[[Q], R],
-    threads: int,
-) -> Generator[tuple[Part, list[R]]]:  # fmt: skip
-    """Every part with what was read for it, while a further part is being read.
-
-    An error of a read is raised where its part would have come. Close it to stop reading ahead.
-
-    Args:
-        parts: in their order.
-        requests: what is to be read for a part.
-        read: answers one of them, in a thread.
-        threads: how many read at a time.
-    """
-    with ThreadPoolExecutor(threads, "lateen-loader") as readers:
-        ahead: deque[tuple[Part, list[Future[R]]]] = deque()
-        try:
-            for part in parts:
-                ahead.append((part, [readers.submit(read, one) for one in requests(part)]))
-                if len(ahead) > _AHEAD:
-                    yield _finished(*ahead.popleft())
-            while ahead:
-                yield _finished(*ahead.popleft())
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
-
-def _finished(part: Part, reads: Iterable[Future[R]]) -> tuple[Part, list[R]]:
-    return part, [each.result() for each in reads]
-
-
 def plan_batches(
     pairs: Pairs, settings: LoopSection, ranks: Ranks, *, captions_per_image: int = 1,
-    block: int | None = None,
+    block: int | None = None, unpaired: UnpairedRows | None = None,
 ) -> BatchPlan:  # fmt: skip
     """The batches that a training's settings ask for.
 
@@ -429,6 +378,7 @@ def plan_batches(
         ranks: the processes that share the batches.
         captions_per_image: as :class:`BatchPlan` has it.
         block: likewise.
+        unpaired: likewise.
 
     Raises:
         TrainingError: fewer images in a batch than there are processes.
@@ -436,7 +386,7 @@ def plan_batches(
     plan = BatchPlan(
         pairs, batch=settings.batch, epochs=settings.epochs, seed=settings.seed,
         captions_per_image=captions_per_image, block=block, micro_batch=settings.micro_batch,
-        ranks=ranks,
+        ranks=ranks, unpaired=unpaired,
     )  # fmt: skip
     smallest = len(pairs) // plan.steps_per_epoch
     if smallest < ranks.size:
@@ -445,26 +395,3 @@ def plan_batches(
             f"Raise {settings.section}.batch, train on more images, or start fewer processes.",
         )
     return plan
-
-
-class StoreSource:
-    """Batches of features, or of token ids, that lie in stores.
-
-    Args:
-        pairs: the training data.
-        settings: of the batches.
-        ranks: the processes that share them.
-
-    Raises:
-        TrainingError: fewer images in a batch than there are processes.
-    """
-
-    def __init__(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> None:
-        plan = plan_batches(
-            pairs, settings, ranks, captions_per_image=settings.captions_per_image,
-            block=settings.block,
-        )  # fmt: skip
-        self.steps, self.epoch, self.rows, self.parts = (
-            plan.steps, plan.epoch, plan.rows, plan.parts
-        )  # fmt: skip
-        self.stream = Loader(pairs).stream

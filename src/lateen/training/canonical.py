@@ -27,6 +27,7 @@ RIDGES = (1.0, 0.06)
 """Ridges of images' and captions' covariances. Chosen on Flickr8k's 5,700 photographs with 28,500
 captions (docs/results.md); ``preset: auto`` has those of other numbers."""
 _POWER = 0.75
+_RIDGED = 6000  # pairs on which they were chosen
 _SHARE = 0.8
 _CHUNK = 16 * 2**20  # bytes in float32
 _SAMPLE = 2048  # images whose embeddings tell the length of a typical one
@@ -47,6 +48,10 @@ class AffineMap:
     def __call__(self, features: Tensor) -> Tensor:
         """Features ``[n, features]``, not yet normalised, to ``[n, dim]``."""
         return F.linear(normed(features), self.weight, self.bias)
+
+    def to(self, device: torch.device) -> AffineMap:
+        """The same on a device."""
+        return AffineMap(self.weight.to(device), self.bias.to(device))
 
     def beside(self, other: AffineMap, share: float, features: Tensor) -> AffineMap:
         """This map's values followed by ``share`` times the other's, both of unit length on the
@@ -130,6 +135,20 @@ def canonical_share(settings: TrainSection, head: HeadSection, *dims: int) -> fl
             "Give train.epochs, or linear heads and a train.cca above 0.",
         )
     return share
+
+
+def ridges_of(settings: TrainSection, pairs: int) -> tuple[float, float] | None:
+    """``settings.cca_ridge``, or what stands for it: with ``unpaired`` the ridges that 6,000 pairs
+    need are spread over fewer, so that every direction gets the same penalty in all.
+
+    Args:
+        settings: of the training.
+        pairs: how many there are.
+    """
+    if settings.cca_ridge is not None or settings.unpaired is None:
+        return settings.cca_ridge
+    fewer = max(1.0, _RIDGED / pairs)
+    return fewer * RIDGES[0], fewer * RIDGES[1]
 
 
 def add_canonical(

@@ -21,7 +21,6 @@ LONGEST_CCA = 4096
 O(features³) takes minutes."""
 
 _Ridge = Annotated[float, Field(gt=0)]
-_NEWER = {"cca_ridge"}  # keys of `train` that trainings of earlier versions did not have
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
 _LION_AT_SCALE = {
     "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
@@ -174,8 +173,38 @@ class LoopSection(Section):
         return False
 
 
+class UnpairedSection(Section):
+    """Images without captions and texts without images, from which heads learn beside the pairs
+    (SOTAlign, METHODS §3)."""
+
+    images: str | None = Field(
+        None, description="store of images without captions; `lateen run` also takes what it can "
+        "encode, relative to data.root (the pairs' own images, if only texts are given)"
+    )  # fmt: skip
+    texts: str | None = Field(
+        None, description="likewise of texts without images (the pairs' own captions)"
+    )
+    weight: float = Field(1.0, gt=0, description="of the transport loss beside the contrastive one")
+    batch: int = Field(512, gt=1, description="such images, and as many texts, per step at most")
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What is given, by side: ``images``, ``texts``."""
+        sides = {"images": self.images, "texts": self.texts}
+        return {side: source for side, source in sides.items() if source is not None}
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.images is None and self.texts is None:
+            raise ValueError("it names images, texts or both")
+        return self
+
+
 class TrainSection(LoopSection):
     """How the heads are trained (METHODS §1.3, §1.4)."""
+
+    newer: ClassVar[frozenset[str]] = frozenset({"cca_ridge", "unpaired"})
+    """Keys without which trainings of earlier versions were made."""
 
     loss: Literal["sigmoid", "infonce"] = Field("sigmoid", description="contrastive loss")
     normalization: Literal["batch", "batch_squared"] = Field(
@@ -198,7 +227,8 @@ class TrainSection(LoopSection):
     )  # fmt: skip
     cca_ridge: tuple[_Ridge, _Ridge] | None = Field(
         None, description="ridges of the closed form, image and text, in mean variances of a "
-        "feature (1.0, 0.06, which suits 6,000 photographs; preset auto: by their number)"
+        "feature (1.0, 0.06, which suits 6,000 photographs; preset auto: by their number; with "
+        "train.unpaired 6,000 / pairs times that, but at least that)"
     )  # fmt: skip
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")
@@ -207,12 +237,33 @@ class TrainSection(LoopSection):
         "of features, which are held in memory; beyond, what makes reads of 1 MiB, but at most a "
         "64th of a batch)"
     )  # fmt: skip
+    unpaired: UnpairedSection | None = Field(
+        None, description="images without captions and texts without images to learn from, too"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_train(self) -> Self:
+        if self.unpaired is not None and self.epochs == 0:
+            raise ValueError("0 epochs train nothing, and learn nothing from what is unpaired")
+        return self
 
     @model_serializer(mode="wrap")
-    def _known_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without newer keys that nobody gave, so that earlier trainings are found by their key."""
-        values: dict[str, Any] = dump(self)
-        return {k: v for k, v in values.items() if k not in _NEWER or v is not None}
+    def _as_before(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the newer keys where they are not given: trainings are found by these values,
+        also those of versions that did not know them."""
+        known: dict[str, Any] = values(self)
+        return {k: v for k, v in known.items() if v is not None or k not in self.newer}
+
+    def deciding(self, *, seed: bool = True) -> dict[str, Any]:
+        """The values that decide a training's result, as JSON values. Where its data are does not:
+        those go by content.
+
+        Args:
+            seed: with the seed.
+        """
+        return self.model_dump(
+            mode="json", exclude={"unpaired": {"images", "texts"}, "seed": not seed}
+        )
 
     @property
     def loss_rows(self) -> int:

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lateen.errors import TrainingError
-from lateen.features import Pairs
+from lateen.features import Pairs, StoreRows
 from lateen.training.batches import BatchRows
 from lateen.training.config import HeadName, HeadSection, TrainSection
 from lateen.training.layers import GATE_LIMIT, BatchNorm, Dropout, frozen_linear, gate, linear
+from lateen.training.loader import StoreSource
 from lateen.training.losses import infonce_loss, sigmoid_loss
 from lateen.training.ranks import ALONE, Ranks
 from lateen.training.trainable import Trainable
@@ -378,7 +379,12 @@ class FrozenEncoders:
     """What is trained where both encoders are frozen: the heads on their features.
 
     Where more is trained, a subclass says what the heads are put on.
+
+    Attributes:
+        images: those that are trained on beside the pairs', if there are any.
     """
+
+    images: StoreRows | None = None
 
     def dims(self, pairs: Pairs) -> tuple[int, int]:
         """Lengths of what the image head and the text head take."""
@@ -393,8 +399,27 @@ class FrozenEncoders:
         """What decides the result beside heads, settings and data, as JSON values."""
         return {}
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a model says of what it was trained on beside the pairs, as JSON values."""
+        return {}
+
+    def source(self, pairs: Pairs, settings: TrainSection, ranks: Ranks = ALONE) -> StoreSource:
+        """The batches to train on.
+
+        Args:
+            pairs: what is trained on.
+            settings: of the batches.
+            ranks: the processes that share them.
+        """
+        return StoreSource(pairs, settings, ranks)
+
     def complete(self, heads: AlignmentHeads) -> AlignmentHeads:
         """The module that embeds what a source yields: the heads with all that is trained."""
+        return heads
+
+    def trained(self, heads: AlignmentHeads) -> AlignmentHeads:
+        """What :meth:`complete` made, without what is of use in training alone."""
         return heads
 
 

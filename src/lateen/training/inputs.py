@@ -51,10 +51,11 @@ def check_trainable(pairs: Pairs, *, varied: bool = True) -> None:
             "One text head serves all columns: encode them with the same encoder.",
         )
     for store, rows in pairs.sources:
-        _check_store(store, rows, varied)
+        check_rows(store, rows, varied=varied)
 
 
-def _check_store(store: Store, rows: Array, varied: bool) -> None:
+def check_rows(store: Store, rows: Array, *, varied: bool = True) -> None:
+    """:func:`check_trainable` of some rows of one store."""
     low = torch.full((store.dim,), torch.inf)
     high = torch.full((store.dim,), -torch.inf)
     size = max(1, _CHUNK // (4 * store.dim))

@@ -18,9 +18,9 @@ from lateen.features import Pairs
 from lateen.files import folder_lock
 from lateen.metrics.retrieval import Retrieval, mean_recall, retrieval
 from lateen.progress import bar, log
-from lateen.training.batches import BatchPart, BatchSource, StoreSource, Stream, seeded
+from lateen.training.batches import BatchPart, BatchSource, Stream, seeded
 from lateen.training.calibration import Calibration
-from lateen.training.canonical import add_canonical, canonical_share
+from lateen.training.canonical import add_canonical, canonical_share, ridges_of
 from lateen.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -270,8 +270,9 @@ def train(
         head: shape of the heads.
         settings: loss, optimiser, schedule.
         out: folder for the checkpoint and ``metrics.jsonl``; the same one in all processes.
-        trained: what is trained beside the heads: nothing, or a text encoder
-            (:class:`~lateen.training.lit.TrainedText`).
+        trained: what is trained, and on what: heads on pairs' features, beside them a text encoder
+            (:class:`~lateen.training.lit.TrainedText`), or also on what is unpaired
+            (:class:`~lateen.training.unpaired.Unpaired`).
         ranks: the processes that train together; each is called with the same arguments.
 
     Raises:
@@ -284,9 +285,9 @@ def train(
     identity = _identity(pairs, validation, head, settings, trained)
     share = canonical_share(settings, head, *trained.frozen_dims(pairs))
 
-    def new_source() -> StoreSource:
+    def new_source() -> BatchSource[Any]:
         _check_data(pairs, validation)
-        return StoreSource(pairs, settings, ranks)
+        return trained.source(pairs, settings, ranks)
 
     with folder_lock(out) if ranks.leads else contextlib.nullcontext():
         if settings.epochs == 0:
@@ -300,11 +301,13 @@ def train(
                 identity=identity, ranks=ranks,
                 validation=None if validation is None else RetrievalValidation(validation),
             )  # fmt: skip
+            result = replace(result, heads=trained.trained(result.heads))
     if share == 0:
         return result
     heads = add_canonical(
-        result.heads, pairs, share, alone=settings.epochs == 0, ridges=settings.cca_ridge
-    )
+        result.heads, pairs, share, alone=settings.epochs == 0,
+        ridges=ridges_of(settings, len(pairs)),
+    )  # fmt: skip
     if validation is None:
         return replace(result, heads=heads, best_metrics=None)
     calibration = None
@@ -473,7 +476,7 @@ def _identity(
     data = {"pairs": pairs.key, "validation": validation.key if validation else None}
     return {
         "head": head.model_dump(mode="json"),
-        "train": settings.model_dump(mode="json"),
+        "train": settings.deciding(),
         "data": {**data, **trained.key},
     }
 

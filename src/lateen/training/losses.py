@@ -131,7 +131,7 @@ class _Block:
         low = autocast_dtype(image)
         self._counts = ranks.counts(len(image), image.device)
         self._ranks, self._image, self._x = ranks, image, image.to(low)
-        self._y = ranks.gather(text.to(low), self._counts)
+        self._y = self.gather(text.to(low))
         self._scale = scale
         self._first = sum(self._counts[: ranks.rank])
         self._wrt_text = torch.zeros_like(self._y, dtype=image.dtype)
@@ -171,9 +171,15 @@ class _Block:
 
     def wrt_text(self, factor: float) -> Tensor:
         """Gradient ``[rows, d]`` with respect to this process's own texts."""
-        total = self._ranks.sum_(self._wrt_text.mul_(self._scale * factor))
-        first = self._first
-        return total[first : first + self._counts[self._ranks.rank]]
+        return self.own(self._ranks.sum_(self._wrt_text.mul_(self._scale * factor)))
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's part of ``rows`` ``[B, …]``."""
+        return rows[self._first : self._first + self._counts[self._ranks.rank]]
+
+    def gather(self, own: Tensor) -> Tensor:
+        """The rows ``[B, …]`` of all processes, of which ``own`` are this one's."""
+        return self._ranks.gather(own, self._counts)
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -226,17 +232,25 @@ class _InfoNCE(torch.autograd.Function):
         for text in texts:
             block = _Block(image, text, scale, chunk, ranks)
             factor = weight / (2 * block.batch)
-            row_lse = image.new_empty(len(image))
+            positive, row_lse = image.new_empty(2, len(image)).unbind()
             column_lse = image.new_full((block.batch,), -torch.inf)
+            # Of the negatives alone: a small loss is what they add, and beside the positive it
+            # would be lost to rounding.
             for rows in block.chunks:
                 z = block.logits(rows)
-                loss -= 2 * block.positives(rows, z).sum() * factor
+                diagonal = block.positives(rows, z)
+                positive[rows] = diagonal
+                diagonal.fill_(-torch.inf)
                 for part, row in zip(block.cached(z), block.cached(row_lse[rows]), strict=True):
                     torch.logsumexp(part, 1, out=row)
                     column_lse = torch.logaddexp(column_lse, part.logsumexp(0))
             if ranks.size > 1:
                 column_lse = ranks.gather(column_lse[None], [1] * ranks.size).logsumexp(0)
-            loss += (row_lse.sum() + column_lse.sum() / ranks.size) * factor
+            for lse in (row_lse, block.own(column_lse)):
+                loss += F.softplus(lse - positive).sum() * factor
+            # Of all, for the gradients.
+            row_lse = torch.logaddexp(row_lse, positive)
+            column_lse = torch.logaddexp(column_lse, block.gather(positive))
             for rows in block.chunks:
                 z = block.logits(rows)
                 for part, row in zip(block.cached(z), block.cached(row_lse[rows]), strict=True):

@@ -29,8 +29,8 @@ from lateen.training.batches import (
     Part,
     Stream,
     plan_batches,
-    read_ahead,
 )
+from lateen.training.loader import read_ahead
 from lateen.training.ranks import ALONE, Ranks
 from lateen.tuning.config import TuneSection
 

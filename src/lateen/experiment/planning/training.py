@@ -15,13 +15,14 @@ from lateen.encoders import TextEncoder
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs
 from lateen.features.rates import PATIENCE, Cost
-from lateen.training.batches import IN_MEMORY, StoreSource, feature_bytes
+from lateen.training.batches import feature_bytes, in_memory
 from lateen.training.canonical import canonical_maps, canonical_share
 from lateen.training.checkpoint import optimizer_tensors
 from lateen.training.config import TrainSection
 from lateen.training.heads import FROZEN, AlignmentHeads, complete
 from lateen.training.inputs import check_several
 from lateen.training.lit import TrainedText
+from lateen.training.loader import StoreSource
 from lateen.training.loop import new_heads, new_state, run_steps, validate
 from lateen.training.step import TrainState
 
@@ -83,6 +84,8 @@ def measure_training(
     validations = min(settings.validations, sum(c.count for c in costs)) + (share > 0)
     costs.append(Cost.timed("validate", "train", validations, "validation", retrieval[chosen_on]))
     unknown = ["writing checkpoints"]
+    if settings.unpaired is not None:
+        unknown.append("unpaired images and texts, encoded and in every step (train.unpaired)")
     if share > 0 and max(dims) <= _LONGEST:
         seconds = _canonical(train, head.dim or 0)
         costs.append(Cost.timed("canonical directions", "train", 1, "pass", seconds))
@@ -97,7 +100,7 @@ def measure_training(
     beside = min(head.dim or 0, *dims) / (head.dim or 1) if share > 0 else 0.0
     return Training(
         costs, costs[0].count if settings.epochs else 0,
-        feature_bytes(train) if feature_bytes(train) <= IN_MEMORY else 0,
+        feature_bytes(train.sources) if in_memory(train.sources) else 0,
         parameters, sum(t.nbytes for t in optimizer_tensors(state.optimizer).values()),
         round(parameters * (1 + beside)), unknown,
     )  # fmt: skip
