@@ -27,8 +27,9 @@ import torch
 from lateen.experiment.recipe import Recipe
 from lateen.features import Pairs, Store, StoreRows, StoreWriter, pair
 from lateen.training.canonical import RIDGES
-from lateen.training.loop import train, validate
+from lateen.training.loop import train
 from lateen.training.unpaired import Unpaired
+from lateen.training.validation import validate
 
 Rows = tuple[StoreRows | None, StoreRows | None]
 

@@ -170,7 +170,7 @@ def own_code(sentence_folder: Path, monkeypatch: pytest.MonkeyPatch) -> EncoderS
         needs=TextNeeds(append_eos=True, padding_side="left"),
     )  # fmt: skip
     monkeypatch.setattr(
-        "lateen.encoders.load.resolve",
+        "lateen.encoders.request.resolve",
         lambda name, revision: Resolved(sentence_folder, "hub cache", "abc", spec),
     )
     return spec

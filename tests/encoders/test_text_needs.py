@@ -225,7 +225,7 @@ def e5(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """``intfloat/e5-base-v2`` is found, as a BERT of words."""
     spec = find_spec("intfloat/e5-base-v2")
     monkeypatch.setattr(
-        "lateen.encoders.load.resolve",
+        "lateen.encoders.request.resolve",
         lambda name, revision: Resolved(bert_folder, "hub cache", "abc", spec),
     )
     return "intfloat/e5-base-v2"

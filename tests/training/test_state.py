@@ -6,8 +6,8 @@ import torch
 
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
-from lateen.training.loop import RetrievalValidation
 from lateen.training.step import TrainState
+from lateen.training.validation import RetrievalValidation
 
 
 def start() -> TrainState:

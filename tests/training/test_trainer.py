@@ -14,7 +14,7 @@ import torch
 from lateen.errors import BusyError, TrainingError
 from lateen.features import Pairs
 from lateen.files import folder_lock
-from lateen.training import loop
+from lateen.training import loop, validation
 from lateen.training.config import HeadSection, TrainSection
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, train
 
@@ -103,7 +103,7 @@ def test_the_best_validation_is_kept(
         recall = next(recalls)
         return {"text_to_image": all_recalls(recall), "image_to_text": all_recalls(recall)}
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(validation, "validate", validate)
     result = run(pairs, tmp_path, pairs)
     assert result.best_step == 9
     thirty = all_recalls(30.0)

@@ -5,7 +5,7 @@ import torch
 from lateen.metrics.retrieval import retrieval
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
-from lateen.training.loop import validate
+from lateen.training.validation import validate
 
 from .conftest import MakePairs
 

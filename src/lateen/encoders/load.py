@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 
 from lateen.data.fingerprint import file_hashes
-from lateen.device import resolve_device, resolve_precision, weights_dtype
-from lateen.encoders.base import Encoder, EncoderInfo, EncoderOptions, Modality, ViewedEncoder
+from lateen.encoders.base import Encoder, EncoderOptions, Modality, ViewedEncoder
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
-from lateen.encoders.gguf import gguf_encoder, gguf_hash, gguf_tokenizer
 from lateen.encoders.own import from_factory, is_factory
-from lateen.encoders.resolve import check_gguf, resolve
+from lateen.encoders.request import Request, config_file, find_request
 from lateen.encoders.sentence import (
     MODULES,
     SentenceEncoder,
@@ -26,84 +23,18 @@ from lateen.encoders.sentence import (
     read_layout,
 )
 from lateen.encoders.specs import (
-    EncoderSpec,
     TextNeeds,
     family_of,
-    find_copy,
     model_type_of,
 )
 from lateen.encoders.text import LONGEST, PLACE, POOLINGS, TextEncoder, count_positions, unmet
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor, projected
 from lateen.encoders.weights import (
-    load_pretrained,
-    load_untrained,
-    quiet_transformers,
-    tensors_hash,
-    warn_of_unused_code,
     weights_hash,
 )
 from lateen.errors import EncoderError, choices
 from lateen.files import read_json
 from lateen.progress import log
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What the caller asked for, resolved as far as the name alone allows."""
-
-    name: str
-    folder: Path
-    gguf: Path | None
-    revision: str | None
-    spec: EncoderSpec
-    modality: Modality | None
-    pooling: str | None
-    layer: int | None
-    prompt: str | None
-    max_tokens: int | None
-    precision: str
-    device: torch.device
-    remote: bool
-    untrained: bool
-    load: dict[str, Any]
-
-    def info(
-        self, modality: Modality, pooling: str, weights: str, processing: dict[str, Any]
-    ) -> EncoderInfo:
-        return EncoderInfo(
-            id=self.name, modality=modality, dim=0, pooling=pooling, layer=self.layer,
-            weights=weights, revision=self.revision, preprocessing=processing,
-            precision=self.precision, load=self.load,
-        )  # fmt: skip
-
-    def pretrained(
-        self, folder: Path, config: Mapping[str, Any] = MappingProxyType({})
-    ) -> tuple[Any, bool]:
-        """The model in ``folder``, with values of ``config`` in place of its configuration's own,
-        and whether its pooler is trained."""
-        dtype, remote = weights_dtype(self.device, self.precision), self.remote
-        if self.gguf is not None:
-            return gguf_encoder(self.gguf, dtype, untrained=self.untrained)
-        if self.untrained:
-            model = load_untrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
-            return model, True
-        return load_pretrained(folder, dtype=dtype, trust_remote_code=remote, config=config)
-
-    def weights(self, folder: Path, model: Any) -> str:
-        """Content key of the weights that ``model`` has."""
-        if self.untrained:
-            return tensors_hash(model)
-        return weights_hash(folder) if self.gguf is None else gguf_hash(self.gguf)
-
-    def tokenizer(self, folder: Path) -> tuple[Any, list[Path]]:
-        """The tokenizer in ``folder``, and the files that it is made of."""
-        from transformers import AutoTokenizer
-
-        if self.gguf is not None:
-            return gguf_tokenizer(self.gguf), [self.gguf]
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self.remote)
-        return tokenizer, sorted(folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
 
 
 def load_encoder(
@@ -225,7 +156,7 @@ def load_towers(
     """
     options = EncoderOptions(pooling="projection", device=device, revision=revision)
     if not is_factory(name):
-        request = _request(name, None, options)
+        request = find_request(name, None, options)
         plain = request.gguf is None and not (request.folder / MODULES).is_file()
         if plain and _has_towers(_config(request)):
             with loading(request.folder):
@@ -236,7 +167,7 @@ def load_towers(
 
 
 def _from_files(name: str, modality: Modality | None, options: EncoderOptions) -> Encoder:
-    request = _request(name, modality, options)
+    request = find_request(name, modality, options)
     with loading(request.gguf or request.folder):
         if request.gguf is not None:
             return _load_gguf(request)
@@ -245,38 +176,7 @@ def _from_files(name: str, modality: Modality | None, options: EncoderOptions) -
         return _load_plain(request)
 
 
-def _request(name: str, modality: Modality | None, options: EncoderOptions) -> _Request:
-    """Find the encoder's files and settle what its name alone decides."""
-    device, remote = resolve_device(options.device), options.trust_remote_code
-    found = resolve(name, options.revision)
-    file = found.gguf
-    known = found.spec or (None if file else find_copy(_config_file(found.folder)))
-    spec = known or EncoderSpec(name, None)
-    local = file is not None or found.origin == "local folder"
-    again = {
-        **options.recorded(), "name": str(found.place) if local else name,
-        "revision": found.revision, "trust_remote_code": remote or None,
-    }  # fmt: skip
-    if file is not None:
-        check_gguf(file, "text")
-    if spec.trust_remote_code and not remote:
-        raise EncoderError(
-            f"{name} brings its own model code, which runs on your machine",
-            "Read it on the hub, then pass trust_remote_code.",
-        )
-    if not remote and file is None:
-        warn_of_unused_code(name, found.folder)
-    return _Request(
-        name, found.folder, file, found.revision, spec, modality or spec.modality,
-        options.pooling or spec.pooling, options.layer,
-        options.prompt if options.prompt is not None else spec.prompt,
-        options.max_tokens or spec.max_tokens,
-        resolve_precision(options.precision, device), device, remote, options.untrained,
-        {k: v for k, v in again.items() if v is not None},
-    )  # fmt: skip
-
-
-def _load_sentence(request: _Request) -> Encoder:
+def _load_sentence(request: Request) -> Encoder:
     layout = read_layout(request.folder)
     pooling = request.pooling or layout.pooling
     own = request.pooling is None and request.layer is None
@@ -295,7 +195,7 @@ def _load_sentence(request: _Request) -> Encoder:
     )  # fmt: skip
 
 
-def _load_library(request: _Request, layout: SentenceLayout) -> Encoder:
+def _load_library(request: Request, layout: SentenceLayout) -> Encoder:
     """A model that runs inside sentence-transformers, as it is."""
     if request.untrained:
         raise EncoderError(
@@ -323,7 +223,7 @@ def _load_library(request: _Request, layout: SentenceLayout) -> Encoder:
     return SentenceEncoder(request.folder, info, request.device, trust_remote_code=request.remote)
 
 
-def _load_gguf(request: _Request) -> Encoder:
+def _load_gguf(request: Request) -> Encoder:
     """A language model in a GGUF file, which says nothing of a pooling."""
     _need_pooling(request, request.pooling, [each for each in POOLINGS if each != "pooler"])
     model, _ = request.pretrained(request.folder)
@@ -333,7 +233,7 @@ def _load_gguf(request: _Request) -> Encoder:
     )  # fmt: skip
 
 
-def _load_plain(request: _Request) -> Encoder:
+def _load_plain(request: Request) -> Encoder:
     folder = request.folder
     config = _config(request)
     if _has_towers(config):
@@ -353,7 +253,7 @@ def _load_plain(request: _Request) -> Encoder:
     return _text(request, model, folder, str(pooling), trained, max_tokens=request.max_tokens)
 
 
-def _known_pooling(request: _Request, config: Any, *, vision: bool) -> str | None:
+def _known_pooling(request: Request, config: Any, *, vision: bool) -> str | None:
     """What the files say of the pooling where the name says nothing; the log says why."""
     module = request.folder / "1_Pooling" / "config.json"
     known: tuple[str | None, str] | None
@@ -370,7 +270,7 @@ def _known_pooling(request: _Request, config: Any, *, vision: bool) -> str | Non
     return known[0]
 
 
-def _tell_pooling(request: _Request, pooling: str | None, why: str) -> None:
+def _tell_pooling(request: Request, pooling: str | None, why: str) -> None:
     log.info("encoder %s: pooling %s, %s", request.name, pooling, why)
 
 
@@ -379,7 +279,7 @@ def _has_towers(config: Any) -> bool:
     return hasattr(config, "vision_config") and hasattr(config, "text_config")
 
 
-def _load_tower(request: _Request) -> Encoder:
+def _load_tower(request: Request) -> Encoder:
     if request.modality is None:
         raise EncoderError(
             f"{request.name} encodes images and texts", "Say which: modality image or text."
@@ -391,7 +291,7 @@ def _load_tower(request: _Request) -> Encoder:
     return (_image_tower if image else _text_tower)(request, model, trained)
 
 
-def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
+def _image_tower(request: Request, model: Any, trained: bool) -> VisionEncoder:
     """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
     model.to(request.device)
     return _vision(
@@ -400,7 +300,7 @@ def _image_tower(request: _Request, model: Any, trained: bool) -> VisionEncoder:
     )  # fmt: skip
 
 
-def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
+def _text_tower(request: Request, model: Any, trained: bool) -> TextEncoder:
     """``pooler`` is the tower's own pooling, ``projection`` that into the shared space."""
 
     def project(ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -414,25 +314,16 @@ def _text_tower(request: _Request, model: Any, trained: bool) -> TextEncoder:
     )  # fmt: skip
 
 
-def _config(request: _Request) -> Any:
+def _config(request: Request) -> Any:
     from transformers import AutoConfig
 
-    family = family_of(model_type_of(_config_file(request.folder)))
+    family = family_of(model_type_of(config_file(request.folder)))
     if family.unread and (family.modality == "image" or request.modality != "text"):
         problem, instead = family.unread
         raise EncoderError(f"{request.name} {problem}", instead)
     remedy = "A class outside transformers needs trust_remote_code."
     with explained(f"transformers does not know the model in {request.folder}", remedy):
         return AutoConfig.from_pretrained(request.folder, trust_remote_code=request.remote)
-
-
-def _config_file(folder: Path) -> dict[str, Any]:
-    """The config.json of a folder; empty if it has none of its own."""
-    file = folder / "config.json"
-    config = read_json(file) if file.is_file() else {}
-    if not isinstance(config, dict):
-        raise EncoderError(f"{file} is not the configuration of a model", "Download it again.")
-    return config
 
 
 def _has_maps(config: Any, vision: bool) -> bool:
@@ -442,7 +333,7 @@ def _has_maps(config: Any, vision: bool) -> bool:
     )
 
 
-def _need_pooling(request: _Request, pooling: str | None, valid: list[str]) -> None:
+def _need_pooling(request: Request, pooling: str | None, valid: list[str]) -> None:
     if pooling is None:
         raise EncoderError(
             f"{request.name} is not in lateen's table, so its pooling must be given",
@@ -453,7 +344,7 @@ def _need_pooling(request: _Request, pooling: str | None, valid: list[str]) -> N
 
 
 def _vision(
-    request: _Request,
+    request: Request,
     model: Any,
     folder: Path,
     pooling: str,
@@ -468,7 +359,7 @@ def _vision(
 
 
 def _text(
-    request: _Request,
+    request: Request,
     model: Any,
     folder: Path,
     pooling: str,

@@ -23,8 +23,9 @@ from lateen.training.heads import FROZEN, AlignmentHeads, complete
 from lateen.training.inputs import check_several
 from lateen.training.lit import TrainedText
 from lateen.training.loader import StoreSource
-from lateen.training.loop import new_heads, new_state, run_steps, validate
+from lateen.training.loop import new_heads, new_state, run_steps
 from lateen.training.step import TrainState
+from lateen.training.validation import validate
 
 _STEPS = 12
 _ENOUGH = 1.0  # seconds; steps that are over in a moment are timed for at least so long
