@@ -13,12 +13,12 @@ from toys import COLOURS, photo
 from lateen.config import read_yaml
 from lateen.encoders import FusedEncoder, Side, load_encoder
 from lateen.errors import DataError, EncoderError, RecipeError
-from lateen.experiment import ablate, choice, plan, run, write_run_page
+from lateen.experiment import ablate, layer_choice, plan, run, write_run_page
 from lateen.experiment.recipe import Recipe
 from lateen.features import encode
 from lateen.features.pairs import pair_grid
 from lateen.model import AlignedModel
-from lateen.training.selection import Step
+from lateen.training.selection import Joined
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_neighbours_decide_as_counted_by_hand(pictures: Path, tmp_path: Path) ->
                      modality="image", dtype="float32")  # fmt: skip
     words = encode(pictures / "train.jsonl", "toys:word_encoder", tmp_path / "t")
     [[pairs]] = pair_grid([colours], [[words]])
-    ranking, k = choice._by_neighbours([[pairs]], {"vision": 1, "text": 1})
+    ranking, k = layer_choice._by_neighbours([[pairs]], {"vision": 1, "text": 1})
     assert k == 9  # 2 · 72^⅓ = 8.3
     cosine = torch.nn.functional.normalize(colours[:].double(), dim=1)
     cosine = (cosine @ cosine.T).fill_diagonal_(-1)
@@ -96,13 +96,13 @@ def test_only_training_pairs_decide(
     recipe: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[set[str]] = []
-    real = choice._choose
+    real = layer_choice._choose
 
     def note(sections: Any, options: Any, grid: Any) -> Any:
         seen.append({i for row in grid for pairs in row for i in pairs.ids})
         return real(sections, options, grid)
 
-    monkeypatch.setattr(choice, "_choose", note)
+    monkeypatch.setattr(layer_choice, "_choose", note)
     run(recipe({"layer": "best"}, {}), tmp_path / "run")
     held_out = json.loads((tmp_path / "run" / "results.json").read_text())
     assert held_out["other_splits"]["holdout"]["images"] == 14
@@ -119,8 +119,8 @@ def test_a_fused_encoder_is_put_together_of_what_adds_most(
 ) -> None:
     # The second map of the ResNet, the embeddings of BERT, and layer 1 of the ViT.
     joined: list[tuple[Side, int]] = [("vision", 2), ("text", 1), ("vision", 5)]
-    steps = [Step(each, 50.0, 1.0, 0.1, {}) for each in joined]
-    monkeypatch.setattr(choice, "select_features", lambda *_, **__: (40.0, steps))
+    steps = [Joined(each, 50.0, 1.0, 0.1, {}) for each in joined]
+    monkeypatch.setattr(layer_choice, "select_features", lambda *_, **__: (40.0, steps))
     candidates = [{"encoder": str(vit_folder), "pooling": "cls+mean"}]
     values = recipe({"fuse": "auto", "candidates": candidates}, {"fuse": "auto"})
     result = run(values, tmp_path / "run")
@@ -145,7 +145,7 @@ def test_a_fused_encoder_is_put_together_of_what_adds_most(
 def test_a_killed_run_goes_on(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = recipe({"layer": "best"}, {})
     with monkeypatch.context() as patch:
-        patch.setattr(choice, "_choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(layer_choice, "_choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(values, tmp_path / "killed")
     killed = run(values, tmp_path / "killed").results

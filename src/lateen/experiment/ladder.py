@@ -11,8 +11,8 @@ from typing import Any
 from lateen.data import Dataset
 from lateen.errors import DataError
 from lateen.evaluation import retrieval_result
-from lateen.experiment.choice import settle_layers
 from lateen.experiment.ladder_report import write_ladder_report
+from lateen.experiment.layer_choice import settle_layers
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.rungs import ALL, LADDER, CheckedLadder, Ladder, Rung, check_ladder

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lateen.data import Dataset
 from lateen.encoders import SIDES, Encoder, LayeredEncoder, Side, load_parts, modality_of
@@ -33,12 +32,12 @@ from lateen.experiment.stages import (
     stores_by_network,
     training_pairs,
 )
-from lateen.features import Pairs, Store, TextColumn
+from lateen.features import CaptionMeans, Pairs, Store
 from lateen.features.pairs import pair_grid
 from lateen.files import content_key, read_json, write_json
 from lateen.metrics import mutual_knn, nearest_neighbours
 from lateen.progress import log
-from lateen.training.selection import Features, Step, select_features
+from lateen.training.selection import Joined, SideFeatures, select_features
 
 _VERSION = 1  # of the rules by which is chosen
 _PAIRS = 5000
@@ -272,14 +271,14 @@ def _by_neighbours(
 
 def _by_gain(
     grid: Sequence[Sequence[Pairs]], first: Mapping[Side, int], asked: Mapping[Side, str | None]
-) -> tuple[float, list[Step], int]:
+) -> tuple[float, list[Joined], int]:
     """The score to begin with, the features that join, and how many images judged."""
     sides: list[Side] = [side for side in SIDES if asked[side] == "fuse"]
     fit, judged = grid[0][0].holdout_positions(_JUDGED)
 
-    def features(rows: np.ndarray[Any, Any]) -> Features:
+    def features(rows: np.ndarray[Any, Any]) -> SideFeatures:
         owner = grid[0][0].take(rows).texts[0].owner
-        return Features(
+        return SideFeatures(
             [row[0].take(rows).image_features(slice(None)) for row in grid],
             [pairs.take(rows).all_texts()[0] for pairs in grid[0]],
             torch.from_numpy(owner),
@@ -312,7 +311,7 @@ def _told_best(
 
 
 def _told_auto(
-    begun: float, steps: Sequence[Step], asked: Mapping[Side, str | None], options: Options,
+    begun: float, steps: Sequence[Joined], asked: Mapping[Side, str | None], options: Options,
     judged: int,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """What joined and what did not, as JSON and in a line."""
@@ -349,26 +348,3 @@ def _settled(
         for option in others
     )  # fmt: skip
     return section.model_copy(update={**first.keys, "fuse": parts, "candidates": ()})
-
-
-@dataclass(frozen=True)
-class CaptionMeans:
-    """For each sample the mean of its captions' features, each L2-normalised first.
-
-    A sample has one place in either space, and its captions are all of it that the text side has.
-    """
-
-    column: TextColumn
-
-    def __len__(self) -> int:
-        return len(self.column.offsets) - 1
-
-    def __getitem__(self, part: slice) -> Tensor:
-        start, stop, _ = part.indices(len(self))
-        offsets = self.column.offsets[start : stop + 1]
-        features = self.column.store[self.column.rows[offsets[0] : offsets[-1]]]
-        owner = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(offsets)))
-        total = torch.zeros(stop - start, features.shape[1])
-        total.index_add_(0, owner, torch.nn.functional.normalize(features, dim=-1))
-        mean: Tensor = total / torch.bincount(owner, minlength=stop - start)[:, None]
-        return mean
