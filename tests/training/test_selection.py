@@ -69,7 +69,9 @@ def plain_score(
 def test_what_joins_is_what_a_search_of_all_candidates_finds(
     halves: tuple[SideFeatures, SideFeatures], tmp_path: Path
 ) -> None:
-    begun, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=1.0, most=8)
+    begun, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=1.0, most=8, longest=4096
+    )
     chosen: dict[str, list[int]] = {"vision": [0], "text": [0]}
     scores = plain_score(*halves, chosen, tmp_path)
     assert begun == pytest.approx(scores.mean().item())
@@ -91,7 +93,9 @@ def test_what_joins_is_what_a_search_of_all_candidates_finds(
 
 
 def test_noise_does_not_join(halves: tuple[SideFeatures, SideFeatures]) -> None:
-    _, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=2.0, most=8)
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=2.0, most=8, longest=4096
+    )
     joined = {step.joined for step in steps}
     assert joined
     assert not joined & {("vision", 4), ("text", 2)}
@@ -101,7 +105,28 @@ def test_noise_does_not_join(halves: tuple[SideFeatures, SideFeatures]) -> None:
 def test_a_side_that_is_decided_and_one_that_is_full_get_no_more(
     halves: tuple[SideFeatures, SideFeatures],
 ) -> None:
-    _, steps = select_features(*halves, (0, 0), sides=("vision",), errors=-99.0, most=3)
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=3, longest=4096
+    )
     assert [step.joined[0] for step in steps] == ["vision", "vision"]
-    _, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=-99.0, most=2)
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=-99.0, most=2, longest=4096
+    )
     assert sorted(step.joined[0] for step in steps) == ["text", "vision"]
+
+
+def test_what_would_make_a_side_too_long_does_not_join(
+    halves: tuple[SideFeatures, SideFeatures],
+) -> None:
+    dims = [x.shape[1] for x in halves[0].vision]
+    longest = dims[0] + min(dims[1:])
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=8, longest=longest
+    )
+    chosen = [0, *(step.joined[1] for step in steps)]
+    assert len(chosen) > 1
+    assert sum(dims[index] for index in chosen) <= longest
+    _, none = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=8, longest=dims[0]
+    )
+    assert none == []

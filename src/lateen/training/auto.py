@@ -74,6 +74,8 @@ def _told(chosen: dict[str, dict[str, Any]], size: TrainingSize) -> str:
         for section, values in chosen.items()
         for key, value in values.items()
     ]
+    if _too_long(size) and size.images < MANY and "cca" in chosen["train"]:
+        words[-1] += f" (the closed form takes features of up to {LONGEST_CCA:,} values)"
     beyond = f"; beyond {_MEASURED:,} images not measured" if size.images > _MEASURED else ""
     return (
         f"preset auto, for {size.images:,} images with {size.captions:,} captions of "
@@ -89,7 +91,7 @@ def _values(size: TrainingSize) -> dict[str, dict[str, Any]]:
         return PRESETS["sail"]
     kept = 1.0 - _towards_published(size.images)
     head = {"dropout": round(kept * _DROPOUT, 2), "text_dropout": round(kept * _TEXT_DROPOUT, 2)}
-    if max(size.image_dim, size.text_dim) > LONGEST_CCA:
+    if _too_long(size):
         return {"head": head, "train": {"cca": 0.0}}
     share = min(_MOST_SHARE, _SHARE / math.sqrt(size.images))
     ridges = (
@@ -97,6 +99,11 @@ def _values(size: TrainingSize) -> dict[str, dict[str, Any]]:
         _rounded(_TEXT_RIDGE * size.text_dim / size.captions),
     )
     return {"head": head, "train": {"cca": round(share, 2), "cca_ridge": ridges}}
+
+
+def _too_long(size: TrainingSize) -> bool:
+    """Whether features are longer than the closed form is for."""
+    return max(size.image_dim, size.text_dim) > LONGEST_CCA
 
 
 def _towards_published(images: int) -> float:

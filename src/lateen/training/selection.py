@@ -65,7 +65,7 @@ class Joined:
 
 def select_features(
     fit: SideFeatures, judged: SideFeatures, first: tuple[int, int], *, sides: Sequence[Side],
-    errors: float, most: int,
+    errors: float, most: int, longest: int,
 ) -> tuple[float, list[Joined]]:  # fmt: skip
     """The score of the first features, and those that join them, one after the other.
 
@@ -76,15 +76,23 @@ def select_features(
         sides: those on which features may join.
         errors: how many standard errors a gain must have to be more than chance.
         most: features on a side.
+        longest: values of all features on a side; what would make a side longer does not join.
     """
     trial = _Trial(fit, judged)
     chosen: Chosen = {"vision": [first[0]], "text": [first[1]]}
     scores = trial.scores(chosen)
     begun, steps = scores.mean().item(), list[Joined]()
-    count = {"vision": len(fit.vision), "text": len(fit.text)}
-    gains: dict[Place, float] = {
+    dims = {"vision": [x.shape[1] for x in fit.vision], "text": [y.shape[1] for y in fit.text]}
+
+    def has_room(place: Place) -> bool:
+        side, index = place
+        values = sum(dims[side][each] for each in (*chosen[side], index))
+        return len(chosen[side]) < most and values <= longest
+
+    places: list[Place] = [(side, index) for side in sides for index in range(len(dims[side]))]
+    gains = {
         (side, index): torch.inf
-        for side in sides for index in range(count[side]) if index not in chosen[side]
+        for side, index in places if index not in chosen[side] and has_room((side, index))
     }  # fmt: skip
     with bar(len(gains), "choosing layers", "trial") as progress:
         while gains:
@@ -98,7 +106,7 @@ def select_features(
             # What adds little to one side may add much once the other side has its partner.
             gains = {
                 each: gain if each[0] == best[0] else torch.inf
-                for each, gain in gains.items() if len(chosen[each[0]]) < most
+                for each, gain in gains.items() if has_room(each)
             }  # fmt: skip
     return begun, steps
 
