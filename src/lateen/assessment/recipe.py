@@ -138,8 +138,8 @@ class ProbeSection(Section):
     """How heads are trained to probe a pair of encoders (METHODS §1.5)."""
 
     preset: str = Field(
-        "auto", description="the paper's `probe` from 327,680 training pairs on (ten steps an "
-        "epoch), `probe-small` below"
+        "auto", description="auto = `probe`, the paper's, from 327,680 training pairs on (ten "
+        "steps an epoch), `probe-small` below; it is not the `auto` of `lateen run`"
     )  # fmt: skip
     seeds: Annotated[tuple[_Seed, ...], BeforeValidator(_as_numbers)] = Field(
         (), description="train with each, and take the mean (train.seed alone if not given)"
@@ -310,6 +310,8 @@ class AssessmentRecipe(RecipeFile):
 def assessment_keys() -> dict[str, Key]:
     """Every key of an assessment's recipe by its dotted path, those of the probe's heads too."""
     keys = {key.path: key for key in keys_of(AssessmentRecipe)}
+    drawn = keys["data.pairs_seed"]
+    keys[drawn.path] = drawn._replace(meaning=drawn.meaning.replace("train.seed", "measure.seed"))
     for name, section in (("head", HeadSection), ("train", TrainSection)):
         del keys[f"probe.{name}"]
         keys |= {
