@@ -3,8 +3,8 @@
 In a shared space a few items, the hubs, are near to almost any query (Radovanović et al. 2010), and
 stand before the right ones. How near an item is to queries that are known beforehand tells it: the
 bank has embeddings of training captions, for images, and of training images, for texts and classes.
-No weight is trained, and no query that is judged is looked at (but by τ, where those that are judged
-chose the step, too).
+No weight is trained, and no query that is judged is looked at (but by τ, where what is judged chose
+the step, too).
 
 An item g has the hubness ``τ · log mean_b exp(b · g / τ)`` over the bank's embeddings b, which is
 taken off its cosine with every query: the inverted softmax of QB-Norm (Bogolin et al., CVPR 2022).
