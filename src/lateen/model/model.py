@@ -155,16 +155,16 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             self._query_bank = QueryBank.load(self._query_bank, self)
         return self._query_bank
 
-    @property
-    def carries_bank(self) -> bool:
-        """Whether it has a query bank, which need not be read for that."""
-        return self._query_bank is not None
-
     @query_bank.setter
     def query_bank(self, bank: QueryBank | None) -> None:
         if bank is not None:
             bank.check_model(self)
         self._query_bank = bank
+
+    @property
+    def carries_bank(self) -> bool:
+        """Whether it has a query bank, which need not be read for that."""
+        return self._query_bank is not None
 
     def _bank_to_save(self) -> QueryBank | None:
         """The query bank, unless the heads were changed since it was made, which is told."""
