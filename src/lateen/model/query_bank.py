@@ -307,7 +307,7 @@ def _temperature(model: AlignedModel, pairs: Pairs) -> float:
     )  # fmt: skip
     scale = model.logit_scale.detach().exp().item() if fit is None else fit.scale
     if fit is None:
-        log.warning(
+        log.info(
             "query bank: no temperature can be fitted to %d images, and that of the model's own "
             "scale is taken", len(pairs),
         )  # fmt: skip
