@@ -22,15 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("images")
+    parser.add_argument("--bank", help="query bank, or none (the model's own, if it carries one)")
     given = parser.parse_args()
     model = open_model(given.model)
-    ids = [p.id for p in classify(model, given.images, ["a", "b"]).photographs]
+    ids = [p.id for p in classify(model, given.images, ["a", "b"], bank=given.bank).photographs]
     classes = sorted({name.partition("/")[0] for name in ids})
     halves = [random.Random(i).sample(classes, len(classes) // 2) for i in range(HALVES)]
     sums = {percent: [0, 0, 0, 0, 0] for percent in PERCENTS}
     for half in halves:
         labels = [class_name(name) for name in half]
-        found = classify(model, given.images, labels, none=0).photographs
+        found = classify(model, given.images, labels, none=0, bank=given.bank).photographs
         for percent in PERCENTS:
             counts = sums[percent]
             for photograph in found:

@@ -142,7 +142,7 @@ def export_command(
             group=_LATEEN,
             negative="--no-bank",
             help="take the query bank along that the model carries: embeddings of a few thousand "
-            "training images and captions",
+            "training images and captions, with hashes of these images",
         ),
     ] = True,
     results: Annotated[
@@ -193,6 +193,7 @@ def export_command(
         options["encoders"] = with_encoders
     if takes_bank := "query_bank" in target.options:
         options["query_bank"] = bank
+    carried = ready.query_bank if takes_bank and bank else None  # a damaged one fails before
     target.export(ready, out, **options)
     _show_model(ready, json, "model" if target.marks else "file", out)
     if json:
@@ -201,9 +202,10 @@ def export_command(
         say(f"card     {out / 'README.md'}")
     for path in shown:
         say(f"results  of {path}")
-    if ready.query_bank is not None:
-        left = "left out" if takes_bank else f"left out, as {to} has no place for one"
-        say(f"bank     {ready.query_bank if takes_bank and bank else left}")
+    if carried is not None:
+        say(f"bank     {carried}")
+    elif ready.carries_bank:
+        say(f"bank     left out{'' if takes_bank else f', as {to} has no place for one'}")
     if "encoders" in target.options and not with_encoders:
         say("the encoders are not in it (--with-encoders puts them in)")
 
@@ -276,12 +278,14 @@ def _tuning_results(path: Path) -> list[CardResult] | None:
 
 def _numbers(task: str, data: str, result: Mapping[str, Any]) -> Iterator[CardResult]:
     """The numbers that stand first in a result, and all its recalls; in percent."""
-    from lateen.evaluation.task import RESULT_KINDS, number
+    from lateen.evaluation.task import RESULT_KINDS, WITH_BANK, number
     from lateen.model import CardResult
 
     made, intervals = RESULT_KINDS[task], result.get("intervals") or {}
     first = {label for label, _, _ in made.main_numbers(result)}
-    for label, path in made.headline.items():
+    # Those with a query bank stay away: other tools, and a model without its bank, have not those.
+    plain = {name: path for name, path in made.headline.items() if not path.startswith(WITH_BANK)}
+    for label, path in plain.items():
         value, interval = number(result, path), intervals.get(path)
         words = label.replace("T2I", "text → image").replace("I2T", "image → text")
         if value is not None and (label in first or "R@" in path):

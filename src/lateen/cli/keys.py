@@ -183,9 +183,11 @@ def wrong_words(error: CycloptsError) -> str | None:
         near = nearest(word, (name.rpartition(".")[2] for name in within))
     hint = f"Did you mean {near!r}? " if near else ""
     if path in recipe_keys():
+        inside = next((name for name in known if name.endswith(f".{path}")), None)
+        meant = f". Did you mean {inside!r}?" if inside else ""
         return (
             f"{path!r} is a key of `lateen run`, and none of this command, whose sections are "
-            f"{', '.join(sections)}"
+            f"{', '.join(sections)}{meant}"
         )
     there = ", ".join(name.rpartition(".")[2] for name in within)
     rest = f"{section} has {there}" if within else f"The sections are {', '.join(sections)}"

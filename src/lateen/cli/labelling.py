@@ -41,8 +41,8 @@ def classify_command(
         str | None,
         Parameter(
             help='a sentence with {} for the label, such as "a photo of {}."; a file with one a '
-            "line; or the name of lateen's own for a kind of picture: sketch, small, food, scene, "
-            "... (eight for photographs)"
+            "line; openai: the published ones; or the name of lateen's own for a kind of picture: "
+            "sketch, small, food, scene, ... (eight for photographs)"
         ),
     ] = None,
     none: Annotated[
@@ -169,12 +169,12 @@ def embed_command(
     if json:
         show_json({
             "files": [str(file) for file in files], "rows": rows, "dim": dim,
-            "unit_length": not raw, "bank": bank, "skipped": embeddings.skipped,
+            "unit_length": not raw and bank == "none", "bank": bank, "skipped": embeddings.skipped,
         })  # fmt: skip
         return
     say(
         f"{rows:,} embeddings of {dim} values, {'as the head gives them' if raw else 'unit length'}"
-        + (" with two values for hubness" if bank != "none" else "")
+        + (" but for the last two, which are of hubness" if bank != "none" else "")
     )
     for skip in embeddings.skipped[:1]:
         say(f"{len(embeddings.skipped)} left out, the first: {skip['id']}: {skip['reason']}")
@@ -195,7 +195,9 @@ def bank_command(
     ] = None,
     column: Annotated[str | None, Parameter(help="caption column (the first)")] = None,
     split: Annotated[str | None, Parameter(help="of a source that has splits")] = None,
-    size: Annotated[int, Parameter(help="images, and captions, all if there are fewer")] = 2048,
+    size: Annotated[
+        int | None, Parameter(help="images, and captions, all if there are fewer (2048)")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="the file (in the model's folder)")] = None,
     overwrite: Annotated[bool, Parameter(help="replace the file")] = False,
     vision_encoder: VisionPlace = None,
@@ -217,14 +219,20 @@ def bank_command(
     faults = Faults()
     check_model(faults, model)
     check_inputs(faults, sources=(captions, images), out=out and out.parent)
-    from lateen.indexing.embeddings import bank_file, build_bank
+    from lateen.indexing.embeddings import BANK_SIZE, bank_file, build_bank
     from lateen.model import open_model
 
     ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
     file = bank_file(ready, model) if out is None else out
     check_file(file, overwrite)
     bank = build_bank(
-        ready, captions, images=images, column=column, split=split, size=size, out=file
+        ready,
+        captions,
+        images=images,
+        column=column,
+        split=split,
+        size=BANK_SIZE if size is None else size,
+        out=file,
     )
     if json:
         show_json({
@@ -247,6 +255,8 @@ def _summary(labelling: Labelling) -> TableData:
         rows.append([label, count, 100 * count / total, median])
     columns = [Column("label"), Column("photographs", 0), Column("%", 1), Column("confidence", 2)]
     note = f"{total:,} photographs; each label's median confidence. {_RANKING}"
+    if labelling.conditions["bank"]:
+        note += f" The labels' hubness is taken off (query bank: {labelling.conditions['bank']})."
     if labelling.conditions["none"]:
         note += f" None of these: {labelling.conditions['none']}."
     return TableData("Labels", columns, rows, note)

@@ -25,8 +25,8 @@ TextPlace = Annotated[
 BankPlace = Annotated[
     str | None,
     Parameter(
-        help="query bank by which hubs are told: a file of `lateen bank`, or none (the model's own "
-        "if it carries one)"
+        help="query bank by which hubs are told: a file of `lateen bank`, none, or model for the "
+        "one that the model carries (that one, if there is one)"
     ),
 ]
 
@@ -195,7 +195,10 @@ def demo_command(
 def _write_sheet(query: str | Path, hits: list[Any], out: Path) -> None:
     from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, save_png
 
-    shown = [SheetHit(hit.path, hit.id, hit.score) for hit in hits]
+    shown = [
+        SheetHit(hit.path, hit.id, hit.score if hit.adjusted is None else hit.adjusted)
+        for hit in hits
+    ]
     if isinstance(query, Path):
         shown.insert(0, SheetHit(query, "the query"))
     title = f"like {query.name}" if isinstance(query, Path) else query

@@ -35,7 +35,15 @@ from lateen.evaluation.results import (
     read_all,
 )
 from lateen.evaluation.tables import subject
-from lateen.evaluation.task import RESULT_KINDS, TASKS, Result, number, was_trained_on
+from lateen.evaluation.task import (
+    RESULT_KINDS,
+    TASKS,
+    WITH_BANK,
+    Result,
+    is_in_bank,
+    number,
+    was_trained_on,
+)
 from lateen.metrics.resampling import Interval, percentile_interval
 from lateen.report.tables import Cell, Column, TableData, interval_cell, rounded
 
@@ -328,6 +336,8 @@ def _row(models: Sequence[_Model], key: Key, metric: str, path: str) -> Comparis
     values = [model.value(key, path) for model in models]
     differs = differences(results)
     trained_on = _remarks(was_trained_on, models, key)
+    if path.startswith(WITH_BANK):
+        trained_on |= _remarks(is_in_bank, models, key)
     blind = _remarks(untrained_projector, models, key)
     unfit = {*trained_on, *blind}
     draws = [

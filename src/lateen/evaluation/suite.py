@@ -317,10 +317,16 @@ class _Evaluator:
                 (result["task"], result["set"], result["files"]) == (each.task, each.set, files)
                 and (conditions["model"], conditions["versions"]) == (self.key, self.versions)
                 and result["options"] == _as_json(options)
+                and result.get("with_bank", {}).get("bank", {}).get("key") == self._bank(each.task)
             )
         except (LateenError, KeyError, TypeError):  # not one of ours, or damaged
             return None
         return {**result, "model": self.facts} if same else None
+
+    def _bank(self, task: str) -> str | None:
+        """Key of the query bank that a task uses of the model, if it does and there is one."""
+        bank = self._model.query_bank if "bank" in TASKS[task].options else None
+        return None if bank is None else bank.key
 
 
 def _as_json(options: Options) -> dict[str, Any]:

@@ -318,6 +318,17 @@ def was_trained_on(result: Result) -> str | None:
     return f"{count:,} of {trained_on['of']:,} images trained on"
 
 
+def is_in_bank(result: Result) -> str | None:
+    """Why its numbers with a query bank must not be held to be better than another's: images that
+    are judged, or their captions, are in the bank.
+
+    Returns:
+        A few words; ``None`` where they are not, or where there is no bank.
+    """
+    bank = result.get("with_bank", {}).get("bank", {})
+    return f"{bank['seen']:,} judged images in the query bank" if bank.get("seen") else None
+
+
 def _dashed(option: str) -> str:
     return option.replace("_", "-")
 

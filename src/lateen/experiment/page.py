@@ -197,7 +197,10 @@ def result_tables(results: dict[str, Any]) -> list[TableData]:
     tables = []
     if "retrieval" in results:
         retrieval = results["retrieval"]
-        note = "; these images also chose the training step" if retrieval["chose_step"] else ""
+        bank = ", and the bank's temperature" if "with_bank" in retrieval else ""
+        note = (
+            f"; these images also chose the training step{bank}" if retrieval["chose_step"] else ""
+        )
         column = f", {retrieval['column']}" if retrieval.get("column") else ""
         title = f"Retrieval on {retrieval['split']}{column}{note}"
         tables.append(retrieval_table(retrieval, title=title))

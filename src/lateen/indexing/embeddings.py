@@ -21,7 +21,7 @@ from lateen.files import atomic_path, content_key, write_text
 from lateen.indexing.photographs import Photographs
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
-from lateen.model.query_bank import NO_BANK, QUERY_BANK, QueryBank, chosen_bank
+from lateen.model.query_bank import NO_BANK, QUERY_BANK, QueryBank, check_size, chosen_bank
 from lateen.progress import log
 from lateen.training.config import BankSection
 
@@ -146,7 +146,7 @@ def embed(
         photographs = Photographs.of(ready, dataset, cache=cache, normalize=not raw)
         ids = [sample.id for sample in photographs.samples]
         values = photographs.embeddings
-        values = values if known is None else known.extend_images(values)
+        values = values if known is None else known.extend_images(values)[:]
         return Embeddings(ids, values.numpy(), photographs.unreadable)
     if dataset is not None:
         return _of_store(side_features(ready, "vision", dataset), ready, "image", raw, known)
@@ -190,6 +190,7 @@ def build_bank(
         UsageError: a bank of one item, or a model that was opened from no folder and no ``out``.
         DataError: there are no captions.
     """
+    check_size(size)
     ready = model if isinstance(model, AlignedModel) else open_model(model)
     file = bank_file(ready, model) if out is None else Path(out)
     dataset = open_dataset(
@@ -197,19 +198,33 @@ def build_bank(
     )
     if not dataset.columns:
         raise DataError(no_captions(dataset), "Give a file that has, with --captions.")
-    text = side_features(ready, "text", dataset, column or dataset.columns[0])
-    pairs = pair(side_features(ready, "vision", dataset), text, missing="drop")
+    chosen, *others = (column,) if column else dataset.columns
+    if others:
+        log.warning("the bank is of the captions %s (also there: %s; choose with --column)", chosen,
+                    ", ".join(others))  # fmt: skip
+    some = _some_of(dataset, size)
+    text = side_features(ready, "text", some, chosen)
+    pairs = pair(side_features(ready, "vision", some), text, missing="drop")
     bank = QueryBank.of(ready, pairs, size=size, held_out=pairs)
-    judged = JudgedImages.of(pairs.image, pairs.image_rows)
-    seen = find_trained_on(ready, judged)
+    seen = find_trained_on(ready, JudgedImages.of(pairs.image, pairs.image_rows))
     if seen and seen["images"]:
         log.warning(
             "%d of these %d images trained the model: the bank's temperature, which is found by "
-            "them, may be a little high", seen["images"], seen["of"],
+            "them, is a little low", seen["images"], seen["of"],
         )  # fmt: skip
     bank.save(file)
     log.info("query bank: %s in %s", bank, file)
     return bank
+
+
+def _some_of(dataset: Dataset, count: int) -> ListDataset:
+    """So many of a dataset's images with captions, in its order: no more need be encoded."""
+    samples = [s for s in dataset if isinstance(s, Sample)]
+    chosen = np.sort(np.random.default_rng(0).permutation(len(samples))[:count])
+    fingerprint = content_key([dataset.fingerprint, "bank", count])
+    return ListDataset(
+        dataset.name, [samples[index] for index in chosen], fingerprint, dataset.columns
+    )
 
 
 def bank_file(model: AlignedModel, given: AlignedModel | str | Path) -> Path:
@@ -222,7 +237,7 @@ def bank_file(model: AlignedModel, given: AlignedModel | str | Path) -> Path:
     Raises:
         UsageError: it has no folder here.
     """
-    place = model.folder or (None if isinstance(given, AlignedModel) else Path(given).expanduser())
+    place = model.folder if isinstance(given, AlignedModel) else Path(given).expanduser()
     if place is None or not place.is_dir():
         raise UsageError("the model has no folder to put the bank in", "Name a file with --out.")
     return place / QUERY_BANK
@@ -272,6 +287,7 @@ def _of_store(
     project = model.project_image if modality == "image" else model.project_text
     values = project_rows(functools.partial(project, normalize=not raw), store, range(len(store)))
     if bank is not None:
-        values = bank.extend_images(values) if modality == "image" else bank.extend_texts(values)
+        extend = bank.extend_images if modality == "image" else bank.extend_texts
+        values = extend(values)[:]
     skipped = [{"id": skip["id"], "reason": skip["reason"]} for skip in store.skipped]
     return Embeddings(list(store.ids), values.numpy(), skipped)

@@ -33,6 +33,7 @@ from lateen.model.saving import (
     without_paths,
 )
 from lateen.model.trained_on import TRAINED_ON, TrainedOn
+from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
 
 _TOKENS = 4096  # per text batch
@@ -161,12 +162,29 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         self._query_bank = bank
 
     @property
+    def carries_bank(self) -> bool:
+        """Whether it has a query bank, which need not be read for that."""
+        return self._query_bank is not None
+
+    def _bank_to_save(self) -> QueryBank | None:
+        """The query bank, unless the heads were changed since it was made, which is told."""
+        bank = self._query_bank
+        if isinstance(bank, Path):
+            bank = QueryBank.load(bank)
+        if bank is not None and not bank.fits(self):
+            log.warning("the query bank is left out, as the heads were changed since it was made "
+                        "(lateen bank makes one)")  # fmt: skip
+            return None
+        return bank
+
+    @property
     def content_key(self) -> str:
         """Content key (64 hex digits) of the heads and of what the encoders are."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)  # NumPy has no bfloat16
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
         sides = [encoder_identity(getattr(self.config, side)) for side in SIDES]
         return content_key([digest.hexdigest(), *sides])
 
@@ -319,8 +337,9 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             save_directory: the folder.
             encoders: also copy both encoders into it, so that it works where they are not; one that
                 was trained is always copied.
-            trained_on: False leaves out the hashes of the images that it was trained on: with them,
-                whoever has an image can find out whether it was among those.
+            trained_on: False leaves out the hashes of the images that it was trained on, and those
+                of the bank's images: with them, whoever has an image can find out whether it was
+                among those.
             query_bank: False leaves out its query bank.
             local_paths: remember the folders of this machine that encoders were loaded from, so
                 that the model finds them here; for other machines, leave them out.
@@ -334,7 +353,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         """
         folder = Path(save_directory)
         record = self.trained_on if trained_on else None
-        bank = self.query_bank if query_bank else None
+        bank = self._bank_to_save() if query_bank else None
         if not encoders:
             self._encoder_pair.check_originals()
         self._encoder_pair.copy_to(folder, both=encoders)
@@ -356,7 +375,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             else:  # of the model that was in this folder before
                 (folder / TRAINED_ON).unlink(missing_ok=True)
             if bank is not None:
-                bank.save(folder / QUERY_BANK)
+                (bank if trained_on else bank.without_source()).save(folder / QUERY_BANK)
             else:
                 (folder / QUERY_BANK).unlink(missing_ok=True)
         except BaseException:

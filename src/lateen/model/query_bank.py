@@ -3,7 +3,8 @@
 In a shared space a few items, the hubs, are near to almost any query (Radovanović et al. 2010), and
 stand before the right ones. How near an item is to queries that are known beforehand tells it: the
 bank has embeddings of training captions, for images, and of training images, for texts and classes.
-No weight is trained, and no query that is judged is looked at.
+No weight is trained, and no query that is judged is looked at (but by τ, where what is judged chose
+the step, too).
 
 An item g has the hubness ``τ · log mean_b exp(b · g / τ)`` over the bank's embeddings b, which is
 taken off its cosine with every query: the inverted softmax of QB-Norm (Bogolin et al., CVPR 2022).
@@ -19,20 +20,25 @@ import json
 import math
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lateen.device import matmul
+from lateen.encoders import SIDES
 from lateen.errors import ModelError, UsageError
 from lateen.features import Pairs
-from lateen.files import atomic_path, content_key
+from lateen.files import atomic_path, canonical_json, content_key
+from lateen.metrics import Features
 from lateen.model.trained_on import HashSet, ImageGroup
-from lateen.training.calibration import Calibration
+from lateen.progress import log
+from lateen.training.calibration import MOST, Calibration
 
 if TYPE_CHECKING:
     from lateen.model.model import AlignedModel
@@ -42,12 +48,16 @@ QUERY_BANK = "query_bank.npz"
 NO_BANK, OWN_BANK = "none", "model"
 """What says that no bank is to be used, or the model's own, where a file could be named."""
 _VERSION = 1
-_ONE_IN = 512  # among how many texts one is an image's own, for τ
-_USUAL = 0.05  # τ where nothing can be fitted
-_COLDEST = 0.01  # as CLIP's, whose t is at most 100
 _FEWEST = 2  # what is taken off by a bank of one is a similarity, and tells no hub
+_ONE_IN = 512  # among how many texts one is an image's own, for τ
+_COLDEST = 0.01  # τ, as of CLIP's, whose t is at most 100
+_PROBES = 8  # items whose features are kept, by which the bank's model is known
+_ALIKE = 0.99  # cosine of a probe's embedding by that model, in whatever number format
+_KNOWN_BY = ("weights", "pooling", "layer", "dim")  # of an encoder
 _CHUNK = 1 << 24  # similarities at a time
+_ROWS = 8192  # items read at a time
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_AGAIN = "Make one of this model: lateen bank MODEL --captions FILE; or leave it out: --bank none."
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,16 @@ class QueryBank:
         images: ``[b, dim]`` float16, L2-normalised: known queries of texts and classes.
         texts: ``[c, dim]`` likewise: known queries of images.
         temperature: τ.
-        model: content key of the model that embedded them.
+        probes: features of the first images and texts, by side.
+        encoders: of the model that embedded them, by side: what tells one from another.
         source: hashes of the images that they are of, or whose captions they are.
     """
 
     images: Tensor
     texts: Tensor
     temperature: float
-    model: str
+    probes: Mapping[str, Tensor]
+    encoders: Mapping[str, Any]
     source: ImageGroup
 
     @classmethod
@@ -86,31 +98,27 @@ class QueryBank:
         """
         from lateen.model.model import project_rows  # whose module imports this one
 
-        if min(size, len(pairs)) < _FEWEST:
-            raise UsageError(
-                f"a query bank of {min(size, len(pairs))} tells no hubs from others",
-                f"Make it of at least {_FEWEST} images with captions.",
-            )
+        check_size(min(size, len(pairs)))
         random = np.random.default_rng(seed)
         each = math.ceil(size / len(pairs.texts))
         images = np.sort(random.permutation(len(pairs))[:size])
-        captions = [np.sort(random.permutation(len(column.rows))[:each]) for column in pairs.texts]
+        captions = [np.sort(random.permutation(len(c.rows))[:each]) for c in pairs.texts]
         texts = [
             project_rows(model.project_text, column.store, column.rows[chosen])
             for column, chosen in zip(pairs.texts, captions, strict=True)
         ]
-        first = held_out.texts[0]
-        judged = (
-            project_rows(model.project_image, held_out.image, held_out.image_rows),
-            project_rows(model.project_text, first.store, first.rows),
-            torch.from_numpy(first.owner),
-        )
+        first, image_rows = pairs.texts[0], pairs.image_rows[images]
         owners = [c.owner[chosen] for c, chosen in zip(pairs.texts, captions, strict=True)]
         source = np.unique(np.concatenate([images, *owners]))
         ids = [pairs.ids[sample] for sample in source]
         return cls(
-            project_rows(model.project_image, pairs.image, pairs.image_rows[images]).half(),
-            torch.cat(texts).half(), _temperature(*judged), model.content_key,
+            project_rows(model.project_image, pairs.image, image_rows).half(),
+            torch.cat(texts).half(), _temperature(model, held_out),
+            {
+                "images": pairs.image[image_rows[:_PROBES]],
+                "texts": first.store[first.rows[captions[0][:_PROBES]]],
+            },
+            _encoders(model),
             ImageGroup.of(ids, pairs.image.image_hashes(pairs.image_rows[source])),
         )  # fmt: skip
 
@@ -121,30 +129,46 @@ class QueryBank:
     def key(self) -> str:
         """Content key (64 hex digits) of the bank: numbers that are had with it depend on it."""
         parts = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (self.images, self.texts)]
-        return content_key([self.model, *parts, self.temperature])
+        return content_key([*parts, self.temperature])
 
-    def image_hubness(self, images: Tensor) -> Tensor:
+    def image_hubness(self, images: Features) -> Tensor:
         """How near image embeddings ``[n, dim]``, L2-normalised, are to the captions: ``[n]``."""
         return _hubness(images, self.texts, self.temperature)
 
-    def text_hubness(self, texts: Tensor) -> Tensor:
+    def text_hubness(self, texts: Features) -> Tensor:
         """How near text or class embeddings ``[n, dim]``, L2-normalised, are to the images."""
         return _hubness(texts, self.images, self.temperature)
 
-    def extend_images(self, images: Tensor) -> Tensor:
+    def extend_images(self, images: Features) -> ExtendedRows:
         """Image embeddings ``[n, dim]`` with minus their hubness and 1 behind them.
 
         The inner product with what :meth:`extend_texts` gives is the cosine less both hubnesses.
         That of the query is the same for all items and orders none, so that the product ranks
         images for a text, and texts for an image. An index of inner products needs nothing else.
         """
-        hubness = self.image_hubness(images)[:, None]
-        return torch.cat([images, -hubness, torch.ones_like(hubness)], 1)
+        hubness = self.image_hubness(images)
+        return ExtendedRows(images, torch.stack([-hubness, torch.ones_like(hubness)], 1))
 
-    def extend_texts(self, texts: Tensor) -> Tensor:
+    def extend_texts(self, texts: Features) -> ExtendedRows:
         """Text or class embeddings ``[n, dim]`` with 1 and minus their hubness behind them."""
-        hubness = self.text_hubness(texts)[:, None]
-        return torch.cat([texts, torch.ones_like(hubness), -hubness], 1)
+        hubness = self.text_hubness(texts)
+        return ExtendedRows(texts, torch.stack([torch.ones_like(hubness), -hubness], 1))
+
+    def fits(self, model: AlignedModel) -> bool:
+        """Whether a model embeds what is known as the bank has it, in whatever number format."""
+        if canonical_json(_encoders(model)) != canonical_json(self.encoders):
+            return False
+        if model.config.head_settings.dim != self.images.shape[1]:
+            return False
+        with torch.no_grad():
+            now = (
+                model.project_image(self.probes["images"]),
+                model.project_text(self.probes["texts"]),
+            )
+        return all(
+            bool((F.cosine_similarity(new.float().cpu(), old[: len(new)].float()) > _ALIKE).all())
+            for new, old in zip(now, (self.images, self.texts), strict=True)
+        )
 
     def check_model(self, model: AlignedModel) -> None:
         """See that the bank is of a model.
@@ -152,36 +176,46 @@ class QueryBank:
         Raises:
             ModelError: other heads or encoders have embedded it.
         """
-        if self.model != model.content_key:
+        if not self.fits(model):
             raise ModelError(
                 "the query bank was embedded by another model, or before the heads were changed",
-                "Make one of this model: lateen bank MODEL --captions FILE.",
+                _AGAIN,
             )
+
+    def without_source(self) -> QueryBank:
+        """The same without the hashes of the images that it is of."""
+        return replace(self, source=ImageGroup.of([], np.zeros(0, np.uint64)))
 
     def save(self, path: Path) -> None:
         """Write the bank, whole or not at all."""
         about = {
-            "version": _VERSION, "model": self.model, "temperature": self.temperature,
+            "version": _VERSION, "encoders": self.encoders, "temperature": self.temperature,
             "count": self.source.count, "without_hash": self.source.without_hash,
         }  # fmt: skip
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file, about=np.array(json.dumps(about, sort_keys=True)),
                 images=self.images.numpy(), texts=self.texts.numpy(),
+                probe_images=self.probes["images"].numpy(),
+                probe_texts=self.probes["texts"].numpy(),
                 source_ids=self.source.ids.values, source_images=self.source.images.values,
             )  # fmt: skip
 
     @classmethod
-    def load(cls, path: Path, model: AlignedModel) -> QueryBank:
-        """Read a model's bank.
+    def load(cls, path: Path, model: AlignedModel | None = None) -> QueryBank:
+        """Read a bank.
 
         Args:
             path: the file.
-            model: that has to be the one that embedded it.
+            model: that has to be the one that embedded it, if it is given.
 
         Raises:
-            ModelError: it is damaged, of a later version, of another model, or of one item.
+            ModelError: it is absent, damaged, of a later version, of another model, or of one item.
         """
+        if not path.is_file():
+            raise ModelError(
+                f"there is no query bank {path}", f"Give a file, {NO_BANK} or {OWN_BANK}."
+            )
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
@@ -194,46 +228,107 @@ class QueryBank:
                     int(about["count"]), int(about["without_hash"]),
                     HashSet(file["source_ids"]), HashSet(file["source_images"]),
                 )  # fmt: skip
-                images, texts = (_checked(file[side], model) for side in ("images", "texts"))
-                bank = cls(images, texts, float(about["temperature"]), str(about["model"]), source)
+                probes = {
+                    name: torch.from_numpy(file[f"probe_{name}"]) for name in ("images", "texts")
+                }
+                bank = cls(
+                    _checked(file["images"]), _checked(file["texts"]), float(about["temperature"]),
+                    probes, about["encoders"], source,
+                )  # fmt: skip
         except _DAMAGE as error:
-            raise ModelError(
-                f"{path} is no query bank, or damaged ({error})",
-                "Make it again: lateen bank MODEL --captions FILE.",
-            ) from error
-        bank.check_model(model)
+            raise ModelError(f"{path} is no query bank, or damaged ({error})", _AGAIN) from error
+        if model is not None:
+            bank.check_model(model)
         return bank
 
 
-def _checked(embeddings: np.ndarray[Any, Any], model: AlignedModel) -> Tensor:
-    dim = model.config.head_settings.dim
-    if embeddings.dtype != np.float16 or embeddings.shape[1:] != (dim,):
-        raise ValueError(f"embeddings are {embeddings.dtype} of {embeddings.shape[1:]}, not {dim}")
+@dataclass(frozen=True)
+class ExtendedRows:
+    """Embeddings with further values behind each, put together when they are read.
+
+    Attributes:
+        rows: ``[n, dim]``.
+        behind: ``[n, 2]``.
+    """
+
+    rows: Features
+    behind: Tensor
+
+    def __len__(self) -> int:
+        return len(self.behind)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        rows = self.rows[part]
+        return torch.cat([rows, self.behind[part].to(rows)], 1)
+
+
+def check_size(size: int) -> None:
+    """See that a bank of so many items tells anything.
+
+    Raises:
+        UsageError: it is of one, or of none.
+    """
+    if size < _FEWEST:
+        raise UsageError(
+            f"a query bank of {size} tells no hubs from others",
+            f"Make it of at least {_FEWEST} images with captions.",
+        )
+
+
+def _encoders(model: AlignedModel) -> dict[str, Any]:
+    """What tells a model's encoders from others, by side; of imported features the name alone."""
+    known: dict[str, Any] = {}
+    for side in SIDES:
+        info = getattr(model.config, side) or {}
+        known[side] = {name: info.get(name) for name in _KNOWN_BY}
+        if "weights" not in info:
+            known[side]["id"] = Path(str(info.get("id"))).name
+    return known
+
+
+def _checked(embeddings: np.ndarray[Any, Any]) -> Tensor:
+    if embeddings.dtype != np.float16 or embeddings.ndim != 2:
+        raise ValueError(f"embeddings are {embeddings.dtype} of {embeddings.ndim} dimensions")
     if len(embeddings) < _FEWEST:
         raise ValueError(f"{len(embeddings)} embeddings, at least {_FEWEST} are needed")
     return torch.from_numpy(embeddings)
 
 
-def _temperature(image: Tensor, text: Tensor, owner: Tensor) -> float:
-    """τ for embeddings of pairs ``[n, dim]`` and ``[m, dim]``; ``owner`` ``[m]`` is each text's."""
-    fit = Calibration.of(image, text, owner, one_in=_ONE_IN)
-    return _USUAL if fit is None else min(max(1 / fit.scale, _COLDEST), 1.0)
+def _temperature(model: AlignedModel, pairs: Pairs) -> float:
+    """τ for a model, by pairs that trained no weight: those of some images are enough."""
+    from lateen.model.model import project_rows
+
+    some = pairs.take(np.unique(np.linspace(0, len(pairs) - 1, MOST).astype(np.int64)))
+    column = some.texts[0]
+    fit = Calibration.of(
+        project_rows(model.project_image, some.image, some.image_rows),
+        project_rows(model.project_text, column.store, column.rows),
+        torch.from_numpy(column.owner), one_in=_ONE_IN,
+    )  # fmt: skip
+    scale = model.logit_scale.detach().exp().item() if fit is None else fit.scale
+    if fit is None:
+        log.info(
+            "query bank: no temperature can be fitted to %d images, and that of the model's own "
+            "scale is taken", len(pairs),
+        )  # fmt: skip
+    return min(max(1 / scale, _COLDEST), 1.0)
 
 
-def _hubness(items: Tensor, queries: Tensor, temperature: float) -> Tensor:
+@torch.no_grad()
+def _hubness(items: Features, queries: Tensor, temperature: float) -> Tensor:
     """``τ · log mean_b exp(b · g / τ)`` of every item g ``[n]``, over the queries b.
 
     Args:
-        items: ``[n, dim]``.
+        items: ``[n, dim]``; read a few thousand at a time.
         queries: ``[b, dim]``.
         temperature: τ.
     """
-    queries = queries.to(items)
-    rows = max(1, _CHUNK // len(queries))
-    parts = [
-        (matmul(items[start : start + rows], queries.T) / temperature).logsumexp(1)
-        for start in range(0, len(items), rows)
-    ]
+    rows = max(1, min(_ROWS, _CHUNK // len(queries)))
+    parts = []
+    for start in range(0, len(items), rows):
+        some = items[start : start + rows].float()
+        similar = matmul(some, queries.to(some).T) / temperature
+        parts.append(similar.logsumexp(1))
     return temperature * (torch.cat(parts) - math.log(len(queries)))
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-_MOST = 400  # images; with five captions each that is 800,000 cosines
+MOST = 400
+"""Images that are enough: with five captions each that is 800,000 cosines."""
 _FEWEST = 20  # images whose halves can be judged by each other
 _BINS = 15
 Array = np.ndarray[Any, Any]
@@ -51,16 +53,20 @@ class Calibration:
         """Fit t and b to pairs; ``None`` where texts are no nearer to their own image than others.
 
         Args:
-            image: ``[n, dim]``, L2-normalised; of many, the first 400 are taken.
+            image: ``[n, dim]``, L2-normalised; of many, 400 are taken evenly.
             text: ``[m, dim]``, likewise.
             owner: ``[m]`` the image, from 0 to n − 1, that each text describes.
             one_in: among how many texts one is the image's own.
             before: t and b until now; without them no error is told.
         """
-        count = min(len(image), _MOST)
-        inside = owner < count
-        cosine = (text[inside] @ image[:count].T).double().cpu().numpy()
-        pairs = _Pairs(cosine, owner[inside].cpu().numpy(), one_in)
+        count = min(len(image), MOST)
+        # Evenly, as data may be in the order of where they are from.
+        chosen = torch.linspace(0, len(image) - 1, count).long().to(image.device)
+        place = torch.full((len(image),), -1, device=image.device)
+        place[chosen] = torch.arange(count, device=image.device)
+        own = place[owner.to(image.device)]
+        cosine = (text[own >= 0] @ image[chosen].T).cpu().double().numpy()
+        pairs = _Pairs(cosine, own[own >= 0].cpu().numpy(), one_in)
         if count < 2 or (found := pairs.fitted())[0] <= 0:
             return None
         scale, bias = found

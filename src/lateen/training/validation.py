@@ -59,8 +59,10 @@ def calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration |
     before = heads.scale.item(), heads.logit_bias.item()
     calibration = Calibration.of(*_embedded(heads, pairs), one_in=one_in, before=before)
     if calibration is None:
-        log.warning("t and b stay as they were trained: they cannot be fitted to the %d images "
-                    "that chose the step", len(pairs))  # fmt: skip
+        log.info(
+            "t and b stay as they were trained: they cannot be fitted to the %d images that chose "
+            "the step", len(pairs),
+        )  # fmt: skip
         return None
     with torch.no_grad():
         heads.logit_scale.fill_(math.log(calibration.scale))

@@ -136,6 +136,9 @@ def run_tuning(plan: TuneRecipe, out: Path) -> Tuned:
                 outcome.model, plan.model, out / MODEL, _record(prepared, outcome),
                 prepared.start.trained_on, results["conditions"], card_results(results),
             )  # fmt: skip
+            if prepared.start.carries_bank:
+                log.info("the model's query bank is not that of the tuned one, and is left out "
+                         "(lateen bank makes one)")  # fmt: skip
             write_json(out / RESULTS, results)
             write_tune_page(results, out)
         ranks.wait()  # for the results, which all processes return

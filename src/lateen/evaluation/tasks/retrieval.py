@@ -179,7 +179,7 @@ def retrieval_result(
     judged = JudgedImages.of(pairs.image, pairs.image_rows)
     beside = {}
     if bank is not None:
-        found = cross_ranks(bank.extend_images(image[:]), bank.extend_texts(text[:]), owner)
+        found = cross_ranks(bank.extend_images(image), bank.extend_texts(text), owner)
         ranks |= {"bank_text_ranks": found[0], "bank_image_ranks": found[1]}
         beside = {"with_bank": {**_recalls(retrieval_of_ranks(*found)), **bank_facts(bank, judged)}}
     return {
