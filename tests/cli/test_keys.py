@@ -73,8 +73,9 @@ def test_help_of_train_and_assess_shows_theirs(
             assert f"--{path} " in shown
     shown = help_of("assess", capsys)
     paths = {*assessment_keys(), *fields(AssessmentRecipe)} - {"probe.head", "probe.train"}
-    for path in paths - {"labelled", "probe.train.unpaired"}:
+    for path in paths - {"labelled"}:  # whose keys are listed
         assert f"--{path} " in shown
+    assert "--probe.train.cca " in shown and "--probe.train.unpaired" not in shown
     assert "(measure.seed if not given)" in shown
 
 

@@ -314,9 +314,11 @@ def assessment_keys() -> dict[str, Key]:
     keys[drawn.path] = drawn._replace(meaning=drawn.meaning.replace("train.seed", "measure.seed"))
     for name, section in (("head", HeadSection), ("train", TrainSection)):
         del keys[f"probe.{name}"]
-        keys |= {
-            key.path: key._replace(default="") for key in keys_of(section, f"probe.{name}.")
-        }  # its defaults are those of the probe's preset
+        keys |= {  # its defaults are those of the probe's preset
+            key.path: key._replace(default="")
+            for key in keys_of(section, f"probe.{name}.")
+            if not key.path.startswith("probe.train.unpaired")  # a probe learns from pairs alone
+        }
     return keys
 
 

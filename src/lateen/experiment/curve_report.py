@@ -66,13 +66,14 @@ def curve_sentences(results: Mapping[str, Any]) -> list[str]:
 
 def chosen_by_pairs(results: Mapping[str, Any]) -> dict[str, str]:
     """Share and ridges of the closed form of every rung that has its own for a number of pairs."""
-    return {
-        f"{rung['name']}, {rung['pairs']:,} pairs": "; ".join(
-            dict.fromkeys(_closed_form(run["train"]) for run in rung["runs"])  # of each draw
-        )
-        for rung in results["rungs"]
-        if all(run["train"].get("cca_ridge") for run in rung["runs"])
-    }
+    told = {}
+    for rung in results["rungs"]:
+        # Each draw may have its own; earlier versions kept one.
+        trained = [run.get("train", rung["train"]) for run in rung["runs"]]
+        if all(train.get("cca_ridge") for train in trained):
+            settings = "; ".join(dict.fromkeys(map(_closed_form, trained)))
+            told[f"{rung['name']}, {rung['pairs']:,} pairs"] = settings
+    return told
 
 
 def _closed_form(train: Mapping[str, Any]) -> str:
