@@ -6,9 +6,8 @@
 RUN is the folder of a run whose recipe had a test split. Some training photographs keep their
 captions; of the rest one half gives images and the other half captions, so that no caption is of an
 unpaired image. All pairs are trained on, with preset small (auto has other ridges and another
-share), and the last step is
-judged: mean R@10 on the test split, or with --choose on a tenth of the training photographs, which
-then train nothing.
+share), and the last step is judged: mean R@10 on the test split, or with --choose on a tenth of the
+training photographs, which then train nothing.
 
 Controls: "own" has the transport loss on the pairs' own images and captions, so no further data;
 "noise" has unpaired texts each of whose values is that of another, random text.
