@@ -5,7 +5,8 @@
 
 RUN is the folder of a run whose recipe had a test split. Some training photographs keep their
 captions; of the rest one half gives images and the other half captions, so that no caption is of an
-unpaired image. All pairs are trained on, with the defaults of `lateen train`, and the last step is
+unpaired image. All pairs are trained on, with preset small (auto has other ridges and another
+share), and the last step is
 judged: mean R@10 on the test split, or with --choose on a tenth of the training photographs, which
 then train nothing.
 
@@ -65,7 +66,7 @@ def recall(pairs: Pairs, judged: Pairs, rows: Rows | None, train_keys: dict[str,
     section = {**train_keys, **({} if rows is None else {"unpaired": train_keys["unpaired"]})}
     if rows is None:
         section.pop("unpaired", None)
-    plan = Recipe.build({"train": section})
+    plan = Recipe.build({"preset": "small", "train": section})
     with tempfile.TemporaryDirectory() as out:
         trained = {} if rows is None else {"trained": Unpaired(pairs, plan.train, *rows)}
         result = train(pairs, head=plan.head, settings=plan.train, out=Path(out), **trained)

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from commands import call
@@ -18,7 +19,7 @@ import lateen.experiment
 import lateen.mllm.benchmarks
 import lateen.tuning
 from lateen.assessment.recipe import AssessmentRecipe, assessment_keys
-from lateen.cli.app import app
+from lateen.cli.app import app, main
 from lateen.config import Section
 from lateen.errors import UsageError
 from lateen.experiment.recipe import Recipe
@@ -31,9 +32,15 @@ def fields(section: type[Section], prefix: str = "") -> list[str]:
     for name, kind in get_type_hints(section).items():
         if name.startswith(("model_", "_")) or get_origin(kind) is ClassVar:
             continue
-        inner = isinstance(kind, type) and issubclass(kind, Section)
-        paths += fields(kind, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        # A section, or a section or nothing, which is not listed as a whole.
+        kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        inner = next((each for each in kinds if _is_section(each)), None)
+        paths += fields(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return paths
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -47,8 +54,11 @@ def test_help_shows_every_key_of_a_recipe(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = help_of(command, capsys)
+    refused = ("text.train", "train.unpaired") if command == "ablate" else ()
     for path in fields(Recipe):
-        assert f"--{path} " in shown
+        assert (f"--{path} " in shown) is not path.startswith(refused)
+    assert "--train.unpaired " not in shown  # its keys are listed, and it is none of them
+    assert f"[default: {'small' if command == 'ablate' else 'auto'}]" in shown
     assert "peak learning rate [default: 0.003]" in shown
     assert "[choices: sigmoid, infonce]" in shown
 
@@ -63,8 +73,10 @@ def test_help_of_train_and_assess_shows_theirs(
             assert f"--{path} " in shown
     shown = help_of("assess", capsys)
     paths = {*assessment_keys(), *fields(AssessmentRecipe)} - {"probe.head", "probe.train"}
-    for path in paths:
+    for path in paths - {"labelled"}:  # whose keys are listed
         assert f"--{path} " in shown
+    assert "--probe.train.cca " in shown and "--probe.train.unpaired" not in shown
+    assert "(measure.seed if not given)" in shown
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -171,3 +183,22 @@ def test_the_shipped_recipes_are_listed_with_their_command(
     assert code == 0
     for name, command in (("flickr8k", "run"), ("curve-flickr8k", "ablate"), ("mllm-flickr8k", "")):
         assert any(name in line and command in line for line in out.splitlines())
+
+
+def test_auto_as_an_option_is_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run", "a.yaml"], ["ablate", "a.yaml", "--out", "b"], ["plan", "a.yaml"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--train", "auto"])
+        assert "Did you mean --preset auto?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["tune", "a.yaml", "--out", "b", "--train", "auto"])
+    assert "--preset auto" not in capsys.readouterr().err
+
+
+def test_a_ladder_says_that_a_key_is_not_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("train.unpaired.images", "text.train"):
+        with pytest.raises(SystemExit):
+            main(["ablate", "a.yaml", "--out", "b", f"--{path}", "c"])
+        assert f"{path!r} is a key of `lateen run`, and none of this command" in (
+            capsys.readouterr().err
+        )

@@ -53,8 +53,11 @@ def test_auto_is_what_a_recipe_is_that_names_none_and_has_linear_heads_on_featur
     ("values", "message"),
     [
         ({"train": "auto", "preset": "sail"}, "train: auto and preset 'sail' are two choices"),
+        ({"train": "auto", "preset": "small"}, "train: auto and preset 'small' are two choices"),
         ({"preset": "auto", "head": {"name": "glu"}}, "no values for heads that are not linear"),
+        ({"train": "auto", "head": {"name": "glu"}}, "train: auto.*, or use head.name linear"),
         ({"preset": "auto", "text": {"train": True}}, "no values for a text encoder that is"),
+        ({"train": "auto", "text": {"train": True}}, "or leave text.train out"),
         ({"train": "best"}, "recipe key 'train' cannot be 'best'"),
         ({"preset": "automatic"}, "unknown preset 'automatic'.*auto"),
         ({"train": {"cca_ridge": [0, 1]}}, "'train.cca_ridge"),
@@ -83,6 +86,12 @@ def test_a_run_says_and_saves_what_was_chosen_and_is_found_done_by_it(
     again = lateen.run(saved, album / "run")
     assert trainings(album / "run") == made
     assert again.results["retrieval"] == first.results["retrieval"]
+    assert "would be" not in caplog.text
+    fewer = {**saved, "data": {**saved["data"], "pairs": 6}}
+    with caplog.at_level(logging.INFO, "lateen"):
+        lateen.run(fewer, album / "fewer")
+    [line] = [line for line in caplog.messages if line.startswith("preset auto, for 6 images")]
+    assert "all that it chooses is given, and for these pairs would be train.cca 2.0" in line
     other = {**recipe, "train": {**QUICK, "cca": 0.3, "cca_ridge": [0.5, 0.5]}}
     lateen.run(other, album / "run")
     assert trainings(album / "run") > made

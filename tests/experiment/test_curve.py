@@ -9,7 +9,7 @@ import pytest
 import lateen
 from lateen.errors import DataError, RecipeError
 from lateen.experiment import ablate, ladder_figure, ladder_sentences, ladder_tables
-from lateen.experiment.curve_report import pairs_for
+from lateen.experiment.curve_report import chosen_by_pairs, pairs_for
 from lateen.experiment.rungs import Ladder
 from lateen.features import pair
 
@@ -41,9 +41,10 @@ def test_every_rung_is_trained_on_every_number_of_pairs(album: Path) -> None:
     assert len(trained) == 4  # each seed draws its own
     whole = {run["training_data"] for run in results["rungs"][2]["runs"]}
     assert len(whole) == 1
-    few, many = (rung["train"]["cca_ridge"] for rung in results["rungs"][3:6:2])
+    few, many = (rung["runs"][0]["train"]["cca_ridge"] for rung in results["rungs"][3:6:2])
     assert few[0] > many[0]
     assert "cca_ridge" not in results["rungs"][0]["train"]
+    assert results["rungs"][5]["train"]["cca_ridge"] == many  # both seeds have all
     with (album / "out" / "ladder.csv").open() as file:
         assert [row["pairs"] for row in csv.DictReader(file)][:4] == ["4", "4", "8", "8"]
     assert json.loads((album / "out" / "ladder.json").read_text()) == results
@@ -95,6 +96,51 @@ def test_more_pairs_than_there_are_is_said_before_training(album: Path) -> None:
     data = {"root": str(album), "train": "train.jsonl", "holdout": 0.25, "pairs": 19}
     with pytest.raises(DataError, match=r"data.pairs is 19, and there are 18"):
         lateen.run({**BASE, "data": data}, album / "run")
+
+
+def test_settings_that_differ_by_draw_are_with_each_run(album: Path) -> None:
+    lines = (album / "train.jsonl").read_text().splitlines()
+    for index in range(0, len(lines), 2):  # every other image has one caption more
+        row = json.loads(lines[index])
+        captions = [row["caption"]] if isinstance(row["caption"], str) else row["caption"]
+        lines[index] = json.dumps({**row, "caption": [*captions, f"{captions[0]} again"]})
+    (album / "train.jsonl").write_text("\n".join(lines))
+    results = ablate(curve(album, seeds=[0, 1, 2], pairs=[4]), album / "out")
+    small, auto = results["rungs"]
+    ridges = {tuple(run["train"]["cca_ridge"]) for run in auto["runs"]}
+    assert len(ridges) > 1
+    assert "cca_ridge" not in auto["train"]
+    assert auto["train"]["epochs"] == small["train"]["epochs"] == 2
+    [told] = chosen_by_pairs(results).values()
+    assert all(f"{image} / {text}" in told for image, text in ridges)
+
+
+def test_a_draw_that_serves_several_seeds_is_said(album: Path) -> None:
+    values = curve(album, pairs=[4])
+    values["base"]["data"]["pairs_seed"] = 7
+    results = ablate(values, album / "out")
+    assert len({run["training_data"] for run in results["rungs"][0]["runs"]}) == 1
+    [numbers, *_] = ladder_tables(results)
+    assert "one draw for all (data.pairs_seed 7)" in (numbers.note or "")
+    results["base"]["data"]["pairs_seed"] = None
+    assert "each seed draws its own" in (ladder_tables(results)[0].note or "")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("vision", {"layer": "best"}, "chosen once, by more pairs than the first of a curve"),
+        ("text", {"fuse": "auto"}, "chosen once, by more pairs than the first of a curve"),
+        ("data", {"pairs": 12}, "data.pairs is 12 in the base of a ladder that has pairs itself"),
+    ],
+)
+def test_a_curve_in_which_more_than_the_number_of_pairs_differs_is_refused(
+    album: Path, section: str, values: dict[str, Any], message: str
+) -> None:
+    ladder = curve(album)
+    ladder["base"][section] = {**ladder["base"][section], **values}
+    with pytest.raises(RecipeError, match=message):
+        ablate(ladder, album / "out")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from toys import COLOURS, photo
 from lateen.config import read_yaml
 from lateen.encoders import FusedEncoder, Side, load_encoder
 from lateen.errors import DataError, EncoderError, RecipeError
-from lateen.experiment import ablate, choice, plan, run, write_run_page
+from lateen.experiment import ablate, layer_choice, plan, run, write_run_page
 from lateen.experiment.recipe import Recipe
 from lateen.features import encode
 from lateen.features.pairs import pair_grid
 from lateen.model import AlignedModel
-from lateen.training.selection import Step
+from lateen.training.selection import Joined
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_neighbours_decide_as_counted_by_hand(pictures: Path, tmp_path: Path) ->
                      modality="image", dtype="float32")  # fmt: skip
     words = encode(pictures / "train.jsonl", "toys:word_encoder", tmp_path / "t")
     [[pairs]] = pair_grid([colours], [[words]])
-    ranking, k = choice._by_neighbours([[pairs]], {"vision": 1, "text": 1})
+    ranking, k = layer_choice._by_neighbours([[pairs]], {"vision": 1, "text": 1})
     assert k == 9  # 2 · 72^⅓ = 8.3
     cosine = torch.nn.functional.normalize(colours[:].double(), dim=1)
     cosine = (cosine @ cosine.T).fill_diagonal_(-1)
@@ -96,13 +96,13 @@ def test_only_training_pairs_decide(
     recipe: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[set[str]] = []
-    real = choice._choose
+    real = layer_choice._choose
 
     def note(sections: Any, options: Any, grid: Any) -> Any:
         seen.append({i for row in grid for pairs in row for i in pairs.ids})
         return real(sections, options, grid)
 
-    monkeypatch.setattr(choice, "_choose", note)
+    monkeypatch.setattr(layer_choice, "_choose", note)
     run(recipe({"layer": "best"}, {}), tmp_path / "run")
     held_out = json.loads((tmp_path / "run" / "results.json").read_text())
     assert held_out["other_splits"]["holdout"]["images"] == 14
@@ -119,8 +119,8 @@ def test_a_fused_encoder_is_put_together_of_what_adds_most(
 ) -> None:
     # The second map of the ResNet, the embeddings of BERT, and layer 1 of the ViT.
     joined: list[tuple[Side, int]] = [("vision", 2), ("text", 1), ("vision", 5)]
-    steps = [Step(each, 50.0, 1.0, 0.1, {}) for each in joined]
-    monkeypatch.setattr(choice, "select_features", lambda *_, **__: (40.0, steps))
+    steps = [Joined(each, 50.0, 1.0, 0.1, {}) for each in joined]
+    monkeypatch.setattr(layer_choice, "select_features", lambda *_, **__: (40.0, steps))
     candidates = [{"encoder": str(vit_folder), "pooling": "cls+mean"}]
     values = recipe({"fuse": "auto", "candidates": candidates}, {"fuse": "auto"})
     result = run(values, tmp_path / "run")
@@ -142,10 +142,70 @@ def test_a_fused_encoder_is_put_together_of_what_adds_most(
     torch.testing.assert_close(model.encode_text(["a cat"]), result.model.encode_text(["a cat"]))
 
 
+@pytest.mark.parametrize("tower", ["clip_folder", "siglip_folder"])
+def test_layers_of_towers_that_pool_at_their_end_are_taken_by_their_mean(
+    recipe: Any, tower: str, tmp_path: Path, request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    network = str(request.getfixturevalue(tower))
+    values = recipe({"encoder": network, "layer": "best"}, {})
+    values["text"] = {"encoder": network, "layer": "best"}
+    with caplog.at_level("INFO"):
+        result = run(values, tmp_path / "run")
+    own = {load_encoder(network, modality).info.pooling for modality in ("image", "text")}
+    assert own <= {"pooler", "projection"}
+    said = [line for line in caplog.messages if "hidden layers by the mean" in line]
+    assert len(said) == 2 and all(pooling in "".join(said) for pooling in own)
+    ranking = result.results["layers"]["best"]["ranking"]
+    depth = 2 if tower == "clip_folder" else 1
+    assert len(ranking) == len({row["layers"] for row in ranking}) >= (depth + 1) ** 2
+    joined: list[tuple[Side, int]] = [("vision", 1), ("text", 1)]
+    steps = [Joined(each, 50.0, 1.0, 0.1, {}) for each in joined]
+    auto = recipe({"fuse": "auto", "candidates": [network]}, {})
+    auto["text"] = {"encoder": network, "fuse": "auto"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_choice, "select_features", lambda *_, **__: (40.0, steps))
+        fused = run(auto, tmp_path / "auto")
+    [part] = fused.results["recipe"]["text"]["fuse"]
+    assert (part["layer"], part["pooling"]) == (0, "mean")
+
+
+def test_a_layer_beside_fuse_auto_is_where_it_begins(
+    recipe: Any, vit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    real = layer_choice._choose
+
+    def note(sections: Any, options: Any, grid: Any) -> Any:
+        seen.append([option.label.partition(" ")[2] for option in options["vision"]])
+        return real(sections, options, grid)
+
+    monkeypatch.setattr(layer_choice, "_choose", note)
+    steps = [Joined(("vision", 1), 50.0, 1.0, 0.1, {})]
+    monkeypatch.setattr(layer_choice, "select_features", lambda *_, **__: (40.0, steps))
+    candidates = [{"encoder": str(vit_folder), "pooling": "mean", "layer": 0}]
+    vision = {"fuse": "auto", "layer": 1, "candidates": candidates}
+    kept = run(recipe(vision, {}), tmp_path / "run").results["recipe"]["vision"]
+    assert seen == [["layer 1", "output", "layer 0", "layer 0"]]  # the ViT's is the last
+    assert (kept["layer"], kept["pooling"]) == (1, "mean")
+    assert [part["layer"] for part in kept["fuse"]] == [None]
+    with pytest.raises(EncoderError, match="has hidden layers 0"):
+        run(recipe({"fuse": "auto", "layer": 9}, {}), tmp_path / "wrong")
+
+
+def test_what_would_be_longer_than_the_closed_form_takes_is_left_out_and_said(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_choice, "LONGEST_CCA", 1)
+    told = run(recipe({"fuse": "auto"}, {}), tmp_path / "run").results["layers"]["told"]["auto"]
+    assert "nothing joined" in told
+    assert "a side gets no more than the 1 values that the closed form is for, and vision" in told
+
+
 def test_a_killed_run_goes_on(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = recipe({"layer": "best"}, {})
     with monkeypatch.context() as patch:
-        patch.setattr(choice, "_choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(layer_choice, "_choose", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(values, tmp_path / "killed")
     killed = run(values, tmp_path / "killed").results
@@ -161,18 +221,25 @@ def test_plan_and_ablate_take_recipes_that_leave_layers_open(recipe: Any, tmp_pa
     assert "vision.layer: best, text.fuse: auto" in sentence
     assert predicted["recipe"]["vision"]["layer"] == "best"
     ladder = {"base": values, "seeds": [0], "rungs": [{"name": "one", "set": {}}]}
-    assert set(ablate(ladder, tmp_path / "ladder")["layers"]["told"]) == {"best", "auto"}
+    results = ablate(ladder, tmp_path / "ladder")
+    assert set(results["layers"]["told"]) == {"best", "auto"}
+    assert isinstance(results["base"]["vision"]["layer"], int | None)  # and not best
+    assert results["base"]["text"]["fuse"] != "auto"
 
 
-def test_what_has_no_layers_to_choose_from_is_refused(recipe: Any, tmp_path: Path) -> None:
+def test_what_has_no_layers_to_choose_from_is_refused(
+    recipe: Any, vit_folder: Path, tmp_path: Path
+) -> None:
     own = {"encoder": "toys:colour_encoder"}
     message = r"toys:colour_encoder has no hidden layers to choose from, which vision.layer: best"
     with pytest.raises(EncoderError, match=message):
         run(recipe({**own, "layer": "best"}, {}), tmp_path / "a")
     with pytest.raises(EncoderError, match=r"which vision\.fuse: auto asks for"):
         run(recipe({**own, "fuse": "auto"}, {}), tmp_path / "b")
-    with pytest.raises(EncoderError, match=r"'pooler' works on the last layer.*Use pooling mean"):
-        run(recipe({}, {"layer": "best", "pooling": "pooler"}), tmp_path / "c")
+    candidates = [{"encoder": str(vit_folder), "pooling": "mean"}]
+    begun = {**own, "fuse": "auto", "layer": 1, "candidates": candidates}
+    with pytest.raises(EncoderError, match=r"has no hidden layers.*Leave vision.layer out"):
+        run(recipe(begun, {}), tmp_path / "c")
 
 
 def test_few_pairs_choose_nothing(recipe: Any, tmp_path: Path) -> None:

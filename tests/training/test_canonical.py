@@ -155,9 +155,14 @@ def test_where_it_is_not_given_linear_heads_alone_get_a_share(
     assert canonical_share(settings, HeadSection.model_validate(head), 12, 4096) == share
 
 
-def test_long_features_have_to_ask_for_it() -> None:
-    assert canonical_share(TrainSection(), HeadSection(), 12, 4097) == 0
+def test_long_features_have_to_ask_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "lateen"):
+        assert canonical_share(TrainSection(), HeadSection(), 12, 4097) == 0
+    assert "features of 4097 values" in caplog.text and "train.cca" in caplog.text
+    caplog.clear()
+    assert canonical_share(TrainSection(cca=0.0), HeadSection(), 12, 4097) == 0
     assert canonical_share(TrainSection(cca=0.5), HeadSection(), 12, 4097) == 0.5
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

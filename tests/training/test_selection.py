@@ -12,7 +12,7 @@ from torch import Tensor
 from lateen.features import pair
 from lateen.metrics.retrieval import cross_ranks
 from lateen.training.canonical import canonical_maps, normed
-from lateen.training.selection import Features, select_features
+from lateen.training.selection import SideFeatures, select_features
 
 from .conftest import write_store
 
@@ -22,7 +22,7 @@ VISION = [((0, 1, 2), 0.3), ((0, 1), 1.0), ((3, 4, 5), 0.3), ((6, 7), 0.6), ((),
 TEXT = [((0, 1, 2, 3), 0.3), ((4, 5, 6), 0.4), ((), 1.0)]
 
 
-def toy_features(images: int, seed: int) -> Features:
+def toy_features(images: int, seed: int) -> SideFeatures:
     mixing, noise = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
     latent = torch.randn(images, LATENTS, generator=noise)
     owner = torch.arange(images).repeat_interleave(EACH)
@@ -33,20 +33,20 @@ def toy_features(images: int, seed: int) -> Features:
 
     vision = [feature(seen, share, latent, 12 + i) for i, (seen, share) in enumerate(VISION)]
     texts = [feature(seen, share, latent[owner], 10 + i) for i, (seen, share) in enumerate(TEXT)]
-    return Features(vision, texts, owner)
+    return SideFeatures(vision, texts, owner)
 
 
 @pytest.fixture
-def halves() -> tuple[Features, Features]:
+def halves() -> tuple[SideFeatures, SideFeatures]:
     return toy_features(IMAGES, 1), toy_features(60, 2)
 
 
 def plain_score(
-    fit: Features, judged: Features, chosen: dict[str, list[int]], folder: Path
+    fit: SideFeatures, judged: SideFeatures, chosen: dict[str, list[int]], folder: Path
 ) -> Tensor:
     """The same score of each judged image, by the maps that training uses."""
 
-    def joined(half: Features, side: str) -> Tensor:
+    def joined(half: SideFeatures, side: str) -> Tensor:
         return torch.cat([normed(getattr(half, side)[part]) for part in chosen[side]], dim=1)
 
     name = "-".join(str(part) for side in ("vision", "text") for part in [*chosen[side], side])
@@ -67,9 +67,11 @@ def plain_score(
 
 
 def test_what_joins_is_what_a_search_of_all_candidates_finds(
-    halves: tuple[Features, Features], tmp_path: Path
+    halves: tuple[SideFeatures, SideFeatures], tmp_path: Path
 ) -> None:
-    begun, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=1.0, most=8)
+    begun, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=1.0, most=8, longest=4096
+    )
     chosen: dict[str, list[int]] = {"vision": [0], "text": [0]}
     scores = plain_score(*halves, chosen, tmp_path)
     assert begun == pytest.approx(scores.mean().item())
@@ -90,8 +92,10 @@ def test_what_joins_is_what_a_search_of_all_candidates_finds(
     assert {step.joined for step in steps} >= {("vision", 2), ("text", 1)}
 
 
-def test_noise_does_not_join(halves: tuple[Features, Features]) -> None:
-    _, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=2.0, most=8)
+def test_noise_does_not_join(halves: tuple[SideFeatures, SideFeatures]) -> None:
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=2.0, most=8, longest=4096
+    )
     joined = {step.joined for step in steps}
     assert joined
     assert not joined & {("vision", 4), ("text", 2)}
@@ -99,9 +103,30 @@ def test_noise_does_not_join(halves: tuple[Features, Features]) -> None:
 
 
 def test_a_side_that_is_decided_and_one_that_is_full_get_no_more(
-    halves: tuple[Features, Features],
+    halves: tuple[SideFeatures, SideFeatures],
 ) -> None:
-    _, steps = select_features(*halves, (0, 0), sides=("vision",), errors=-99.0, most=3)
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=3, longest=4096
+    )
     assert [step.joined[0] for step in steps] == ["vision", "vision"]
-    _, steps = select_features(*halves, (0, 0), sides=("vision", "text"), errors=-99.0, most=2)
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision", "text"), errors=-99.0, most=2, longest=4096
+    )
     assert sorted(step.joined[0] for step in steps) == ["text", "vision"]
+
+
+def test_what_would_make_a_side_too_long_does_not_join(
+    halves: tuple[SideFeatures, SideFeatures],
+) -> None:
+    dims = [x.shape[1] for x in halves[0].vision]
+    longest = dims[0] + min(dims[1:])
+    _, steps = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=8, longest=longest
+    )
+    chosen = [0, *(step.joined[1] for step in steps)]
+    assert len(chosen) > 1
+    assert sum(dims[index] for index in chosen) <= longest
+    _, none = select_features(
+        *halves, (0, 0), sides=("vision",), errors=-99.0, most=8, longest=dims[0]
+    )
+    assert none == []

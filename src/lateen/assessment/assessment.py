@@ -34,9 +34,8 @@ from lateen.assessment.recipe import AssessmentRecipe, MeasureSection, ProbeSect
 from lateen.assessment.spaces import Space, SpacePair
 from lateen.assessment.tables import leaderboard_csv
 from lateen.errors import UsageError
-from lateen.experiment.choice import CaptionMeans
 from lateen.experiment.preflight import STORE_MARKS
-from lateen.features import Store, StoreRows
+from lateen.features import CaptionMeans, Store, StoreRows
 from lateen.files import (
     LOG,
     content_key,

@@ -17,7 +17,7 @@ from lateen.assessment.leaderboard import Results, Row
 from lateen.assessment.measure import PairMeasure, measures
 from lateen.assessment.measurement import Notes, Nulls
 from lateen.assessment.recipe import MeasureSection
-from lateen.metrics.calibration import calibrate
+from lateen.metrics.permutation import calibrate
 from lateen.report import Column, TableData
 
 CHANCE = "°"  # beside a similarity that is no more than chance

@@ -17,8 +17,8 @@ from lateen.assessment.measure import Measure, PairMeasure, VisionMeasure, measu
 from lateen.assessment.recipe import MeasureSection
 from lateen.assessment.spaces import SpacePair, attempt
 from lateen.errors import LateenError
-from lateen.metrics.calibration import row_permutations
 from lateen.metrics.features import check_rows
+from lateen.metrics.permutation import row_permutations
 
 _FEWEST = 4  # rows for which all measures are defined
 Values = dict[str, Any]  # of measures, by key; None where one could not be taken

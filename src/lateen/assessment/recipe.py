@@ -15,7 +15,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -27,7 +26,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from lateen.config import Key, RecipeFile, Section, assigned, first_fault, keys_of, read_yaml
 from lateen.encoders import EncoderOptions
 from lateen.encoders.config import EncoderConfig, FusedPart, FusedText, Pooling, TextPooling
-from lateen.errors import RecipeError, choices
+from lateen.errors import RecipeError, UsageError, choices
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.training.config import PRESETS, HeadSection, TrainSection
 
@@ -139,8 +138,8 @@ class ProbeSection(Section):
     """How heads are trained to probe a pair of encoders (METHODS §1.5)."""
 
     preset: str = Field(
-        "auto", description="the paper's `probe` from 327,680 training pairs on (ten steps an "
-        "epoch), `probe-small` below"
+        "auto", description="auto = `probe`, the paper's, from 327,680 training pairs on (ten "
+        "steps an epoch), `probe-small` below; it is not the `auto` of `lateen run`"
     )  # fmt: skip
     seeds: Annotated[tuple[_Seed, ...], BeforeValidator(_as_numbers)] = Field(
         (), description="train with each, and take the mean (train.seed alone if not given)"
@@ -201,19 +200,20 @@ class MeasureSection(Section):
         "0: none"
     )  # fmt: skip
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="share of permutations that chance is: above it, p is not "
-        "small"
+        0.05, gt=0, lt=1, description="a similarity with a p above this is marked as chance"
     )  # fmt: skip
     seed: int = Field(0, ge=0, description="of folds, resamples and permutations")
 
     @model_validator(mode="after")
     def _enough_permutations(self) -> MeasureSection:
-        # Of K permutations and the given order, the rarest is one of K + 1.
-        fewest = math.ceil(round(1 / self.alpha, 9)) - 1
-        if 0 < self.permutations < fewest:
-            raise ValueError(
-                f"alpha {self.alpha:g} needs at least {fewest} permutations, or 0 for none"
-            )
+        if self.permutations and self.model_fields_set & {"permutations", "alpha"}:
+            from lateen.metrics.permutation import check_alpha  # loads torch: only where it must
+
+            try:
+                check_alpha(self.alpha, self.permutations)
+            except UsageError as error:
+                least = error.remedy.removeprefix("Give ").rstrip(".")
+                raise ValueError(f"{error.message}: give {least}, or 0 for none") from error
         return self
 
 
@@ -310,11 +310,15 @@ class AssessmentRecipe(RecipeFile):
 def assessment_keys() -> dict[str, Key]:
     """Every key of an assessment's recipe by its dotted path, those of the probe's heads too."""
     keys = {key.path: key for key in keys_of(AssessmentRecipe)}
+    drawn = keys["data.pairs_seed"]
+    keys[drawn.path] = drawn._replace(meaning=drawn.meaning.replace("train.seed", "measure.seed"))
     for name, section in (("head", HeadSection), ("train", TrainSection)):
         del keys[f"probe.{name}"]
-        keys |= {
-            key.path: key._replace(default="") for key in keys_of(section, f"probe.{name}.")
-        }  # its defaults are those of the probe's preset
+        keys |= {  # its defaults are those of the probe's preset
+            key.path: key._replace(default="")
+            for key in keys_of(section, f"probe.{name}.")
+            if not key.path.startswith("probe.train.unpaired")  # a probe learns from pairs alone
+        }
     return keys
 
 

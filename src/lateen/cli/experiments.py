@@ -21,7 +21,7 @@ from lateen.cli.output import (
 )
 from lateen.config import RECIPE_FILE, assigned, find_recipe
 from lateen.errors import UsageError
-from lateen.experiment.recipe import Recipe, keys
+from lateen.experiment.recipe import Recipe, keys, ladder_keys
 
 _MOST_LINES = 8  # of one kind, that init says
 
@@ -175,7 +175,7 @@ def keys_command() -> None:
     show_table(TableData("Recipe keys", columns, rows))
 
 
-@takes_keys(keys().values())
+@takes_keys(ladder_keys().values())
 def ablate_command(
     ladder: Annotated[
         Path, Parameter(help="YAML file: a base recipe, seeds, and rungs that change a few keys "

@@ -40,6 +40,8 @@ def takes_keys(keys: Iterable[Key]) -> Callable[[Callable[..., None]], Callable[
     Args:
         keys: of the recipe.
     """
+    keys = list(keys)
+    sections = {key.path.rpartition(".")[0] for key in keys}
     groups: dict[str, Group] = {}
     options: dict[str, inspect.Parameter] = {}
     paths: dict[str, str] = {}
@@ -51,7 +53,7 @@ def takes_keys(keys: Iterable[Key]) -> Callable[[Callable[..., None]], Callable[
         paths[name] = key.path
         options[name] = inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[str | None, _option(key, group)],
+            annotation=Annotated[str | None, _option(key, group, show=key.path not in sections)],
         )  # fmt: skip
 
     def give(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,7 +131,8 @@ def read_seeds(text: str) -> list[int]:
         ) from error
 
 
-def _option(key: Key, group: Group) -> Parameter:
+def _option(key: Key, group: Group, *, show: bool) -> Parameter:
+    """The option of a key; one that is a whole section is taken (null: none) and not listed."""
     words = ", ".join(key.choices)
     default = f" [default: {key.default}]" if key.default else ""
     several = "A,B" if key.kind.startswith("list of") else "VALUE"
@@ -138,7 +141,7 @@ def _option(key: Key, group: Group) -> Parameter:
         name=list(names), group=group, allow_leading_hyphen=True,
         metavar="CHOICE" if key.choices else _METAVARS.get(key.kind, several),
         help=f"{key.meaning}{f' [choices: {words}]' if words else ''}{default}",
-        show_default=False,
+        show_default=False, show=show,
     )  # fmt: skip
 
 
@@ -168,6 +171,8 @@ def wrong_words(error: CycloptsError) -> str | None:
         settings = " and ".join(f"--{section}.KEY" for section in sections)
         same = [name for name in known if name.rpartition(".")[2] == path.replace("-", "_")]
         alike = same or [each for each in [nearest(path, plain)] if each]
+        if path == "train" and "preset" in plain and "train.cca" in known:
+            alike = ["preset auto"]  # what `train: auto` of a file is short for
         meant = " or ".join(f"--{name}" for name in alike)
         hint = f"Did you mean {meant}? " if meant else ""
         return f"unknown option --{path}. {hint}Settings are {settings}"
@@ -177,7 +182,7 @@ def wrong_words(error: CycloptsError) -> str | None:
     if near is None and within:
         near = nearest(word, (name.rpartition(".")[2] for name in within))
     hint = f"Did you mean {near!r}? " if near else ""
-    if not within and path in recipe_keys():
+    if path in recipe_keys():
         inside = next((name for name in known if name.endswith(f".{path}")), None)
         meant = f". Did you mean {inside!r}?" if inside else ""
         return (

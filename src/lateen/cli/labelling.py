@@ -41,8 +41,8 @@ def classify_command(
         str | None,
         Parameter(
             help='a sentence with {} for the label, such as "a photo of {}."; a file with one a '
-            "line; or the name of lateen's own for a kind of picture: sketch, small, food, scene, "
-            "... (eight for photographs)"
+            "line; openai: the published ones; or the name of lateen's own for a kind of picture: "
+            "sketch, small, food, scene, ... (eight for photographs)"
         ),
     ] = None,
     none: Annotated[

@@ -66,14 +66,19 @@ def curve_sentences(results: Mapping[str, Any]) -> list[str]:
 
 def chosen_by_pairs(results: Mapping[str, Any]) -> dict[str, str]:
     """Share and ridges of the closed form of every rung that has its own for a number of pairs."""
-    return {
-        f"{rung['name']}, {rung['pairs']:,} pairs": (
-            f"train.cca {rung['train']['cca']}, "
-            f"train.cca_ridge {' / '.join(map(str, rung['train']['cca_ridge']))}"
-        )
-        for rung in results["rungs"]
-        if rung["train"].get("cca_ridge")
-    }
+    told = {}
+    for rung in results["rungs"]:
+        # Each draw may have its own; earlier versions kept one.
+        trained = [run.get("train", rung["train"]) for run in rung["runs"]]
+        if all(train.get("cca_ridge") for train in trained):
+            settings = "; ".join(dict.fromkeys(map(_closed_form, trained)))
+            told[f"{rung['name']}, {rung['pairs']:,} pairs"] = settings
+    return told
+
+
+def _closed_form(train: Mapping[str, Any]) -> str:
+    ridges = " / ".join(map(str, train["cca_ridge"]))
+    return f"train.cca {train['cca']}, train.cca_ridge {ridges}"
 
 
 def pairs_for(value: float, curve: Mapping[int, float]) -> float | None:
@@ -147,8 +152,14 @@ def _numbers(results: Mapping[str, Any]) -> TableData:
          *(Column(head, 1) for head in (*heads, "mean R@10"))],
         rows,
         f"Percent of {results['images']:,} images and their captions, {over}. A pair is an image "
-        "with all its captions; each seed draws its own, and fewer are part of more.",
+        f"with all its captions; {_drawn(results)}, and fewer are part of more.",
     )  # fmt: skip
+
+
+def _drawn(results: Mapping[str, Any]) -> str:
+    """By which seed pairs are drawn."""
+    one = results["base"]["data"]["pairs_seed"]
+    return "each seed draws its own" if one is None else f"one draw for all (data.pairs_seed {one})"
 
 
 def _doublings(results: Mapping[str, Any]) -> TableData:

@@ -11,8 +11,8 @@ from typing import Any
 from lateen.data import Dataset
 from lateen.errors import DataError
 from lateen.evaluation import retrieval_result
-from lateen.experiment.choice import settle_layers
 from lateen.experiment.ladder_report import write_ladder_report
+from lateen.experiment.layer_choice import settle_layers
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.recipe import Recipe
 from lateen.experiment.rungs import ALL, LADDER, CheckedLadder, Ladder, Rung, check_ladder
@@ -84,7 +84,7 @@ def ablate(
         results = {
             "task": "ablation", "split": data.judged_on, "chose_step": data.chose_step,
             "images": len(data.judged), "seeds": list(checked.seeds), "paper": checked.paper,
-            "rungs": rungs, "base": ladder.base.model_dump(mode="json"),
+            "rungs": rungs, "base": _with_layers(ladder.base, plan).model_dump(mode="json"),
             "curves": [each.model_dump(mode="json") for each in checked.curves],
             "over_pairs": bool(checked.pairs), **({"layers": layers} if layers else {}),
         }  # fmt: skip
@@ -124,6 +124,11 @@ class _Data:
         return cls(splits["train"], splits[chosen_on], splits[judged_on], judged_on)
 
 
+def _with_layers(base: Recipe, settled: Recipe) -> Recipe:
+    """The base with the layers that it left open, as they were chosen."""
+    return base.model_copy(update={"vision": settled.vision, "text": settled.text})
+
+
 def _check_counts(counts: Sequence[int | str], train: Pairs) -> None:
     """See that there are so many pairs, before anything is trained.
 
@@ -149,23 +154,35 @@ def _limited(recipe: Recipe, count: int | str) -> Recipe:
 def _rung(
     rung: Rung, recipe: Recipe, seeds: Sequence[int], data: _Data, folder: Path
 ) -> dict[str, Any]:
-    """A rung's conditions and its run with each seed."""
+    """A rung's conditions, those that all its runs share, and its run with each seed."""
     runs = []
     for seed in seeds:
         pairs = training_pairs(data.train, recipe.data, seed)
         plan = recipe.suited_to(pairs)
         train_section = plan.train.model_copy(update={"seed": seed})
         plan = plan.model_copy(update={"train": train_section})
-        runs.append(_run(plan, pairs, data, folder))
+        taken = {
+            "head": plan.head.model_dump(mode="json"),
+            "train": plan.train.model_dump(mode="json", exclude={"seed"}),
+        }
+        runs.append({**_run(plan, pairs, data, folder), **taken})
         recalls = [f"{runs[-1][way]['R@1']:.1f}" for way in ("text_to_image", "image_to_text")]
         log.info("%s, %d pairs, seed %d: T2I and I2T R@1 %s", rung.name, len(pairs), seed,
                  " and ".join(recalls))  # fmt: skip
     return {
         "name": rung.name, "from": rung.base, "set": rung.set, "pairs": len(pairs),
         "published": rung.published.model_dump(exclude_none=True),
-        "head": plan.head.model_dump(mode="json"),
-        "train": plan.train.model_dump(mode="json", exclude={"seed"}),
+        **{section: _shared([run[section] for run in runs]) for section in ("head", "train")},
         "captions": [column.name for column in pairs.texts], "runs": runs,
+    }  # fmt: skip
+
+
+def _shared(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all runs have: preset auto goes by the pairs, and so by the seed that draws them."""
+    first, *others = settings
+    return {
+        key: value for key, value in first.items()
+        if all(each.get(key, ...) == value for each in others)
     }  # fmt: skip
 
 

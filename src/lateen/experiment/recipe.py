@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from lateen.features import Pairs
 
 
+_NOT_IN_LADDERS = ("text.train", "train.unpaired")
+
+
 class DataSection(Section):
     """Where images and captions are."""
 
@@ -144,9 +147,10 @@ class Recipe(RecipeFile):
         if "preset" not in self.model_fields_set:
             return self.model_copy(update={"preset": "small"})
         what = "a text encoder that is trained" if self.text.train else "heads that are not linear"
+        keep = "leave text.train out" if self.text.train else "use head.name linear"
         raise RecipeError(
-            f"preset auto has no values for {what}",
-            "Name another preset: `lateen keys` lists them.",
+            f"auto (preset: auto, or train: auto) has no values for {what}",
+            f"Leave it out, or {keep}.",
         )
 
     def suited_to(self, pairs: Pairs) -> Self:
@@ -231,12 +235,20 @@ def spelled_out(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if values.get("train") != AUTO:
         return values
     preset = values.get("preset", AUTO)
-    if preset not in (AUTO, "small"):
+    if preset != AUTO:
         raise RecipeError(
             f"train: auto and preset {preset!r} are two choices of the same values",
             "Leave one of them out.",
         )
     return {**values, "preset": AUTO, "train": {}}
+
+
+@cache
+def ladder_keys() -> dict[str, Key]:
+    """The keys of a ladder's base: without what ladders refuse, and ``small`` where no preset is
+    named."""
+    known = {path: key for path, key in keys().items() if not path.startswith(_NOT_IN_LADDERS)}
+    return {**known, "preset": known["preset"]._replace(default="small")}
 
 
 @cache

@@ -287,6 +287,8 @@ def check_ladder(ladder: Ladder, out: str | Path) -> CheckedLadder:
             "a ladder trains on pairs alone, and train.unpaired names more",
             "Leave train.unpaired out, and compare two runs: lateen run, lateen compare.",
         )
+    if ladder.pairs:
+        _check_curve(base)
     # The caption columns of the base, then those that only some rung names.
     captions = base.data.captions
     if captions:
@@ -301,3 +303,24 @@ def check_ladder(ladder: Ladder, out: str | Path) -> CheckedLadder:
     datasets = open_splits(plan.data, faults)
     check_encoders(encoder_sections(plan), faults)
     return CheckedLadder(ladder, base, plan, recipes, datasets)
+
+
+def _check_curve(base: Recipe) -> None:
+    """See that the number of pairs is all that differs along a curve.
+
+    Raises:
+        RecipeError: the base has a number of its own, or layers that would be chosen by more pairs
+            than those trained on.
+    """
+    if base.data.pairs is not None:
+        raise RecipeError(
+            f"data.pairs is {base.data.pairs:,} in the base of a ladder that has pairs itself",
+            "Leave data.pairs out; the last of the ladder's pairs can be that number.",
+        )
+    if base.vision.undecided or base.text.undecided:
+        raise RecipeError(
+            "layers left open (layer: best, fuse: auto) are chosen once, by more pairs than the "
+            "first of a curve are trained on",
+            "Name the layers in the base (those of a run are in its recipe.yaml), or leave pairs "
+            "out.",
+        )

@@ -12,7 +12,7 @@ from typing import Any
 from lateen.data import Sample
 from lateen.encoders import TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
-from lateen.experiment.choice import open_layers, settle_layers
+from lateen.experiment.layer_choice import open_layers, settle_layers
 from lateen.experiment.overlap import warn_of_splits
 from lateen.experiment.preflight import RESULTS, CheckedRecipe, check_run, split_dataset
 from lateen.experiment.recipe import DataSection, Recipe

@@ -14,12 +14,12 @@ import torch
 
 from lateen.data.captions import split_position
 from lateen.errors import DataError, PairingError, UsageError, choices
+from lateen.features.columns import Array, TextColumn
 from lateen.features.ids import IdIndex, Ids
 from lateen.features.spelling import join_alike, spelled_alike, told_alike
 from lateen.features.store import Store
 from lateen.files import content_key
 
-Array = np.ndarray[Any, Any]
 _WHY_UNIQUE = "Ids join images to captions"
 _JOIN_ALIKE = "Or join them so: ids='alike' (lateen train --ids alike)."
 _SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
@@ -70,80 +70,6 @@ def only_in_one(
     if len(differing) < 2:
         return told
     return told + told_alike(spelled_alike(*(ids for _, ids in differing)))
-
-
-@dataclass(frozen=True)
-class TextColumn:
-    """The captions of one column, grouped by sample: sample i has rows[offsets[i]:offsets[i+1]].
-
-    Attributes:
-        store: the text store.
-        offsets: ``[n + 1]``.
-        rows: ``[captions]`` rows of the store.
-        position: where only one caption of each sample was chosen, which one, from 0.
-    """
-
-    store: Store
-    offsets: Array
-    rows: Array
-    position: int | None = None
-
-    @property
-    def name(self) -> str:
-        """The caption column's name; ``caption#1`` where it is only the second captions."""
-        return self.store.name if self.position is None else f"{self.store.name}#{self.position}"
-
-    @property
-    def counts(self) -> Array:
-        """Captions of each sample, ``[n]``, each at least 1."""
-        return np.diff(self.offsets)
-
-    @property
-    def owner(self) -> Array:
-        """The position of each caption's sample, ``[captions]``."""
-        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
-
-    def indices(self, samples: Array, pick: Array) -> Array:
-        """Indices into :attr:`rows` of one caption per sample.
-
-        Args:
-            samples: ``[k]`` positions of samples.
-            pick: ``[k]`` which caption of each, from 0 to its count - 1.
-        """
-        indices: Array = self.offsets[samples] + pick
-        return indices
-
-    def take(self, samples: Array) -> TextColumn:
-        """The captions of these samples only, in this order."""
-        counts = self.counts[samples]
-        offsets = _ends(counts)
-        at = np.repeat(self.offsets[samples] - offsets[:-1], counts)
-        at += np.arange(offsets[-1])
-        return replace(self, offsets=offsets, rows=self.rows[at])
-
-    def first(self, count: int) -> TextColumn:
-        """Each sample's first ``count`` captions, or all where it has fewer."""
-        counts = self.counts
-        inside = np.arange(self.offsets[-1]) - np.repeat(self.offsets[:-1], counts)
-        ends = _ends(np.minimum(counts, count))
-        return replace(self, offsets=ends, rows=self.rows[inside < count])
-
-    def nth(self, position: int) -> TextColumn:
-        """One caption of each sample: that at ``position``, from 0, among those in the store.
-
-        Raises:
-            DataError: a sample has fewer captions.
-        """
-        short = np.flatnonzero(self.counts <= position)
-        if short.size:
-            first, count = self.store.ids[self.rows[self.offsets[short[0]]]], self.counts[short[0]]
-            raise DataError(
-                f"{self.name}#{position} needs {position + 1} captions of every image, and "
-                f"{first!r} has {count} (positions count from 0; {short.size} images have too few)",
-                "Choose a lower position, or leave those images out of the data.",
-            )
-        rows = self.rows[self.offsets[:-1] + position]
-        return TextColumn(self.store, np.arange(len(rows) + 1), rows, position)
 
 
 @dataclass(frozen=True)
@@ -379,13 +305,6 @@ def _column(store: Store, owner: Array, images: Array, count: int) -> TextColumn
     offsets = np.searchsorted(owner[rows], np.append(images, count).astype(owner.dtype))
     unused = offsets[0]
     return TextColumn(store, offsets - unused, rows[unused:].copy() if unused else rows)
-
-
-def _ends(counts: Array) -> Array:
-    """Where each of several groups begins, and the last ends, ``[n + 1]``."""
-    ends = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=ends[1:])
-    return ends
 
 
 def pair_grid(

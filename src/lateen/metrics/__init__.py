@@ -1,6 +1,5 @@
 """Pure metrics: features, embeddings or numbers in, numbers out; they know no model and no file."""
 
-from lateen.metrics.calibration import Calibrated, calibrate, row_permutations
 from lateen.metrics.cka import cka
 from lateen.metrics.classification import (
     class_embeddings,
@@ -23,6 +22,7 @@ from lateen.metrics.knn import knn_accuracy, knn_hits
 from lateen.metrics.linear_probe import LinearProbe, linear_probe, linear_probe_folds
 from lateen.metrics.nearest import nearest_neighbours
 from lateen.metrics.neighbours import cknna, cycle_knn, mutual_knn
+from lateen.metrics.permutation import Calibrated, calibrate, row_permutations
 from lateen.metrics.resampling import (
     RecallHits,
     bootstrap_difference,

@@ -63,24 +63,42 @@ def suited(
     return (
         HeadSection.model_validate({**chosen["head"], **given["head"]}),
         TrainSection.model_validate({**chosen["train"], **given["train"]}),
-        _told(chosen, size),
+        _told(chosen, given, size),
     )
 
 
-def _told(chosen: dict[str, dict[str, Any]], size: TrainingSize) -> str:
-    """What was chosen, for what, and where that is from."""
-    words = [
-        f"{section}.{key} {' / '.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for section, values in chosen.items()
-        for key, value in values.items()
-    ]
+def _told(
+    chosen: dict[str, dict[str, Any]], given: dict[str, dict[str, Any]], size: TrainingSize
+) -> str:
+    """What was chosen, for what, and where that is from. Where all is given, as in the recipe that
+    a run saved, what is other than it would be for these pairs."""
+    words = _in_words(chosen)
+    if _too_long(size) and size.images < MANY and "cca" in chosen["train"]:
+        words[-1] += f" (the closed form takes features of up to {LONGEST_CCA:,} values)"
+    if not words:
+        other = {
+            section: {key: value for key, value in values.items() if given[section][key] != value}
+            for section, values in _values(size).items()
+        }
+        would = ", ".join(_in_words(other))
+        meant = f", and for these pairs would be {would}" if would else ""
+        words = [f"all that it chooses is given{meant}"]
     beyond = f"; beyond {_MEASURED:,} images not measured" if size.images > _MEASURED else ""
     return (
         f"preset auto, for {size.images:,} images with {size.captions:,} captions of "
         f"{size.image_dim} and {size.text_dim} values: "
-        f"{', '.join(words) or 'all that it chooses is given'} "
+        f"{', '.join(words)} "
         f"(docs/results.md, What suits how many pairs{beyond})"
     )
+
+
+def _in_words(values: dict[str, dict[str, Any]]) -> list[str]:
+    """Keys with their values."""
+    return [
+        f"{section}.{key} {' / '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for section, each in values.items()
+        for key, value in each.items()
+    ]
 
 
 def _values(size: TrainingSize) -> dict[str, dict[str, Any]]:
@@ -89,7 +107,7 @@ def _values(size: TrainingSize) -> dict[str, dict[str, Any]]:
         return PRESETS["sail"]
     kept = 1.0 - _towards_published(size.images)
     head = {"dropout": round(kept * _DROPOUT, 2), "text_dropout": round(kept * _TEXT_DROPOUT, 2)}
-    if max(size.image_dim, size.text_dim) > LONGEST_CCA:
+    if _too_long(size):
         return {"head": head, "train": {"cca": 0.0}}
     share = min(_MOST_SHARE, _SHARE / math.sqrt(size.images))
     ridges = (
@@ -97,6 +115,11 @@ def _values(size: TrainingSize) -> dict[str, dict[str, Any]]:
         _rounded(_TEXT_RIDGE * size.text_dim / size.captions),
     )
     return {"head": head, "train": {"cca": round(share, 2), "cca_ridge": ridges}}
+
+
+def _too_long(size: TrainingSize) -> bool:
+    """Whether features are longer than the closed form is for."""
+    return max(size.image_dim, size.text_dim) > LONGEST_CCA
 
 
 def _towards_published(images: int) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lateen.errors import TrainingError
 from lateen.features import Pairs
-from lateen.progress import bar
+from lateen.progress import bar, log
 from lateen.training.batches import Array
 from lateen.training.config import LONGEST_CCA, HeadSection, TrainSection
 from lateen.training.heads import AlignmentHeads
@@ -122,6 +122,10 @@ def canonical_share(settings: TrainSection, head: HeadSection, *dims: int) -> fl
     """
     linear = head.name == head.image_name == "linear" and len(dims) == 2
     by_default = _SHARE if linear and max(dims) <= LONGEST_CCA else 0.0
+    if linear and settings.cca is None and max(dims) > LONGEST_CCA:
+        log.info("no closed form beside the trained heads: features of %d values are longer than "
+                 "the %d that it is for (train.cca asks for it all the same)",
+                 max(dims), LONGEST_CCA)  # fmt: skip
     share = by_default if settings.cca is None else settings.cca
     if share > 0 and not linear:
         kind = "trained text encoder" if len(dims) < 2 else f"{head.name} head"

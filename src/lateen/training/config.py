@@ -223,12 +223,13 @@ class TrainSection(LoopSection):
     )
     cca: float | None = Field(
         None, ge=0, description="weight of closed-form canonical directions put beside the trained "
-        "ones, as further dims of linear heads (0.8 with linear heads on up to 4096 values, else 0)"
+        "ones, as further dims of linear heads (preset auto: by the number of pairs; else 0.8 with "
+        "linear heads on up to 4096 values, 0 with others)"
     )  # fmt: skip
     cca_ridge: tuple[_Ridge, _Ridge] | None = Field(
         None, description="ridges of the closed form, image and text, in mean variances of a "
-        "feature (1.0, 0.06, which suits 6,000 photographs; preset auto: by their number; with "
-        "train.unpaired 6,000 / pairs times that, but at least that)"
+        "feature (preset auto: by the number of pairs; else 1.0, 0.06, with train.unpaired times "
+        "6,000 / pairs, at least 1)"
     )  # fmt: skip
     init_scale: float = Field(20.0, gt=0, description="t at the start (stored as its log)")
     init_bias: float = Field(-10.0, description="b at the start")

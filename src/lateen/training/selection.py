@@ -4,7 +4,7 @@ It begins with one feature of the images and one of the captions. Canonical dire
 (:mod:`lateen.training.canonical`) of what is chosen so far and one more are fitted on some pairs
 and retrieve on others; what adds most joins, on whichever side, until nothing adds more than chance
 could (forward selection). Gains get smaller as features join their side, as a rule, so that a
-candidate whose last gain is below the best found now need not be tried again (Minoux 1978, the
+feature whose last gain is below the best found now need not be tried again (Minoux 1978, the
 accelerated greedy algorithm).
 """
 
@@ -24,17 +24,17 @@ from lateen.training.canonical import RIDGES, normed, ridged, weights_of
 
 _CUTOFFS = (1, 5, 10)  # those by whose mean a training keeps its step
 _DIRECTIONS = 512  # at most; later ones have next to no weight
-Candidate = tuple[Side, int]  # a side, and the position of one of its features
+Place = tuple[Side, int]  # a side, and the position of one of its features
 Chosen = Mapping[Side, list[int]]  # positions by side, in the order in which they joined
 
 
 @dataclass(frozen=True)
-class Features:
+class SideFeatures:
     """Some images and their captions, by every feature that may be chosen.
 
     Attributes:
-        vision: ``[n, d]`` of each candidate.
-        text: ``[m, e]`` of each candidate.
+        vision: ``[n, d]`` of each feature.
+        text: ``[m, e]`` of each feature.
         owner: ``[m]`` the image, from 0 to n − 1, of every caption.
     """
 
@@ -44,7 +44,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Step:
+class Joined:
     """A feature that joined.
 
     Attributes:
@@ -56,17 +56,17 @@ class Step:
         others: the gains of those that did not join, as last tried.
     """
 
-    joined: Candidate
+    joined: Place
     score: float
     gain: float
     error: float
-    others: Mapping[Candidate, float]
+    others: Mapping[Place, float]
 
 
 def select_features(
-    fit: Features, judged: Features, first: tuple[int, int], *, sides: Sequence[Side],
-    errors: float, most: int,
-) -> tuple[float, list[Step]]:  # fmt: skip
+    fit: SideFeatures, judged: SideFeatures, first: tuple[int, int], *, sides: Sequence[Side],
+    errors: float, most: int, longest: int,
+) -> tuple[float, list[Joined]]:  # fmt: skip
     """The score of the first features, and those that join them, one after the other.
 
     Args:
@@ -76,15 +76,23 @@ def select_features(
         sides: those on which features may join.
         errors: how many standard errors a gain must have to be more than chance.
         most: features on a side.
+        longest: values of all features on a side; what would make a side longer does not join.
     """
     trial = _Trial(fit, judged)
     chosen: Chosen = {"vision": [first[0]], "text": [first[1]]}
     scores = trial.scores(chosen)
-    begun, steps = scores.mean().item(), list[Step]()
-    count = {"vision": len(fit.vision), "text": len(fit.text)}
-    gains: dict[Candidate, float] = {
+    begun, steps = scores.mean().item(), list[Joined]()
+    dims = {"vision": [x.shape[1] for x in fit.vision], "text": [y.shape[1] for y in fit.text]}
+
+    def has_room(place: Place) -> bool:
+        side, index = place
+        values = sum(dims[side][each] for each in (*chosen[side], index))
+        return len(chosen[side]) < most and values <= longest
+
+    places: list[Place] = [(side, index) for side in sides for index in range(len(dims[side]))]
+    gains = {
         (side, index): torch.inf
-        for side in sides for index in range(count[side]) if index not in chosen[side]
+        for side, index in places if index not in chosen[side] and has_room((side, index))
     }  # fmt: skip
     with bar(len(gains), "choosing layers", "trial") as progress:
         while gains:
@@ -94,44 +102,44 @@ def select_features(
                 break
             gain = gains.pop(best)
             chosen, scores = _joined(chosen, best), with_it
-            steps.append(Step(best, scores.mean().item(), gain, error, dict(gains)))
+            steps.append(Joined(best, scores.mean().item(), gain, error, dict(gains)))
             # What adds little to one side may add much once the other side has its partner.
             gains = {
                 each: gain if each[0] == best[0] else torch.inf
-                for each, gain in gains.items() if len(chosen[each[0]]) < most
+                for each, gain in gains.items() if has_room(each)
             }  # fmt: skip
     return begun, steps
 
 
 def _try(
-    trial: _Trial, chosen: Chosen, scores: Tensor, gains: dict[Candidate, float],
+    trial: _Trial, chosen: Chosen, scores: Tensor, gains: dict[Place, float],
     tell: Callable[[int], object],
-) -> tuple[Candidate, Tensor]:  # fmt: skip
-    """The candidate that adds most, and the scores with it.
+) -> tuple[Place, Tensor]:  # fmt: skip
+    """The feature that adds most, and the scores with it.
 
     Args:
         trial: gives the scores of features.
         chosen: those that have joined.
         scores: theirs.
-        gains: of every candidate as last tried, infinite if it never was; those that are tried are
+        gains: of every feature as last tried, infinite if it never was; those that are tried are
             changed. One whose gain was below the best found now is not.
         tell: is called after each trial.
     """
-    best: tuple[Candidate, Tensor] | None = None
-    for candidate in sorted(gains, key=lambda each: -gains[each]):
-        if best is not None and gains[candidate] <= gains[best[0]]:
+    best: tuple[Place, Tensor] | None = None
+    for place in sorted(gains, key=lambda each: -gains[each]):
+        if best is not None and gains[place] <= gains[best[0]]:
             break
-        with_it = trial.scores(_joined(chosen, candidate))
-        gains[candidate] = (with_it - scores).mean().item()
+        with_it = trial.scores(_joined(chosen, place))
+        gains[place] = (with_it - scores).mean().item()
         tell(1)
-        if best is None or gains[candidate] > gains[best[0]]:
-            best = candidate, with_it
-    assert best is not None, "there are no candidates"
+        if best is None or gains[place] > gains[best[0]]:
+            best = place, with_it
+    assert best is not None, "there is no feature to try"
     return best
 
 
-def _joined(chosen: Chosen, candidate: Candidate) -> Chosen:
-    side, index = candidate
+def _joined(chosen: Chosen, place: Place) -> Chosen:
+    side, index = place
     return {**chosen, side: [*chosen[side], index]}
 
 
@@ -147,7 +155,7 @@ class _Trial:
         judged: what is retrieved.
     """
 
-    def __init__(self, fit: Features, judged: Features) -> None:
+    def __init__(self, fit: SideFeatures, judged: SideFeatures) -> None:
         self._owner = judged.owner
         self._sides: dict[Side, tuple[list[Tensor], list[Tensor]]] = {
             "vision": _centred(fit.vision, judged.vision),

@@ -24,8 +24,7 @@ from lateen.evaluation.features import (
 from lateen.evaluation.intervals import Array, Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, noted, titled
 from lateen.evaluation.task import WITH_BANK, Result, Task, with_bank
-from lateen.features import Pairs, StoreRows, pair
-from lateen.features.pairs import TextColumn
+from lateen.features import Pairs, StoreRows, TextColumn, pair
 from lateen.files import content_key
 from lateen.metrics import cross_ranks, mean_recall, retrieval, retrieval_of_ranks, rsum
 from lateen.metrics.features import Features

@@ -12,7 +12,7 @@ import numpy as np
 
 from lateen.data import TEMPLATES, ImageFolder
 from lateen.encoders import Encoder, TextEncoder, TokenEncoder
-from lateen.experiment.choice import open_layers, outputs_alone
+from lateen.experiment.layer_choice import open_layers, outputs_alone
 from lateen.experiment.planning.rates import (
     Rates,
     Split,

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lateen.data import Dataset
 from lateen.encoders import SIDES, Encoder, LayeredEncoder, Side, load_parts, modality_of
@@ -33,20 +32,22 @@ from lateen.experiment.stages import (
     stores_by_network,
     training_pairs,
 )
-from lateen.features import Pairs, Store, TextColumn
+from lateen.features import CaptionMeans, Pairs, Store
 from lateen.features.pairs import pair_grid
 from lateen.files import content_key, read_json, write_json
 from lateen.metrics import mutual_knn, nearest_neighbours
 from lateen.progress import log
-from lateen.training.selection import Features, Step, select_features
+from lateen.training.config import LONGEST_CCA
+from lateen.training.selection import Joined, SideFeatures, select_features
 
-_VERSION = 1  # of the rules by which is chosen
+_VERSION = 2  # of the rules by which is chosen
 _PAIRS = 5000
 _FEWEST = 50
 _JUDGED = 0.2  # of the pairs decide what adds most; canonical directions are fitted on the others
 _ERRORS = 1.0  # standard errors that a gain must have; of held-out photographs (docs/results.md)
 _MOST = 8  # features on a side
 _TOLD = 3  # runners-up
+_LAST_ALONE = ("pooler", "projection")  # poolings that hidden layers do not have
 
 
 @dataclass(frozen=True)
@@ -160,25 +161,25 @@ def _options(
         return [
             _Option(section, encoder, side_store(dataset, encoder, section, folder, name, column))
         ]
-    auto = section.undecided == "fuse"
     named: list[EncoderConfig] = [section, *section.candidates]
-    settings = [
-        replace(each.options(), layer=each.layer if isinstance(each.layer, int) else None)
-        for each in named
-    ]
+    # The first entry's layer is where to begin; that of a candidate is all that it offers.
+    settings = [replace(section.options(), layer=None)]
+    settings += [each.options() for each in section.candidates]
     bases = load_parts(
         [(each.encoder, modality_of(side), own) for each, own in zip(named, settings, strict=True)]
     )
-    views: list[tuple[EncoderConfig, Encoder]] = []
-    for each, base in zip(named, bases, strict=True):
-        layers = _layers(base) if base.info.layer is None else []
-        views += [(each, base), *((each, layer) for layer in layers)]
-    if len(views) == 1:
-        key = f"{side}.fuse: auto" if auto else f"{side}.layer: best"
+    offered = [[base, *(_layers(base) if base.info.layer is None else [])] for base in bases]
+    begun = section.layer if isinstance(section.layer, int) else None
+    if sum(map(len, offered)) == 1 or (begun is not None and len(offered[0]) == 1):
+        key = f"{side}.fuse: auto" if section.undecided == "fuse" else f"{side}.layer: best"
         raise EncoderError(
             f"{bases[0].info.id} has no hidden layers to choose from, which {key} asks for",
-            f"Leave {side}.{section.undecided} out.",
+            f"Leave {side}.{section.undecided if begun is None else 'layer'} out.",
         )
+    if begun is not None:
+        first = _layer(bases[0], begun)
+        offered[0] = [first, *(view for view in offered[0] if view.info != first.info)]
+    views = [(each, view) for each, own in zip(named, offered, strict=True) for view in own]
     stores = stores_by_network(
         dataset, [view for _, view in views], section.dtype, folder, name, column
     )
@@ -189,7 +190,18 @@ def _layers(encoder: Encoder) -> list[Encoder]:
     """A view of every hidden layer of an encoder, if it has any."""
     if not isinstance(encoder, LayeredEncoder) or is_factory(encoder.info.load.get("name", "")):
         return []  # what is code of its own is loaded without options, and so without a layer
-    return [encoder.view(None, layer) for layer in encoder.layers()]
+    pooling = encoder.info.pooling
+    if pooling in _LAST_ALONE:
+        log.info("%s: hidden layers by the mean, as pooling %s is of the output alone",
+                 encoder.info.id, pooling)  # fmt: skip
+    return [_layer(encoder, layer) for layer in encoder.layers()]
+
+
+def _layer(encoder: Encoder, layer: int) -> Encoder:
+    """A hidden layer of an encoder that has some: by its pooling, or by the mean where that has
+    none."""
+    assert isinstance(encoder, LayeredEncoder)
+    return encoder.view("mean" if encoder.info.pooling in _LAST_ALONE else None, layer)
 
 
 def _deciding_pairs(plan: Recipe, options: Options) -> list[list[Pairs]]:
@@ -247,6 +259,7 @@ def _choose(
         for step in steps:
             chosen[step.joined[0]].append(step.joined[1])
         told = _told_auto(begun, steps, asked, options, judged)
+        told = told[0], told[1] + _left_out(asked, options, chosen)
         result["auto"], result["told"]["auto"] = told
     return {**result, **chosen}
 
@@ -272,14 +285,14 @@ def _by_neighbours(
 
 def _by_gain(
     grid: Sequence[Sequence[Pairs]], first: Mapping[Side, int], asked: Mapping[Side, str | None]
-) -> tuple[float, list[Step], int]:
+) -> tuple[float, list[Joined], int]:
     """The score to begin with, the features that join, and how many images judged."""
     sides: list[Side] = [side for side in SIDES if asked[side] == "fuse"]
     fit, judged = grid[0][0].holdout_positions(_JUDGED)
 
-    def features(rows: np.ndarray[Any, Any]) -> Features:
+    def features(rows: np.ndarray[Any, Any]) -> SideFeatures:
         owner = grid[0][0].take(rows).texts[0].owner
-        return Features(
+        return SideFeatures(
             [row[0].take(rows).image_features(slice(None)) for row in grid],
             [pairs.take(rows).all_texts()[0] for pairs in grid[0]],
             torch.from_numpy(owner),
@@ -287,7 +300,7 @@ def _by_gain(
 
     begun, steps = select_features(
         features(fit), features(judged), (first["vision"], first["text"]),
-        sides=sides, errors=_ERRORS, most=_MOST,
+        sides=sides, errors=_ERRORS, most=_MOST, longest=LONGEST_CCA,
     )  # fmt: skip
     return begun, steps, len(judged)
 
@@ -312,7 +325,7 @@ def _told_best(
 
 
 def _told_auto(
-    begun: float, steps: Sequence[Step], asked: Mapping[Side, str | None], options: Options,
+    begun: float, steps: Sequence[Joined], asked: Mapping[Side, str | None], options: Options,
     judged: int,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
     """What joined and what did not, as JSON and in a line."""
@@ -333,6 +346,23 @@ def _told_auto(
     return {"begun": begun, "steps": rows, "judged": judged}, line
 
 
+def _left_out(
+    asked: Mapping[Side, str | None], options: Options, chosen: Mapping[str, Sequence[int]]
+) -> str:
+    """Which sides could not get everything because they would be too long, in words."""
+    sides = []
+    for side in SIDES:
+        dims = [option.store.dim for option in options[side]]
+        values = sum(dims[index] for index in chosen[side])
+        others = [dim for index, dim in enumerate(dims) if index not in chosen[side]]
+        if asked[side] == "fuse" and any(values + dim > LONGEST_CCA for dim in others):
+            sides.append(f"{side} has {values:,} values")
+    limit = (
+        f"; a side gets no more than the {LONGEST_CCA:,} values that the closed form is for, and "
+    )
+    return limit + " and ".join(sides) if sides else ""
+
+
 def _settled(
     section: VisionSection | TextSection, taken: Sequence[_Option]
 ) -> VisionSection | TextSection:
@@ -349,26 +379,3 @@ def _settled(
         for option in others
     )  # fmt: skip
     return section.model_copy(update={**first.keys, "fuse": parts, "candidates": ()})
-
-
-@dataclass(frozen=True)
-class CaptionMeans:
-    """For each sample the mean of its captions' features, each L2-normalised first.
-
-    A sample has one place in either space, and its captions are all of it that the text side has.
-    """
-
-    column: TextColumn
-
-    def __len__(self) -> int:
-        return len(self.column.offsets) - 1
-
-    def __getitem__(self, part: slice) -> Tensor:
-        start, stop, _ = part.indices(len(self))
-        offsets = self.column.offsets[start : stop + 1]
-        features = self.column.store[self.column.rows[offsets[0] : offsets[-1]]]
-        owner = torch.from_numpy(np.repeat(np.arange(stop - start), np.diff(offsets)))
-        total = torch.zeros(stop - start, features.shape[1])
-        total.index_add_(0, owner, torch.nn.functional.normalize(features, dim=-1))
-        mean: Tensor = total / torch.bincount(owner, minlength=stop - start)[:, None]
-        return mean

@@ -18,10 +18,10 @@ from lateen.metrics import (
     row_permutations,
     svcca,
 )
-from lateen.metrics.calibration import Calibrated
 from lateen.metrics.cka import LinearKernel, gram, kernel_cka, permuted_trace
 from lateen.metrics.moments import Moments
 from lateen.metrics.neighbours import NeighbourKernel, kernel_cknna
+from lateen.metrics.permutation import Calibrated
 from lateen.metrics.svcca import leading_components, mean_correlation
 
 

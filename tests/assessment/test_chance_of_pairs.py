@@ -140,8 +140,11 @@ def test_too_few_rows_to_permute_are_said_and_the_rest_goes_on(
     ("settings", "message"),
     [
         ({"permutations": -1}, "'measure.permutations' cannot be -1"),
-        ({"permutations": 18}, "alpha 0.05 needs at least 19 permutations, or 0 for none"),
-        ({"alpha": 0.001}, "alpha 0.001 needs at least 999 permutations"),
+        (
+            {"permutations": 18},
+            "18 permutations are too few for alpha 0.05: give at least 19, or 0",
+        ),
+        ({"alpha": 0.001}, "200 permutations are too few for alpha 0.001: give at least 999"),
         ({"alpha": 0}, "'measure.alpha' cannot be 0"),
         ({"alpha": 1}, "'measure.alpha' cannot be 1"),
     ],
