@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lateen.assessment.recipe import AssessmentRecipe
 from lateen.device import default_batch, default_workers, resolve_device, resolve_precision
 from lateen.errors import UsageError
 from lateen.experiment.recipe import Recipe
-from lateen.hardware import Hardware, hardware, use_hardware
+from lateen.hardware import Hardware, hardware, use_hardware, wait_asleep_where_busy
 
 CPU = torch.device("cpu")
 
@@ -122,3 +123,25 @@ def test_a_device_that_is_not_there_ends_a_command(
     code, _, err = call(capsys, *words, "--device", "cuda:97")
     assert code == 2
     assert err.startswith("error: there is no device 'cuda:97'")
+
+
+@pytest.mark.parametrize(
+    ("running", "asleep"), [([1, 1, 1, 1, 1], False), ([9, 1, 1, 9, 1], False), ([5] * 5, True)]
+)
+def test_threads_sleep_while_they_wait_where_others_want_the_cores(
+    running: list[int], asleep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    looks = iter(running)
+    monkeypatch.setattr("lateen.hardware._running", lambda: next(looks))
+    assert wait_asleep_where_busy() is asleep
+    assert os.environ.get("OMP_WAIT_POLICY") == ("PASSIVE" if asleep else None)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+
+def test_a_policy_that_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setattr("lateen.hardware._running", lambda: 99)
+    assert not wait_asleep_where_busy()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"

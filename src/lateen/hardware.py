@@ -7,13 +7,18 @@ resolved, as the encoder's own.
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 from lateen.errors import UsageError, choices
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
+_POLICY = "OMP_WAIT_POLICY"
+_LOOKS, _BETWEEN = 5, 0.004  # at what runs, and seconds from one to the next
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,35 @@ def use_hardware(
         yield
     finally:
         _CURRENT.reset(token)
+
+
+def wait_asleep_where_busy() -> bool:
+    """Let torch's threads sleep while they wait for each other, where others want the cores.
+
+    OpenMP has them spin, which is faster by a third where cores are idle, and slower by three times
+    where they are not, as it keeps the one thread that all wait for from running
+    (``benchmarks/busy.py``). Its environment variable is read when torch is loaded: call this
+    before. One that is set stays. Only Linux says how busy it is.
+
+    Returns:
+        Whether they will sleep by what was found here.
+    """
+    if _POLICY in os.environ:
+        return False
+    looks = []
+    for _ in range(_LOOKS):
+        looks.append(_running())
+        time.sleep(_BETWEEN)
+    others = sorted(looks)[_LOOKS // 2] - 1  # this process is one
+    if 2 * others < (os.cpu_count() or 1):
+        return False
+    os.environ[_POLICY] = "PASSIVE"
+    return True
+
+
+def _running() -> int:
+    """How many threads of the machine run or could, just now; 1 where nothing says."""
+    try:
+        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 1

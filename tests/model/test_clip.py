@@ -9,7 +9,7 @@ from toys import photo
 from transformers import AutoTokenizer, CLIPModel
 
 from lateen import AlignedModel, evaluate
-from lateen.encoders import load, load_encoder
+from lateen.encoders import load_encoder, request
 from lateen.errors import EncoderError, ModelError
 from lateen.model import clip_model, open_model
 
@@ -69,9 +69,9 @@ def test_both_towers_share_one_network_and_are_those_that_are_loaded_alone(
     clip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
-    plain = load.load_pretrained
+    plain = request.load_pretrained
     monkeypatch.setattr(
-        load, "load_pretrained", lambda folder, **o: loads.append(folder) or plain(folder, **o)
+        request, "load_pretrained", lambda folder, **o: loads.append(folder) or plain(folder, **o)
     )
     model = clip_model(str(clip_folder))
     assert len(loads) == 1

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tuner_toys import own_cache, tuned, values_of
 
-from lateen.encoders import load
+from lateen.encoders import request
 from lateen.errors import LateenError, TrainingError, UsageError
 from lateen.evaluation.features import model_key
 from lateen.hardware import use_hardware
@@ -100,7 +100,7 @@ def test_weights_are_not_rounded_where_a_device_would_hold_them_in_bfloat16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     low = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    monkeypatch.setattr(load, "weights_dtype", lambda device, precision: low[precision])
+    monkeypatch.setattr(request, "weights_dtype", lambda device, precision: low[precision])
     out = tmp_path / "out"
     tuned(clip_folder, vit_folder, photographs, out, precision="bfloat16", tune__epochs=1,
           tune__parameters="projection", tune__lr=1e-2)  # fmt: skip

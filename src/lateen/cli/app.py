@@ -26,7 +26,8 @@ from lateen.cli.keys import wrong_words
 from lateen.cli.output import process_leads
 from lateen.errors import LateenError, choices, is_out_of_memory, reason
 from lateen.files import is_disk_full
-from lateen.progress import log_to_stderr
+from lateen.hardware import wait_asleep_where_busy
+from lateen.progress import log, log_to_stderr
 
 _FLAGS = {
     "--debug": "show the trace of an error",
@@ -84,6 +85,14 @@ def main(arguments: list[str] | None = None) -> None:
     flags = [word for word in words if word in _FLAGS]
     words = [word for word in words if word not in _FLAGS]
     _log_to_stderr(flags)
+    if (
+        "torch" not in sys.modules
+        and {"--help", "-h"}.isdisjoint(words)
+        and wait_asleep_where_busy()
+    ):
+        log.info(
+            "other work has the cores: threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE)"
+        )
     if {"--quiet", "--verbose"} <= set(flags):
         sys.exit(_fail("--quiet and --verbose say opposite things. Give one of them.", 2))
     if "" in words:
