@@ -18,7 +18,7 @@ from lateen.errors import UsageError, choices
 
 _PRECISIONS = ("auto", "float32", "bfloat16")
 _POLICY = "OMP_WAIT_POLICY"
-_LOOKS, _BETWEEN = 5, 0.004  # at what runs, and seconds from one to the next
+_LOOKS, _BETWEEN = 5, 0.004  # at what runs, whose majority counts; seconds from one to the next
 
 
 @dataclass(frozen=True)
@@ -96,15 +96,16 @@ def wait_asleep_where_busy() -> bool:
     """
     if _POLICY in os.environ:
         return False
-    looks = []
-    for _ in range(_LOOKS):
-        looks.append(_running())
-        time.sleep(_BETWEEN)
-    others = sorted(looks)[_LOOKS // 2] - 1  # this process is one
-    if 2 * others < (os.cpu_count() or 1):
-        return False
-    os.environ[_POLICY] = "PASSIVE"
-    return True
+    looks = {True: 0, False: 0}  # by whether half of the cores were taken
+    while max(looks.values()) <= _LOOKS // 2:
+        if any(looks.values()):
+            time.sleep(_BETWEEN)
+        others = _running() - 1  # this process is one
+        looks[2 * others >= (os.cpu_count() or 1)] += 1
+    busy = looks[True] > looks[False]
+    if busy:
+        os.environ[_POLICY] = "PASSIVE"
+    return busy
 
 
 def _running() -> int:

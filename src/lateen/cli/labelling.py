@@ -223,8 +223,9 @@ def bank_command(
     from lateen.model import open_model
 
     ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-    file = bank_file(ready, model) if out is None else out
-    check_file(file, overwrite)
+    if out is None:
+        out = bank_file(ready, model)
+        check_file(out, overwrite)
     bank = build_bank(
         ready,
         captions,
@@ -232,16 +233,16 @@ def bank_command(
         column=column,
         split=split,
         size=BANK_SIZE if size is None else size,
-        out=file,
+        out=out,
     )
     if json:
         show_json({
-            "file": str(file), "images": len(bank.images), "captions": len(bank.texts),
+            "file": str(out), "images": len(bank.images), "captions": len(bank.texts),
             "temperature": bank.temperature,
         })  # fmt: skip
         return
     say(f"{bank}, temperature {bank.temperature:.3f}")
-    say(f"bank  {file}")
+    say(f"bank  {out}")
 
 
 def _summary(labelling: Labelling) -> TableData:

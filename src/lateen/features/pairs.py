@@ -188,6 +188,13 @@ class Pairs:
         numbers = np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64, len(self))
         return np.argsort(numbers, kind="stable")
 
+    def spread(self, most: int) -> Array:
+        """Positions, in order, of at most so many samples, evenly: data may be in the order of where
+        they are from."""
+        count = min(len(self), most)
+        positions: Array = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        return positions
+
     @property
     def key(self) -> str:
         """Content key of the joined features: it changes when any row, id, order or choice does."""

@@ -20,8 +20,8 @@ from typing import Any
 from torch import Tensor
 
 from lateen.data.labels.names import packaged_class_names
-from lateen.data.prompts import DOMAIN_TEMPLATES, TEMPLATES, class_prompts, read_templates
-from lateen.data.published import PUBLISHED, is_published, published_templates
+from lateen.data.prompts import DOMAIN_TEMPLATES, TEMPLATES, class_prompts
+from lateen.data.published import PUBLISHED, as_templates, is_published
 from lateen.data.text import read_list
 from lateen.errors import DataError, UsageError, choices
 from lateen.evaluation.features import embed_prompts
@@ -307,21 +307,15 @@ def _templates(
     if isinstance(given, str):
         if "{}" in given:
             return (given,), True
-        if is_published(given):
-            return published_templates(given).templates, True
         if given in DOMAIN_TEMPLATES:
             return DOMAIN_TEMPLATES[given], False
-        if not Path(given).is_file():
+        if not is_published(given) and not Path(given).is_file():
             raise UsageError(
                 f"there are no templates {given!r}",
                 f"Give a sentence with {{}}, a file, or a name. "
                 f"{choices(given, [*DOMAIN_TEMPLATES, *PUBLISHED])}",
             )
-    if isinstance(given, str | Path):
-        return read_templates(Path(given)), True
-    if not given:
-        raise UsageError("there is no template", "Give at least one, with {} for the label.")
-    return tuple(given), True
+    return as_templates(given), True
 
 
 def _sentence(label: str, template: str, verbatim: bool) -> str:

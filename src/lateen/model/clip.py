@@ -14,8 +14,6 @@ from lateen.errors import EncoderError, ModelError
 from lateen.files import read_json
 from lateen.model.config import AlignedConfig
 from lateen.model.model import AlignedModel
-from lateen.model.query_bank import QUERY_BANK
-from lateen.model.trained_on import TRAINED_ON
 from lateen.progress import log
 
 
@@ -45,10 +43,7 @@ def clip_model(name: str, *, device: str = "auto", revision: str | None = None) 
     model.set_encoders(vision, text)
     folder = resolve(name, revision).folder
     _take_scale(model, folder)
-    if (folder / TRAINED_ON).is_file():  # of one that was tuned
-        model._trained_on = folder / TRAINED_ON
-    if (folder / QUERY_BANK).is_file():
-        model._query_bank = folder / QUERY_BANK
+    model.find_records(folder)
     model.eval()
     return model
 

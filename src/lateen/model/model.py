@@ -133,6 +133,14 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         model._trained_on = trained_on
         return cast("AlignedModel", model.eval())
 
+    def find_records(self, folder: Path) -> None:
+        """Take what lies beside weights: what they were trained on, and a query bank. Each is read
+        when it is first asked for."""
+        if (folder / TRAINED_ON).is_file():
+            self._trained_on = folder / TRAINED_ON
+        if (folder / QUERY_BANK).is_file():
+            self._query_bank = folder / QUERY_BANK
+
     @property
     def trained_on(self) -> TrainedOn | None:
         """Hashes of the images that it was trained on and chosen on; ``None`` if not recorded.
@@ -416,10 +424,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         with quiet_transformers():
             model = super().from_pretrained(folder, config=config)
         model._encoder_pair.folder = folder
-        if (folder / TRAINED_ON).is_file():
-            model._trained_on = folder / TRAINED_ON
-        if (folder / QUERY_BANK).is_file():
-            model._query_bank = folder / QUERY_BANK
+        model.find_records(folder)
         model.set_encoders(vision_encoder, text_encoder)
         return cast("AlignedModel", model.eval())
 

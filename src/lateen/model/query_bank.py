@@ -16,12 +16,10 @@ highest, too, within 0.3 points (docs/results.md).
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +32,9 @@ from lateen.device import matmul
 from lateen.encoders import SIDES
 from lateen.errors import ModelError, UsageError
 from lateen.features import Pairs
-from lateen.files import atomic_path, canonical_json, content_key
+from lateen.files import canonical_json, content_key
 from lateen.metrics import Features
+from lateen.model.records import open_record, write_record
 from lateen.model.trained_on import HashSet, ImageGroup
 from lateen.progress import log
 from lateen.training.calibration import MOST, Calibration
@@ -56,7 +55,6 @@ _ALIKE = 0.99  # cosine of a probe's embedding by that model, in whatever number
 _KNOWN_BY = ("weights", "pooling", "layer", "dim")  # of an encoder
 _CHUNK = 1 << 24  # similarities at a time
 _ROWS = 8192  # items read at a time
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _AGAIN = "Make one of this model: lateen bank MODEL --captions FILE; or leave it out: --bank none."
 
 
@@ -125,7 +123,7 @@ class QueryBank:
     def __str__(self) -> str:
         return f"{len(self.images):,} images and {len(self.texts):,} captions"
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content key (64 hex digits) of the bank: numbers that are had with it depend on it."""
         parts = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (self.images, self.texts)]
@@ -189,17 +187,15 @@ class QueryBank:
     def save(self, path: Path) -> None:
         """Write the bank, whole or not at all."""
         about = {
-            "version": _VERSION, "encoders": self.encoders, "temperature": self.temperature,
+            "encoders": self.encoders, "temperature": self.temperature,
             "count": self.source.count, "without_hash": self.source.without_hash,
         }  # fmt: skip
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file, about=np.array(json.dumps(about, sort_keys=True)),
-                images=self.images.numpy(), texts=self.texts.numpy(),
-                probe_images=self.probes["images"].numpy(),
-                probe_texts=self.probes["texts"].numpy(),
-                source_ids=self.source.ids.values, source_images=self.source.images.values,
-            )  # fmt: skip
+        arrays = {
+            "images": self.images.numpy(), "texts": self.texts.numpy(),
+            **{f"probe_{name}": features.numpy() for name, features in self.probes.items()},
+            "source_ids": self.source.ids.values, "source_images": self.source.images.values,
+        }  # fmt: skip
+        write_record(path, _VERSION, about, arrays)
 
     @classmethod
     def load(cls, path: Path, model: AlignedModel | None = None) -> QueryBank:
@@ -216,27 +212,18 @@ class QueryBank:
             raise ModelError(
                 f"there is no query bank {path}", f"Give a file, {NO_BANK} or {OWN_BANK}."
             )
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                if about["version"] != _VERSION:
-                    raise ModelError(
-                        f"{path} has version {about['version']}, this lateen reads {_VERSION}",
-                        "Use the lateen version that wrote it.",
-                    )
-                source = ImageGroup(
-                    int(about["count"]), int(about["without_hash"]),
-                    HashSet(file["source_ids"]), HashSet(file["source_images"]),
-                )  # fmt: skip
-                probes = {
-                    name: torch.from_numpy(file[f"probe_{name}"]) for name in ("images", "texts")
-                }
-                bank = cls(
-                    _checked(file["images"]), _checked(file["texts"]), float(about["temperature"]),
-                    probes, about["encoders"], source,
-                )  # fmt: skip
-        except _DAMAGE as error:
-            raise ModelError(f"{path} is no query bank, or damaged ({error})", _AGAIN) from error
+        with open_record(path, _VERSION, "no query bank, or damaged", _AGAIN) as (about, arrays):
+            source = ImageGroup(
+                int(about["count"]), int(about["without_hash"]),
+                HashSet(arrays["source_ids"]), HashSet(arrays["source_images"]),
+            )  # fmt: skip
+            probes = {
+                name: torch.from_numpy(arrays[f"probe_{name}"]) for name in ("images", "texts")
+            }
+            bank = cls(
+                _checked(arrays["images"]), _checked(arrays["texts"]), float(about["temperature"]),
+                probes, about["encoders"], source,
+            )  # fmt: skip
         if model is not None:
             bank.check_model(model)
         return bank
@@ -298,7 +285,7 @@ def _temperature(model: AlignedModel, pairs: Pairs) -> float:
     """τ for a model, by pairs that trained no weight: those of some images are enough."""
     from lateen.model.model import project_rows
 
-    some = pairs.take(np.unique(np.linspace(0, len(pairs) - 1, MOST).astype(np.int64)))
+    some = pairs.take(pairs.spread(MOST))
     column = some.texts[0]
     fit = Calibration.of(
         project_rows(model.project_image, some.image, some.image_rows),
@@ -324,10 +311,10 @@ def _hubness(items: Features, queries: Tensor, temperature: float) -> Tensor:
         temperature: τ.
     """
     rows = max(1, min(_ROWS, _CHUNK // len(queries)))
+    known = queries.to(items[:1].device).float().T
     parts = []
     for start in range(0, len(items), rows):
-        some = items[start : start + rows].float()
-        similar = matmul(some, queries.to(some).T) / temperature
+        similar = matmul(items[start : start + rows].float(), known) / temperature
         parts.append(similar.logsumexp(1))
     return temperature * (torch.cat(parts) - math.log(len(queries)))
 

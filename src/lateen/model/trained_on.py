@@ -8,11 +8,8 @@ ones and misses none.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from lateen.data.fingerprint import hash64
-from lateen.errors import ModelError
 from lateen.features import Pairs, StoreRows
 from lateen.features.ids import IdIndex, Ids
-from lateen.files import atomic_path
+from lateen.model.records import open_record, write_record
 from lateen.progress import log
 from lateen.report.chance import most_by_chance
 
@@ -48,7 +44,6 @@ _ANYONES = re.compile(
     r"val|s)?[\W_]*\d{0,9}\W*",
     re.IGNORECASE,
 )
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -294,19 +289,17 @@ class TrainedOn:
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         about = {
-            "version": _VERSION,
             "groups": {
                 name: {"count": group.count, "without_hash": group.without_hash}
                 for name, group in sorted(self.groups.items())
             },
         }
-        arrays: dict[str, Any] = {
+        arrays = {
             f"{name}.{kind}": values
             for name, group in sorted(self.groups.items())
             for kind, values in (("ids", group.ids.values), ("images", group.images.values))
         }
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
+        write_record(path, _VERSION, about, arrays)
 
     @classmethod
     def load(cls, path: Path) -> TrainedOn:
@@ -315,27 +308,17 @@ class TrainedOn:
         Raises:
             ModelError: it is damaged, or of a later version.
         """
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                if about["version"] != _VERSION:
-                    raise ModelError(
-                        f"{path} has version {about['version']}, this lateen reads {_VERSION}",
-                        "Use the lateen version that wrote it.",
-                    )
-                groups = {
-                    name: ImageGroup(
-                        int(counts["count"]), int(counts["without_hash"]),
-                        _checked(file[f"{name}.ids"]), _checked(file[f"{name}.images"]),
-                    )
-                    for name, counts in about["groups"].items()
-                }  # fmt: skip
-        except _DAMAGE as error:
-            raise ModelError(
-                f"{path} is damaged or truncated ({error})",
-                "Copy the file again; or remove it: then nothing says what the model was trained "
-                "on.",
-            ) from error
+        remedy = (
+            "Copy the file again; or remove it: then nothing says what the model was trained on."
+        )
+        with open_record(path, _VERSION, "damaged or truncated", remedy) as (about, arrays):
+            groups = {
+                name: ImageGroup(
+                    int(counts["count"]), int(counts["without_hash"]),
+                    _checked(arrays[f"{name}.ids"]), _checked(arrays[f"{name}.images"]),
+                )
+                for name, counts in about["groups"].items()
+            }  # fmt: skip
         return cls(groups)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 MOST = 400
@@ -53,20 +52,15 @@ class Calibration:
         """Fit t and b to pairs; ``None`` where texts are no nearer to their own image than others.
 
         Args:
-            image: ``[n, dim]``, L2-normalised; of many, 400 are taken evenly.
+            image: ``[n, dim]``, L2-normalised; :data:`MOST` are enough.
             text: ``[m, dim]``, likewise.
             owner: ``[m]`` the image, from 0 to n − 1, that each text describes.
             one_in: among how many texts one is the image's own.
             before: t and b until now; without them no error is told.
         """
-        count = min(len(image), MOST)
-        # Evenly, as data may be in the order of where they are from.
-        chosen = torch.linspace(0, len(image) - 1, count).long().to(image.device)
-        place = torch.full((len(image),), -1, device=image.device)
-        place[chosen] = torch.arange(count, device=image.device)
-        own = place[owner.to(image.device)]
-        cosine = (text[own >= 0] @ image[chosen].T).cpu().double().numpy()
-        pairs = _Pairs(cosine, own[own >= 0].cpu().numpy(), one_in)
+        count = len(image)
+        cosine = (text @ image.T).cpu().double().numpy()
+        pairs = _Pairs(cosine, owner.cpu().numpy(), one_in)
         if count < 2 or (found := pairs.fitted())[0] <= 0:
             return None
         scale, bias = found

@@ -173,7 +173,7 @@ def add_canonical(
     """
     assert heads.settings.dim is not None
     image, text = canonical_maps(pairs, heads.settings.dim, ridges)
-    some = np.linspace(0, len(pairs) - 1, min(len(pairs), _SAMPLE)).astype(np.int64)
+    some = pairs.spread(_SAMPLE)
     samples = pairs.image_features(some), pairs.text_features(0, some, np.zeros_like(some))
     if not alone:
         image = _affine(heads.vision).beside(image, share, samples[0])

@@ -224,6 +224,8 @@ def is_begun(
     pairs: Pairs, validation: Pairs | None, *, head: HeadSection, settings: TrainSection, out: Path
 ) -> bool:
     """Whether ``out`` has a checkpoint of just this training of heads; see :func:`train`."""
+    if not (out / CHECKPOINT).is_file():
+        return False
     head = complete(head, *FROZEN.dims(pairs))
     try:
         identity = _identity(pairs, validation, head, settings, FROZEN)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lateen.features import Pairs
 from lateen.metrics.retrieval import Retrieval, mean_recall, retrieval
 from lateen.progress import log
-from lateen.training.calibration import Calibration
+from lateen.training.calibration import MOST, Calibration
 from lateen.training.heads import AlignmentHeads
 
 _CHUNK = 8192
@@ -57,7 +57,8 @@ def calibrate(heads: AlignmentHeads, pairs: Pairs, one_in: int) -> Calibration |
         one_in: among how many texts one is the image's own.
     """
     before = heads.scale.item(), heads.logit_bias.item()
-    calibration = Calibration.of(*_embedded(heads, pairs), one_in=one_in, before=before)
+    some = pairs.take(pairs.spread(MOST))
+    calibration = Calibration.of(*_embedded(heads, some), one_in=one_in, before=before)
     if calibration is None:
         log.info(
             "t and b stay as they were trained: they cannot be fitted to the %d images that chose "

@@ -118,8 +118,7 @@ def evaluate_classification(
     judged = JudgedImages.of(store, rows)
     beside, bank_ranks = {}, None
     if known is not None:
-        names = known.extend_texts(text)[:]
-        bank_ranks = class_ranks(known.extend_images(image), names, target)
+        bank_ranks = class_ranks(known.extend_images(image), known.extend_texts(text)[:], target)
         scores = classification_of_ranks(bank_ranks, target, labelled.names)
         beside = {"with_bank": {**scores, **bank_facts(known, judged)}}
     result = {
