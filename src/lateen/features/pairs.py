@@ -189,8 +189,8 @@ class Pairs:
         return np.argsort(numbers, kind="stable")
 
     def spread(self, most: int) -> Array:
-        """Positions, in order, of at most so many samples, evenly: data may be in the order of where
-        they are from."""
+        """Positions, in order, of at most so many samples, evenly over all: data may be in the
+        order of where they are from."""
         count = min(len(self), most)
         positions: Array = np.linspace(0, len(self) - 1, count).astype(np.int64)
         return positions
