@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from lateen.features import fuse as fuse
     from lateen.features import import_features as import_features
     from lateen.features import pair as pair
+    from lateen.indexing import Index as Index
     from lateen.indexing import classify as classify
     from lateen.indexing import embed as embed
+    from lateen.indexing import index as index
     from lateen.indexing import search as search
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
@@ -47,7 +49,7 @@ __getattr__, __all__ = exported(
         "lateen.evaluation": ["compare", "evaluate"],
         "lateen.experiment": ["Recipe", "plan", "run", "train"],
         "lateen.features": ["Pairs", "Store", "encode", "fuse", "import_features", "pair"],
-        "lateen.indexing": ["classify", "embed", "search"],
+        "lateen.indexing": ["Index", "classify", "embed", "index", "search"],
         "lateen.model": ["AlignedConfig", "AlignedModel"],
         "lateen.tuning": ["tune"],
     },

@@ -112,14 +112,14 @@ def test_an_untrained_one_is_a_baseline(gguf_file: Path) -> None:
 
 def test_an_empty_text_has_the_token_that_begins_all(gguf_file: Path) -> None:
     encoder = loaded(gguf_file, "last")
-    assert encoder.prepare([""]) == [[encoder._tokenizer.bos_token_id]]
+    assert encoder.prepare([""]) == [[encoder.tokenizer.bos_token_id]]
     assert torch.isfinite(encoder.encode(encoder.prepare(["", "a dog"]))).all()
 
 
 def test_a_prompt_may_go_on_after_the_text(gguf_file: Path) -> None:
     encoder = loaded(gguf_file, "last", prompt='It shows "{}" in a word:"', max_tokens=40)
     [short, cut] = encoder.prepare(["a dog", "a dog " * 30])
-    decode = encoder._tokenizer.decode
+    decode = encoder.tokenizer.decode
     assert decode(short) == 'It shows "a dog" in a word:"'
     assert decode(cut).startswith('It shows "a dog a')
     assert decode(cut).endswith('" in a word:"')

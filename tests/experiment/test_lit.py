@@ -13,7 +13,7 @@ import lateen
 from lateen.errors import DataError, EncoderError, ModelError, RecipeError, UsageError
 from lateen.evaluation import evaluate
 from lateen.experiment import RunResult, ablate, run, write_run_page
-from lateen.indexing.photographs import search
+from lateen.indexing import search
 from lateen.integrations import tool
 from lateen.model import AlignedModel
 

@@ -16,7 +16,7 @@ from lateen.evaluation import evaluate
 from lateen.experiment import RunResult, run, write_run_page
 from lateen.experiment.stages import default_holdout
 from lateen.features import Store, encode, fuse, passes
-from lateen.indexing.photographs import search
+from lateen.indexing import search
 from lateen.model import AlignedModel
 
 TOY = {

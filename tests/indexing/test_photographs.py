@@ -10,7 +10,8 @@ from toys import ColourEncoder, photo
 
 from lateen.errors import DataError, UsageError
 from lateen.experiment import run
-from lateen.indexing.photographs import Photographs, search
+from lateen.indexing import search
+from lateen.indexing.photographs import Photographs
 from lateen.model import AlignedModel, open_model
 
 

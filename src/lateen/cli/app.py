@@ -20,6 +20,7 @@ from lateen.cli import (
     models,
     multimodal,
     planning,
+    searching,
     tuning,
 )  # fmt: skip
 from lateen.cli.keys import wrong_words
@@ -61,7 +62,8 @@ for command in (
     exchange.import_command, exchange.export_command, features.inspect_command,
     assessment.assess_command,
     planning.plan_command, models.train_command, tuning.tune_command, evaluation.compare_command,
-    models.search_command, labelling.classify_command, labelling.embed_command,
+    searching.index_command, searching.search_command, searching.duplicates_command,
+    labelling.classify_command, labelling.embed_command,
     labelling.bank_command,
     experiments.ablate_command,
 ):  # fmt: skip

@@ -1,18 +1,18 @@
-"""Commands around a model: ``train``, ``search``, ``demo``."""
+"""Commands around a model: ``train``, ``demo``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lateen.cli.checks import check_inputs, check_model
+from lateen.cli.checks import check_inputs
 from lateen.cli.keys import takes_hardware, takes_keys
-from lateen.cli.output import process_leads, say, say_skipped, show_json, show_table
+from lateen.cli.output import process_leads, say, show_json, show_table
 from lateen.config import assigned, parse_value
-from lateen.errors import DataError, Faults, UsageError
+from lateen.errors import Faults
 from lateen.experiment.recipe import Recipe, keys
 from lateen.training.config import FEATURE_PRESETS
 
@@ -109,74 +109,6 @@ def train_command(
     say(f"model    {out / 'model'}")
 
 
-@takes_hardware()
-def search_command(
-    model: Path,
-    query: str | None = None,
-    /,
-    *,
-    image: Annotated[
-        Path | None, Parameter(help="look for photographs like this one, instead of a sentence")
-    ] = None,
-    images: Annotated[Path, Parameter(help="folder of photographs, with its subfolders")],
-    k: Annotated[int, Parameter(name="--k", help="how many to find")] = 12,
-    bank: BankPlace = None,
-    out: Annotated[Path | None, Parameter(help="also write a contact sheet (PNG)")] = None,
-    vision_encoder: VisionPlace = None,
-    text_encoder: TextPlace = None,
-    json: Annotated[bool, Parameter(help="print JSON")] = False,
-) -> None:
-    """Find the photographs that a sentence describes, or that are like an image.
-
-    The search is exact. Only photographs that are new or changed since the last search are encoded.
-    With a query bank, photographs that are near to every sentence stand further back: they are
-    ordered by their score less their hubness, which is shown beside it. A photograph that is the
-    query image itself, to the byte, is no hit, and told.
-
-    Parameters
-    ----------
-    model
-        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
-    query
-        What to look for, in words.
-    """
-    if (query is None) == (image is None):
-        raise UsageError(
-            "there is nothing to look for" if image is None else "there are two queries",
-            "Give either a sentence or --image FILE.",
-        )
-    if image is not None and not image.is_file():
-        raise DataError(f"there is no image {image}", "Check the path of the query.")
-    if query is not None and Path(query).suffix and Path(query).is_file():
-        raise UsageError(f"the query {query!r} is a file", "For photographs like it: --image FILE.")
-    faults = Faults()
-    check_model(faults, model)
-    check_inputs(faults, folders=(images,), out=out and out.parent)
-    from lateen.indexing import search
-    from lateen.model import open_model
-
-    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-    skipped: list[dict[str, str]] = []
-    same: list[str] = []
-    asked = image if image is not None else str(query)
-    [hits] = search(ready, asked, images, k=k, bank=bank, skipped=skipped, same=same)
-    if out is not None:
-        _write_sheet(asked, hits, out)
-    if json:
-        words = {"query": query} if image is None else {"image": str(image), "same": same}
-        show_json({**words, "hits": [hit.as_dict() for hit in hits], "skipped": skipped})
-        return
-    from lateen.report.tables import hits_table
-
-    title = query if image is None else f"like {image.name}"
-    show_table(hits_table([hit.as_dict() for hit in hits], title=str(title)))
-    if same:
-        say(f"left out, as it is the query itself: {', '.join(same)}")
-    say_skipped(skipped)
-    if out is not None:
-        say(f"contact sheet  {out}")
-
-
 def demo_command(
     *,
     out: Annotated[Path, Parameter(help="folder of the demo")] = Path("demo-out"),
@@ -190,16 +122,3 @@ def demo_command(
     page, tables = run_demo(out, quick=quick)
     show_table(*tables)
     say(f"report  {page.resolve()}")
-
-
-def _write_sheet(query: str | Path, hits: list[Any], out: Path) -> None:
-    from lateen.report.sheet import SheetHit, SheetRow, contact_sheet, save_png
-
-    shown = [
-        SheetHit(hit.path, hit.id, hit.score if hit.adjusted is None else hit.adjusted)
-        for hit in hits
-    ]
-    if isinstance(query, Path):
-        shown.insert(0, SheetHit(query, "the query"))
-    title = f"like {query.name}" if isinstance(query, Path) else query
-    save_png(contact_sheet([SheetRow(title, shown)]), out)

@@ -278,6 +278,30 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
+def header_of(data: bytes) -> Image.Image:
+    """An image with its header read, and its pixels not yet decoded.
+
+    Raises:
+        ImageError: it is damaged, or of an unknown format.
+    """
+    try:
+        return _open(data)
+    except _FAULTS as error:
+        raise ImageError(_reason(error)) from error
+
+
+def exif_block(image: Image.Image, data: bytes) -> bytes:
+    """The EXIF block of an opened image: that of its file, if it is a TIFF; empty if it has none.
+
+    PNG may put EXIF behind the pixels, where it is found only once these are loaded.
+
+    Args:
+        image: as :func:`header_of` gives it.
+        data: the file's bytes.
+    """
+    return data if data[:4] in _TIFF else image.info.get("exif") or b""
+
+
 def _open(data: bytes) -> Image.Image:
     """The image with its header read and its pixels not yet decoded."""
     if data[:2] == b"\xff\xd8":
@@ -324,10 +348,7 @@ def is_image_file(path: str | Path) -> bool:
 
 def _orientation(image: Image.Image, data: bytes) -> int:
     """EXIF orientation, 1 to 8. To be called after loading: PNG may put EXIF behind the pixels."""
-    if data[:4] in _TIFF:
-        return tiff_orientation(data)
-    exif = image.info.get("exif")
-    return exif_orientation(exif) if exif else 1
+    return exif_orientation(exif_block(image, data))
 
 
 def _unknown_format(data: bytes) -> str:

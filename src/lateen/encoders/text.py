@@ -81,9 +81,11 @@ class TextNetwork(nn.Module):
             hidden: with the hidden states of all layers.
         """
         # Attention without a mask takes the fast path; batches of one length need none. A tower
-        # trained at a fixed length was trained to attend to its padding, too.
+        # trained at a fixed length was trained to attend to its padding, too. A graph that is
+        # exported must do for every mask.
         fixed = self._info.preprocessing.get("pad_to") is not None
-        needed = None if fixed or bool(mask.all()) else mask
+        full = not torch.compiler.is_exporting() and bool(mask.all())
+        needed = None if fixed or full else mask
         if self.projects:
             return torch.as_tensor(self.project(ids, needed))
         return self.model(input_ids=ids, attention_mask=needed, output_hidden_states=hidden)
@@ -150,6 +152,9 @@ class TextEncoder:
     Attributes:
         info: its description.
         network: what computes features from tokens.
+        tokenizer: as given.
+        pad_token: the id that rows are padded with.
+        no_text: the id that stands for a text without any token.
 
     Raises:
         EncoderError: the model has no such pooling or layer, the choices are listed; or the prompt
@@ -167,14 +172,14 @@ class TextEncoder:
         project: Any = None,
     ) -> None:
         self.network = TextNetwork(model.to(device), info, project)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._device = device
         self._pooler_trained = pooler_trained
         self._settings = dict(info.preprocessing)
         # Nothing sees what padding is: it is masked, or on the right of what sees to the left.
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        special = (tokenizer.bos_token_id, tokenizer.eos_token_id, self._pad)
-        self._nothing = next(token for token in special if token is not None)
+        self.pad_token = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        special = (tokenizer.bos_token_id, tokenizer.eos_token_id, self.pad_token)
+        self.no_text = next(token for token in special if token is not None)
         self.info = info
         valid = [p for p in POOLINGS if pooler_trained or p != "pooler"]
         valid += ["projection"] if project is not None else []
@@ -198,18 +203,18 @@ class TextEncoder:
         as tokenizers of language models make of an empty one, is the one that begins (or ends) all.
         """
         prompt = self._settings.get("prompt") or ""
-        end = [self._tokenizer.eos_token_id] if self._settings.get("append_eos") else []
+        end = [self.tokenizer.eos_token_id] if self._settings.get("append_eos") else []
         if PLACE in prompt:
             tokens = [self._around(prompt, text, end) for text in items]
         else:
             tokens = self._token_ids([prompt + text for text in items], end)
-        return [row or [self._nothing] for row in tokens]
+        return [row or [self.no_text] for row in tokens]
 
     def _token_ids(self, texts: Sequence[str], end: list[int]) -> list[list[int]]:
         """Token ids of texts, cut, and ``end`` after each."""
         if self._settings.get("lower"):
             texts = [text.lower() for text in texts]
-        tokens: list[list[int]] = self._tokenizer(
+        tokens: list[list[int]] = self.tokenizer(
             list(texts), truncation=True, max_length=self._settings["max_tokens"] - len(end)
         )["input_ids"]
         return [row + end for row in tokens] if end else tokens
@@ -223,7 +228,7 @@ class TextEncoder:
         lower, room = self._settings.get("lower"), self._settings["max_tokens"] - len(end)
         while True:
             whole = prompt.replace(PLACE, text)
-            [row] = self._tokenizer([whole.lower() if lower else whole])["input_ids"]
+            [row] = self.tokenizer([whole.lower() if lower else whole])["input_ids"]
             over = len(row) - room
             if over <= 0:
                 return [*row, *end]
@@ -249,7 +254,7 @@ class TextEncoder:
             # What a sentence-transformers model does at its end is not done to other features.
             info = replace(info, preprocessing={**info.preprocessing, "normalize": False})
         return TextEncoder(
-            self.network.model, self._tokenizer, info, self._device,
+            self.network.model, self.tokenizer, info, self._device,
             pooler_trained=self._pooler_trained, project=self.network.project,
         )  # fmt: skip
 
@@ -277,12 +282,12 @@ class TextEncoder:
     @property
     def shared(self) -> tuple[int, ...]:
         """What its views have in common; see :class:`~lateen.encoders.LayeredEncoder`."""
-        return id(self.network.model), id(self._tokenizer)
+        return id(self.network.model), id(self.tokenizer)
 
     def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""
         length = self._settings.get("pad_to") or max(map(len, prepared))
-        ids = torch.full((len(prepared), length), self._pad, dtype=torch.long)
+        ids = torch.full((len(prepared), length), self.pad_token, dtype=torch.long)
         mask = torch.zeros(len(prepared), length, dtype=torch.long)
         for row, tokens in enumerate(prepared):
             ids[row, : len(tokens)] = torch.tensor(tokens)

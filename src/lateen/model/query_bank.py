@@ -69,6 +69,8 @@ class QueryBank:
         probes: features of the first images and texts, by side.
         encoders: of the model that embedded them, by side: what tells one from another.
         source: hashes of the images that they are of, or whose captions they are.
+        calibration: t and b of the probability that a text is an image's own, and among how many
+            one is; ``None`` if they could not be fitted, or were not kept.
     """
 
     images: Tensor
@@ -77,6 +79,7 @@ class QueryBank:
     probes: Mapping[str, Tensor]
     encoders: Mapping[str, Any]
     source: ImageGroup
+    calibration: tuple[float, float, int] | None = None
 
     @classmethod
     def of(
@@ -108,16 +111,18 @@ class QueryBank:
         first, image_rows = pairs.texts[0], pairs.image_rows[images]
         owners = [c.owner[chosen] for c, chosen in zip(pairs.texts, captions, strict=True)]
         source = np.unique(np.concatenate([images, *owners]))
+        fit = _calibration(model, held_out)
         ids = [pairs.ids[sample] for sample in source]
         return cls(
             project_rows(model.project_image, pairs.image, image_rows).half(),
-            torch.cat(texts).half(), _temperature(model, held_out),
+            torch.cat(texts).half(), _temperature(model, fit),
             {
                 "images": pairs.image[image_rows[:_PROBES]],
                 "texts": first.store[first.rows[captions[0][:_PROBES]]],
             },
             _encoders(model),
             ImageGroup.of(ids, pairs.image.image_hashes(pairs.image_rows[source])),
+            None if fit is None else (fit.scale, fit.bias, fit.one_in),
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -188,6 +193,7 @@ class QueryBank:
         """Write the bank, whole or not at all."""
         about = {
             "encoders": self.encoders, "temperature": self.temperature,
+            "calibration": self.calibration,
             "count": self.source.count, "without_hash": self.source.without_hash,
         }  # fmt: skip
         arrays = {
@@ -222,7 +228,7 @@ class QueryBank:
             }
             bank = cls(
                 _checked(arrays["images"]), _checked(arrays["texts"]), float(about["temperature"]),
-                probes, about["encoders"], source,
+                probes, about["encoders"], source, _triple(about.get("calibration")),
             )  # fmt: skip
         if model is not None:
             bank.check_model(model)
@@ -281,23 +287,30 @@ def _checked(embeddings: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(embeddings)
 
 
-def _temperature(model: AlignedModel, pairs: Pairs) -> float:
-    """τ for a model, by pairs that trained no weight: those of some images are enough."""
+def _triple(known: Any) -> tuple[float, float, int] | None:
+    return None if known is None else (float(known[0]), float(known[1]), int(known[2]))
+
+
+def _calibration(model: AlignedModel, pairs: Pairs) -> Calibration | None:
+    """t and b of a model, by pairs that trained no weight: those of some images are enough."""
     from lateen.model.model import project_rows
 
     some = pairs.take(pairs.spread(MOST))
     column = some.texts[0]
-    fit = Calibration.of(
+    return Calibration.of(
         project_rows(model.project_image, some.image, some.image_rows),
         project_rows(model.project_text, column.store, column.rows),
         torch.from_numpy(column.owner), one_in=_ONE_IN,
     )  # fmt: skip
+
+
+def _temperature(model: AlignedModel, fit: Calibration | None) -> float:
+    """τ for a model, of its calibration."""
     scale = model.logit_scale.detach().exp().item() if fit is None else fit.scale
     if fit is None:
         log.info(
-            "query bank: no temperature can be fitted to %d images, and that of the model's own "
-            "scale is taken", len(pairs),
-        )  # fmt: skip
+            "query bank: no temperature can be fitted, and that of the model's own scale is taken"
+        )
     return min(max(1 / scale, _COLDEST), 1.0)
 
 

@@ -298,15 +298,45 @@ def per_class_table(per_class: Mapping[str, float], limit: int = 20) -> TableDat
 
 def hits_table(hits: Sequence[Mapping[str, Any]], title: str = "") -> TableData:
     """Search results, best first: ``[{"id": …, "path": …, "score": …}]``; a score is a cosine. With
-    a query bank each hit also has ``adjusted``, by which they are ordered."""
-    adjusted = [] if any("adjusted" not in hit for hit in hits) or not hits else ["adjusted"]
+    a query bank each hit also has ``adjusted``, by which they are ordered, and of a calibrated
+    model the ``probability`` that it shows what was asked, 0 to 1."""
+    known = [key for key in ("adjusted", "score") if hits and all(key in hit for hit in hits)]
+    likely = [hit.get("probability") for hit in hits]
+    shows = bool(hits) and None not in likely
     rows = [
-        (rank, *(hit[key] for key in (*adjusted, "score", "id", "path")))
+        (
+            rank, *([100 * (hit["probability"])] if shows else []),
+            *(hit[key] for key in (*known, "id", "path")),
+        )
         for rank, hit in enumerate(hits, start=1)
-    ]
-    numbers = (Column(key, 3) for key in (*adjusted, "score"))
+    ]  # fmt: skip
+    numbers = [Column("shows it (%)", 1)] if shows else []
+    numbers += [Column(key, 3) for key in known]
     columns = [Column("rank", 0), *numbers, Column("id"), Column("path")]
     return TableData(title, columns, rows, "" if rows else "No hits.")
+
+
+def duplicates_table(
+    groups: Sequence[Mapping[str, Any]], among: int, near: float, limit: int
+) -> TableData:
+    """Groups of photographs that are nearly the same, as ``lateen duplicates`` has them."""
+    rows = [
+        (
+            number, photo["score"], f"{photo['width']} × {photo['height']}",
+            "yes" if photo["id"] in group["identical"] else "", photo["id"],
+        )
+        for number, group in enumerate(groups[:limit], start=1)
+        for photo in group["photographs"]
+    ]  # fmt: skip
+    count = sum(len(group["photographs"]) for group in groups)
+    shown = f"The first {limit} groups. " if len(groups) > limit else ""
+    columns = [Column("group", 0), Column("cosine", 4), Column("pixels"), Column("same bytes"),
+               Column("id")]  # fmt: skip
+    return TableData(
+        "Nearly the same", columns, rows,
+        f"{shown}{len(groups):,} groups of {count:,} among {among:,} photographs, by a cosine of "
+        f"{near:g} or more with another one of the group.",
+    )  # fmt: skip
 
 
 def near_table(
