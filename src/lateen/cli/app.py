@@ -123,7 +123,7 @@ def _without_value(words: list[str], flag: str) -> tuple[list[str], str | None]:
 
 def _call(words: list[str], debug: bool) -> int:
     try:
-        words = evaluation.in_order(words)
+        words = searching.with_minus(evaluation.in_order(words))
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         return _fail(_usage(error, words), 2)

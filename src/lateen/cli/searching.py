@@ -203,6 +203,13 @@ def duplicates_command(
     show_table(duplicates_table(groups, len(index), level, limit=_GROUPS_SHOWN))
 
 
+def with_minus(words: list[str]) -> list[str]:
+    """The words of ``search`` with a minus sign for a lone hyphen, which would be an option."""
+    if words[:1] != ["search"]:
+        return words
+    return [f"−{word[1:]}" if word == "-" or word.startswith("- ") else word for word in words]
+
+
 def _query(words: Sequence[str], image: Path | None, like: str | None) -> Query:
     """What is looked for.
 
@@ -276,9 +283,9 @@ def _show(found: Found, index: Index, asked: Query) -> None:
     if found.nothing and found.nearest is not None and found.cut_off is not None:
         say(
             f"nothing like that among {found.among:,} photographs: the nearest, "
-            f"{found.nearest.id}, shows it with {100 * (found.nearest.probability or 0):.1f} %, "
-            f"less than the cut-off of {100 * found.cut_off:.1f} %. --cut-off 0 shows the nearest "
-            "anyway."
+            f"{found.nearest.id}, shows it with a probability of "
+            f"{100 * (found.nearest.probability or 0):.1f} %, and the cut-off is "
+            f"{100 * found.cut_off:.1f} %. --cut-off 0 shows the nearest anyway."
         )
         return
     title = f"like {asked.terms[0]}" if not asked.texts and len(asked.terms) == 1 else found.query

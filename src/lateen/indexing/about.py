@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lateen.errors import LateenError, StoreError
+from lateen.errors import StoreError
 
 FORMAT = 1
 _PAD = 8  # a vector's length is a multiple of
@@ -79,14 +79,15 @@ class IndexAbout:
         Raises:
             StoreError: it is of another format.
         """
+        version: Any = None
         try:
             known = json.loads(text)
             version = known.pop("format")
-            if version != FORMAT:
-                raise LateenError(f"format {version}, this lateen reads {FORMAT}")
-            return cls(**known)
-        except (ValueError, TypeError, KeyError, AttributeError, LateenError) as error:
-            raise StoreError(
-                f"{place} is an index of another version ({error})",
-                "Make it anew: lateen index ... --overwrite; no photograph is encoded again.",
-            ) from error
+            if version == FORMAT:
+                return cls(**known)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            version = version if version != FORMAT else f"{FORMAT}, damaged"
+        raise StoreError(
+            f"{place} is an index of format {version}, and this lateen reads {FORMAT}",
+            "Make it anew: lateen index ... --overwrite; no photograph is encoded again.",
+        )

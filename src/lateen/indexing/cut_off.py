@@ -2,9 +2,9 @@
 
 A model whose t and b are calibrated gives the probability σ(t · cosine + b) that a sentence is an
 image's own, where one in 512 is (:mod:`lateen.training.calibration`). What is shown is at least
-eight times as likely as that. Chosen on 1,000 photographs that trained nothing, it loses one in a
-hundred of the sentences that describe one of them (docs/results.md). Of sentences with a picture,
-and of pictures, nothing of the kind is known.
+eight times as likely as that. Chosen on 1,000 photographs that trained nothing, it loses one to
+three in a hundred of the sentences that describe one of them (docs/results.md). Of pictures, and of
+sentences beside pictures, nothing of the kind is known.
 """
 
 from __future__ import annotations

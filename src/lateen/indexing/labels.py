@@ -166,8 +166,8 @@ def classify(
         DataError: no readable image, or no such file of labels.
     """
     percent = _percent(none)
-    names = _labels(labels, none=percent is not None)
-    prompts, verbatim = _templates(templates)
+    names = checked_labels(labels, none=percent is not None)
+    prompts = label_templates(templates)
     if not Path(images).is_dir():
         raise DataError(f"there is no folder {images}", "Check the path.")
     ready = model if isinstance(model, AlignedModel) else open_model(model)
@@ -176,7 +176,7 @@ def classify(
 
     def scored(words: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Cosines ``[photographs, words]``, and the same less the words' hubness."""
-        embedded = _embedded(ready, words, prompts, verbatim)
+        embedded = embed_prompts(ready, [prompts.sentences(word) for word in words])
         cosine = photographs.embeddings @ embedded.T
         return cosine, cosine if known is None else cosine - known.text_hubness(embedded)
 
@@ -196,20 +196,12 @@ def classify(
         "the labels: a ranking of those given, no probability of being true",
         "bank": None if known is None else str(known),
         "logit_scale": scale, "loss": (ready.config.training or {}).get("loss"),
-        "templates": list(prompts),
+        "templates": list(prompts.templates),
         "none": None if percent is None else f"the best label fits no better than {percent:g} % of "
         "100 everyday words (the class names of CIFAR-100)",
     }  # fmt: skip
     names = (*names, NONE) if percent is not None else names
     return Labelling(names, labelled, photographs.unreadable, conditions)
-
-
-def _embedded(
-    model: AlignedModel, names: Sequence[str], templates: Sequence[str], verbatim: bool
-) -> Tensor:
-    """One embedding per name ``[n, dim]``, L2-normalised, the mean of its sentences'."""
-    sentences = [[_sentence(name, each, verbatim) for each in templates] for name in names]
-    return embed_prompts(model, sentences)
 
 
 def _labelled(
@@ -262,7 +254,7 @@ def _decimals(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _labels(given: Sequence[str] | str | Path, *, none: bool) -> tuple[str, ...]:
+def checked_labels(given: Sequence[str] | str | Path, *, none: bool = False) -> tuple[str, ...]:
     """The labels, checked.
 
     Raises:
@@ -298,24 +290,43 @@ def _listed(given: str | Path) -> list[str]:
     return given.split(",")
 
 
-def _templates(
-    given: Sequence[str] | str | Path | None,
-) -> tuple[tuple[str, ...], bool]:
-    """The prompts, and whether they are to be taken as written."""
+@dataclass(frozen=True)
+class LabelPrompts:
+    """Sentences that labels are put in.
+
+    Attributes:
+        templates: with ``{}`` for the label.
+        verbatim: whether labels are put in as they are written, without an article.
+    """
+
+    templates: tuple[str, ...]
+    verbatim: bool
+
+    def sentences(self, label: str) -> list[str]:
+        """A label in every template."""
+        return [_sentence(label, each, self.verbatim) for each in self.templates]
+
+
+def label_templates(given: Sequence[str] | str | Path | None) -> LabelPrompts:
+    """The prompts that are asked for, as :func:`classify` takes them.
+
+    Raises:
+        UsageError: there are no such templates.
+    """
     if given is None:
-        return TEMPLATES, False
+        return LabelPrompts(TEMPLATES, False)
     if isinstance(given, str):
         if "{}" in given:
-            return (given,), True
+            return LabelPrompts((given,), True)
         if given in DOMAIN_TEMPLATES:
-            return DOMAIN_TEMPLATES[given], False
+            return LabelPrompts(DOMAIN_TEMPLATES[given], False)
         if not is_published(given) and not Path(given).is_file():
             raise UsageError(
                 f"there are no templates {given!r}",
                 f"Give a sentence with {{}}, a file, or a name. "
                 f"{choices(given, [*DOMAIN_TEMPLATES, *PUBLISHED])}",
             )
-    return as_templates(given), True
+    return LabelPrompts(as_templates(given), True)
 
 
 def _sentence(label: str, template: str, verbatim: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,7 @@ class Hit:
         probability: that the photograph shows what was asked for; ``None`` where nothing tells, as
             of pictures as queries.
         about: its other columns.
+        confidence: of a label, 0 to 1; ``None`` in other results.
     """
 
     id: str
@@ -49,10 +50,14 @@ class Hit:
     adjusted: float | None = None
     probability: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    confidence: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        known = {"adjusted": self.adjusted, "probability": self.probability}
+        known = {
+            "adjusted": self.adjusted, "probability": self.probability,
+            "confidence": self.confidence,
+        }  # fmt: skip
         given = {name: value for name, value in known.items() if value is not None}
         about = {
             name: value.isoformat() if hasattr(value, "isoformat") else value
@@ -87,6 +92,25 @@ class Found:
         """JSON-ready."""
         nearest = None if self.nearest is None else self.nearest.as_dict()
         return {**vars(self), "hits": [hit.as_dict() for hit in self.hits], "nearest": nearest}
+
+
+@dataclass(frozen=True)
+class LabelHits:
+    """The photographs of a label.
+
+    Attributes:
+        label: as it was given.
+        count: how many have it as the best one.
+        hits: the surest of them, with their ``confidence``.
+    """
+
+    label: str
+    count: int
+    hits: list[Hit]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**vars(self), "hits": [hit.as_dict() for hit in self.hits]}
 
 
 class QueryEncoder(Protocol):
@@ -230,6 +254,55 @@ class Index:
         """
         return self.search([Term(1.0, id=id)], k=k, offset=offset, filters=filters)
 
+    def classify(
+        self, labels: Sequence[str], *, k: int = 12, filters: Filters | None = None,
+        templates: Sequence[str] | str | Path | None = None,
+    ) -> list[LabelHits]:  # fmt: skip
+        """Every photograph's best label, as :func:`lateen.classify` gives it: by label, in the
+        order given, how many have it, and the surest of them.
+
+        Args:
+            labels: two or more.
+            k: photographs to show of each.
+            filters: which photographs.
+            templates: as :func:`lateen.classify` takes them.
+
+        Raises:
+            UsageError: fewer than two labels, two that are the same, an empty one, no such
+                templates, or filters that cannot be used.
+        """
+        from lateen.indexing.labels import checked_labels, label_templates
+
+        names = checked_labels(labels)
+        prompts = label_templates(templates)
+        sentences = [prompts.sentences(name) for name in names]
+        texts = self.encoder.texts([text for each in sentences for text in each])
+        means = texts.reshape(len(names), -1, texts.shape[1]).mean(1)
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        offset = self._label_hubness(means)
+        ids, vectors = self.vectors()
+        where = filters.sql() if filters is not None else None
+        kept = None if where is None else {*self._table.rows([ID], where)[ID].to_pylist()}
+        places = [p for p, name in enumerate(ids) if kept is None or name in kept]
+        scores = self.about.scale * (vectors[places] @ means.T - offset).astype(np.float64)
+        shares = np.exp(scores - scores.max(1, keepdims=True)) if places else scores
+        shares /= shares.sum(1, keepdims=True)
+        best = shares.argmax(1)
+        found = []
+        for number, name in enumerate(names):
+            mine = np.flatnonzero(best == number)
+            surest = mine[np.argsort(-shares[mine, number], kind="stable")][:k]
+            hits = [
+                replace(
+                    self.photo(ids[places[i]]),
+                    score=float(vectors[places[i]] @ means[number]),
+                    confidence=float(shares[i, number]),
+                )
+                for i in surest
+            ]
+            found.append(LabelHits(name, len(mine), hits))
+        return found
+
     def photo(self, id: str) -> Hit:
         """A photograph of the index, with a score of 1.
 
@@ -338,6 +411,18 @@ class Index:
         if not length > 0:
             raise UsageError("the query's parts cancel out", "Say something else.")
         return total / length, max(0.0, hubness) / length
+
+    def _label_hubness(self, labels: Array) -> Array:
+        """What is taken off the cosines with labels ``[n, dim]``, by the index's query bank."""
+        if not self.about.bank:
+            return np.zeros(len(labels), np.float32)
+        import torch
+
+        bank = self.given.model.query_bank
+        if bank is None or bank.key != self.about.bank:
+            return np.zeros(len(labels), np.float32)
+        hubness: Array = bank.text_hubness(torch.from_numpy(labels)).numpy()
+        return hubness
 
     def _copies(self, query: Query) -> set[str]:
         """The photographs that the query itself is, to the byte."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _REMEDY = "Say in a few words what to look for."
-_SPLIT = re.compile(r'\s+([+-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
+_SPLIT = re.compile(r'\s+([+−-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):\s*(.+)", re.DOTALL)
 _QUOTES = '"“”„'
 _ID = "id:"
@@ -79,7 +79,7 @@ class Query:
             DataError: a picture that is not there.
         """
         sign, rest = 1.0, text.strip()
-        for mark, value in (("+ ", 1.0), ("- ", -1.0)):
+        for mark, value in (("+ ", 1.0), ("- ", -1.0), ("− ", -1.0)):
             if rest.startswith(mark):
                 sign, rest = value, rest.removeprefix(mark)
         parts = _SPLIT.split(rest)

@@ -253,7 +253,9 @@ def _among(column: str, values: Iterable[str]) -> str:
 
 
 def _short(text: str) -> str:
-    return text.partition(", rust/")[0].partition(", /")[0].rstrip(".")
+    for tail in (". Valid fields are", ", rust/", ", /"):
+        text = text.partition(tail)[0]
+    return text.removeprefix("Invalid input, ").rstrip(".")
 
 
 @contextlib.contextmanager
