@@ -129,7 +129,9 @@ class TextNetwork(nn.Module):
         if self._info.pooling == "first":
             return tokens[:, 0]
         if self._info.pooling == "last":
-            return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(1) - 1]
+            # Not len(tokens), which an exported graph would keep as it is here.
+            rows = torch.arange(tokens.shape[0], device=tokens.device)
+            return tokens[rows, mask.sum(1) - 1]
         weights = mask[..., None].to(tokens.dtype)
         return (tokens * weights).sum(1) / weights.sum(1)
 

@@ -61,7 +61,7 @@ class Update:
         added: photographs that are new.
         changed: that had other bytes, captions or columns.
         moved: of those added, how many the index had under another name, and did not encode.
-        removed: that are no longer in the source.
+        removed: that are no longer in the source; what cannot be read any more is unreadable.
         unreadable: ``id`` and ``reason`` of all that cannot be read.
         count: photographs that are in the index now.
     """
@@ -217,8 +217,7 @@ class _Updating:
     ) -> None:  # fmt: skip
         self._table, self._about, self._contents = table, about, contents
         self._given, self._bank_given, self._cache_folder = given, bank, cache
-        self._changed: set[str] = set()
-        self._moved = 0
+        self._added = self._changed = self._moved = 0
         self._unreadable: dict[str, str] = {}  # reasons, by content
 
     def run(self) -> Update:
@@ -250,10 +249,9 @@ class _Updating:
             )
         gone = [name for name in states if name not in seen]
         self._table.remove(PHOTOS, gone)
-        count = self._table.count()
         return Update(
-            count + len(gone) - len(states), len(self._changed), self._moved, len(gone),
-            [*unreadable, *skips], count,
+            self._added, self._changed, self._moved, len(gone), [*unreadable, *skips],
+            self._table.count(),
         )  # fmt: skip
 
     def _told(self, seen: Collection[str]) -> list[dict[str, str]]:
@@ -284,7 +282,9 @@ class _Updating:
         # What was readable before, or was not, is now on one side only.
         self._table.remove(SKIPPED, [item.id for item in readable])
         self._table.remove(PHOTOS, [item.id for item in broken if item.id in states])
-        self._changed |= {item.id for item in readable if item.id in states}
+        again = sum(item.id in states for item in readable)
+        self._changed += again
+        self._added += len(readable) - again
 
     def _vectors(
         self, chunk: Sequence[Item], contents: Mapping[str, str]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _REMEDY = "Say in a few words what to look for."
-_SPLIT = re.compile(r'\s+([+−-])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
+_SPLIT = re.compile(r'\s+([+−-])(?=\s)(?=(?:[^"]*"[^"]*")*[^"]*$)')
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):\s*(.+)", re.DOTALL)
 _QUOTES = '"“”„'
 _ID = "id:"
