@@ -4,10 +4,10 @@
 
 Each round encodes the photographs into a store (``lateen encode``) and indexes them (``lateen
 index``), in turns, each with a cache of its own; the ratio of the medians counts. Commands are
-whole processes, so that loading is in their seconds, and a round is long enough that it weighs little.
-Then a folder of ``--many`` files, links to the same photographs under other names, is indexed, and
-the seconds of a second call, in which nothing has changed, are told; and those of `lateen search`
-as a whole process.
+whole processes, so that loading is in their seconds, and a round is long enough that it weighs
+little. Then a folder of ``--many`` files, links to the same photographs under other names, is
+indexed, and the seconds of a second call, in which nothing has changed, are told; and those of
+`lateen search` as a whole process.
 """
 
 import argparse

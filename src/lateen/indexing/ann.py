@@ -1,8 +1,8 @@
-"""An ANN index of many photographs, with as many probes as find nine of ten of the nearest.
+"""An ANN index of many photographs, with as many probes as find 95 % of the ten nearest.
 
-Inverted lists of vectors with a byte for each value, whose best are compared exactly. How many lists are
-looked in is found on queries that are known: captions of the query bank, which lie elsewhere than
-images do, else photographs of the index itself.
+Inverted lists of vectors with a byte for each value, whose best are compared exactly. How many
+lists are looked in is found on queries that are known: captions of the query bank, which lie
+elsewhere than images do, else photographs of the index itself.
 """
 
 from __future__ import annotations
