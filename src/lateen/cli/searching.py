@@ -245,6 +245,7 @@ def _opened(
     Raises:
         LateenError: something is not there.
     """
+    from lateen.indexing.given_model import GivenModel
     from lateen.indexing.photo_index import Index, is_index
 
     faults = Faults()
@@ -259,7 +260,12 @@ def _opened(
                 f"the hubness in {target} is by its own query bank",
                 "Leave --bank out, or say none; lateen index ... --bank FILE makes another.",
             )
-        return Index.open(target), []
+        index = Index.open(target)
+        if encoders != (None, None):
+            vision, text = encoders
+            moved = GivenModel(index.about.model, vision_encoder=vision, text_encoder=text)
+            index = Index.open_for(target, moved)
+        return index, []
     if images is None:
         raise StoreError(
             f"{target} is no index, and no photographs are given to search",
@@ -269,7 +275,6 @@ def _opened(
     check_model(faults, target)
     check_inputs(faults, folders=(images,), out=out and out.parent)
     from lateen.indexing.folders import folder_index
-    from lateen.indexing.given_model import GivenModel
 
     vision, text = encoders
     given = GivenModel(target, vision_encoder=vision, text_encoder=text)
