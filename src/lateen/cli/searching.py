@@ -14,7 +14,7 @@ from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_hardware
 from lateen.cli.models import BankPlace, TextPlace, VisionPlace
 from lateen.cli.output import say, say_skipped, show_json, show_table
-from lateen.errors import DataError, Faults, StoreError, UsageError
+from lateen.errors import DataError, Faults, UsageError
 from lateen.files import make_folder
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _opened(
             index = Index.open_for(target, moved)
         return index, []
     if images is None:
-        raise StoreError(
+        raise UsageError(
             f"{target} is no index, and no photographs are given to search",
             "Give --images DIR beside a model; or make one: lateen index DIR --model MODEL --out "
             "INDEX.",
