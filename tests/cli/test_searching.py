@@ -86,7 +86,8 @@ def test_filters_likeness_and_folders_of_results(
 
 def test_nothing_like_that_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads(Path("model/config.json").read_text())
-    config["training"] = {"calibration": {"scale": 40.0, "bias": -60.0, "one_in": 512}}
+    config["training"] = {"calibration": {"scale": 40.0, "bias": -60.0, "error": None,
+                                          "before": None, "one_in": 512, "images": 100}}  # fmt: skip
     Path("model/config.json").write_text(json.dumps(config))
     asked = ["search", "model", "red", "--images", "photos"]
     out = words(capsys, *asked)

@@ -316,7 +316,8 @@ def test_a_query_bank_orders_sentences_and_not_pictures(tmp_path: Path, photos: 
 def test_what_is_unlikely_is_left_out_and_said(tmp_path: Path, photos: Path) -> None:
     folder = saved_model(tmp_path / "sure")
     config = json.loads((folder / "config.json").read_text())
-    config["training"] = {"calibration": {"scale": 40.0, "bias": -20.0, "one_in": 512}}
+    config["training"] = {"calibration": {"scale": 40.0, "bias": -20.0, "error": None,
+                                          "before": None, "one_in": 512, "images": 100}}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     index = lateen.index(photos, folder, tmp_path / "index")
     found = index.search("red", k=12)
@@ -570,3 +571,16 @@ def test_readers_see_what_writers_add(index: Index, photos: Path, model: Path) -
     assert len(index) == 12
     index.refresh()
     assert len(index) == 13 and index.photo("more.png").id == "more.png"
+
+
+def test_a_model_that_few_photographs_calibrated_leaves_nothing_out(
+    tmp_path: Path, photos: Path
+) -> None:
+    folder = saved_model(tmp_path / "unsure")
+    config = json.loads((folder / "config.json").read_text())
+    config["training"] = {"calibration": {"scale": 40.0, "bias": -60.0, "error": None,
+                                          "before": None, "one_in": 512, "images": 6}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    found = lateen.index(photos, folder, tmp_path / "index").search("red")
+    assert found.cut_off is None and len(found.hits) == 12
+    assert found.hits[0].probability is None
