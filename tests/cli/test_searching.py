@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import call, saved_model
+from commands import call, calibrated_model, saved_model
 from toys import COLOURS, photo
 
 
@@ -85,10 +85,7 @@ def test_filters_likeness_and_folders_of_results(
 
 
 def test_nothing_like_that_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = json.loads(Path("model/config.json").read_text())
-    config["training"] = {"calibration": {"scale": 40.0, "bias": -60.0, "error": None,
-                                          "before": None, "one_in": 512, "images": 100}}  # fmt: skip
-    Path("model/config.json").write_text(json.dumps(config))
+    calibrated_model(Path("model"), -60.0)
     asked = ["search", "model", "red", "--images", "photos"]
     out = words(capsys, *asked)
     assert out.startswith("nothing like that among 12 photographs: the nearest, ")
