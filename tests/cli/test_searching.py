@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import call, calibrated_model, saved_model
+from commands import calibrated_model, call, saved_model
 from toys import COLOURS, photo
 
 
