@@ -24,6 +24,7 @@ from lateen.errors import MissingExtraError, ModelError, reason
 
 if TYPE_CHECKING:
     from lateen.model.model import AlignedModel
+    from lateen.training.heads import AlignmentHeads
 
 TOKENS, MASK, PIXELS = "input_ids", "attention_mask", "pixel_values"
 TEXT, IMAGE = "text_embedding", "image_embedding"
@@ -70,23 +71,47 @@ def check_exporter() -> None:
             raise MissingExtraError(name, "onnx", "ONNX")
 
 
-def write_text_graph(model: AlignedModel, folder: Path, name: str) -> TextInputs:
-    """Write a model's text side and its tokenizer.
-
-    The graph takes ``input_ids`` and ``attention_mask`` ``[n, length]`` and gives
-    ``text_embedding`` ``[n, dim]``, L2-normalised.
+class TextSide(nn.Module):
+    """Token ids and mask ``[n, length]`` to embeddings ``[n, dim]``, L2-normalised.
 
     Args:
-        model: an aligned model.
-        folder: where to.
-        name: of the graph's file.
+        network: of the text encoder.
+        heads: of the model.
+    """
+
+    def __init__(self, network: nn.Module, heads: AlignmentHeads) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings."""
+        return self.heads.embed_text(self.network(ids, mask))
+
+
+class VisionSide(nn.Module):
+    """Pixel values ``[n, 3, height, width]`` to embeddings ``[n, dim]``, L2-normalised.
+
+    Args:
+        network: of the vision encoder.
+        heads: of the model.
+    """
+
+    def __init__(self, network: nn.Module, heads: AlignmentHeads) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embeddings."""
+        return self.heads.embed_image(self.network(pixels))
+
+
+def text_side(model: AlignedModel) -> tuple[TextSide, TextInputs]:
+    """A model's text side, and what makes its token ids.
 
     Raises:
-        MissingExtraError: a package is not installed.
         ModelError: the text encoder does not run as a plain transformers model with a fast
-            tokenizer, has a prompt that goes on after the text, or cannot be exported.
+            tokenizer, or has a prompt that goes on after the text.
     """
-    check_exporter()
     encoder = model.text_encoder
     if not isinstance(encoder, TextEncoder) or not encoder.tokenizer.is_fast:
         raise ModelError(
@@ -100,34 +125,75 @@ def write_text_graph(model: AlignedModel, folder: Path, name: str) -> TextInputs
             f"the text encoder's prompt {prompt!r} goes on after the text, for which ONNX files "
             "have no place", "Train with a prompt that stands before the text.",
         )  # fmt: skip
-    longest, fixed = int(settings["max_tokens"]), settings.get("pad_to")
-    network, heads = encoder.network, model.heads
-
-    class TextSide(nn.Module):
-        """Token ids and mask to embeddings."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network, self.heads = network, heads
-
-        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-            return self.heads.embed_text(self.network(ids, mask))
-
-    batch = torch.export.Dim("batch")
-    shape = {0: batch} if fixed else {0: batch, 1: torch.export.Dim("length", max=longest)}
-    ids = torch.full((2, fixed or min(7, longest)), encoder.pad_token, dtype=torch.long)
-    _write(TextSide(), (ids, torch.ones_like(ids)), (shape, shape), (TOKENS, MASK), TEXT,
-           folder / name, encoder.info.id)  # fmt: skip
-    tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
-    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     end = (encoder.tokenizer.eos_token_id,) if settings.get("append_eos") else ()
-    return TextInputs(
-        prompt, bool(settings.get("lower")), end, longest, fixed, encoder.pad_token,
-        encoder.no_text,
+    inputs = TextInputs(
+        prompt, bool(settings.get("lower")), end, int(settings["max_tokens"]),
+        settings.get("pad_to"), encoder.pad_token, encoder.no_text,
     )  # fmt: skip
+    return TextSide(encoder.network, model.heads), inputs
 
 
-def write_image_graph(model: AlignedModel, path: Path) -> tuple[int, int]:
+def vision_side(model: AlignedModel) -> tuple[VisionSide, VisionEncoder]:
+    """A model's vision side, and its encoder, which knows the processing.
+
+    Raises:
+        ModelError: the vision encoder does not run as a plain transformers model.
+    """
+    encoder = model.vision_encoder
+    if not isinstance(encoder, VisionEncoder):
+        raise ModelError(
+            f"the vision encoder {encoder.info.id} is no plain transformers model, of which ONNX "
+            "can be made", _INSTEAD,
+        )  # fmt: skip
+    return VisionSide(encoder.network, model.heads), encoder
+
+
+def write_text_graph(model: AlignedModel, folder: Path, name: str) -> TextInputs:
+    """Write a model's text side and its tokenizer.
+
+    The graph takes ``input_ids`` and ``attention_mask`` ``[n, length]`` and gives
+    ``text_embedding`` ``[n, dim]``, L2-normalised.
+
+    Args:
+        model: an aligned model.
+        folder: where to.
+        name: of the graph's file.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+        ModelError: as :func:`text_side` raises, or it cannot be exported.
+    """
+    side, inputs = text_side(model)
+    batch, longest = torch.export.Dim("batch"), inputs.max_tokens
+    shape = {0: batch} if inputs.pad_to else {0: batch, 1: torch.export.Dim("length", max=longest)}
+    ids = torch.full((2, inputs.pad_to or min(7, longest)), inputs.pad, dtype=torch.long)
+    write_graph(side, (ids, torch.ones_like(ids)), (shape, shape), (TOKENS, MASK), TEXT,
+                folder / name)  # fmt: skip
+    write_tokenizer(model, folder)
+    return inputs
+
+
+def write_tokenizer(model: AlignedModel, folder: Path, *, lower: bool = False) -> None:
+    """Write the tokenizer's file.
+
+    Args:
+        model: whose text side has been found to have a fast one.
+        folder: where to.
+        lower: have it put texts in lower case.
+    """
+    from tokenizers import Tokenizer, normalizers
+
+    assert isinstance(model.text_encoder, TextEncoder)
+    tokenizer = Tokenizer.from_str(model.text_encoder.tokenizer.backend_tokenizer.to_str())
+    if lower:
+        steps = [normalizers.Lowercase()]
+        if tokenizer.normalizer is not None:
+            steps.append(tokenizer.normalizer)
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    (folder / TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
+
+
+def write_image_graph(model: AlignedModel, path: Path) -> None:
     """Write a model's vision side.
 
     The graph takes ``pixel_values`` ``[n, 3, height, width]`` and gives ``image_embedding``
@@ -137,49 +203,35 @@ def write_image_graph(model: AlignedModel, path: Path) -> tuple[int, int]:
         model: an aligned model.
         path: of the graph.
 
-    Returns:
-        Height and width in pixels that it takes.
+    Raises:
+        MissingExtraError: a package is not installed.
+        ModelError: as :func:`vision_side` raises, or it cannot be exported.
+    """
+    side, encoder = vision_side(model)
+    pixels = torch.zeros(2, 3, *encoder.image_size)
+    shape = {0: torch.export.Dim("batch")}
+    write_graph(side, (pixels,), (shape,), (PIXELS,), IMAGE, path)
+
+
+def write_graph(
+    side: nn.Module, example: tuple[Tensor, ...], shapes: tuple[Any, ...], inputs: tuple[str, ...],
+    output: str, path: Path,
+) -> None:  # fmt: skip
+    """Write a module as an ONNX graph, in float32, with its weights in the one file.
+
+    Args:
+        side: the module; it is left as it is.
+        example: inputs.
+        shapes: of each input, its dynamic axes.
+        inputs: their names.
+        output: the name of what it gives.
+        path: of the graph.
 
     Raises:
         MissingExtraError: a package is not installed.
-        ModelError: the vision encoder does not run as a plain transformers model, or cannot be
-            exported.
+        ModelError: torch cannot export it.
     """
     check_exporter()
-    encoder = model.vision_encoder
-    if not isinstance(encoder, VisionEncoder):
-        raise ModelError(
-            f"the vision encoder {encoder.info.id} is no plain transformers model, of which ONNX "
-            "can be made", _INSTEAD,
-        )  # fmt: skip
-    network, heads = encoder.network, model.heads
-
-    class VisionSide(nn.Module):
-        """Pixels to embeddings."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network, self.heads = network, heads
-
-        def forward(self, pixels: Tensor) -> Tensor:
-            return self.heads.embed_image(self.network(pixels))
-
-    height, width = encoder.image_size
-    shape = {0: torch.export.Dim("batch")}
-    pixels = torch.zeros(2, 3, height, width)
-    _write(VisionSide(), (pixels,), (shape,), (PIXELS,), IMAGE, path, encoder.info.id)
-    return height, width
-
-
-def _write(
-    side: nn.Module, example: tuple[Tensor, ...], shapes: tuple[Any, ...], inputs: tuple[str, ...],
-    output: str, path: Path, name: str,
-) -> None:  # fmt: skip
-    """Export a side.
-
-    Raises:
-        ModelError: torch cannot.
-    """
     side = copy.deepcopy(side.eval()).cpu().float()
     try:
         with torch.no_grad(), _unsaid():
@@ -189,9 +241,7 @@ def _write(
             )  # fmt: skip
     except Exception as error:
         path.unlink(missing_ok=True)
-        raise ModelError(
-            f"no ONNX graph can be made of {name} ({reason(error)})", _INSTEAD
-        ) from error
+        raise ModelError(f"no ONNX graph can be made of it ({reason(error)})", _INSTEAD) from error
 
 
 @contextlib.contextmanager
