@@ -125,7 +125,7 @@ def _quantise(path: Path) -> None:
     try:
         quantize_dynamic(
             path, path.with_suffix(".int8.onnx"), weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"], per_channel=True,
         )  # fmt: skip
     finally:
         root.setLevel(level)
