@@ -73,6 +73,8 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     }[orientation]  # fmt: skip
     assert image.size == (upright.shape[1], upright.shape[0])
     assert np.array_equal(np.asarray(image) > 128, upright > 128)
+    # What is upright stays so, whoever is given it.
+    assert np.array_equal(np.asarray(upright_rgb(image)), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

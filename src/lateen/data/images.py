@@ -73,6 +73,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Where Pillow looks for an orientation.
+_ORIENTING = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _TIFF = (b"II*\0", b"MM\0*")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _FTYP_BRANDS = (*_HEIC_BRANDS, b"avif", b"avis")
@@ -246,6 +248,8 @@ def decode_image(
     except _FAULTS as error:
         raise ImageError(_reason(error)) from error
     method = _TRANSPOSE.get(_orientation(image, data))
+    for name in _ORIENTING:  # or whoever is given the picture turns it once more
+        rgb.info.pop(name, None)
     return rgb if method is None else rgb.transpose(method)
 
 
