@@ -13,7 +13,7 @@ import pytest
 from builders import jpeg
 from PIL import Image
 
-from lateen.data import images
+from lateen.data import images, upright_rgb
 from lateen.data.images import IMAGE_SUFFIXES, decode_image
 from lateen.data.samples import FileImage, MemoryImage, TarImage
 from lateen.errors import ImageError
