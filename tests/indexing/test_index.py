@@ -320,7 +320,7 @@ def test_what_is_unlikely_is_left_out_and_said(tmp_path: Path, photos: Path) -> 
     (folder / "config.json").write_text(json.dumps(config))
     index = lateen.index(photos, folder, tmp_path / "index")
     found = index.search("red", k=12)
-    cut = 8 / 512
+    cut = 4 / 512
     assert found.cut_off == pytest.approx(cut)
     everything = index.search("red", k=12, cut=False)
     assert len(everything.hits) == 12 and 0 < len(found.hits) < 12

@@ -176,7 +176,7 @@ def duplicates_command(
     images: Annotated[
         Path | None, Parameter(help="folder of photographs, if MODEL is given instead of an index")
     ] = None,
-    near: Annotated[float | None, Parameter(help="cosine from which on two count (0.97)")] = None,
+    near: Annotated[float | None, Parameter(help="cosine from which on two count (0.9)")] = None,
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
     json: Annotated[bool, Parameter(help="print JSON")] = False,

@@ -1,8 +1,8 @@
-"""An ANN index of many photographs, with as many probes as find nine of ten of the nearest.
+"""An ANN index of many photographs, with as many probes as find 95 % of the ten nearest.
 
-Inverted lists of product-quantised vectors, whose best are compared exactly. How many lists are
-looked in is found on queries that are known: captions of the query bank, which lie elsewhere than
-images do, else photographs of the index itself.
+Inverted lists of vectors with a byte for each value, whose best are compared exactly. How many
+lists are looked in is found on queries that are known: captions of the query bank, which lie
+elsewhere than images do, else photographs of the index itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ RECALL = 0.95
 """The share of the ten nearest that is to be found."""
 _K, _QUERIES, _REFINE = 10, 50, 5
 _PROBES = (10, 20, 40, 80, 160, 320, 640)
-_BYTES = 8  # floats of a vector that one byte stands for
 _GROWN = 2.0  # times, after which the lists are made anew
 
 
@@ -46,7 +45,7 @@ def fitted_ann(table: PhotoTable, about: IndexAbout, given: GivenModel) -> Mappi
     known = about.ann
     if known is None or count > _GROWN * known["rows"]:
         log.info("ANN index of %s photographs", f"{count:,}")
-        table.build_ann(parts=max(1, round(math.sqrt(count))), sub_vectors=about.width // _BYTES)
+        table.build_ann(max(1, round(math.sqrt(count))))
         known = {"rows": count}
     elif known.get("photographs") == count:
         return known

@@ -2,9 +2,10 @@
 
 A model whose t and b are calibrated gives the probability σ(t · cosine + b) that a sentence is an
 image's own, where one in 512 is (:mod:`lateen.training.calibration`). What is shown is at least
-eight times as likely as that. Chosen on 1,000 photographs that trained nothing, it loses one to
-three in a hundred of the sentences that describe one of them (docs/results.md). Of pictures, and of
-sentences beside pictures, nothing of the kind is known.
+four times as likely as that. On photographs that trained nothing this loses one in a thousand of
+the sentences that describe one of them, and one in ten of the things that captions mention, asked
+for by a bare word; twice as much would lose three in ten of these (``benchmarks/cut_off.py``). Of
+pictures, and of sentences beside pictures, nothing of the kind is known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from lateen.model import AlignedModel
     from lateen.model.query_bank import QueryBank
 
-_TIMES = 8  # as likely as a photograph that nothing is known of
+_TIMES = 4  # as likely as a photograph that nothing is known of
 
 
 def calibration_of(

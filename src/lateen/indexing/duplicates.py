@@ -14,7 +14,7 @@ from lateen.indexing.photo_index import Hit, Index
 from lateen.indexing.table import CONTENT
 from lateen.progress import bar
 
-NEAR = 0.97
+NEAR = 0.9
 """The cosine from which on two photographs are told to be nearly the same, if nothing is said."""
 _ROWS = 1024  # photographs that are compared with all others at a time
 
@@ -52,7 +52,7 @@ def find_duplicates(index: Index | str | Path, *, near: float = NEAR) -> list[Gr
         UsageError: ``near`` is not between 0 and 1.
     """
     if not 0 < near <= 1:
-        raise UsageError(f"near is {near:g}", "Give a cosine above 0, up to 1: 0.97.")
+        raise UsageError(f"near is {near:g}", "Give a cosine above 0, up to 1: 0.9.")
     opened = index if isinstance(index, Index) else Index.open(index)
     ids, vectors = opened.vectors()
     leader = list(range(len(ids)))
