@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,10 @@ def serve_command(
     port: Annotated[int, Parameter(help="port to listen on; 0 takes one that is free")] = 7860,
     token: Annotated[
         str | None,
-        Parameter(help="what everybody has to know who asks; made up beyond this machine"),
+        Parameter(
+            help="what everybody has to know who asks; made up beyond this machine",
+            env_var="LATEEN_TOKEN",
+        ),
     ] = None,
     name: Annotated[
         list[str] | None,
@@ -52,13 +56,11 @@ def serve_command(
     ] = None,
     originals: Annotated[
         bool,
-        Parameter(help="give files as they are, and coordinates: both say where pictures were taken"),
+        Parameter(help="give files as they are, and coordinates: both say where they were taken"),
     ] = False,
     upload: Annotated[float, Parameter(help="MiB of a picture that is sent")] = 32,
-    rate: Annotated[
-        float, Parameter(help="requests a second of one client; 0 for no limit")
-    ] = 50,
-    open: Annotated[bool, Parameter(help="also open the page in a browser")] = False,  # noqa: A002
+    rate: Annotated[float, Parameter(help="requests a second of one client; 0 for no limit")] = 50,
+    open: Annotated[bool, Parameter(help="also open the page in a browser")] = False,
     bank: BankPlace = None,
 ) -> None:
     """Serve a page that finds photographs, and the same as JSON.
@@ -95,6 +97,7 @@ def serve_command(
         )
         if originals:
             say("files are given as they are, and say where they were taken (--originals)")
+        sys.stdout.flush()  # in a pipe, too, the address is there at once
 
     serve(index, settings, listening, ready=ready, browser=open)
     say("ended")

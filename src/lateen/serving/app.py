@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-import lateen
-from lateen.serving.engine import Engine, model_name
+from lateen.serving.engine import VERSION, Engine, model_name
 from lateen.serving.failures import install_failures
 from lateen.serving.guard import Guard
 from lateen.serving.limits import RateLimit
@@ -47,7 +46,7 @@ def create_app(index: Index, settings: ServeSettings | None = None) -> FastAPI:
             await asyncio.to_thread(engine.close)
 
     app = FastAPI(
-        title="lateen", version=lateen.__version__, docs_url=None, redoc_url=None,
+        title="lateen", version=VERSION, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json", lifespan=life,
         description="Photographs found by sentences and pictures.",
     )  # fmt: skip
@@ -78,6 +77,6 @@ def _metrics(engine: Engine) -> Metrics:
         "lateen_thumbnails_kept_total": ("Thumbnails that were kept.", lambda: thumbnails.kept),
     }
     info = {
-        "version": lateen.__version__, "model": model_name(about.model), "index": about.name,
+        "version": VERSION, "model": model_name(about.model), "index": about.name,
     }  # fmt: skip
     return Metrics(gauges, counters, info)

@@ -25,7 +25,7 @@ _TOKEN = re.compile(
         (?P<text>'(?:[^']|'')*')
       | (?P<number>\d+(?:\.\d+)?(?![\w.]))
       | (?P<name>[A-Za-z_]\w*|"[^"]+"|`[^`]+`)
-      | (?P<sign><=|>=|<>|!=|[<>=(),+*/%-])
+      | (?P<sign><=|>=|<>|!=|-(?!-)|/(?!\*)|[<>=(),+*%])
     )""",
     re.VERBOSE,
 )
@@ -46,7 +46,7 @@ def checked_condition(text: str, columns: Collection[str], *, place: bool = Fals
     position, depth = 0, 0
     while text[position:].strip():
         found = _TOKEN.match(text, position)
-        if found is None or "--" in text[position : found.end()].strip()[:2]:
+        if found is None:
             raise UsageError(
                 f"the condition cannot be read from {text[position:].strip()[:20]!r} on",
                 "Compare columns with values: width > 2000 AND rating >= 4.",
@@ -66,7 +66,7 @@ def checked_condition(text: str, columns: Collection[str], *, place: bool = Fals
 
 
 def _check_name(name: str, called: bool, columns: Collection[str], *, place: bool) -> None:
-    quoted = name[0] in "\"`"
+    quoted = name[0] in '"`'
     plain = name[1:-1] if quoted else name
     if called and not quoted and plain.lower() not in _WORDS:
         if plain.lower() not in _FUNCTIONS:

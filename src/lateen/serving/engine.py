@@ -8,9 +8,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import lateen
 from lateen.data.samples import is_unicode
 from lateen.errors import LateenError, UsageError, reason
+from lateen.files import library_versions
 from lateen.indexing.filters import Filters
 from lateen.indexing.query import Query, Term
 from lateen.progress import log
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lateen.serving.schemas import Filter
     from lateen.serving.settings import ServeSettings
 
+VERSION = library_versions()["lateen"]
+"""Of lateen."""
 _PLACE = ("latitude", "longitude")
 _HEAVIEST = 1000.0  # of a part of a query
 _WAITING_PICTURES = 512  # a page asks for many thumbnails at once
@@ -130,7 +132,7 @@ class Engine:
             "name": about.name, "photographs": self.count, "model": model_name(about.model),
             "dim": about.dim, "updated": about.updated, "cut_off": about.cut_off,
             "columns": self.columns, "originals": self.settings.originals,
-            "version": lateen.__version__,
+            "version": VERSION,
         }  # fmt: skip
 
     # -- life --------------------------------------------------------------------------------------
@@ -179,8 +181,7 @@ class Engine:
     def columns(self) -> list[str]:
         """What a condition may compare."""
         if not self._columns:
-            hits = self.index.search(_WARM, k=1, cut=False).hits
-            self._columns = sorted({"id", "path", *(hits[0].about if hits else ())})
+            self._columns = self.index.columns()
         hidden = () if self.settings.originals else _PLACE
         return [name for name in self._columns if name not in hidden]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -61,16 +60,16 @@ def install_failures(app: FastAPI) -> None:
             headers["retry-after"] = str(error.retry_after)
         return failure(status, error.message, error.remedy, headers)
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError | ValidationError)
         return failure(400, invalid_words(error), _DOCS)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         message, remedy = _WORDS.get(error.status_code, (str(error.detail), ""))
         return failure(error.status_code, message, remedy, error.headers)
 
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+    async def unexpected(_: Request, __: Exception) -> JSONResponse:
         return failure(
             500, "the server failed at this", "Its log has the reason; nothing else is affected."
         )
@@ -85,23 +84,13 @@ def install_failures(app: FastAPI) -> None:
 def invalid_words(error: RequestValidationError | ValidationError) -> str:
     """The first thing that is wrong with a request, in words: what, and why."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query"))
+    place = first["loc"][isinstance(error, RequestValidationError) :]  # without "body" or "query"
+    where = ".".join(map(str, place))
     text = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "json_invalid":
         return "the request's body is no JSON"
     if first["type"] == "extra_forbidden":
-        return f"there is nothing called {where!r} here"
+        return f"there is nothing called {where!r}"
     if first["type"] == "missing":
-        return f"{where or 'the body'} is missing"
-    return f"{where}: {text[:1].lower()}{text[1:]}" if where else text
-
-
-async def send_failure(scope: Scope, receive: Receive, send: Send, answer: JSONResponse) -> None:
-    """Answer with a failure from below the app."""
-    await answer(scope, receive, send)
-
-
-def as_words(answer: JSONResponse) -> dict[str, str]:
-    """What a failure says."""
-    words: dict[str, str] = json.loads(bytes(answer.body))
-    return words
+        return f"{where!r} is missing" if where else "the body is missing"
+    return f"{where!r}: {text[:1].lower()}{text[1:]}" if where else text

@@ -102,7 +102,7 @@ class Counted:
         try:
             await self._app(scope, receive, sent)
         finally:
-            # Routes, not paths, and known methods: what is asked at random must not fill the memory.
+            # Routes, not paths, and known methods: whatever is asked must not fill the memory.
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.count(method, route, status, time.perf_counter() - start)

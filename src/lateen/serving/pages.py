@@ -49,9 +49,10 @@ def page_routes(engine: Engine, app: FastAPI) -> APIRouter:
 
     @router.get("/docs")
     async def docs(request: Request) -> Response:
-        base = str(request.base_url).rstrip("/")
+        base, schema = str(request.base_url).rstrip("/"), app.openapi()
         return page(
-            request, "docs.html.j2", base=base, operations=list(_operations(app.openapi())),
+            request, "docs.html.j2", base=base, operations=list(_operations(schema)),
+            photograph=_fields({"$ref": "Hit"}, schema),
             about=await engine.searches.run(engine.about), token=settings.token is not None,
         )  # fmt: skip
 
@@ -100,9 +101,7 @@ def _palette() -> str:
     light, dark = (
         "".join(f"--{name}: {pair[side]}; " for name, pair in THEME.items()) for side in (0, 1)
     )
-    return (
-        f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}"
-    )
+    return f":root {{ {light}}}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}"
 
 
 def _asks_for_token(request: Request, *, wrong: bool = False) -> Response:
@@ -146,7 +145,7 @@ def _parameter(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": given["name"], "required": given.get("required", False),
         "what": given.get("description") or schema.get("description", ""),
-        "default": schema.get("default"),
+        "default": schema.get("default"), "parts": [],
     }  # fmt: skip
 
 

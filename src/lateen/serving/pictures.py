@@ -49,15 +49,25 @@ def uploaded(data: bytes, *, pixels: int) -> Image:
         TooManyPixelsError: it has more.
         ImageError: it is no picture, or a damaged one.
     """
+    try:
+        width, height = header_of(data).size if data else (0, 0)
+    except ImageError as error:
+        raise _unreadable(error) from error
     if not data:
         raise ImageError("the picture is empty")
-    width, height = header_of(data).size
     if width * height > pixels:
         raise TooManyPixelsError(
             f"the picture has {width} × {height} pixels, and {pixels:,} are read",
             "Send it smaller: for a search, 1,000 pixels are plenty.",
         )
-    return decode_image(MemoryImage("the picture", data), short_side=_UPLOAD_SIDE)
+    try:
+        return decode_image(MemoryImage("the picture", data), short_side=_UPLOAD_SIDE)
+    except ImageError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: ImageError) -> ImageError:
+    return ImageError(f"the picture cannot be read: {error.message}", "Send another one.")
 
 
 def media_type(data: bytes) -> str:

@@ -128,7 +128,7 @@ class PhotoReader:
     @contextlib.contextmanager
     def _file(self, path: Path, id: str) -> Iterator[IO[bytes]]:
         try:
-            file = open(path, "rb", opener=_open)  # noqa: PTH123, SIM115 - by the opener
+            file = open(path, "rb", opener=_open)  # noqa: SIM115 - by the opener
         except OSError as error:
             # Whether something outside is there at all is not told, either.
             if not self._inside(os.path.realpath(path)):

@@ -15,13 +15,27 @@ from lateen.serving.engine import Engine, model_name, parsed_query, with_picture
 from lateen.serving.metrics import Metrics
 from lateen.serving.pictures import media_type
 from lateen.serving.schemas import (
-    FAILURES, AboutAnswer, ClassifyAnswer, ClassifyRequest, Cut, EmbedAnswer, EmbedRequest, Filter,
-    FoldersAnswer, HealthAnswer, K, Offset, SearchAnswer, SearchRequest, Words,
+    FAILURES,
+    AboutAnswer,
+    ClassifyAnswer,
+    ClassifyRequest,
+    Cut,
+    EmbedAnswer,
+    EmbedRequest,
+    Filter,
+    FoldersAnswer,
+    HealthAnswer,
+    K,
+    Offset,
+    SearchAnswer,
+    SearchRequest,
+    Words,
 )  # fmt: skip
 from lateen.serving.settings import MOST_CONDITION
 from lateen.serving.thumbnails import SIZES, VIEW
 
 _FRESH = "private, max-age=600"  # after which a browser asks whether it has changed
+_SIZES = " or ".join(map(str, SIZES))
 _FILTER = tuple(Filter.model_fields)
 _FIELD_BYTES = 1 << 16  # of a form, but for the picture
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -83,9 +97,7 @@ def api_routes(engine: Engine, metrics: Metrics) -> APIRouter:
     @router.post("/api/classify", response_model=ClassifyAnswer)
     async def classify(asked: ClassifyRequest) -> Response:
         """Every photograph's best label among some: how many have each, and the surest of them."""
-        return JSONResponse(
-            await engine.classify(asked.labels, k=asked.k, filters=asked.filter)
-        )
+        return JSONResponse(await engine.classify(asked.labels, k=asked.k, filters=asked.filter))
 
     @router.post("/api/embed", response_model=EmbedAnswer, openapi_extra=_body(EmbedRequest))
     async def embed(request: Request) -> Response:
@@ -103,13 +115,13 @@ def api_routes(engine: Engine, metrics: Metrics) -> APIRouter:
     @router.get("/api/thumbnail/{id:path}", response_class=Response)
     async def thumbnail(
         request: Request, id: str,
-        size: Annotated[int, Query(description=f"{' or '.join(map(str, SIZES))} pixels")] = SIZES[0],
+        size: Annotated[int, Query(description=f"pixels: {_SIZES}")] = SIZES[0],
     ) -> Response:  # fmt: skip
         """A photograph, small, as JPEG without metadata."""
         if size not in SIZES:
             raise UsageError(
                 f"there are no thumbnails of {size} pixels",
-                f"Ask for {' or '.join(map(str, SIZES))}.",
+                f"Ask for {_SIZES}.",
             )
         return await _small(engine, request, id, size)
 
@@ -191,7 +203,7 @@ def _asked(form: FormData) -> SearchRequest:
     Raises:
         ValidationError: it has something else in it.
     """
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    fields = {name: value for name, value in form.items() if name != "image"}
     filters = {name: fields.pop(name) for name in _FILTER if name in fields}
     return SearchRequest.model_validate({"query": "", **fields, "filter": filters})
 

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from lateen.serving.settings import (
-    MOST_CHARACTERS, MOST_CONDITION, MOST_HITS, MOST_LABELS, MOST_OFFSET, MOST_TEXTS,
+    MOST_CHARACTERS,
+    MOST_CONDITION,
+    MOST_HITS,
+    MOST_LABELS,
+    MOST_OFFSET,
+    MOST_TEXTS,
 )  # fmt: skip
 
 Words = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]

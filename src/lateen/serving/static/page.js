@@ -148,7 +148,14 @@ async function find(signal) {
   const answer = await found(0, signal);
   empty();
   window.scrollTo(0, 0);
-  $("nothing").hidden = !answer.nothing;
+  $("nothing").hidden = !answer.nothing && answer.among > 0;
+  $("nothing-title").textContent = answer.among ? "Nothing like that here" : "No photographs";
+  $("anyway").hidden = !answer.nothing;
+  if (!answer.among) {
+    $("nothing-words").textContent = "There are none in that folder, of that time.";
+    say("No photographs.");
+    return;
+  }
   if (answer.nothing) {
     const percent = (value) => `${(100 * value).toFixed(1)} %`;
     const probable = answer.nearest ? percent(answer.nearest.probability) : "";
@@ -158,14 +165,14 @@ async function find(signal) {
     say("Nothing like that here.");
     return;
   }
-  add(answer, 0);
+  add(answer);
   const among = `among ${count(answer.among)} photographs`;
   const what = picture ? (asked.q ? `A picture and ${asked.q}` : "Like the picture") : "";
   const like = asked.like ? `Like ${fileName(asked.like)}` : "";
-  say(hits.length ? among : "No photographs.", what || like || answer.query);
+  say(among, what || like || answer.query);
 }
 
-function add(answer, offset) {
+function add(answer) {
   const start = hits.length;
   hits.push(...answer.hits);
   $("grid").append(...answer.hits.map((hit, place) => tile(hit, start + place, hits)));
@@ -174,7 +181,7 @@ function add(answer, offset) {
   if (next !== null) return;
   const left = answer.among - hits.length;
   $("end").textContent = "";
-  if (left > 0 && answer.cut_off !== null && offset + PAGE <= answer.among + PAGE) {
+  if (left > 0 && answer.cut_off !== null) {
     const words = document.createElement("span");
     words.textContent = `The other ${count(left)} hardly show it. `;
     const button = document.createElement("button");
@@ -194,7 +201,7 @@ async function more() {
   try {
     const answer = await found(offset, signal);
     if (!signal.aborted) {
-      add(answer, offset);
+      add(answer);
       if (answer.hits.length) say(`${count(hits.length)} photographs`, undefined, true);
     }
   } catch (error) {
@@ -245,6 +252,10 @@ function score(hit) {
     return `${percent.toFixed(percent < 10 ? 1 : 0)} %`;
   }
   return hit.score.toFixed(3);
+}
+
+function fileSize(bytes) {
+  return bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 function describe(hit) {
@@ -498,7 +509,7 @@ function writeFacts(hit) {
     ["taken", hit.taken ? hit.taken.slice(0, 16).replace("T", " ") : ""],
     ["folder", hit.folder],
     ["size", hit.width ? `${hit.width} × ${hit.height}` : ""],
-    ["file", hit.bytes ? `${(hit.bytes / 1e6).toFixed(hit.bytes < 1e6 ? 2 : 1)} MB` : ""],
+    ["file", hit.bytes ? fileSize(hit.bytes) : ""],
     ["rating", hit.rating > 0 ? "★".repeat(hit.rating) : ""],
     ["place", hit.latitude !== undefined && hit.latitude !== null
       ? `${hit.latitude.toFixed(4)}, ${hit.longitude.toFixed(4)}` : ""],
@@ -615,4 +626,5 @@ addEventListener("popstate", () => {
 });
 readAddress();
 show();
+if (!$("start").hidden || !$("start-labels").hidden) $("words").focus();
 writeFolders().catch(() => {}); // the search says what is wrong
