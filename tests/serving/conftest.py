@@ -41,7 +41,6 @@ def own(made: Path, tmp_path: Path) -> Path:
 def serve(made: Path) -> Iterator[Serve]:
     """A client of a server with some settings: ``serve(rate=0)``."""
     with ExitStack() as stack:
-
         from starlette.testclient import TestClient
 
         from lateen.serving import ServeSettings, create_app

@@ -58,7 +58,9 @@ def test_queries_that_come_while_a_pass_is_on_share_the_next(held: Any) -> None:
     others = [pool.submit(shared.texts, [f"t{i}"]) for i in range(1, 6)]
     waiting(shared, 5)
     encoder.may_end.set()
-    assert [each.result(20).tolist() for each in (first, *others)] == [[[float(i)]] for i in range(6)]
+    assert [each.result(20).tolist() for each in (first, *others)] == [
+        [[float(i)]] for i in range(6)
+    ]
     assert encoder.passes[0] == ["t0"]
     assert sorted(encoder.passes[1]) == ["t1", "t2", "t3", "t4", "t5"]
     assert (shared.text_lane.passes, shared.text_lane.rows_done) == (2, 6)

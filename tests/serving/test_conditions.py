@@ -19,7 +19,7 @@ COLUMNS = ("id", "width", "rating", "taken", "captions", "folder", "latitude", "
         "lower(folder) LIKE '%italy%'",
         "taken BETWEEN timestamp '2020-01-01' AND date '2021-01-01'",
         "array_has(captions, 'a dog') AND rating IS NOT NULL",
-        '"camera make" = \'Leica\' AND `width` != 3',
+        "\"camera make\" = 'Leica' AND `width` != 3",
         "((width))=(3)",
         "starts_with(folder, 'a')",
     ],

@@ -40,7 +40,9 @@ def test_another_name_that_points_here_is_refused(client: Any, host: str) -> Non
 
 def test_on_a_network_addresses_are_answered_and_names_only_if_they_are_its_own() -> None:
     settings = ServeSettings(host="0.0.0.0", names=("Photos.example.org",))
-    assert all(map(settings.knows_host, ("192.168.1.5", "fe80::1", "localhost", "photos.example.org")))
+    assert all(
+        map(settings.knows_host, ("192.168.1.5", "fe80::1", "localhost", "photos.example.org"))
+    )
     assert not settings.knows_host("evil.example")
     assert [is_loopback(h) for h in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
     assert [is_loopback(h) for h in ("0.0.0.0", "::", "192.168.1.5", "example.org")] == [False] * 4
@@ -84,7 +86,7 @@ def test_every_answer_keeps_browsers_from_loading_anything_else(client: Any) -> 
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
     assert client.get("/", headers={"host": "evil.example"}).headers["x-frame-options"] == "DENY"
 

@@ -31,7 +31,9 @@ def huge_png(width: int, height: int) -> bytes:
     """A PNG that claims many pixels, in a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -131,10 +133,19 @@ def test_what_is_served_is_told(client: Any) -> None:
 def test_the_place_of_photographs_is_not_told_unless_asked_for(serve: Serve) -> None:
     plain, told = serve(rate=0), serve(rate=0, originals=True)
     asked = {"q": "red", "k": 1}
-    assert not {"latitude", "longitude"} & set(plain.get("/api/search", params=asked).json()["hits"][0])
-    assert told.get("/api/search", params=asked).json()["hits"][0]["latitude"] == pytest.approx(48.137, abs=1e-3)
+    assert not {"latitude", "longitude"} & set(
+        plain.get("/api/search", params=asked).json()["hits"][0]
+    )
+    assert told.get("/api/search", params=asked).json()["hits"][0]["latitude"] == pytest.approx(
+        48.137, abs=1e-3
+    )
     # Nor found out by conditions, one comparison after the other.
-    for where in ("latitude > 48", '"latitude" > 48', "LATITUDE > 48", "width > 1 OR longitude < 1"):
+    for where in (
+        "latitude > 48",
+        '"latitude" > 48',
+        "LATITUDE > 48",
+        "width > 1 OR longitude < 1",
+    ):
         answer = plain.get("/api/search", params=asked | {"where": where})
         assert answer.status_code == 400, where
         assert "where photographs were taken" in answer.json()["error"]
@@ -163,7 +174,9 @@ def test_the_place_of_photographs_is_not_told_unless_asked_for(serve: Serve) -> 
         ({"q": "red", "where": "width > 1" * 100}, "'where': "),
     ],
 )
-def test_a_search_that_cannot_be_is_told_why(client: Any, params: dict[str, str], words: str) -> None:
+def test_a_search_that_cannot_be_is_told_why(
+    client: Any, params: dict[str, str], words: str
+) -> None:
     answer = client.get("/api/search", params=params)
     assert answer.status_code == 400
     assert words in answer.json()["error"]
@@ -279,13 +292,13 @@ def test_the_api_is_described_for_machines_and_people(client: Any) -> None:
     page = client.get("/docs").text
     for words in ("/api/similar/{id}", "curl", "cosine between query and photograph", "since"):
         assert words in page
-    assert "http://" not in page.replace("http://127.0.0.1:7860", "").replace("http://www.w3.org", "")
+    assert "http://" not in page.replace("http://127.0.0.1:7860", "").replace(
+        "http://www.w3.org", ""
+    )
     assert json.dumps(schema)
 
 
-def test_what_another_process_adds_is_found_without_a_new_start(
-    own: Any, serve: Serve
-) -> None:
+def test_what_another_process_adds_is_found_without_a_new_start(own: Any, serve: Serve) -> None:
     from lateen.indexing import index
 
     index(own / "photos", own / "model", own / "index")

@@ -16,7 +16,9 @@ let picture = null; // a file of the visitor's, which no address can say
 let hits = [];
 let next = null;
 let request = null;
+let pause = PAUSE; // from this many on
 let shown = -1; // in the dialog
+let here = ""; // the address of what is shown
 
 // -- the address ---------------------------------------------------------------------------------
 
@@ -55,7 +57,7 @@ class Refusal extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+async function fetched(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { ...options, credentials: "same-origin" });
@@ -63,10 +65,14 @@ async function ask(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "The server does not answer. Is lateen serve still running?");
   }
-  if (answer.ok) return answer.json();
+  if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   const words = [told.error || `The server answered ${answer.status}.`, told.remedy];
   throw new Refusal(answer.status, words.filter(Boolean).join(" "));
+}
+
+async function ask(path, options) {
+  return (await fetched(path, options)).json();
 }
 
 function filters() {
@@ -128,6 +134,7 @@ async function show() {
   $("end").textContent = "";
   $("more").hidden = true;
   next = null;
+  pause = PAUSE;
   if (idle) {
     empty();
     $(sorts ? "start-labels" : "start").hidden = false;
@@ -166,6 +173,8 @@ async function find(signal) {
     return;
   }
   add(answer);
+  watching.unobserve($("more"));
+  watching.observe($("more"));
   const among = `among ${count(answer.among)} photographs`;
   const what = picture ? (asked.q ? `A picture and ${asked.q}` : "Like the picture") : "";
   const like = asked.like ? `Like ${fileName(asked.like)}` : "";
@@ -194,6 +203,7 @@ function add(answer) {
 }
 
 async function more() {
+  watching.unobserve($("more")); // so that it is looked again whether it is in sight
   if (next === null || $("grid").ariaBusy === "true") return;
   const { signal } = request;
   const offset = next;
@@ -202,6 +212,7 @@ async function more() {
     const answer = await found(offset, signal);
     if (!signal.aborted) {
       add(answer);
+      watching.observe($("more"));
       if (answer.hits.length) say(`${count(hits.length)} photographs`, undefined, true);
     }
   } catch (error) {
@@ -295,20 +306,17 @@ function tile(hit, place) {
 
 async function lost(image, source, link) {
   const tries = Number(image.dataset.tries || 0);
-  let words = "cannot be shown";
-  try {
-    await ask(source);
-  } catch (error) {
-    if ([429, 503].includes(error.status) && tries < RETRIES) {
-      image.dataset.tries = tries + 1;
-      await new Promise((done) => setTimeout(done, 1000 * 2 ** tries));
-      const set = image.srcset;
-      image.srcset = "";
-      image.srcset = set;
-      return;
-    }
-    if (error instanceof Refusal) words = error.message;
+  const error = await fetched(source).then(() => null, (why) => why);
+  const busy = error === null || [429, 503].includes(error.status);
+  if (busy && tries < RETRIES) {
+    image.dataset.tries = tries + 1;
+    await new Promise((done) => setTimeout(done, 500 * 2 ** tries));
+    const set = image.srcset;
+    image.srcset = "";
+    image.srcset = set;
+    return;
   }
+  const words = error instanceof Refusal ? error.message : "It cannot be shown.";
   const note = element("span", { className: "lost", textContent: words });
   image.replaceWith(note);
   link.querySelector(".about")?.remove();
@@ -354,14 +362,15 @@ function complain(error, again) {
 // -- the form ------------------------------------------------------------------------------------
 
 function writeForm(sorts) {
+  here = location.search;
   const words = $("words");
   words.value = (sorts ? asked.labels : asked.q) || "";
   const label = sorts ? "Labels, with commas" : "What is on the photograph";
   words.placeholder = picture ? "Words beside the picture" : label;
   $("words-label").textContent = words.placeholder;
   $("choose").hidden = sorts;
-  for (const [id, here] of [["to-find", !sorts], ["to-labels", sorts]]) {
-    here ? $(id).setAttribute("aria-current", "page") : $(id).removeAttribute("aria-current");
+  for (const [id, current] of [["to-find", !sorts], ["to-labels", sorts]]) {
+    current ? $(id).setAttribute("aria-current", "page") : $(id).removeAttribute("aria-current");
   }
   const folder = $("folder");
   const given = asked.folder || "";
@@ -425,7 +434,10 @@ for (const [id, changes] of [["to-find", {}], ["to-labels", { labels: "" }], ["h
     $("words").focus();
   };
 }
-$("more").onclick = more;
+$("more").onclick = () => {
+  pause = hits.length + PAUSE;
+  more();
+};
 $("copy").onclick = async () => {
   const link = new URL(address(asked), location.href).href;
   try {
@@ -484,7 +496,7 @@ function open(place) {
   const source = `/api/image/${encoded(hit.id)}`;
   whole.onload = () => shown === place && (image.src = source);
   whole.onerror = () =>
-    ask(source).catch((error) => {
+    fetched(source).catch((error) => {
       if (shown !== place) return;
       $("view-problem").textContent = error instanceof Refusal ? error.message : "";
       image.hidden = error instanceof Refusal;
@@ -556,28 +568,28 @@ $("view").ontouchend = (event) => {
 
 // Arrow keys among the photographs; "/" goes back to the words.
 addEventListener("keydown", (event) => {
-  const here = document.activeElement;
-  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(here.tagName) && !$("view").open) {
+  const focused = document.activeElement;
+  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(focused.tagName) && !$("view").open) {
     event.preventDefault();
     $("words").select();
     return;
   }
-  if (!here.matches?.(".tile > a") || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (!focused.matches?.(".tile > a") || event.altKey || event.ctrlKey || event.metaKey) return;
   const all = tiles();
-  const place = all.indexOf(here);
+  const place = all.indexOf(focused);
   const goal = {
     ArrowLeft: () => all[place - 1],
     ArrowRight: () => all[place + 1],
-    ArrowUp: () => nearest(all, here, -1),
-    ArrowDown: () => nearest(all, here, 1),
+    ArrowUp: () => nearest(all, focused, -1),
+    ArrowDown: () => nearest(all, focused, 1),
   }[event.key]?.();
   if (!goal) return;
   event.preventDefault();
   goal.focus();
 });
 
-function nearest(all, here, way) {
-  const box = here.getBoundingClientRect();
+function nearest(all, from, way) {
+  const box = from.getBoundingClientRect();
   const middle = box.left + box.width / 2;
   let best = null;
   let least = Infinity;
@@ -611,14 +623,14 @@ async function writeFolders() {
   $("unfold").hidden = useless && $("copy").hidden;
 }
 
-new IntersectionObserver(
+const watching = new IntersectionObserver(
   (entries) => {
-    const pause = hits.length % PAUSE === 0 && hits.length > 0;
-    if (entries.some((entry) => entry.isIntersecting) && !pause) more();
+    if (entries.some((entry) => entry.isIntersecting) && hits.length < pause) more();
   },
   { rootMargin: "0px 0px 1200px 0px" },
-).observe($("more"));
+);
 addEventListener("popstate", () => {
+  if (location.search === here && !picture) return; // only the fragment has changed
   if ($("view").open) $("view").close();
   setPicture(null);
   readAddress();
