@@ -16,8 +16,10 @@ from serving_toys import encoded, engine_of, opened, picture
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = os.environ.get("LATEEN_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 pytest.importorskip("playwright", reason="needs playwright: pip install 'lateen[dev]'")
@@ -122,17 +124,19 @@ def tiles(page: Any, count: int) -> Any:
 
 def loaded(page: Any) -> None:
     """Every picture in sight is there."""
-    until(
-        page, "[...document.querySelectorAll('.tile img')].slice(0, 6).every(i => i.naturalWidth > 0)"
-    )  # fmt: skip
+    first = "[...document.querySelectorAll('.tile img')].slice(0, 6)"
+    until(page, f"{first}.every(i => i.naturalWidth > 0)")
+
+
+def settled(page: Any) -> None:
+    """What was asked for is there, whatever it is."""
+    shown = "#grid:not([aria-busy=true]) .tile, #labels:not([aria-busy=true]) .label, h1"
+    until(page, f"[...document.querySelectorAll('{shown}')].some(e => e.checkVisibility())")
 
 
 def fits(page: Any) -> bool:
-    return bool(
-        page.evaluate(
-            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        )
-    )
+    widths = "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)"
+    return bool(page.evaluate(f"{widths}(document.documentElement)"))
 
 
 def test_words_typed_find_photographs_and_the_address_keeps_them(visit: Open) -> None:
@@ -150,13 +154,13 @@ def test_words_typed_find_photographs_and_the_address_keeps_them(visit: Open) ->
     assert "hardly show it" in page.text_content("#end")
     search(page, "blue")
     page.wait_for_url("**/?q=blue")
-    assert "blue-" in tiles(page, 12).first.locator("img").get_attribute("alt")
+    until(page, "document.querySelector('.tile img')?.alt.startsWith('blue-')")
     page.go_back()
     page.wait_for_url("**/?q=red")
     until(page, "document.querySelector('.tile img')?.alt.startsWith('red-')")
     assert page.input_value("#words") == "red"
     page.click("#copy")
-    assert page.text_content("#copy") == "Link copied"
+    page.locator("#copy", has_text="Link copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == page.url
 
 
@@ -210,7 +214,7 @@ def test_a_picture_finds_what_is_like_it(visit: Open, tmp_path: Path, way: str) 
         page.evaluate(
             """([bytes, way]) => {
               const transfer = new DataTransfer();
-              transfer.items.add(new File([new Uint8Array(bytes)], "mine.jpg", {type: "image/jpeg"}));
+              transfer.items.add(new File([new Uint8Array(bytes)], "a.jpg", {type: "image/jpeg"}));
               const event = way === "drop"
                 ? new DragEvent("drop", {dataTransfer: transfer, cancelable: true, bubbles: true})
                 : new ClipboardEvent("paste", {clipboardData: transfer, cancelable: true});
@@ -364,7 +368,7 @@ def test_on_a_phone_nothing_is_wider_than_it(visit: Open, server: Server, scheme
     for path in ("/", "/?q=red", "/?q=red+%2B+green+%2B+blue", "/?labels=red%2C+blue", "/docs",
                  "/?labels="):  # fmt: skip
         page.goto(server.address + path)
-        page.wait_for_load_state("networkidle")
+        settled(page)
         assert fits(page), path
     page.goto(f"{server.address}/?q=red")
     tiles(page, 12)
@@ -407,7 +411,7 @@ def test_text_can_be_read_in_light_and_dark(visit: Open, server: Server, scheme:
     assert (dark == "rgb(20, 23, 26)") is (scheme == "dark")
     for path in ("/", "/?q=red", "/?q=red+%2B+green+%2B+blue", "/?labels=red%2C+blue", "/docs"):
         page.goto(server.address + path)
-        page.wait_for_load_state("networkidle")
+        settled(page)
         assert page.evaluate(CONTRAST) == [], path
 
 
