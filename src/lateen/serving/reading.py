@@ -122,8 +122,12 @@ class PhotoReader:
     def shown_path(self, hit: Hit) -> str:
         """Where a photograph is, relative to the index's folder: outside, this machine's folders
         are nobody's business."""
-        root = self._index.about.root
-        return os.path.relpath(hit.path, root).replace(os.sep, "/") if root else hit.id
+        root, path = self._index.about.root, str(hit.path)
+        if not root:
+            return hit.id
+        if path.startswith(root + os.sep):  # as nearly always
+            return path[len(root) + 1 :].replace(os.sep, "/")
+        return os.path.relpath(path, root).replace(os.sep, "/")
 
     @contextlib.contextmanager
     def _file(self, path: Path, id: str) -> Iterator[IO[bytes]]:
