@@ -81,14 +81,14 @@ DOES = [
     "eats",
 ]
 WHERE = "on a beach|in the snow|in a park|by a river|at night|on a street|in a field|near a lake"
+Work = Callable[["Client", int], Iterator[tuple[str, int]]]
 KINDS = {"all": 64, "alone": 1}  # rows of a forward pass
 
 
 def sentences(start: int = 0) -> Iterator[str]:
     """Sentences that differ, without end."""
-    places = WHERE.split("|")
-    parts = itertools.product(WHO, HOW, DOES, places)
-    every = [f"a {how} {who} {does} {where}" for who, how, does, where in parts]
+    parts = itertools.product(*(each.split("|") for each in (HOW, WHO, DOES, WHERE)))
+    every = ["a " + " ".join(words) for words in parts]
     for number in itertools.count(start):
         yield f"{every[number * 7919 % len(every)]} {number // len(every) or ''}".strip()
 
@@ -234,8 +234,8 @@ def first_results(index: str) -> None:
                     client.ask(f"/api/thumbnail/{quote(hit['id'])}?size=320")
                 thumbnails = time.perf_counter() - began
         print(
-            f"started in {ready:.1f} s; first search {1000 * taken.seconds['first'][0]:.0f} ms, its "
-            f"first 12 thumbnails {1000 * thumbnails:.0f} ms; then, one at a time, "
+            f"started in {ready:.1f} s; first search {1000 * taken.seconds['first'][0]:.0f} ms, "
+            f"its first 12 thumbnails {1000 * thumbnails:.0f} ms; then, one at a time, "
             f"{words(taken.seconds['alone'])}"
         )
 

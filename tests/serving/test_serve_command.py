@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ def test_a_model_and_a_folder_are_served_with_a_token_beyond_this_machine(own: P
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(f"http://127.0.0.1:{port}/", "api/search?q=blue")
         assert refused.value.code == 401
+        refused.value.close()
         process.send_signal(signal.SIGTERM)
         process.wait(30)
 
