@@ -26,8 +26,9 @@ $(TESTED): $(READY)
 demo: $(READY)
 	$(BIN)/lateen demo
 
+# A process a core, each of one thread: twice as fast as one process with all of them.
 test: $(TESTED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: $(TESTED)
 	$(BIN)/ruff format --check .

@@ -82,7 +82,7 @@ def main() -> None:
             everything[start : start + len(x)] = x
             table.write(_rows(schema, about, start, x))
         table.write_about(about.as_json())
-        table.tidy()
+        table.tidy(new=True)
         written = time.perf_counter() - begun
         begun = time.perf_counter()
         ann = fitted_ann(table, about, GivenModel(""))

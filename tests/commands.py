@@ -53,3 +53,13 @@ def saved_model(folder: Path, vision: Encoder | None = None, text: Encoder | Non
     )
     made.save_pretrained(folder)
     return folder
+
+
+def calibrated_model(folder: Path, bias: float, images: int = 100) -> Path:
+    """A model of the toys that says of a cosine how likely a pair is: σ(40 · cosine + bias)."""
+    saved_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    known = {"scale": 40.0, "bias": bias, "error": None, "before": None, "one_in": 512}
+    config["training"] = {"calibration": {**known, "images": images}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

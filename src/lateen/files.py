@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -168,6 +169,34 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise disk_full(path) from error
         raise
     shutil.rmtree(former, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def staged_files(folder: Path, last: str) -> Iterator[Path]:
+    """A new folder whose files are put into ``folder`` when the block ends well; what else is there
+    stays.
+
+    Args:
+        folder: is made if it is not there.
+        last: the file that goes last, as it marks the folder as whole; one of before goes first.
+
+    Raises:
+        LateenError: the disk is full.
+    """
+    with tempfile.TemporaryDirectory(dir=make_folder(folder), prefix=".staged-") as name:
+        staged = Path(name)
+        try:
+            yield staged
+            (folder / last).unlink(missing_ok=True)
+            files = [path for path in sorted(staged.rglob("*")) if path.is_file()]
+            for path in sorted(files, key=lambda path: path == staged / last):
+                target = folder / path.relative_to(staged)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(folder) from error
+            raise
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import call, saved_model
+from commands import calibrated_model, call, saved_model
 from toys import COLOURS, photo
 
 
@@ -85,9 +85,7 @@ def test_filters_likeness_and_folders_of_results(
 
 
 def test_nothing_like_that_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = json.loads(Path("model/config.json").read_text())
-    config["training"] = {"calibration": {"scale": 40.0, "bias": -60.0, "one_in": 512}}
-    Path("model/config.json").write_text(json.dumps(config))
+    calibrated_model(Path("model"), -60.0)
     asked = ["search", "model", "red", "--images", "photos"]
     out = words(capsys, *asked)
     assert out.startswith("nothing like that among 12 photographs: the nearest, ")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import saved_model
+from commands import calibrated_model, saved_model
 from PIL import Image
 from toys import COLOURS, ColourEncoder, album, photo
 
@@ -314,10 +314,7 @@ def test_a_query_bank_orders_sentences_and_not_pictures(tmp_path: Path, photos: 
 
 
 def test_what_is_unlikely_is_left_out_and_said(tmp_path: Path, photos: Path) -> None:
-    folder = saved_model(tmp_path / "sure")
-    config = json.loads((folder / "config.json").read_text())
-    config["training"] = {"calibration": {"scale": 40.0, "bias": -20.0, "one_in": 512}}
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = calibrated_model(tmp_path / "sure", -20.0, images=100)
     index = lateen.index(photos, folder, tmp_path / "index")
     found = index.search("red", k=12)
     cut = 4 / 512
@@ -570,3 +567,12 @@ def test_readers_see_what_writers_add(index: Index, photos: Path, model: Path) -
     assert len(index) == 12
     index.refresh()
     assert len(index) == 13 and index.photo("more.png").id == "more.png"
+
+
+def test_a_model_that_few_photographs_calibrated_leaves_nothing_out(
+    tmp_path: Path, photos: Path
+) -> None:
+    folder = calibrated_model(tmp_path / "unsure", -60.0, images=6)
+    found = lateen.index(photos, folder, tmp_path / "index").search("red")
+    assert found.cut_off is None and len(found.hits) == 12
+    assert found.hits[0].probability is None

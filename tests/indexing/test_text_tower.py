@@ -65,8 +65,8 @@ def test_where_there_can_be_none_that_is_remembered(
 ) -> None:
     model = open_model(saved_model(tmp_path / "model"))
     assert TextTower.make(model, "0" * 64) is None
-    assert "no plain transformers model" in (tower_folder("0" * 64) / "why.json").read_text()
-    monkeypatch.setattr("lateen.indexing.text_tower._export", None)  # is not tried again
+    assert "is no plain transformers model" in (tower_folder("0" * 64) / "why.json").read_text()
+    monkeypatch.setattr("lateen.model.graphs.write_text_graph", None)  # is not tried again
     assert TextTower.make(model, "0" * 64) is None
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FEATURES = Group("With --format features")
 _SAIL = Group("With --format sail")
 _LATEEN = Group("With --to lateen")
+_ONNX = Group("With --to onnx")
 
 
 def import_command(
@@ -125,9 +126,7 @@ def export_command(
             choices=list(tools()),
         ),
     ],
-    out: Annotated[
-        Path, Parameter(help="the file; with --to lateen and --to open-clip the folder")
-    ],
+    out: Annotated[Path, Parameter(help="the file for --to sail; the folder for all others")],
     with_encoders: Annotated[
         bool,
         Parameter(
@@ -153,6 +152,12 @@ def export_command(
             help="what `lateen evaluate --out` wrote, for the card (a run's own results)",
         ),
     ] = None,
+    int8: Annotated[
+        bool,
+        Parameter(
+            group=_ONNX, help="also write graphs whose weights are bytes: a quarter of the size"
+        ),
+    ] = False,
     vision_encoder: VisionPlace = None,
     text_encoder: TextPlace = None,
     overwrite: Annotated[bool, Parameter(help="replace the file, or the model in it")] = False,
@@ -171,10 +176,12 @@ def export_command(
         Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
     """
     target = tool(to)
-    given = {"encoders": with_encoders, "results": results}
-    for name, flag in (("encoders", "--with-encoders"), ("results", "--results")):
+    given = {"encoders": with_encoders, "results": results, "int8": int8}
+    flags = {"encoders": ("--with-encoders", "lateen"), "results": ("--results", "lateen"),
+             "int8": ("--int8", "onnx")}  # fmt: skip
+    for name, (flag, owner) in flags.items():
         if given[name] and name not in target.options:
-            raise UsageError(f"{flag} belongs to --to lateen", f"Leave it out, as {to} has none.")
+            raise UsageError(f"{flag} belongs to --to {owner}", f"Leave it out, as {to} has none.")
     if target.marks:
         _check_folder(out, target, overwrite)
     else:
@@ -191,6 +198,8 @@ def export_command(
         options["results"], shown = _card_results(ready, model, results)
     if "encoders" in target.options:
         options["encoders"] = with_encoders
+    if "int8" in target.options:
+        options["int8"] = int8
     if takes_bank := "query_bank" in target.options:
         options["query_bank"] = bank
     carried = ready.query_bank if takes_bank and bank else None  # a damaged one fails before

@@ -14,7 +14,7 @@ from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_hardware
 from lateen.cli.models import BankPlace, TextPlace, VisionPlace
 from lateen.cli.output import say, say_skipped, show_json, show_table
-from lateen.errors import DataError, Faults, StoreError, UsageError
+from lateen.errors import DataError, Faults, UsageError
 from lateen.files import make_folder
 
 if TYPE_CHECKING:
@@ -245,6 +245,7 @@ def _opened(
     Raises:
         LateenError: something is not there.
     """
+    from lateen.indexing.given_model import GivenModel
     from lateen.indexing.photo_index import Index, is_index
 
     faults = Faults()
@@ -259,9 +260,14 @@ def _opened(
                 f"the hubness in {target} is by its own query bank",
                 "Leave --bank out, or say none; lateen index ... --bank FILE makes another.",
             )
-        return Index.open(target), []
+        index = Index.open(target)
+        if encoders != (None, None):
+            vision, text = encoders
+            moved = GivenModel(index.about.model, vision_encoder=vision, text_encoder=text)
+            index = Index.open_for(target, moved)
+        return index, []
     if images is None:
-        raise StoreError(
+        raise UsageError(
             f"{target} is no index, and no photographs are given to search",
             "Give --images DIR beside a model; or make one: lateen index DIR --model MODEL --out "
             "INDEX.",
@@ -269,7 +275,6 @@ def _opened(
     check_model(faults, target)
     check_inputs(faults, folders=(images,), out=out and out.parent)
     from lateen.indexing.folders import folder_index
-    from lateen.indexing.given_model import GivenModel
 
     vision, text = encoders
     given = GivenModel(target, vision_encoder=vision, text_encoder=text)

@@ -243,7 +243,7 @@ class TextEncoder:
 
     def encode(self, prepared: Sequence[list[int]]) -> torch.Tensor:
         """Pooled features ``[n, dim]``, float32."""
-        ids, mask = self._pad_batch(prepared)
+        ids, mask = self.pad_batch(prepared)
         with forward_pass(self._device, self.info.precision):
             features: torch.Tensor = self.network(ids, mask)
         return features.cpu()
@@ -263,7 +263,7 @@ class TextEncoder:
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
         ours = [view for view in views if isinstance(view, TextEncoder)]
-        ids, mask = self._pad_batch(prepared)
+        ids, mask = self.pad_batch(prepared)
         hidden = any(view.info.layer is not None for view in ours)
         with forward_pass(self._device, self.info.precision):
             shared = self.network.run(ids, mask, hidden=hidden)
@@ -277,7 +277,7 @@ class TextEncoder:
 
     def layers(self) -> list[int]:
         """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`."""
-        ids, mask = self._pad_batch(self.prepare(["probe"]))
+        ids, mask = self.pad_batch(self.prepare(["probe"]))
         with forward_pass(self._device, self.info.precision):
             return hidden_layers(self.network.model(ids, mask, output_hidden_states=True))
 
@@ -286,7 +286,7 @@ class TextEncoder:
         """What its views have in common; see :class:`~lateen.encoders.LayeredEncoder`."""
         return id(self.network.model), id(self.tokenizer)
 
-    def _pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def pad_batch(self, prepared: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Right-pad to the longest (or the fixed) length: ids and mask, both ``[n, length]``."""
         length = self._settings.get("pad_to") or max(map(len, prepared))
         ids = torch.full((len(prepared), length), self.pad_token, dtype=torch.long)

@@ -111,6 +111,8 @@ def update_index(
         table = PhotoTable(place)
         about = _begun(table, contents, given, bank, overwrite=overwrite)
         update = _Updating(table, about, contents, given, bank, cache).run()
+        if update.added or update.changed or update.removed:
+            table.tidy(new=not about.updated)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         about = replace(about, updated=now, root=contents.root)
         if update.count > MOST:
@@ -120,8 +122,6 @@ def update_index(
         else:
             about = replace(about, ann=None)
         table.write_about(about.as_json())
-        if update.added or update.changed or update.removed:
-            table.tidy()
         if local is not None and update.count <= MOST:
             stamp = stamp_of(local)
             lost = table.skipped().to_pylist()
@@ -181,6 +181,8 @@ def _begun(
         table.write_about(about.as_json())
         return about
     about = IndexAbout.of_json(text, table.place)
+    if table.width != about.width:  # killed while it was made anew for another model
+        return _begun(table, contents, given, bank, overwrite=True)
     if about.model_key != given.key:
         raise ModelError(f"{table.place} is an index of another model ({about.model})", _AGAIN)
     if about.bank != given.bank_key(bank):

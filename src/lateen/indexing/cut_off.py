@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lateen.training.calibration import Calibration
+
 if TYPE_CHECKING:
     from lateen.model import AlignedModel
     from lateen.model.query_bank import QueryBank
 
 _TIMES = 4  # as likely as a photograph that nothing is known of
+_FEWEST = 50  # photographs that tell
 
 
 def calibration_of(
@@ -24,16 +27,15 @@ def calibration_of(
 ) -> tuple[float, float, float] | None:
     """t and b of a probability, and the probability from which on a photograph is shown.
 
-    ``None`` where nobody has calibrated the model, as of a CLIP without a query bank.
+    ``None`` where nobody has calibrated the model, as of a CLIP without a query bank, or by too few
+    photographs.
 
     Args:
         model: an aligned model.
         bank: its query bank, which is calibrated, too.
     """
     known = (model.config.training or {}).get("calibration")
-    if known:
-        return float(known["scale"]), float(known["bias"]), _TIMES / float(known["one_in"])
-    if bank is not None and bank.calibration is not None:
-        scale, bias, one_in = bank.calibration
-        return scale, bias, _TIMES / one_in
-    return None
+    fit = Calibration(**known) if known else None if bank is None else bank.calibration
+    if fit is None or fit.images < _FEWEST:
+        return None
+    return fit.scale, fit.bias, _TIMES / fit.one_in

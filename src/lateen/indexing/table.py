@@ -25,6 +25,7 @@ ID, CONTENT, STATE, VECTOR, PREVIEW = "id", "content", "state", "vector", "previ
 FACTS = ("width", "height", "bytes", "taken", "latitude", "longitude", "rating")
 _AT_ONCE = 512  # ids in one condition
 _KEEP = timedelta(hours=1)  # versions that readers may have open
+_KEEP_NONE = timedelta(milliseconds=1)  # of 0, LanceDB warns
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -119,6 +120,11 @@ class PhotoTable:
         with _said(self.place):
             return self._table(PHOTOS).schema
 
+    @property
+    def width(self) -> int:
+        """Length of the vectors."""
+        return int(self.schema.field(VECTOR).type.list_size)
+
     # -- reading -----------------------------------------------------------------------------------
 
     def count(self, where: str | None = None) -> int:
@@ -194,11 +200,16 @@ class PhotoTable:
             for start in range(0, len(ids), _AT_ONCE):
                 self._table(name).delete(_among(ID, ids[start : start + _AT_ONCE]))
 
-    def tidy(self) -> None:
-        """Put the many small files of the writes together, and remove what nobody reads."""
+    def tidy(self, *, new: bool) -> None:
+        """Put the many small files of the writes together, add what is new to an ANN index, and
+        remove what nobody reads.
+
+        Args:
+            new: nobody can have opened it yet.
+        """
         with _said(self.place):
             for name in (PHOTOS, SKIPPED, ABOUT):
-                self._table(name).optimize(cleanup_older_than=_KEEP)
+                self._table(name).optimize(cleanup_older_than=_KEEP_NONE if new else _KEEP)
 
     def build_ann(self, parts: int) -> None:
         """Make an index of the vectors: inverted lists, with a byte for each value.

@@ -7,13 +7,8 @@ gives the embeddings that the model gives.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import importlib.util
-import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +23,8 @@ from lateen.progress import log
 if TYPE_CHECKING:
     from lateen.model import AlignedModel
 
-_GRAPH, _TOKENIZER, _SETTINGS, _WHY_NOT = "text.onnx", "tokenizer.json", "tower.json", "why.json"
+_GRAPH, _TOKENIZER = "text.onnx", "tokenizer.json"
+_SETTINGS, _WHY_NOT = "tower.json", "why.json"
 _FORMAT = 1
 _IDS, _MASK, _OUT = "input_ids", "attention_mask", "text_embedding"
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -70,6 +66,8 @@ class TextTower:
         no fast tokenizer or no graph can be made of it, and where the graph gives other embeddings.
         What cannot be made is not tried again.
         """
+        from lateen.model.graphs import write_text_graph  # which needs torch
+
         folder = tower_folder(model_key)
         if tower := cls.open(model_key):
             return tower
@@ -80,7 +78,8 @@ class TextTower:
             return None
         try:
             with atomic_folder(folder) as made:
-                _export(model, made)
+                inputs = write_text_graph(model, made, _GRAPH)
+                write_json(made / _SETTINGS, {"format": _FORMAT, **inputs.as_dict()})
                 cls(made)._check(model)
             return cls(folder)
         except Exception as error:  # noqa: BLE001 - whatever an encoder's own code raises
@@ -148,70 +147,3 @@ class TextTower:
         cosine = (self.texts(_PROBES) * theirs).sum(1)
         if not (cosine > _ALIKE).all():
             raise ValueError(f"its embeddings differ: cosine {cosine.min():.4f}")
-
-
-@contextlib.contextmanager
-def _unsaid() -> Iterator[None]:
-    """Without what the exporter says of packages that are not needed, and of names of axes."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _export(model: AlignedModel, folder: Path) -> None:
-    """Write the graph, the tokenizer and the settings.
-
-    Raises:
-        ValueError: the text encoder does not run as a plain transformers model with a fast
-            tokenizer, or has a prompt that goes on after the text.
-    """
-    import torch
-
-    from lateen.encoders.text import PLACE, TextEncoder
-
-    encoder = model.text_encoder
-    if not isinstance(encoder, TextEncoder):
-        raise ValueError(f"{type(encoder).__name__} is no plain transformers model")
-    settings, tokenizer = encoder.info.preprocessing, encoder.tokenizer
-    prompt = settings.get("prompt") or ""
-    if not tokenizer.is_fast or PLACE in prompt:
-        raise ValueError("it has no fast tokenizer, or a prompt around the text")
-
-    network, heads = encoder.network, model.heads
-
-    class Tower(torch.nn.Module):
-        """Token ids and mask to embeddings."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network, self.heads = network, heads
-
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return self.heads.embed_text(self.network(ids, mask))
-
-    longest = settings["max_tokens"]
-    batch = torch.export.Dim("batch")
-    fixed = settings.get("pad_to")
-    shape = {0: batch} if fixed else {0: batch, 1: torch.export.Dim("length", max=longest)}
-    example = torch.full((2, fixed or min(7, longest)), encoder.pad_token, dtype=torch.long)
-    tower = copy.deepcopy(Tower().eval()).cpu()
-    with torch.no_grad(), _unsaid():
-        torch.onnx.export(
-            tower, (example, torch.ones_like(example)), str(folder / _GRAPH),
-            input_names=[_IDS, _MASK], output_names=[_OUT], dynamic_shapes=(shape, shape),
-            dynamo=True, verbose=False,
-        )  # fmt: skip
-    (folder / _TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    about = {
-        "format": _FORMAT, "prompt": prompt, "lower": bool(settings.get("lower")),
-        "end": [tokenizer.eos_token_id] if settings.get("append_eos") else [],
-        "max_tokens": longest, "pad_to": fixed, "pad": encoder.pad_token,
-        "nothing": encoder.no_text,
-    }  # fmt: skip
-    (folder / _SETTINGS).write_text(json.dumps(about), encoding="utf-8")

@@ -69,8 +69,8 @@ class QueryBank:
         probes: features of the first images and texts, by side.
         encoders: of the model that embedded them, by side: what tells one from another.
         source: hashes of the images that they are of, or whose captions they are.
-        calibration: t and b of the probability that a text is an image's own, and among how many
-            one is; ``None`` if they could not be fitted, or were not kept.
+        calibration: t and b of the probability that a text is an image's own; ``None`` if they
+            could not be fitted, or were not kept.
     """
 
     images: Tensor
@@ -79,7 +79,7 @@ class QueryBank:
     probes: Mapping[str, Tensor]
     encoders: Mapping[str, Any]
     source: ImageGroup
-    calibration: tuple[float, float, int] | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def of(
@@ -122,7 +122,7 @@ class QueryBank:
             },
             _encoders(model),
             ImageGroup.of(ids, pairs.image.image_hashes(pairs.image_rows[source])),
-            None if fit is None else (fit.scale, fit.bias, fit.one_in),
+            fit,
         )  # fmt: skip
 
     def __str__(self) -> str:
@@ -193,7 +193,7 @@ class QueryBank:
         """Write the bank, whole or not at all."""
         about = {
             "encoders": self.encoders, "temperature": self.temperature,
-            "calibration": self.calibration,
+            "calibration": None if self.calibration is None else self.calibration.as_dict(),
             "count": self.source.count, "without_hash": self.source.without_hash,
         }  # fmt: skip
         arrays = {
@@ -223,12 +223,13 @@ class QueryBank:
                 int(about["count"]), int(about["without_hash"]),
                 HashSet(arrays["source_ids"]), HashSet(arrays["source_images"]),
             )  # fmt: skip
+            fit = about.get("calibration")
             probes = {
                 name: torch.from_numpy(arrays[f"probe_{name}"]) for name in ("images", "texts")
             }
             bank = cls(
                 _checked(arrays["images"]), _checked(arrays["texts"]), float(about["temperature"]),
-                probes, about["encoders"], source, _triple(about.get("calibration")),
+                probes, about["encoders"], source, fit and Calibration(**fit),
             )  # fmt: skip
         if model is not None:
             bank.check_model(model)
@@ -285,10 +286,6 @@ def _checked(embeddings: np.ndarray[Any, Any]) -> Tensor:
     if len(embeddings) < _FEWEST:
         raise ValueError(f"{len(embeddings)} embeddings, at least {_FEWEST} are needed")
     return torch.from_numpy(embeddings)
-
-
-def _triple(known: Any) -> tuple[float, float, int] | None:
-    return None if known is None else (float(known[0]), float(known[1]), int(known[2]))
 
 
 def _calibration(model: AlignedModel, pairs: Pairs) -> Calibration | None:
