@@ -31,63 +31,19 @@ from urllib.parse import quote
 
 import psutil
 
-WHO = [
-    "dog",
-    "child",
-    "man",
-    "woman",
-    "girl",
-    "boy",
-    "horse",
-    "cat",
-    "bird",
-    "team",
-    "crowd",
-    "runner",
-    "biker",
-    "skater",
-    "climber",
-]
-HOW = [
-    "small",
-    "brown",
-    "happy",
-    "young",
-    "old",
-    "wet",
-    "tired",
-    "black",
-    "white",
-    "blond",
-    "fast",
-    "sleeping",
-    "running",
-    "tall",
-]
-DOES = [
-    "runs",
-    "sits",
-    "jumps",
-    "plays",
-    "stands",
-    "looks",
-    "swims",
-    "climbs",
-    "waits",
-    "rests",
-    "walks",
-    "turns",
-    "falls",
-    "eats",
-]
-WHERE = "on a beach|in the snow|in a park|by a river|at night|on a street|in a field|near a lake"
+WORDS = (
+    "small|brown|happy|young|old|wet|tired|black|white|blond|fast|sleeping|running|tall",
+    "dog|child|man|woman|girl|boy|horse|cat|bird|team|crowd|runner|biker|skater|climber",
+    "runs|sits|jumps|plays|stands|looks|swims|climbs|waits|rests|walks|turns|falls|eats",
+    "on a beach|in the snow|in a park|by a river|at night|on a street|in a field|near a lake",
+)
 Work = Callable[["Client", int], Iterator[tuple[str, int]]]
 KINDS = {"all": 64, "alone": 1}  # rows of a forward pass
 
 
 def sentences(start: int = 0) -> Iterator[str]:
     """Sentences that differ, without end."""
-    parts = itertools.product(*(each.split("|") for each in (HOW, WHO, DOES, WHERE)))
+    parts = itertools.product(*(each.split("|") for each in WORDS))
     every = ["a " + " ".join(words) for words in parts]
     for number in itertools.count(start):
         yield f"{every[number * 7919 % len(every)]} {number // len(every) or ''}".strip()
@@ -245,6 +201,7 @@ def compare(index: str, clients: int, seconds: float, turns: int) -> None:
     for turn in range(turns):
         for kind, rows in KINDS.items():
             with server(index, rows) as (port, process):
+                Client(port).ask("/api/search", *upload())  # has the model loaded, too
                 load(port, clients, 2, searches)
                 before = mib(process)
                 taken = load(port, clients, seconds, searches)

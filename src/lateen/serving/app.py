@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -37,12 +36,15 @@ def create_app(index: Index, settings: ServeSettings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(engine.warm)
-        threading.Thread(target=engine.warm_pictures, daemon=True).start()
-        looking = asyncio.create_task(engine.keep_fresh())
+        tasks = [
+            asyncio.create_task(engine.warm_pictures_when_idle()),
+            asyncio.create_task(engine.keep_fresh()),
+        ]
         try:
             yield
         finally:
-            looking.cancel()
+            for each in tasks:
+                each.cancel()
             await asyncio.to_thread(engine.close)
 
     app = FastAPI(

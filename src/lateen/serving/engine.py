@@ -34,6 +34,7 @@ _PLACE = ("latitude", "longitude")
 _HEAVIEST = 1000.0  # of a part of a query
 _WAITING_PICTURES = 512  # a page asks for many thumbnails at once
 _WAITING_LABELS = 8
+_IDLE = 3  # seconds without a request
 _WARM = "a photograph"
 
 
@@ -155,6 +156,16 @@ class Engine:
                 self.encoder.images([Image.new("RGB", (64, 64), "white")])
             except Exception as error:  # noqa: BLE001 - without its files a model still finds words
                 log.warning("pictures cannot be searched with: %s", reason(error))
+
+    async def warm_pictures_when_idle(self) -> None:
+        """Load what embeds pictures once nobody asks: loading it makes all else slow."""
+        seen, idle = -1, 0
+        while idle < _IDLE:
+            await asyncio.sleep(1)
+            begun = sum(gate.begun for gate in self.gates)
+            idle = idle + 1 if begun == seen else 0
+            seen = begun
+        await self.pictures.run(self.warm_pictures)
 
     async def keep_fresh(self) -> None:
         """Look again and again at what another process has added to the index."""

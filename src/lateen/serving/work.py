@@ -31,11 +31,15 @@ class Gate:
         what: kind of work, in the plural.
         threads: at work at once.
         waiting: beside them; more are refused.
+
+    Attributes:
+        count: at work or waiting.
+        begun: so far.
     """
 
     def __init__(self, what: str, *, threads: int, waiting: int) -> None:
         self.what = what
-        self.count = 0
+        self.count = self.begun = 0
         self._most = threads + waiting
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lateen-{what}")
 
@@ -50,6 +54,7 @@ class Gate:
         if self.count >= self._most:
             raise OverloadedError(self.what)
         self.count += 1
+        self.begun += 1
         try:
             call = functools.partial(function, *args, **kwargs)
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)

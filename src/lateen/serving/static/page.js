@@ -18,6 +18,7 @@ let next = null;
 let request = null;
 let pause = PAUSE; // from this many on
 let shown = -1; // in the dialog
+let foldable = true; // whether there are folders or dates
 let here = ""; // the address of what is shown
 
 // -- the address ---------------------------------------------------------------------------------
@@ -125,12 +126,12 @@ async function show() {
   request = new AbortController();
   const { signal } = request;
   const sorts = asked.labels !== undefined;
-  writeForm(sorts);
   say();
   complain();
   const idle = sorts ? !asked.labels.trim() : !picture && !asked.like && !(asked.q || "").trim();
   for (const id of ["start", "start-labels", "nothing"]) $(id).hidden = true;
   $("copy").hidden = idle || Boolean(picture);
+  writeForm(sorts);
   $("end").textContent = "";
   $("more").hidden = true;
   next = null;
@@ -334,6 +335,7 @@ function busy(is) {
 
 function say(text = "", what = undefined, keep = false) {
   const status = $("status");
+  status.classList.toggle("hidden", !$("nothing").hidden); // where a heading says it
   const first = keep ? status.querySelector("b") : null;
   status.replaceChildren();
   const bold = what ? element("b", { textContent: what }) : first;
@@ -372,6 +374,10 @@ function writeForm(sorts) {
   for (const [id, current] of [["to-find", !sorts], ["to-labels", sorts]]) {
     current ? $(id).setAttribute("aria-current", "page") : $(id).removeAttribute("aria-current");
   }
+  writeFilters();
+}
+
+function writeFilters() {
   const folder = $("folder");
   const given = asked.folder || "";
   if (given && ![...folder.options].some((option) => option.value === given)) {
@@ -382,7 +388,8 @@ function writeForm(sorts) {
   $("until").value = wholeDay(asked.until, "-31");
   const some = Boolean(asked.folder || asked.since || asked.until);
   $("clear").hidden = !some;
-  $("unfold").textContent = some ? "Folder and date: some" : "Folder and date";
+  $("unfold").textContent = foldable ? `Folder and date${some ? ": some" : ""}` : "Link";
+  $("unfold").hidden = !foldable && $("copy").hidden;
 }
 
 const wholeDay = (text) => (/^\d{4}-\d\d-\d\d$/.test(text || "") ? text : "");
@@ -619,8 +626,8 @@ async function writeFolders() {
     $(id).parentElement.hidden = !first;
     if (first) [$(id).min, $(id).max] = [first, last];
   }
-  const useless = !folders.length && !first;
-  $("unfold").hidden = useless && $("copy").hidden;
+  foldable = Boolean(folders.length || first);
+  writeFilters();
 }
 
 const watching = new IntersectionObserver(
