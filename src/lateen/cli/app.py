@@ -21,6 +21,7 @@ from lateen.cli import (
     multimodal,
     planning,
     searching,
+    serving,
     tuning,
 )  # fmt: skip
 from lateen.cli.keys import wrong_words
@@ -63,6 +64,7 @@ for command in (
     assessment.assess_command,
     planning.plan_command, models.train_command, tuning.tune_command, evaluation.compare_command,
     searching.index_command, searching.search_command, searching.duplicates_command,
+    serving.serve_command,
     labelling.classify_command, labelling.embed_command,
     labelling.bank_command,
     experiments.ablate_command,

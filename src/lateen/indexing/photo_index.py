@@ -342,6 +342,12 @@ class Index:
         days = sorted(str(taken.date()) for taken in self._column("taken") if taken is not None)
         return (days[0], days[-1]) if days else None
 
+    def columns(self) -> list[str]:
+        """What photographs can be filtered by."""
+        gallery = self._in_memory()
+        names = self._table.schema.names if gallery is None else gallery.rows.column_names
+        return sorted({ID, "path", *names} - (_HIDDEN - {ID, "path"}))
+
     def skipped(self) -> list[dict[str, str]]:
         """``id`` and ``reason`` of the images that cannot be read."""
         rows = self._table.skipped().to_pylist() if self._lost is None else self._lost
