@@ -64,6 +64,19 @@ def test_commands_on_the_demo_run(workplace: Path) -> None:
     exec(compile(python, "README.md", "exec"), {})
 
 
+def test_the_commands_that_find_photographs_run_on_the_demo(workplace: Path) -> None:
+    world = workplace / "demo-out" / "world"
+    some = next((world / "images").rglob("*.png"), None) or next((world / "images").rglob("*.jpg"))
+    [model] = [path.parent for path in (workplace / "demo-out").rglob("model/config.json")]
+    places = {"path/to/photographs": world / "images", "runs/f8k/model": model,
+              "path/to/index": workplace / "index", "path/to/pool.jpg": some}  # fmt: skip
+    there = [words for words in commands() if "path/to/index" in words]
+    assert [words[1] for words in there] == ["index", "search", "serve"]
+    for words in there[:2]:
+        run([str(places.get(word, word)) for word in words])
+    assert (workplace / "index" / "photos.lance").is_dir()
+
+
 def test_the_command_at_the_papers_size_runs_on_the_demo(workplace: Path) -> None:
     """After the commands on the demo, whose stores it reads."""
     [words] = [w for w in commands() if "path/to/dinov2" in w]

@@ -33,7 +33,7 @@ def test_what_changes_no_token_does_not_change_the_key(bert_folder: Path) -> Non
 
 def test_a_network_gives_what_its_encoder_gives_and_its_gradients(sentence_folder: Path) -> None:
     encoder = load(sentence_folder)
-    ids, mask = encoder._pad_batch(encoder.prepare(["a dog", "the big red cat"]))
+    ids, mask = encoder.pad_batch(encoder.prepare(["a dog", "the big red cat"]))
     features = encoder.network.requires_grad_()(ids, mask)
     torch.testing.assert_close(
         features, encoder.encode(encoder.prepare(["a dog", "the big red cat"]))

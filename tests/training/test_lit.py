@@ -117,7 +117,7 @@ def test_training_a_tower_leaves_its_encoder_alone(
     state = start(encoder, pairs, settings)
     training_step(state, StepParts.of([batch(pairs, 0, 16)]), 0.1, settings)
     torch.testing.assert_close(encoder.encode(encoder.prepare(CAPTIONS)), before, rtol=0, atol=0)
-    assert not torch.equal(state.heads.text.network(*encoder._pad_batch([[1, 2]])), before[:1])
+    assert not torch.equal(state.heads.text.network(*encoder.pad_batch([[1, 2]])), before[:1])
 
 
 # -- gradients ------------------------------------------------------------------------------------
