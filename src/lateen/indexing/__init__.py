@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lateen.indexing.filters import Filters as Filters
     from lateen.indexing.folders import index as index
     from lateen.indexing.folders import search as search
+    from lateen.indexing.hits import Found as Found
+    from lateen.indexing.hits import Hit as Hit
     from lateen.indexing.labels import Labelling as Labelling
     from lateen.indexing.labels import classify as classify
-    from lateen.indexing.photo_index import Found as Found
-    from lateen.indexing.photo_index import Hit as Hit
     from lateen.indexing.photo_index import Index as Index
     from lateen.indexing.query import Query as Query
     from lateen.indexing.query import Term as Term
@@ -27,7 +27,8 @@ __getattr__, __all__ = exported(
         "lateen.indexing.embeddings": ["Embeddings", "embed"],
         "lateen.indexing.filters": ["Filters"],
         "lateen.indexing.folders": ["index", "search"],
-        "lateen.indexing.photo_index": ["Found", "Hit", "Index"],
+        "lateen.indexing.hits": ["Found", "Hit"],
+        "lateen.indexing.photo_index": ["Index"],
         "lateen.indexing.labels": ["Labelling", "classify"],
         "lateen.indexing.query": ["Query", "Term"],
     },

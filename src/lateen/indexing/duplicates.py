@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from lateen.errors import UsageError
-from lateen.indexing.photo_index import Hit, Index
+from lateen.indexing.hits import Hit
+from lateen.indexing.photo_index import Index
 from lateen.indexing.table import CONTENT
 from lateen.progress import bar
 

@@ -13,7 +13,8 @@ from lateen.files import cache_folder
 from lateen.indexing.building import Update, update_index
 from lateen.indexing.contents import Contents
 from lateen.indexing.given_model import GivenModel
-from lateen.indexing.photo_index import Hit, Index, is_index
+from lateen.indexing.hits import Hit
+from lateen.indexing.photo_index import Index, is_index
 from lateen.indexing.query import Query
 
 if TYPE_CHECKING:

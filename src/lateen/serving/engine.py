@@ -24,7 +24,8 @@ from lateen.serving.work import Gate
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lateen.indexing.photo_index import Found, Hit, Index
+    from lateen.indexing.hits import Found, Hit
+    from lateen.indexing.photo_index import Index
     from lateen.serving.schemas import Filter
     from lateen.serving.settings import ServeSettings
 

@@ -21,7 +21,8 @@ from lateen.errors import DataError
 from lateen.files import content_key
 
 if TYPE_CHECKING:
-    from lateen.indexing.photo_index import Hit, Index
+    from lateen.indexing.hits import Hit
+    from lateen.indexing.photo_index import Index
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
