@@ -238,10 +238,10 @@ class _Updating:
                     continue
                 chunk.append(item)
                 if len(chunk) == _CHUNK:
-                    self._write(chunk, states)
+                    self._write(chunk, states, final)
                     progress.update(len(chunk))
                     chunk = []
-            self._write(chunk, states)
+            self._write(chunk, states, final)
             progress.update(len(chunk))
         unreadable = self._told(seen)
         if len(unreadable) == len(seen):
@@ -263,12 +263,20 @@ class _Updating:
         kept = sorted((row for row in lost if row[ID] in seen), key=lambda row: str(row[ID]))
         return [{"id": row[ID], "reason": row["reason"]} for row in kept]
 
-    def _write(self, chunk: Sequence[Item], states: Mapping[str, str]) -> None:
-        """Embed and write some photographs; what cannot be read is written down as such."""
+    def _write(
+        self, chunk: Sequence[Item], states: Mapping[str, str], lost: Collection[str]
+    ) -> None:
+        """Embed and write some photographs; what cannot be read is written down as such.
+
+        Args:
+            chunk: the photographs.
+            states: of those that the index has.
+            lost: ids of those of which it has that they cannot be read.
+        """
         if not chunk:
             return
         contents = content_of(chunk)
-        vectors = self._vectors(chunk, contents)
+        vectors = self._vectors(chunk, contents, known=bool(states))
         readable = [item for item in chunk if contents[item.id] in vectors]
         broken = [item for item in chunk if contents[item.id] not in vectors]
         self._table.write(self._rows(readable, contents, vectors))
@@ -282,19 +290,26 @@ class _Updating:
             )
         )
         # What was readable before, or was not, is now on one side only.
-        self._table.remove(SKIPPED, [item.id for item in readable])
+        self._table.remove(SKIPPED, [item.id for item in readable if item.id in lost])
         self._table.remove(PHOTOS, [item.id for item in broken if item.id in states])
         again = sum(item.id in states for item in readable)
         self._changed += again
         self._added += len(readable) - again
 
     def _vectors(
-        self, chunk: Sequence[Item], contents: Mapping[str, str]
+        self, chunk: Sequence[Item], contents: Mapping[str, str], *, known: bool
     ) -> dict[str, np.ndarray[Any, Any]]:
         """The vector of every content that can be read: the index's own, if it has the content
-        under whatever name, else from the features of the vision encoder."""
+        under whatever name, else from the features of the vision encoder.
+
+        Args:
+            chunk: the photographs.
+            contents: of these.
+            known: whether the index had any before, to look among.
+        """
         wanted = {contents[item.id]: item.image for item in chunk if contents[item.id]}
-        here = self._table.rows_of(CONTENT, list(wanted), [ID, CONTENT, VECTOR])
+        looked = list(wanted) if known else []
+        here = self._table.rows_of(CONTENT, looked, [ID, CONTENT, VECTOR])
         vectors = dict(zip(here[CONTENT].to_pylist(), vectors_of(here), strict=True))
         names = set(here[ID].to_pylist())
         self._moved += sum(contents[i.id] in vectors and i.id not in names for i in chunk)
