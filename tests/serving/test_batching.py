@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -162,3 +163,26 @@ def test_pictures_have_a_thread_of_their_own(held: Any) -> None:
     assert shared.images([3, 4])[:, 0].tolist() == [3, 4]
     encoder.may_end.set()
     assert slow.result(20)[0, 0] == 1
+
+
+def test_texts_that_are_foreseen_hold_no_thread(held: Any) -> None:
+    encoder, shared, _ = held
+
+    async def many() -> None:
+        asked = [asyncio.create_task(shared.foresee(["t0"]))]
+        while not encoder.begun.is_set():
+            await asyncio.sleep(0.005)
+        asked += [asyncio.create_task(shared.foresee([f"t{i}", "t1"])) for i in range(1, 8)]
+        for _ in range(2000):
+            await asyncio.sleep(0.005)
+            if shared.text_lane.waiting == 7:
+                break
+        asked[7].cancel()  # whoever asked has gone
+        encoder.may_end.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    asyncio.run(many())
+    before = len(encoder.passes)
+    assert shared.texts([f"t{i}" for i in range(7)])[:, 0].tolist() == list(range(7))
+    assert len(encoder.passes) == before
+    assert shared.texts(["t8"])[0, 0] == 8  # the thread goes on

@@ -7,12 +7,14 @@ rows; a query that fails alone fails alone.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -36,6 +38,16 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 class _Job(Generic[_Item]):
     items: list[_Item]
     done: Future[Array] = field(default_factory=Future)
+
+    def give(self, rows: Array) -> None:
+        """Hand over what was asked for, unless nobody waits for it any more."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_result(rows)
+
+    def fail(self, error: BaseException) -> None:
+        """Say what went wrong, likewise."""
+        with contextlib.suppress(InvalidStateError):
+            self.done.set_exception(error)
 
 
 class Lane(Generic[_Item]):
@@ -76,7 +88,7 @@ class Lane(Generic[_Item]):
             OverloadedError: too many wait, or the server ends.
         """
         parts = [
-            self._part(list(items[start : start + self._rows]))
+            self.begin(items[start : start + self._rows]).result()
             for start in range(0, len(items), self._rows)
         ]
         return np.concatenate(parts)
@@ -90,19 +102,24 @@ class Lane(Generic[_Item]):
             except queue.Empty:
                 break
             if job is not None:
-                job.done.set_exception(OverloadedError(self.what))
+                job.fail(OverloadedError(self.what))
         self._jobs.put(None)
         self._thread.join(timeout=10)
 
-    def _part(self, items: list[_Item]) -> Array:
-        job = _Job(items)
+    def begin(self, items: Sequence[_Item]) -> Future[Array]:
+        """Embeddings of as many items as a pass has, or fewer, once they are there.
+
+        Raises:
+            OverloadedError: too many wait, or the server ends.
+        """
+        job = _Job(list(items))
         try:
             if self._closed:
                 raise queue.Full
             self._jobs.put_nowait(job)
         except queue.Full:
             raise OverloadedError(self.what) from None
-        return job.done.result()
+        return job.done
 
     def _work(self) -> None:
         while (first := self._jobs.get()) is not None:
@@ -136,14 +153,14 @@ class Lane(Generic[_Item]):
             self.rows_done += len(items)
         except BaseException as error:  # noqa: BLE001 - it is whoever asked that is told
             if len(jobs) == 1:
-                jobs[0].done.set_exception(error)
+                jobs[0].fail(error)
                 return
             for job in jobs:
                 self._answer([job])
             return
         start = 0
         for job in jobs:
-            job.done.set_result(rows[start : start + len(job.items)])
+            job.give(rows[start : start + len(job.items)])
             start += len(job.items)
 
 
@@ -185,12 +202,27 @@ class SharedEncoder:
                 self._known.move_to_end(text)
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known |= dict(zip(new, self.text_lane.ask(new), strict=True))
-            with self._remembering:
-                self._known |= {text: known[text].copy() for text in new}
-                while len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
+            known |= self._remember(new, self.text_lane.ask(new))
         return np.stack([known[text] for text in texts])
+
+    async def foresee(self, texts: Sequence[str]) -> None:
+        """Embed texts while no thread waits, so that :meth:`texts` has them at once.
+
+        Args:
+            texts: no more than a pass has.
+        """
+        with self._remembering:
+            new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._remember(new, await asyncio.wrap_future(self.text_lane.begin(new)))
+
+    def _remember(self, texts: Sequence[str], rows: Array) -> dict[str, Array]:
+        known = {text: row.copy() for text, row in zip(texts, rows, strict=True)}
+        with self._remembering:
+            self._known |= known
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return known
 
     def images(self, images: Sequence[Image | Path]) -> Array:
         """Embeddings ``[n, dim]``, L2-normalised."""

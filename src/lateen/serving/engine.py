@@ -35,6 +35,7 @@ _PLACE = ("latitude", "longitude")
 _HEAVIEST = 1000.0  # of a part of a query
 _WAITING_PICTURES = 512  # a page asks for many thumbnails at once
 _WAITING_LABELS = 8
+_LOOKS = 8  # as many pictures as a pass has
 _IDLE = 3  # seconds without a request
 _WARM = "a photograph"
 
@@ -53,6 +54,7 @@ class Engine:
         reader: reads photographs.
         thumbnails: makes them small.
         searches: threads that search.
+        looks: threads that search with pictures, and wait for each other's forward pass.
         labels: the thread that sorts by labels.
         pictures: threads that decode.
         count: photographs of the index, as of the last look.
@@ -62,15 +64,16 @@ class Engine:
         self.index, self.settings = index, settings
         self.encoder = SharedEncoder(
             index.encoder, rows=settings.pass_rows, wait=settings.pass_wait,
-            waiting=settings.searches + settings.waiting,
+            waiting=settings.waiting,
         )  # fmt: skip
         index.encoder = self.encoder
         self.reader = PhotoReader(index, settings.allow)
         self.thumbnails = Thumbnails(self.reader)
         self.searches = Gate("searches", threads=settings.searches, waiting=settings.waiting)
+        self.looks = Gate("pictures", threads=_LOOKS, waiting=settings.waiting)
         self.labels = Gate("labellings", threads=1, waiting=_WAITING_LABELS)
         self.pictures = Gate("pictures", threads=settings.pictures, waiting=_WAITING_PICTURES)
-        self.gates = (self.searches, self.labels, self.pictures)
+        self.gates = (self.searches, self.looks, self.labels, self.pictures)
         self.count = 0
         self._columns: list[str] = []
         self._warming = threading.Lock()
@@ -82,6 +85,9 @@ class Engine:
         self, query: Query, *, k: int, offset: int, filters: Filter, cut: bool
     ) -> dict[str, Any]:  # fmt: skip
         """Photographs nearest to a query, as :class:`~lateen.serving.schemas.SearchAnswer`."""
+        if query.images:
+            return await self.looks.run(self._search, query, k, offset, filters, cut)
+        await self.encoder.foresee(query.texts)
         return await self.searches.run(self._search, query, k, offset, filters, cut)
 
     async def similar(self, id: str, *, k: int, offset: int, filters: Filter) -> dict[str, Any]:
@@ -96,12 +102,13 @@ class Engine:
         """Embeddings of texts."""
         for text in texts:
             _check_text(text, "a text")
+        await self.encoder.foresee(texts)
         rows = await self.searches.run(self.encoder.texts, texts)
         return [[float(value) for value in row] for row in rows]
 
     async def embed_picture(self, picture: Image) -> list[list[float]]:
         """The embedding of a picture."""
-        rows = await self.searches.run(self.encoder.images, [picture])
+        rows = await self.looks.run(self.encoder.images, [picture])
         return [[float(value) for value in row] for row in rows]
 
     async def picture(self, data: bytes) -> Image:

@@ -36,8 +36,8 @@ class ServeSettings:
         upload_pixels: of one picture.
         upload_seconds: within which a request has to be here.
         rate: requests a second of one client, on average; 0 for no limit.
-        searches: searches at once; they mostly wait for each other's forward pass.
-        waiting: searches that may wait beside them.
+        searches: searches at once.
+        waiting: searches that may wait beside them, and queries that may wait for a forward pass.
         pictures: pictures that are decoded at once.
         pass_wait: seconds that a forward pass waits for more queries.
         pass_rows: queries of a forward pass.
@@ -55,8 +55,8 @@ class ServeSettings:
     upload_pixels: int = 60_000_000
     upload_seconds: float = 60.0
     rate: float = 50.0
-    searches: int = 32
-    waiting: int = 128
+    searches: int = field(default_factory=lambda: max(2, min(8, os.cpu_count() or 2)))
+    waiting: int = 160
     pictures: int = field(default_factory=lambda: max(2, min(8, os.cpu_count() or 2)))
     pass_wait: float = 0.002
     pass_rows: int = 64
