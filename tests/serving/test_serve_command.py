@@ -199,6 +199,12 @@ def test_a_token_is_made_where_others_can_ask() -> None:
     assert with_token(ServeSettings(host="0.0.0.0", token="given")).token == "given"
 
 
+def test_small_answers_are_sent_at_once() -> None:
+    """asyncio sets TCP_NODELAY on sockets that are of TCP by name; others wait for 40 ms."""
+    with listen(ServeSettings(port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+
+
 def test_addresses_are_ones_to_open() -> None:
     with listen(ServeSettings(port=0)) as local:
         port = local.getsockname()[1]
