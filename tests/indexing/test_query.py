@@ -52,7 +52,7 @@ def test_pictures_are_read_only_where_files_may_be(
     [("", "a part of the query is empty"), ("  ", "a part of the query is empty"),
      ("dog +  + cat", "a part of the query is empty"), ("- dog", "only what is not wanted"),
      ('""', "a part of the query is empty"), ("0:dog", "only what is not wanted"),
-     (" + ".join(["dog"] * 33), "33 parts")],
+     (" + ".join(["dog"] * 33), "33 parts"), (f"{'9' * 400}:dog", "weighs too much")],
 )  # fmt: skip
 def test_a_query_that_asks_for_nothing_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

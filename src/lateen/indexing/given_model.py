@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -161,14 +162,13 @@ class GivenModel:
         moved = "" if self._encoders == (None, None) else str(self._encoders)
         name = hashlib.sha256(f"{self.path}{moved}".encode()).hexdigest()[:24]
         memo = cache_folder() / "models" / f"{name}.json"
-        try:
+        with contextlib.suppress(OSError, LateenError, KeyError, TypeError):
             known: dict[str, Any] = read_json(memo)
             if known["files"] == self.files:
                 return known
-        except (OSError, LateenError, KeyError, TypeError):
-            pass
         known = {"files": self.files, "path": self.path, **self._keys()}
-        write_json(memo, known)
+        with contextlib.suppress(OSError, LateenError):  # where nothing can be kept
+            write_json(memo, known)
         return known
 
     def _keys(self) -> dict[str, str]:

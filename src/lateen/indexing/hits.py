@@ -43,7 +43,9 @@ class Hit:
             name: value.isoformat() if hasattr(value, "isoformat") else value
             for name, value in self.about.items()
         }
-        return {"id": self.id, "path": str(self.path), "score": self.score, **given, **about}
+        own = {"id": self.id, "path": str(self.path), "score": self.score, **given}
+        # A table may have a column of the same name.
+        return own | {name: value for name, value in about.items() if name not in own}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):\s*(.+)", re.DOTALL)
 _QUOTES = '"“”„'
 _ID = "id:"
 _MOST_TERMS = 32
+_HEAVIEST = 1000.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Query:
             raise UsageError("the query is empty", _REMEDY)
         if len(self.terms) > _MOST_TERMS:
             raise UsageError(f"the query has {len(self.terms)} parts", f"{_MOST_TERMS} are read.")
+        if not all(abs(term.weight) <= _HEAVIEST for term in self.terms):
+            raise UsageError(
+                "a part of the query weighs too much", f"Weights go up to {_HEAVIEST:,.0f}."
+            )
         if all(term.weight <= 0 for term in self.terms):
             raise UsageError(
                 "the query says only what is not wanted", "Say what to look for, too: dog - cat."

@@ -7,6 +7,7 @@ gives the embeddings that the model gives.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class TextTower:
         except Exception as error:  # noqa: BLE001 - whatever an encoder's own code raises
             why = reason(error)
             log.info("no text tower of this model in ONNX (%s): queries are embedded by torch", why)
-            write_json(folder / _WHY_NOT, {"why": why})
+            with contextlib.suppress(OSError, LateenError):  # where nothing can be kept
+                write_json(folder / _WHY_NOT, {"why": why})
             return None
 
     def texts(self, texts: Sequence[str]) -> Array:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 VERSION = library_versions()["lateen"]
 """Of lateen."""
 _PLACE = ("latitude", "longitude")
-_HEAVIEST = 1000.0  # of a part of a query
 _WAITING_PICTURES = 512  # a page asks for many thumbnails at once
 _WAITING_LABELS = 8
 _LOOKS = 8  # as many pictures as a pass has
@@ -278,19 +277,13 @@ class Engine:
 
 
 def parsed_query(text: str) -> Query:
-    """A query from outside: no path of this machine is read, and no weight is beyond reason.
+    """A query from outside: no path of this machine is read.
 
     Raises:
         UsageError: it is empty, or cannot be read.
     """
     _check_text(text, "the query")
-    query = Query.parse(text, files=False)
-    for term in query.terms:
-        if not abs(term.weight) <= _HEAVIEST:
-            raise UsageError(
-                "a part of the query weighs too much", f"Weights go up to {_HEAVIEST:,.0f}."
-            )
-    return query
+    return Query.parse(text, files=False)
 
 
 def with_picture(text: str, picture: Image) -> Query:
