@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from commands import call
+from rich.console import Console
 
 import lateen.assessment
 import lateen.encoders
@@ -44,7 +45,9 @@ def _is_section(kind: Any) -> bool:
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    app([command, "--help"], result_action="return_value")
+    """What ``--help`` prints where lines are so long that none is broken, whatever else has been
+    printed by this process."""
+    app([command, "--help"], result_action="return_value", console=Console(width=300))
     return capsys.readouterr().out
 
 
@@ -52,7 +55,6 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_shows_every_key_of_a_recipe(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     shown = help_of(command, capsys)
     refused = ("text.train", "train.unpaired") if command == "ablate" else ()
     for path in fields(Recipe):
@@ -66,7 +68,6 @@ def test_help_shows_every_key_of_a_recipe(
 def test_help_of_train_and_assess_shows_theirs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     shown = help_of("train", capsys)
     for section, name in ((HeadSection, "head"), (TrainSection, "train")):
         for path in fields(section, f"{name}."):
@@ -90,7 +91,6 @@ def test_no_line_of_help_is_wider_than_the_terminal(width: int) -> None:
 def test_train_takes_the_presets_that_the_library_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
     assert f"[choices: {', '.join(FEATURE_PRESETS)}]" in help_of("train", capsys)
     assert f"[choices: {', '.join(PRESETS)}]" in help_of("run", capsys)
     images = lateen.import_features(
