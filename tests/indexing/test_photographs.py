@@ -132,3 +132,16 @@ def test_a_plain_clip_searches(name: str, album: Path, request: pytest.FixtureRe
     torch.testing.assert_close(
         torch.tensor([hit.score for hit in hits]), cosines[0], atol=3e-3, rtol=0
     )
+
+
+def test_an_index_of_another_format_in_the_cache_is_made_anew(
+    model: Path, album: Path, tmp_path: Path
+) -> None:
+    from lateen.indexing.table import PhotoTable
+
+    cache = tmp_path / "kept"
+    [before] = search(model, "red", album / "images", cache=cache)
+    [place] = (cache / "indexes").iterdir()
+    PhotoTable(place).write_about('{"format": 0}')
+    [again] = search(model, "red", album / "images", cache=cache)
+    assert again == before

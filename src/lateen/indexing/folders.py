@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from lateen.errors import UsageError
+from lateen.errors import StoreError, UsageError
 from lateen.files import cache_folder
 from lateen.indexing.building import Update, update_index
 from lateen.indexing.contents import Contents
@@ -16,6 +16,7 @@ from lateen.indexing.given_model import GivenModel
 from lateen.indexing.hits import Hit
 from lateen.indexing.photo_index import Index, is_index
 from lateen.indexing.query import Query
+from lateen.progress import log
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -129,7 +130,13 @@ def folder_index(
     base = cache or cache_folder()
     place = base / "indexes" / hashlib.sha256(name.encode()).hexdigest()[:24]
     features = None if cache is None else cache / "photos"
-    update = update_index(place, contents, given, bank=bank, cache=features, wait=True)
+    try:
+        update = update_index(place, contents, given, bank=bank, cache=features, wait=True)
+    except StoreError as error:  # damaged, or of another format: everything in a cache can be lost
+        log.info("an index in the cache is made anew: %s", error)
+        update = update_index(
+            place, contents, given, bank=bank, cache=features, wait=True, overwrite=True
+        )
     return Index.open_for(place, given), update
 
 
