@@ -53,7 +53,7 @@ class RecipeFile(Section):
     )  # fmt: skip
     batch_size: int | None = Field(
         None, gt=0, description="images, or thousands of text tokens, per forward pass of an "
-        "encoder (CPU: 16 images, 4 k tokens; CUDA: 256, 64 k)"
+        "encoder (CPU: 16 images, 1 k tokens; CUDA: 256, 64 k)"
     )  # fmt: skip
     workers: int | None = Field(
         None, gt=0, description="threads that decode and prepare (one per core, at most 8)"

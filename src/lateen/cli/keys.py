@@ -77,7 +77,7 @@ _WHERE = Group("Where it runs", sort_key=1000)
 _HARDWARE: dict[str, tuple[Any, str]] = {
     "device": (str, "auto, cpu, cuda, cuda:1, mps, …; auto is the first CUDA GPU, else the CPU"),
     "batch_size": (int, "images, or thousands of text tokens, per forward pass of an encoder (CPU: "
-                   "16 images, 4 k tokens; CUDA: 256, 64 k)"),
+                   "16 images, 1 k tokens; CUDA: 256, 64 k)"),
     "workers": (int, "threads that decode and prepare (one per core, at most 8)"),
     "precision": (Literal["auto", "float32", "bfloat16"], "of encoders; auto is what was recorded "
                   "of the model's, else bfloat16 where the processor has it"),

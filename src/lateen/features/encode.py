@@ -83,8 +83,8 @@ def encode(
         texts_only: encode the captions of a table or JSON file whose image files are not there:
             none is looked for, and the store is the one that the captions with their images give.
         dtype: of the features on disk.
-        batch_size: images, or thousands of text tokens (4), per forward pass; 16 images on a CPU
-            (what stays in its cache), 256 on a GPU.
+        batch_size: images, or thousands of text tokens, per forward pass; 16 images, or 1, on
+            a CPU (what stays in its cache), 256, or 64, on a GPU.
         shard_items: of a shard's file: 2,048 images or 8,192 captions if not given. What a killed
             run may lose is a shard, or a minute of a slow one.
         workers: threads that decode and prepare; as many as there are cores, at most 8.

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from lateen.data import FileImage, decode_image, upright_rgb
+from lateen.device import default_batch
 from lateen.encoders import SIDES, Encoder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
@@ -36,7 +37,6 @@ from lateen.model.trained_on import TRAINED_ON, TrainedOn
 from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
 
-_TOKENS = 4096  # per text batch
 _ROWS = 8192  # features projected at a time
 
 
@@ -270,7 +270,8 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         items = [texts] if isinstance(texts, str) else list(texts)
         prepared = self.text_encoder.prepare(items) if items else []
         out = torch.empty(len(items), self.config.head_settings.dim)
-        for batch in token_batches([len(tokens) for tokens in prepared], _TOKENS):
+        budget = default_batch(False) * 1024
+        for batch in token_batches([len(tokens) for tokens in prepared], budget):
             features = self.text_encoder.encode([prepared[i] for i in batch])
             out[batch] = self.project_text(features, normalize=normalize).to(out)
         return out
