@@ -73,6 +73,24 @@ def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random masked autoencoder."""
+    import torch
+    from transformers import ViTMAEConfig, ViTMAEModel
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("mae")
+    torch.manual_seed(0)
+    config = ViTMAEConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    ViTMAEModel(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random ResNet: a map of 4 × 4 from 32 pixels."""
     import torch

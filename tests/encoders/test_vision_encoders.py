@@ -34,22 +34,6 @@ def registers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import ViTMAEConfig, ViTMAEModel
-    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-
-    folder = tmp_path_factory.mktemp("mae")
-    torch.manual_seed(0)
-    config = ViTMAEConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        image_size=32, patch_size=8,
-    )  # fmt: skip
-    ViTMAEModel(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
 def outputs(folder: Path, **options: object) -> object:
     """The plain twin: transformers alone, in float32."""
     from transformers import AutoImageProcessor, AutoModel

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lateen.encoders import load_encoder
+from lateen.encoders import Encoder, load_encoder
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
@@ -20,14 +20,24 @@ def small_model(vit: Path, bert: Path, **text: Any) -> AlignedModel:
         "vision": load_encoder(str(vit), "image", pooling="cls", precision="float32"),
         "text": load_encoder(str(bert), "text", **{"pooling": "mean", **text}, precision="float32"),
     }
+    return built(sides["vision"], sides["text"])
+
+
+def built(images: Encoder, texts: Encoder, loss: str = "sigmoid", **head: Any) -> AlignedModel:
+    """A model of two encoders with untrained heads, and statistics of batches that are not 0."""
     torch.manual_seed(0)
-    head = HeadSection(dropout=0.0, dim=8)
-    made = AlignedModel.build(
-        AlignmentHeads(head, 16, 16), sides["vision"].info.as_dict(), sides["text"].info.as_dict(),
-        head.model_dump(mode="json"), training={"loss": "sigmoid"},
+    settings = HeadSection(dropout=0.0, **{"dim": 8, **head})
+    heads = AlignmentHeads(settings, images.info.dim, texts.info.dim)
+    for module in heads.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(module.running_mean)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    model = AlignedModel.build(
+        heads, images.info.as_dict(), texts.info.as_dict(), settings.model_dump(mode="json"),
+        training={"loss": loss},
     )  # fmt: skip
-    made.set_encoders(sides["vision"], sides["text"])
-    return made
+    model.set_encoders(images, texts)
+    return model
 
 
 @pytest.fixture

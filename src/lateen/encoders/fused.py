@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from lateen.encoders.base import (
     Encoder,
@@ -122,6 +123,26 @@ class FusedEncoder:
                 "Give it what its prepare makes of images or texts.",
             )
         return [[item.parts[index] for item in prepared] for index in range(len(self.parts))]
+
+
+class FusedNetwork(nn.Module):
+    """Views of one network as one: what a fused encoder computes where it runs one network.
+
+    Args:
+        networks: of a :class:`~lateen.encoders.vision.VisionEncoder`, or of a
+            :class:`~lateen.encoders.text.TextEncoder`, and of its views.
+        weights: of each.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.weights = list(weights)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """What one of the networks takes, to fused features ``[n, dim]``, float32."""
+        first: Any = self.networks[0]
+        return fuse_features(first.views(self.networks, *inputs), self.weights)
 
 
 def _in_order(by_part: Mapping[int, T]) -> list[T]:

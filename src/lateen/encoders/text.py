@@ -72,6 +72,28 @@ class TextNetwork(nn.Module):
         float32."""
         return self.pooled(self.run(ids, mask, hidden=self._info.layer is not None), mask)
 
+    def views(
+        self, networks: Sequence[TextNetwork], ids: torch.Tensor, mask: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Features ``[n, dim]``, float32, of each of ``networks``, which share this one's model, in
+        one forward pass.
+
+        Args:
+            networks: this one may be among them.
+            ids: ``[n, length]``, padded on the right.
+            mask: 1 where there is a token.
+        """
+        # A projection has a forward pass of its own; all other views share one.
+        together = [network for network in networks if not network.projects]
+        hidden = any(network._info.layer is not None for network in networks)
+        shared = together[0].run(ids, mask, hidden=hidden) if together else None
+        return [
+            network.pooled(
+                network.run(ids, mask, hidden=False) if network.projects else shared, mask
+            )
+            for network in networks
+        ]
+
     def run(self, ids: torch.Tensor, mask: torch.Tensor, *, hidden: bool) -> Any:
         """The model's output for token ids and mask ``[n, length]``.
 
@@ -262,18 +284,11 @@ class TextEncoder:
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
-        ours = [view for view in views if isinstance(view, TextEncoder)]
+        networks = [view.network for view in views if isinstance(view, TextEncoder)]
         ids, mask = self.pad_batch(prepared)
-        hidden = any(view.info.layer is not None for view in ours)
         with forward_pass(self._device, self.info.precision):
-            shared = self.network.run(ids, mask, hidden=hidden)
-            return [
-                view.network.pooled(
-                    view.network.run(ids, mask, hidden=False) if view.network.projects else shared,
-                    mask,
-                ).cpu()
-                for view in ours
-            ]
+            features = self.network.views(networks, ids, mask)
+        return [each.cpu() for each in features]
 
     def layers(self) -> list[int]:
         """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`."""

@@ -86,6 +86,23 @@ class VisionNetwork(nn.Module):
         """Pixel values ``[n, 3, H, W]`` to features ``[n, dim]``, float32."""
         return self.pooled(self.output(pixels)).float()
 
+    def views(self, networks: Sequence[VisionNetwork], pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Features ``[n, dim]``, float32, of each of ``networks``, which share this one's model, in
+        one forward pass.
+
+        Args:
+            networks: this one may be among them.
+            pixels: ``[n, 3, H, W]``.
+        """
+        # A projection has a forward pass of its own; all other views share one.
+        together = [network for network in networks if not network.projects]
+        hidden = any(network._info.layer is not None for network in networks)
+        shared = together[0].output(pixels, hidden=hidden) if together else None
+        return [
+            network.pooled(network.output(pixels) if network.projects else shared).float()
+            for network in networks
+        ]
+
     @property
     def projects(self) -> bool:
         """Whether the features are those of a dual tower's own projection."""
@@ -267,16 +284,9 @@ class VisionEncoder:
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Pooled features ``[n, dim]`` of every view, float32, from one forward pass."""
         networks = [view.network for view in views if isinstance(view, VisionEncoder)]
-        # A projection has a forward pass of its own; all other views share one.
-        together = [network for network in networks if not network.projects]
-        hidden = any(view.info.layer is not None for view in views)
-        pixels = self._pixels(prepared)
         with forward_pass(self._device, self.info.precision):
-            shared = together[0].output(pixels, hidden=hidden) if together else None
-            return [
-                network.pooled(network.output(pixels) if network.projects else shared).float().cpu()
-                for network in networks
-            ]
+            features = self.network.views(networks, self._pixels(prepared))
+        return [each.cpu() for each in features]
 
     def layers(self) -> list[int]:
         """The hidden layers that there are; see :class:`~lateen.encoders.LayeredEncoder`.

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from sentence_transformers.base.modules import InputModule
-from torch.nn.functional import normalize
 
 from lateen.files import hub_snapshot
 from lateen.model import AlignedModel
 from lateen.model.model import as_image
 
 _TEXT, _IMAGE, _EMBEDDING = "text", "image", "sentence_embedding"
+_PREPARED = {_TEXT: "prepared_texts", _IMAGE: "prepared_images"}  # as each encoder has them
 
 
 class LateenModule(InputModule):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class LateenModule(InputModule):  # type: ignore[misc]
         super().__init__()
         self.model = model
         encoder = model.text_encoder
-        self.max_seq_length = (encoder.info.preprocessing or {}).get("max_tokens")
+        self.max_seq_length = encoder.info.preprocessing.get("max_tokens")
 
     @property
     def modalities(self) -> list[str]:
@@ -44,7 +44,7 @@ class LateenModule(InputModule):  # type: ignore[misc]
     def preprocess(
         self, inputs: Sequence[str | Path | Image], prompt: str | None = None, **_: Any
     ) -> dict[str, Any]:
-        """Texts to token ids and mask, or images, opened or by path, to pixel values.
+        """Texts, or images, opened or by path, as the model's encoders prepare them.
 
         The model's own prompt goes before texts by itself.
 
@@ -54,26 +54,19 @@ class LateenModule(InputModule):  # type: ignore[misc]
         """
         if _are_images(inputs):
             images = [as_image(each) for each in inputs]
-            return {"pixel_values": torch.stack(list(self.model.vision_encoder.prepare(images)))}
-        rows = self.model.text_encoder.prepare([f"{prompt or ''}{text}" for text in inputs])
-        length = max(map(len, rows))
-        ids = torch.zeros(len(rows), length, dtype=torch.long)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = torch.tensor(row)
-            mask[place, : len(row)] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+            return {_PREPARED[_IMAGE]: self.model.vision_encoder.prepare(images)}
+        texts = [f"{prompt or ''}{text}" for text in inputs]
+        return {_PREPARED[_TEXT]: self.model.text_encoder.prepare(texts)}
 
     @torch.no_grad()
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Adds ``sentence_embedding`` ``[n, dim]``, L2-normalised."""
-        if "pixel_values" in features:
-            embedding = self.model.get_image_features(features["pixel_values"].cpu())
+        model = self.model
+        if _PREPARED[_IMAGE] in features:
+            found = model.project_image(model.vision_encoder.encode(features[_PREPARED[_IMAGE]]))
         else:
-            embedding = self.model.get_text_features(
-                features["input_ids"].cpu(), features["attention_mask"].cpu()
-            )
-        features[_EMBEDDING] = normalize(embedding, dim=-1)
+            found = model.project_text(model.text_encoder.encode(features[_PREPARED[_TEXT]]))
+        features[_EMBEDDING] = found
         return features
 
     def get_embedding_dimension(self) -> int:

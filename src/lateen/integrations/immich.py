@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lateen.model import AlignedModel
-    from lateen.model.graphs import TextSide, VisionSide
+    from lateen.model.sides import TextSide, VisionSide
 
 CONFIG, TEXTUAL, VISUAL = "config.json", "textual", "visual"
 MARKS = (CONFIG,)
@@ -47,7 +47,8 @@ def export(model: AlignedModel, out: Path) -> None:
     from lateen.files import staged_files, write_json, write_text
     from lateen.integrations.open_clip import preprocess_settings
     from lateen.model.card import title_of
-    from lateen.model.graphs import text_side, vision_side, write_graph, write_tokenizer
+    from lateen.model.graphs import write_graph, write_tokenizer
+    from lateen.model.sides import text_side, vision_side
 
     dim = model.config.head_settings.dim
     width = next((known for known in PLACES if known >= dim), None)
@@ -56,14 +57,14 @@ def export(model: AlignedModel, out: Path) -> None:
             f"its embeddings have {dim} values, and Immich knows none longer than {max(PLACES)}",
             "Train with a smaller --head.dim.",
         )
-    text, inputs = text_side(model)
+    text, texts, inputs = text_side(model)
     vision, encoder = vision_side(model)
     if inputs.prompt or inputs.end:
         raise ModelError(
             "its text encoder needs a prompt or an end of texts, which Immich does not add",
             "Take a text encoder without one.",
         )
-    if inputs.pad_to is None and inputs.pad in model.text_encoder.prepare(["a dog"])[0]:
+    if inputs.pad_to is None and inputs.pad in texts.prepare(["a dog"])[0]:
         raise ModelError(
             "its tokenizer ends texts with what it pads them with, and Immich gives no mask",
             "Take a text encoder whose padding is a token of its own.",
@@ -82,8 +83,8 @@ def export(model: AlignedModel, out: Path) -> None:
         ids[:, 0] += 1  # a row of nothing but padding has no mean
         side = _padded_text(text, inputs.pad, width, masked=inputs.pad_to is None)
         write_graph(side, (ids,), (batch,), ("text",), "embedding_text", textual / "model.onnx")
-        write_tokenizer(model, textual, lower=inputs.lower)
-        token = model.text_encoder.tokenizer.convert_ids_to_tokens(inputs.pad)  # type: ignore[attr-defined]
+        write_tokenizer(texts, textual, lower=inputs.lower)
+        token = texts.tokenizer.convert_ids_to_tokens(inputs.pad)
         write_json(textual / "tokenizer_config.json", {"pad_token": token})
         # Images come as pixels.
         pixels = torch.zeros(2, 3, size, size)

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 CONFIG, VISION, TEXT = "onnx_config.json", "vision.onnx", "text.onnx"
 MARKS = (CONFIG,)
 BESIDE = ("vision*.onnx", "text*.onnx", "tokenizer.json", "preprocessor_config.json", "README.md")
-_ALIKE = 0.9999  # cosine with the model's own in float32; one that computes in bfloat16 gets less
-_ALIKE_HALF = 0.98
-_TEXTS = ("a dog runs on the beach", "", "Zwei Kinder spielen", "a long sentence of words " * 30)
 
 
 def export(model: AlignedModel, out: Path, *, int8: bool = False) -> None:
@@ -41,7 +38,8 @@ def export(model: AlignedModel, out: Path, *, int8: bool = False) -> None:
     """
     from lateen.files import staged_files, write_json, write_text
     from lateen.model.card import title_of
-    from lateen.model.graphs import vision_side, write_image_graph, write_text_graph
+    from lateen.model.graphs import write_image_graph, write_text_graph
+    from lateen.model.sides import vision_side
 
     _, encoder = vision_side(model)
     with staged_files(out, last=CONFIG) as folder:
@@ -62,7 +60,8 @@ def export(model: AlignedModel, out: Path, *, int8: bool = False) -> None:
             "logit_bias": model.logit_bias.detach().item(),
             "loss": (model.config.training or {}).get("loss"),
             "image": {"height": height, "width": width}, "text": inputs.as_dict(),
-            "vision_encoder": encoder.info.weights, "text_encoder": model.text_encoder.info.weights,
+            "vision_encoder": model.vision_encoder.info.weights,
+            "text_encoder": model.text_encoder.info.weights,
         }  # fmt: skip
         write_json(folder / CONFIG, about)
 
@@ -73,36 +72,17 @@ def _check(model: AlignedModel, out: Path) -> None:
     Raises:
         ModelError: they do not.
     """
-    import numpy as np
     import torch
 
-    from lateen.errors import ModelError
     from lateen.model.graphs import MASK, PIXELS, TOKENS
+    from lateen.model.sides import PROBE_TEXTS, check_alike, probe_images, text_side, vision_side
 
-    encoder, side = model.vision_encoder, model.text_encoder
-    height, width = encoder.image_size  # type: ignore[attr-defined]
-    pixels = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
-    prepared = side.prepare(list(_TEXTS))
-    ids, mask = side.pad_batch(prepared)  # type: ignore[attr-defined]
-    with torch.no_grad():
-        native = {
-            VISION: model.project_image(encoder.encode(list(pixels))),
-            TEXT: model.project_text(side.encode(prepared)),
-        }
-    given = {
-        VISION: {PIXELS: pixels.numpy()},
-        TEXT: {TOKENS: ids.cpu().numpy(), MASK: mask.cpu().numpy()},
-    }
-    for name, info in ((VISION, encoder.info), (TEXT, side.info)):
-        found = run_graph(out / name, given[name])
-        cosine = float(np.min((found * native[name].cpu().numpy()).sum(1)))
-        if cosine < (_ALIKE if info.precision == "float32" else _ALIKE_HALF):
-            raise ModelError(
-                f"{name} gives other embeddings than the model (cosine {cosine:.4f})",
-                "Report it, with the names of the encoders.",
-            )
-        log.info("%s: cosine with the model's own, in %s, at least %.6f", name, info.precision,
-                 cosine)  # fmt: skip
+    (_, encoder), (_, side, _) = vision_side(model), text_side(model)
+    ids, mask = side.pad_batch(side.prepare(list(PROBE_TEXTS)))
+    pixels = torch.stack(list(encoder.prepare(probe_images())))
+    images = run_graph(out / VISION, {PIXELS: pixels.numpy()})
+    texts = run_graph(out / TEXT, {TOKENS: ids.cpu().numpy(), MASK: mask.cpu().numpy()})
+    check_alike(model, torch.as_tensor(images), torch.as_tensor(texts), (VISION, TEXT))
 
 
 def run_graph(path: Path, inputs: dict[str, Any]) -> Any:

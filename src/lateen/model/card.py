@@ -112,12 +112,41 @@ def _licence(said: Mapping[str, Any]) -> str | None:
     return f"{named} ({', '.join(details)})" if details else named
 
 
+@dataclass(frozen=True)
+class CardForm:
+    """What a card says of the form that a model is saved in.
+
+    Attributes:
+        library: that loads it, as the hub calls it.
+        code: how it is loaded and used, in Python.
+        whole: whether both encoders are in it; ``None`` for what the config says.
+        title: its name; that of the folder if not given.
+    """
+
+    library: str
+    code: str
+    whole: bool | None = None
+    title: str | None = None
+
+
+LATEEN_FORM = CardForm(
+    "lateen",
+    """from lateen import AlignedModel
+
+model = AlignedModel.from_pretrained("path/to/this/folder")
+images = model.encode_image(["photo.jpg"])  # [1, dim], L2-normalised
+texts = model.encode_text(["a dog on a beach"])  # [1, dim]
+print(images @ texts.T)""",
+)
+
+
 def write_card(
     config: AlignedConfig,
     folder: Path,
     sources: Mapping[Side, Sequence[EncoderSource]],
     results: Sequence[CardResult] = (),
     bank: str | None = None,
+    form: CardForm = LATEEN_FORM,
 ) -> None:
     """Write README.md in the hub's model-card form. No path of this machine is in it.
 
@@ -127,6 +156,7 @@ def write_card(
         sources: of each side, its encoder or the parts of it.
         results: to show; those of the split that chose the training step stand in the config.
         bank: what its query bank is of, if it carries one.
+        form: in which it is saved.
     """
     from huggingface_hub import ModelCardData
 
@@ -141,21 +171,22 @@ def write_card(
         shown += _validation(validation)
     absent = dict.fromkeys(("pooling", "layer", "dim", "weights"))
     sides = {side: {**absent, **(getattr(config, side) or {})} for side in SIDES}
-    heads, name = config.head_settings, title_of(folder)
+    heads, name = config.head_settings, form.title or title_of(folder)
     both = [source for side in SIDES for source in sources[side]]
     bases = list(dict.fromkeys(source.hub for source in both if source.hub))
     languages = list(dict.fromkeys(each for s in sources["text"] for each in s.languages))
     _write(
         folder, "model_card.md.j2",
         ModelCardData(
-            library_name="lateen", tags=_TAGS, pipeline_tag=_PIPELINE, base_model=bases or None,
+            library_name=form.library, tags=_TAGS, pipeline_tag=_PIPELINE, base_model=bases or None,
             language=languages or None, **_measured(name, shown),
         ),
         name=name, vision=sides["vision"], text=sides["text"],
         vision_name=_joined(sources["vision"]), text_name=_joined(sources["text"]),
         image_head=heads.image_name, text_head=heads.name, dim=(config.head or {}).get("dim"),
         sources=[(side, source) for side in SIDES for source in sources[side]],
-        packed=config.embedded_encoders, results=shown,
+        packed=config.embedded_encoders if form.whole is None else form.whole, results=shown,
+        code=form.code,
         conditions=training,
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
 from lateen.features import Store, token_batches
 from lateen.files import content_key
-from lateen.model.card import CardResult, write_card
+from lateen.model.card import CardForm, CardResult, write_card
 from lateen.model.config import AlignedConfig, encoder_identity, read_config
 from lateen.model.encoder_pair import EncoderPair, describe_encoder
 from lateen.model.query_bank import QUERY_BANK, QueryBank
@@ -394,6 +394,19 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
             for side in SIDES:
                 setattr(self.config, side, before[side])
         self._encoder_pair.folder = folder
+
+    def write_card(
+        self, folder: str | Path, form: CardForm, results: Sequence[CardResult] = ()
+    ) -> None:
+        """Write the card of this model in another form, which another tool loads.
+
+        Args:
+            folder: of that form.
+            form: what the card says of it.
+            results: for the card.
+        """
+        sources = self._encoder_pair.card_sources(Path(folder))
+        write_card(self.config, Path(folder), sources, results, form=form)
 
     @classmethod
     def from_pretrained(
