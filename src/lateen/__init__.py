@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lateen.indexing import embed as embed
     from lateen.indexing import index as index
     from lateen.indexing import search as search
+    from lateen.integrations import export as export
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
     from lateen.tuning import tune as tune
@@ -50,6 +51,7 @@ __getattr__, __all__ = exported(
         "lateen.experiment": ["Recipe", "plan", "run", "train"],
         "lateen.features": ["Pairs", "Store", "encode", "fuse", "import_features", "pair"],
         "lateen.indexing": ["Index", "classify", "embed", "index", "search"],
+        "lateen.integrations": ["export"],
         "lateen.model": ["AlignedConfig", "AlignedModel"],
         "lateen.tuning": ["tune"],
     },

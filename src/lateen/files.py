@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lateen.errors import BusyError, LateenError
+from lateen.errors import BusyError, LateenError, UsageError
 
 _CHUNK = 1 << 20
 LOG = "log.txt"
@@ -239,6 +239,18 @@ def read_json(path: Path) -> Any:
 def jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
     """``rows`` as JSON lines, keys in the order given."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def check_file(file: Path | None, overwrite: bool) -> None:
+    """See that nothing is lost when a file is written.
+
+    Raises:
+        UsageError: there is a folder of that name, or a file that is not to be replaced.
+    """
+    if file is not None and file.is_dir():
+        raise UsageError(f"{file} is a folder", "Give the name of a file.")
+    if file is not None and file.exists() and not overwrite:
+        raise UsageError(f"{file} exists", "Choose another --out, or replace it with --overwrite.")
 
 
 def refuse_foreign(

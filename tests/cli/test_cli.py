@@ -286,8 +286,8 @@ def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "Index", "LateenError", "Pairs", "Recipe", "Store",
-        "assess", "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "fuse",
-        "import_features", "index", "load_encoder", "pair", "plan", "run", "search", "train",
+        "assess", "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "export",
+        "fuse", "import_features", "index", "load_encoder", "pair", "plan", "run", "search", "train",
         "tune",
     ]  # fmt: skip
     for name in lateen.__all__:

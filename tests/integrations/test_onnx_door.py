@@ -15,12 +15,13 @@ from commands import call, saved_model
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from lateen.encoders import FusedEncoder, load_encoder
 from lateen.errors import MissingExtraError, ModelError
 from lateen.integrations import onnx as door
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import as_image
 
-from .conftest import small_model
+from .conftest import built, small_model
 
 TEXTS = ["a dog runs on the beach", "", "DOG", "a big red cat " * 20, "Zwei 海辺"]
 
@@ -65,6 +66,22 @@ def test_a_plain_clip(name: str, tmp_path: Path, request: pytest.FixtureRequest)
     door.export(model, tmp_path / "out")
     cosine = (embedded(tmp_path / "out") * model.encode_text(TEXTS).numpy()).sum(1)
     assert cosine.min() > 0.9999
+
+
+def test_layers_of_one_network(
+    tmp_path: Path, vit_folder: Path, bert_folder: Path, odd_images: list[Path]
+) -> None:
+    vision = load_encoder(str(vit_folder), "image", pooling="cls", precision="float32")
+    text = load_encoder(str(bert_folder), "text", pooling="mean", precision="float32")
+    images = FusedEncoder([vision, vision.view("mean", 1)], weights=[1.0, 0.5])
+    model = built(images, FusedEncoder([text, text.view("first", 1)]))
+    door.export(model, tmp_path / "out")
+    pixels = torch.stack(vision.prepare([as_image(path) for path in odd_images])).numpy()
+    found = door.run_graph(tmp_path / "out" / "vision.onnx", {"pixel_values": pixels})
+    np.testing.assert_allclose(found, model.encode_image(odd_images).numpy(), atol=2e-6)
+    np.testing.assert_allclose(
+        embedded(tmp_path / "out"), model.encode_text(TEXTS).numpy(), atol=2e-6
+    )
 
 
 def test_the_readmes_code_runs_without_lateen(tmp_path: Path, small: AlignedModel) -> None:

@@ -11,10 +11,10 @@ from cyclopts import Group, Parameter
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.features import summary
 from lateen.cli.models import TextPlace, VisionPlace
-from lateen.cli.output import check_file, say, show_json, show_table
-from lateen.errors import Faults, LateenError, ModelError, StoreError, UsageError
-from lateen.files import read_json, refuse_foreign
-from lateen.integrations import Tool, tool, tools
+from lateen.cli.output import say, show_json, show_table
+from lateen.errors import Faults, ModelError, StoreError, UsageError
+from lateen.files import read_json
+from lateen.integrations import check_free, tool, tools
 
 if TYPE_CHECKING:
     from lateen.encoders import Encoder
@@ -90,7 +90,7 @@ def import_command(
         _refuse(of_features, "features")
         if not file.is_file():
             raise ModelError(f"there is no file {file}", "Check the path.")
-        _check_free(out, overwrite)
+        check_free(out, overwrite)
         vision = _encoder("vision", vision_encoder, vision_pooling, trust_remote_code)
         text = _encoder("text", text_encoder, text_pooling, trust_remote_code)
         _import_sail(file, out, vision, text, json)
@@ -182,10 +182,7 @@ def export_command(
     for name, (flag, owner) in flags.items():
         if given[name] and name not in target.options:
             raise UsageError(f"{flag} belongs to --to {owner}", f"Leave it out, as {to} has none.")
-    if target.marks:
-        _check_folder(out, target, overwrite)
-    else:
-        check_file(out, overwrite)
+    target.check_place(out, overwrite)
     faults = Faults()
     check_model(faults, model)
     check_inputs(faults)
@@ -217,23 +214,6 @@ def export_command(
         say(f"bank     left out{'' if takes_bank else f', as {to} has no place for one'}")
     if "encoders" in target.options and not with_encoders:
         say("the encoders are not in it (--with-encoders puts them in)")
-
-
-def _check_folder(out: Path, target: Tool, overwrite: bool) -> None:
-    """See that nothing is lost when a folder is exported.
-
-    Raises:
-        UsageError: it holds something else, or a model that is not to be replaced.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", "Give the name of a folder.")
-    refuse_foreign(out, "the folder of a model", target.marks, target.beside, error=UsageError)
-    if not any((out / mark).exists() for mark in target.marks):
-        return
-    if target.name == "lateen":  # whose mark every model of transformers has
-        _check_free(out, overwrite)
-    elif not overwrite:
-        raise _holds_a_model(out)
 
 
 def _card_results(
@@ -338,28 +318,6 @@ def _import_sail(
         if given is None:
             say(f"{what} can be encoded once --{side}.encoder says with what; their features can "
                 "be projected")  # fmt: skip
-
-
-def _check_free(folder: Path, overwrite: bool) -> None:
-    """See that nothing is lost when a model is saved in ``folder``."""
-    from lateen.model.config import read_config
-
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    try:
-        read_config(folder)
-    except LateenError as error:
-        raise UsageError(
-            f"{folder} exists and is no folder of a model", "Choose another --out."
-        ) from error
-    if not overwrite:
-        raise _holds_a_model(folder)
-
-
-def _holds_a_model(folder: Path) -> UsageError:
-    return UsageError(
-        f"{folder} already holds a model", "Choose another --out, or replace it: --overwrite."
-    )
 
 
 def _show_model(model: AlignedModel, as_json: bool, made: str, place: Path) -> None:

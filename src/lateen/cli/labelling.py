@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from lateen.cli.checks import check_inputs, check_model
 from lateen.cli.keys import takes_hardware
 from lateen.cli.models import BankPlace, TextPlace, VisionPlace
-from lateen.cli.output import check_file, say, say_skipped, show_json, show_table
+from lateen.cli.output import say, say_skipped, show_json, show_table
 from lateen.errors import Faults, UsageError
-from lateen.files import write_text
+from lateen.files import check_file, write_text
 
 if TYPE_CHECKING:
     from lateen.indexing import Labelling

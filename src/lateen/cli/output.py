@@ -67,18 +67,6 @@ def show_markup(markup: Markup, *tables: TableData) -> None:
     say("\n".join(texts).rstrip("\n"))
 
 
-def check_file(file: Path | None, overwrite: bool) -> None:
-    """See that nothing is lost when a file is written.
-
-    Raises:
-        UsageError: there is a folder of that name, or a file that is not to be replaced.
-    """
-    if file is not None and file.is_dir():
-        raise UsageError(f"{file} is a folder", "Give the name of a file.")
-    if file is not None and file.exists() and not overwrite:
-        raise UsageError(f"{file} exists", "Choose another --out, or replace it with --overwrite.")
-
-
 def width() -> int:
     """Characters of a line on standard output, 100 where it is no terminal. Not below 60, where
     tables lose whole columns: lines are then broken by the terminal."""

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lateen.errors import LateenError, UsageError, choices
 from lateen.exports import module_summaries
+from lateen.files import check_file, refuse_foreign
 
 if TYPE_CHECKING:
-    from lateen.model import AlignedModel
+    from lateen.model import AlignedModel, CardResult
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,76 @@ class Tool:
         """
         _module(self.name).export(model, out, **options)
 
+    def check_place(self, out: Path, overwrite: bool) -> None:
+        """See that nothing is lost when a model is written.
+
+        Args:
+            out: where to.
+            overwrite: whether an earlier export may be replaced.
+
+        Raises:
+            UsageError: it holds something else, or a model that is not to be replaced.
+        """
+        if not self.marks:
+            check_file(out, overwrite)
+            return
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file", "Give the name of a folder.")
+        refuse_foreign(out, "the folder of a model", self.marks, self.beside, error=UsageError)
+        if not any((out / mark).exists() for mark in self.marks):
+            return
+        if self.name == "lateen":  # whose mark every model of transformers has
+            check_free(out, overwrite)
+        elif not overwrite:
+            raise _holds_a_model(out)
+
+
+def export(
+    model: AlignedModel | str | Path,
+    *,
+    to: str,
+    out: str | Path,
+    encoders: bool = False,
+    query_bank: bool = True,
+    results: Sequence[CardResult] = (),
+    int8: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a model for another tool to read.
+
+    Args:
+        model: an aligned model, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        to: the tool, one of :func:`tools`.
+        out: a folder; for ``sail`` a file.
+        encoders: for ``lateen``: also copy the files of both encoders.
+        query_bank: for ``lateen``: take the model's query bank along, if it carries one.
+        results: for a model card.
+        int8: for ``onnx``: also write graphs whose weights are bytes.
+        overwrite: replace what an earlier call wrote.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        UsageError: there is no such tool, it takes no such argument, or ``out`` holds something.
+        ModelError: the model cannot be handed to it; the reason is told.
+        MissingExtraError: a package is not installed.
+    """
+    from lateen.model import AlignedModel, open_model
+
+    if to not in tools():
+        raise UsageError(f"there is no tool {to!r} to export to", choices(to, list(tools())))
+    target, place = tool(to), Path(out)
+    asked = {"encoders": encoders, "results": tuple(results), "int8": int8}
+    for name, value in asked.items():
+        if value and name not in target.options:
+            raise UsageError(f"an export to {to} has no {name}", f"Leave {name} out.")
+    target.check_place(place, overwrite)
+    ready = model if isinstance(model, AlignedModel) else open_model(model)
+    given = {**asked, "query_bank": query_bank}
+    target.export(ready, place, **{name: given[name] for name in target.options})
+    return place
+
 
 def tools() -> dict[str, str]:
     """Every tool's name, and what it gets; nothing is imported."""
@@ -69,3 +141,25 @@ def tool(name: str) -> Tool:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """See that nothing is lost when a model is saved in ``folder``."""
+    from lateen.model.config import read_config  # which needs torch
+
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        read_config(folder)
+    except LateenError as error:
+        raise UsageError(
+            f"{folder} exists and is no folder of a model", "Choose another --out."
+        ) from error
+    if not overwrite:
+        raise _holds_a_model(folder)
+
+
+def _holds_a_model(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} already holds a model", "Choose another --out, or replace it: --overwrite."
+    )
