@@ -21,8 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from PIL import Image
+from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
+from transformers import AutoModel, AutoProcessor
 
 from lateen.hardware import use_hardware
 from lateen.integrations import tool
@@ -91,6 +94,31 @@ def immich_sides(folder: Path, model: AlignedModel) -> tuple[Side, Side]:
     return image, sentence
 
 
+def hub_sides(folder: Path) -> tuple[Side, Side]:
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+
+    @torch.no_grad()
+    def image(item: object) -> np.ndarray:
+        found = model(**processor(images=[item], return_tensors="pt")).image_embeds
+        return found[0].numpy()
+
+    @torch.no_grad()
+    def sentence(item: object) -> np.ndarray:
+        given = processor(text=[str(item)], truncation=True, return_tensors="pt")
+        return model(**given).text_embeds[0].numpy()
+
+    return image, sentence
+
+
+def sentence_transformers_sides(folder: Path) -> tuple[Side, Side]:
+    model = SentenceTransformer(str(folder), trust_remote_code=True, device="cpu")
+
+    def either(item: object) -> np.ndarray:
+        return model.encode([item], show_progress_bar=False)[0]
+
+    return either, either
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
@@ -113,7 +141,7 @@ def main() -> None:
     doors: dict[str, tuple[Side, Side]] = {"here": here}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        for each in ("onnx", "immich", "lateen"):
+        for each in ("onnx", "immich", "transformers", "sentence-transformers"):
             (place / each).mkdir()
             options = {"int8": True} if each == "onnx" else {}
             tool(each).export(model, place / each, **options)
@@ -123,6 +151,10 @@ def main() -> None:
         doors["lateen, with encoders"] = (
             lambda i: moved.encode_image(i)[0].numpy(), lambda t: moved.encode_text(t)[0].numpy()
         )  # fmt: skip
+        doors["transformers"] = hub_sides(place / "transformers")
+        doors["sentence-transformers"] = sentence_transformers_sides(
+            place / "sentence-transformers"
+        )
         doors["onnx"] = onnx_sides(place / "onnx", model, "")
         doors["onnx, int8"] = onnx_sides(place / "onnx", model, ".int8")
         doors["immich"] = immich_sides(place / "immich", model)
