@@ -287,8 +287,8 @@ def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "Index", "LateenError", "Pairs", "Recipe", "Store",
         "assess", "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "export",
-        "fuse", "import_features", "index", "load_encoder", "pair", "plan", "run", "search", "train",
-        "tune",
+        "fuse", "import_features", "index", "load_encoder", "pair", "plan", "run", "search",
+        "train", "tune",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name
