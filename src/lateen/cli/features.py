@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,6 +58,11 @@ def encode_command(
     device: Annotated[
         str, Parameter(help="auto, cpu, cuda, ...; several with commas have a process each")
     ] = "auto",
+    slice: Annotated[
+        str | None,
+        Parameter(help="of how many slices which: 3/16 encodes the third of sixteen into a folder "
+                  "of its own, anywhere; `lateen merge` makes one store of all"),
+    ] = None,
     revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
     trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,
     overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
@@ -65,7 +71,8 @@ def encode_command(
     """Encode images or captions once, into a feature store that training reads.
 
     What cannot be read is left out and recorded in STORE/skipped.jsonl. A killed encode goes on
-    when called again; a finished one is left as it is.
+    when called again; a finished one is left as it is. With --slice it encodes a part of the data,
+    as a job of an array does; merged, the parts are the store of one process, to the byte.
 
     Parameters
     ----------
@@ -73,11 +80,28 @@ def encode_command(
         Folder of images, class folder, caption file (CSV, TSV, JSONL, Parquet, COCO JSON),
         WebDataset shards, or the name of a Hugging Face dataset.
     """
+    place = None if slice is None else _slice(slice)
     faults = Faults()
     check_encoder_name(faults, encoder, revision)
     check_inputs(faults, sources=(source,), out=out)
-    from lateen.features import encode
+    from lateen.encoders import EncoderOptions
+    from lateen.features import EncodeInputs, Share, encode, encode_slice
 
+    if place is not None:
+        options = EncoderOptions(
+            pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
+            precision=precision, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        inputs = EncodeInputs(
+            source, encoder, modality, column, images, image_column, split=split,
+            texts_only=texts_only, options=options,
+        )  # fmt: skip
+        encode_slice(
+            inputs, out, Share(*place), dtype=dtype, batch_size=batch_size,
+            shard_items=shard_items, workers=workers, overwrite=overwrite, device=device,
+        )  # fmt: skip
+        _show_slice(out, slice, json)
+        return
     store = encode(
         source, encoder, out, modality=modality, column=column, images=images,
         image_column=image_column, split=split, texts_only=texts_only, dtype=dtype,
@@ -86,6 +110,53 @@ def encode_command(
         device=device, revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     summary(store, json)
+
+
+def _slice(text: str) -> tuple[int, int]:
+    """``3/16`` as which slice, from 0, of how many.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such slice.
+    """
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+    if match is None:
+        raise UsageError(f"--slice is {text!r}", "Give which of how many, such as 3/16.")
+    index, of = int(match[1]), int(match[2])
+    if not 1 <= index <= of:
+        raise UsageError(f"there is no slice {text}", "Slices count from 1: 1/16 to 16/16.")
+    return index - 1, of
+
+
+def _show_slice(out: Path, name: str | None, as_json: bool) -> None:
+    shards = len(list(out.glob("shard-*.safetensors")))
+    if as_json:
+        show_json({"path": str(out), "slice": name, "shards": shards})
+        return
+    say(f"slice   {name} in {out}, {shards} {'shard' if shards == 1 else 'shards'}")
+    say("next    when all are there: lateen merge SLICES --out STORE")
+
+
+def merge_command(
+    *slices: Path,
+    out: Annotated[Path, Parameter(help="folder of the feature store")],
+    overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
+    json: Annotated[bool, Parameter(help="print JSON")] = False,
+) -> None:
+    """Make one store of the slices that `lateen encode --slice` made: that of one process.
+
+    The slices stay; on one file system their shards are linked and take no further space.
+
+    Parameters
+    ----------
+    slices
+        The folders of all slices, in any order.
+    """
+    if not slices:
+        raise UsageError("there are no slices to merge", "Give the folders of all of them.")
+    check_inputs(Faults(), out=out)
+    from lateen.features import merge
+
+    summary(merge(slices, out, overwrite=overwrite), json)
 
 
 def fuse_command(

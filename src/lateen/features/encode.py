@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from lateen.data.samples import AbsentImages, no_captions
 from lateen.device import default_batch, default_workers, resolve_device, split_devices
 from lateen.encoders import Encoder, EncoderOptions, Modality, load_with
 from lateen.errors import DataError, StoreError, UsageError, choices
-from lateen.features.manifest import Description, StoredDtype
+from lateen.features.manifest import SLICE, Description, StoredDtype
 from lateen.features.pipeline import (
     encode_items,
     fingerprint,
@@ -118,7 +118,7 @@ def encode(
         precision=precision, untrained=untrained, trust_remote_code=trust_remote_code,
         parts=parts, weights=weights,
     )  # fmt: skip
-    inputs = _Inputs(
+    inputs = EncodeInputs(
         source, encoder, modality, column, images, image_column, captions, split, texts_only,
         options,
     )  # fmt: skip
@@ -147,22 +147,23 @@ def encode(
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class EncodeInputs:
     """The data and the encoder that :func:`encode` is given; what is named there is not open yet.
 
-    A process of its own is given this.
+    A process of its own is given this. Attributes are the arguments of :func:`encode` with the same
+    names; ``options`` are those of the encoder.
     """
 
     source: str | Path | Dataset
     encoder: str | Encoder
-    modality: Modality | None
-    column: str | None
-    images: str | Path | None
-    image_column: str | None
-    captions: Sequence[str]
-    split: str | None
-    texts_only: bool
-    options: EncoderOptions  # but for the device
+    modality: Modality | None = None
+    column: str | None = None
+    images: str | Path | None = None
+    image_column: str | None = None
+    captions: Sequence[str] = ()
+    split: str | None = None
+    texts_only: bool = False
+    options: EncoderOptions = field(default_factory=EncoderOptions)  # but for the device
 
     def open(self, device: str) -> tuple[Dataset, Encoder]:
         """The dataset, and the encoder on a device.
@@ -188,7 +189,7 @@ class _Inputs:
 
 
 def _encode_share(
-    inputs: _Inputs, device: str, folder: Path, share: Share, *, dtype: StoredDtype,
+    inputs: EncodeInputs, device: str, folder: Path, share: Share, *, dtype: StoredDtype,
     batch_size: int | None, shard_items: int | None, workers: int,
 ) -> None:  # fmt: skip
     """Encode one process's part of the shards into a folder of its own."""
@@ -263,6 +264,8 @@ def encode_views(
         return [store for store in stores if store is not None]
     for index in missing:
         refuse_no_store(outs[index])
+        if share is None and (outs[index] / SLICE).is_file():
+            raise StoreError(f"{outs[index]} holds one slice of a store", "Choose another --out.")
 
     batch = batch_size or default_batch(modality == "image", device)
     conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
@@ -278,7 +281,7 @@ def encode_views(
         writers = {
             index: StoreWriter(
                 outs[index], descriptions[index], conditions=conditions, overwrite=overwrite,
-                first=first,
+                first=first, items=count,
             )
             for index in missing
         }  # fmt: skip

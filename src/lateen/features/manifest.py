@@ -16,6 +16,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 PLAN = "plan.json"  # the description alone, while a store is being written
 SKIPPED = "skipped.jsonl"
+SLICE = "slice.json"  # in a folder of one slice of a store
 FeatureDtype = Literal["float16", "float32"]
 StoredDtype = FeatureDtype | Literal["int32"]  # int32: token ids
 
@@ -157,6 +158,10 @@ class Manifest:
 
 
 def _absent(folder: Path) -> StoreError:
+    if (folder / SLICE).is_file():
+        return StoreError(
+            f"{folder} holds one slice of a store", "Make one store of all: `lateen merge`."
+        )
     if (folder / PLAN).is_file():
         return StoreError(
             f"{folder} is not finished: its encoding was interrupted",

@@ -6,6 +6,7 @@ it. Once the whole shard is written its parts are removed: the finished store ha
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from lateen.errors import StoreError
-from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, Description, Manifest, Shard
+from lateen.features.manifest import MANIFEST, PLAN, SKIPPED, SLICE, Description, Manifest, Shard
 from lateen.features.shard import (
     ShardContent,
     describe_shard,
@@ -24,7 +25,15 @@ from lateen.features.shard import (
     shard_name,
     write_shard,
 )
-from lateen.files import jsonl, library_versions, read_json, refuse_foreign, write_json, write_text
+from lateen.files import (
+    atomic_path,
+    jsonl,
+    library_versions,
+    read_json,
+    refuse_foreign,
+    write_json,
+    write_text,
+)
 
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
 
@@ -39,6 +48,7 @@ class StoreWriter:
             versions). A half-written store of other conditions is begun anew.
         overwrite: replace a store that was made differently instead of refusing.
         first: number of the first shard that is written here; those before it are elsewhere.
+        items: how many input items the whole store covers; kept with the plan.
 
     Attributes:
         finished: whether the store is complete and of this description.
@@ -56,8 +66,10 @@ class StoreWriter:
         conditions: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         first: int = 0,
+        items: int | None = None,
     ) -> None:
         self.folder = folder
+        self._items = items
         self._first = first
         self.description = description
         self._conditions = {**library_versions(), **(conditions or {})}
@@ -92,6 +104,13 @@ class StoreWriter:
         self._adopt_shards()
         self.parts = self._adopt_parts()
 
+    def copy(self, folder: Path) -> None:
+        """Take in the shards that were written for this store elsewhere, and leave them there."""
+        for path in sorted(folder.glob("shard-*.safetensors")):
+            if ".part-" not in path.name:
+                _link(path, self.folder / path.name)
+        self._adopt_shards()
+
     def _adopt(self) -> None:
         """Take over what an earlier run of the same description left."""
         folder = self.folder
@@ -106,7 +125,10 @@ class StoreWriter:
             refuse_no_store(folder)
         elif read_json(folder / PLAN)["conditions"] != self._conditions:
             clear_store(folder)
-        plan = {"description": self.description.as_dict(), "conditions": self._conditions}
+        plan = {
+            "description": self.description.as_dict(), "conditions": self._conditions,
+            "items": self._items,
+        }  # fmt: skip
         write_json(folder / PLAN, plan)
         self._adopt_shards()
 
@@ -230,11 +252,21 @@ class StoreWriter:
             )
         manifest = Manifest(
             self.description, rows, tuple(self.shards), len(self.skipped),
-            self.notes, library_versions(),
+            self.notes, {name: self._conditions[name] for name in library_versions()},
         )  # fmt: skip
         write_json(self.folder / MANIFEST, manifest.as_dict())
         (self.folder / PLAN).unlink(missing_ok=True)
         self.finished = True
+
+
+def _link(path: Path, target: Path) -> None:
+    """Put a file in a second place: as a link to the same bytes, or as a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(path, target)
+    except OSError:  # another file system, or one without links
+        with atomic_path(target) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def refuse_no_store(folder: Path) -> None:
@@ -243,7 +275,7 @@ def refuse_no_store(folder: Path) -> None:
     Raises:
         StoreError: it holds some, and no store, finished or half-written.
     """
-    refuse_foreign(folder, "a feature store", (MANIFEST, PLAN), error=StoreError)
+    refuse_foreign(folder, "a feature store", (MANIFEST, PLAN), (SLICE,), error=StoreError)
 
 
 def _find_description(folder: Path) -> Description | None:
@@ -276,6 +308,14 @@ def clear_store(folder: Path) -> None:
 
 def _different(folder: Path, present: Description, asked: Description) -> StoreError:
     """The refusal to mix two descriptions in one folder, naming what differs."""
+    return StoreError(
+        f"{folder} holds features made differently ({differences(present, asked)})",
+        "Choose another --out, or pass --overwrite to replace them.",
+    )
+
+
+def differences(present: Description, asked: Description) -> str:
+    """In what two descriptions differ, the first three; empty if only in names."""
     there, now = present.as_dict(), asked.as_dict()
     names = [
         f"encoder.{name}"
@@ -285,11 +325,7 @@ def _different(folder: Path, present: Description, asked: Description) -> StoreE
     names += [
         n for n in now if n not in ("encoder", "encoder_key", "source") and now[n] != there[n]
     ]
-    shown = "; ".join(_difference(name, there, now) for name in names[:3])
-    return StoreError(
-        f"{folder} holds features made differently ({shown})",
-        "Choose another --out, or pass --overwrite to replace them.",
-    )
+    return "; ".join(_difference(name, there, now) for name in names[:3])
 
 
 def _difference(name: str, there: dict[str, Any], now: dict[str, Any]) -> str:
