@@ -74,3 +74,13 @@ def album(root: Path, count: int = 24) -> Path:
         rows.append(json.dumps({"image": f"{i:03d}.png", "caption": captions}))
     (root / "train.jsonl").write_text("\n".join(rows) + "\n")
     return root
+
+
+def painted(path: Path, shade: tuple[int, int, int], seed: int = 0) -> Path:
+    """A picture of a shade that fades to one side, with noise: no two have like features."""
+    fade = np.linspace(0.3, 1, 40)[None, :, None]
+    noise = np.random.default_rng(seed).normal(0, 25, (32, 40, 3))
+    pixels = np.clip(np.array(shade) * fade + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path

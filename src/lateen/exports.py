@@ -72,7 +72,7 @@ class Registry(Mapping[str, _Entry]):
 def module_summaries(path: Iterable[str]) -> dict[str, str]:
     """The modules of a package that is a registry: name, with dashes → first line of its docstring.
 
-    The files are read and not run. Modules whose names begin with ``_`` do not count.
+    The files are read and not run. Modules whose names begin with ``_`` do not count, nor packages.
 
     Args:
         path: the package's ``__path__``.
@@ -84,7 +84,7 @@ def module_summaries(path: Iterable[str]) -> dict[str, str]:
 def _summaries(path: tuple[str, ...]) -> dict[str, str]:
     summaries = {}
     for module in pkgutil.iter_modules(path):
-        if not module.name.startswith("_"):
+        if not module.name.startswith("_") and not module.ispkg:
             spec = module.module_finder.find_spec(module.name, None)
             source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
             docstring = ast.get_docstring(ast.parse(source)) or ""

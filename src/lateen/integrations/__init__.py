@@ -9,6 +9,8 @@ have more:
 * keyword arguments of ``export``: ``encoders``, whether to copy the encoders' files;
   ``query_bank``, whether to take the model's along; ``results``, what a model card is to show
   (:class:`lateen.model.CardResult`).
+
+Benchmark programs, for which nothing is written, are in ``harnesses/``.
 """
 
 from __future__ import annotations
