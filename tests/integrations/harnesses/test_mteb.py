@@ -19,6 +19,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
+from integrations.conftest import small_model
 from lateen.encoders import FusedEncoder
 from lateen.errors import UsageError
 from lateen.evaluation import evaluate
@@ -27,8 +28,6 @@ from lateen.metrics import classification, retrieval
 from lateen.metrics.choice import pair_hits, pair_scores
 from lateen.model import AlignedModel
 from lateen.model.query_bank import QUERY_BANK
-
-from ..conftest import small_model
 
 mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install 'lateen[mteb]'")
 mteb_tasks = pytest.importorskip("integrations.harnesses.mteb_tasks")
@@ -76,9 +75,7 @@ def loader(*columns: str, **batch: Any) -> Any:
 
 def encoded(model: MtebModel, rows: Any, **options: Any) -> torch.Tensor:
     task = SimpleNamespace(name="Some")
-    return model.encode(
-        rows, task_metadata=task, hf_split="test", hf_subset="default", **options
-    )
+    return model.encode(rows, task_metadata=task, hf_split="test", hf_subset="default", **options)
 
 
 def test_retrieval_both_ways(wrapped: MtebModel, pairs: Pairs, tmp_path: Path) -> None:
@@ -93,8 +90,9 @@ def test_retrieval_both_ways(wrapped: MtebModel, pairs: Pairs, tmp_path: Path) -
     for k in (1, 5, 10):
         # mteb rounds to five places. To recall a caption's one picture is to hit.
         theirs = {
-            "text_to_image": by_text[f"recall_at_{k}"], "image_to_text": by_image[f"hit_rate_at_{k}"],
-        }  # fmt: skip
+            "text_to_image": by_text[f"recall_at_{k}"],
+            "image_to_text": by_image[f"hit_rate_at_{k}"],
+        }
         for way, share in theirs.items():
             assert 100 * share == pytest.approx(ours[way][f"R@{k}"], abs=1e-3)
             assert 100 * share == pytest.approx(again[way][f"R@{k}"], abs=1e-3)
@@ -150,10 +148,11 @@ def test_a_query_bank_changes_nothing(
 ) -> None:
     small.save_pretrained(tmp_path / "model")
     before = scores(mteb_model(tmp_path / "model"), mteb_tasks.text_to_image(pairs))
-    code, _, err = call(capsys, "bank", tmp_path / "model", "--captions", tmp_path / "pairs.jsonl",
-                        "--images", tmp_path / "images", "--out", tmp_path / "bank.npz")  # fmt: skip
+    made, source = tmp_path / "bank.npz", ["--captions", tmp_path / "pairs.jsonl"]
+    code, _, err = call(capsys, "bank", tmp_path / "model", *source, "--images",
+                        tmp_path / "images", "--out", made)  # fmt: skip
     assert code == 0, err
-    shutil.copyfile(tmp_path / "bank.npz", tmp_path / "model" / QUERY_BANK)
+    shutil.copyfile(made, tmp_path / "model" / QUERY_BANK)
     model = mteb_model(tmp_path / "model")
     assert model.model.query_bank is not None
     assert scores(model, mteb_tasks.text_to_image(pairs)) == before
@@ -262,7 +261,9 @@ def test_results_are_kept_by_the_models_content(
 
 
 def test_torchvision_is_not_needed(tmp_path: Path) -> None:
-    code = "import sys, mteb, lateen.integrations.harnesses.mteb; print('torchvision' in sys.modules)"
+    code = (
+        "import sys, mteb, lateen.integrations.harnesses.mteb; print('torchvision' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True,
                           text=True, check=True)  # fmt: skip
     assert done.stdout.strip() == "False"

@@ -10,6 +10,7 @@ import toys
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from integrations.conftest import small_model
 from lateen.encoders import Encoder, FusedEncoder, load_encoder
 from lateen.errors import EncoderError, ModelError
 from lateen.integrations.harnesses.open_clip_style import OpenClipStyle, open_clip_style
@@ -17,8 +18,6 @@ from lateen.model import AlignedModel
 from lateen.model.model import as_image
 from lateen.training.config import HeadSection
 from lateen.training.heads import AlignmentHeads
-
-from ..conftest import small_model
 
 TEXTS = ["a dog runs on the beach", "", "DOG", "a big red cat " * 20, "Zwei 海辺 🐕"]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lateen.errors import LateenError, MissingExtraError, UsageError
@@ -72,16 +73,31 @@ def main() -> None:
     """CLIP_benchmark's command, which knows the type ``lateen``."""
     try:
         register()
-        if "eval" in sys.argv and not any(each.startswith("--output") for each in sys.argv):
-            raise UsageError(
-                "CLIP_benchmark names a result after its model, and a folder is no file name",
-                "Say where it goes, with --output FILE.json.",
-            )
+        sys.argv[1:] = _checked(sys.argv[1:])
         from clip_benchmark.cli import main as command
 
         command()
     except LateenError as error:
         sys.exit(f"error: {error}")
+
+
+def _checked(words: Sequence[str]) -> list[str]:
+    """The command's words; of a model of ours, with what its result is to name as weights.
+
+    Raises:
+        UsageError: they do not say where the result goes.
+    """
+    values = [word.partition("=")[2] or word for word in words]
+    options = {word.partition("=")[0] for word in words}
+    if "eval" not in words or MODEL_TYPE not in values:
+        return list(words)
+    if "--output" not in options:
+        raise UsageError(
+            "CLIP_benchmark names a result after its model, and a folder is no file name",
+            "Say where it goes, with --output FILE.json.",
+        )
+    # Where nothing is said, the result would name weights of open_clip's.
+    return [*words, *([] if "--pretrained" in options else ["--pretrained", MODEL_TYPE])]
 
 
 if __name__ == "__main__":

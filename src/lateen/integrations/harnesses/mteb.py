@@ -96,12 +96,10 @@ class MtebModel:
                 "Leave precision out of encode_kwargs.",
             )
         kinds = _kinds_of(inputs.dataset.features, task_metadata.name)
-        shown = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
-        if kinds == list(_KINDS):
-            return self.get_fused_embeddings(inputs, **shown)
-        if kinds == ["image"]:
-            return self.get_image_embeddings(inputs, **shown)
-        return self.get_text_embeddings(inputs)
+        if kinds == ["text"]:
+            return self.get_text_embeddings(inputs)
+        get = self.get_image_embeddings if kinds == ["image"] else self.get_fused_embeddings
+        return get(inputs, batch_size=batch_size, show_progress_bar=show_progress_bar)
 
     def get_text_embeddings(self, texts: Iterable[_Batch]) -> Tensor:
         """Embeddings ``[n, dim]``, L2-normalised, of the texts of a loader.
@@ -169,7 +167,8 @@ class MtebModel:
 
 def _unit(embeddings: Any) -> Tensor:
     """Embeddings ``[n, dim]``, or one ``[dim]``, as L2-normalised rows."""
-    return normalize(torch.atleast_2d(torch.as_tensor(embeddings).float()), dim=-1)
+    rows = torch.as_tensor(embeddings).float()
+    return normalize(rows if rows.ndim > 1 else rows[None], dim=-1)
 
 
 def _kinds_of(columns: Iterable[str], task: str) -> list[str]:

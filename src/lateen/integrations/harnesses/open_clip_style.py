@@ -30,7 +30,9 @@ _PADDING = -1  # which no character is
 _INSTEAD = "Use lateen evaluate, or lateen.integrations.harnesses.mteb: they hand images over."
 
 
-def open_clip_style(model: AlignedModel | str | Path) -> tuple[OpenClipStyle, Preprocess, Tokenizer]:
+def open_clip_style(
+    model: AlignedModel | str | Path,
+) -> tuple[OpenClipStyle, Preprocess, Tokenizer]:
     """What ``open_clip.create_model_from_pretrained`` and ``get_tokenizer`` give, of any model.
 
     Args:
@@ -125,9 +127,7 @@ class OpenClipStyle(nn.Module):
             text: on any device.
             normalize: L2-normalise.
         """
-        texts = [
-            "".join(chr(point) for point in row if point != _PADDING) for row in text.tolist()
-        ]
+        texts = ["".join(chr(point) for point in row if point != _PADDING) for row in text.tolist()]
         with self._no_autocast():
             found = self.model.encode_text(texts, normalize=normalize)
         return found.to(self.logit_scale.device)
@@ -188,9 +188,11 @@ class PixelLayout:
 
     def unpack(self, pixels: Tensor) -> list[Any]:
         """Stacked images as the encoder takes them."""
-        pieces = pixels.flatten(1).split([math.prod(shape) for shape in self.shapes], dim=1)
+        values = [math.prod(shape) for shape in self.shapes]
+        pieces = torch.split(pixels.flatten(1), values, dim=1)
         own = [
-            piece.unflatten(1, shape) for piece, shape in zip(pieces, self.shapes, strict=True)
+            piece.reshape(len(pixels), *shape)
+            for piece, shape in zip(pieces, self.shapes, strict=True)
         ]
         if not self._fused:
             return list(own[0])
