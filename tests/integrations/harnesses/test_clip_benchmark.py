@@ -124,6 +124,21 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         door.register()
 
 
+def test_beside_a_torchvision_for_another_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clip_benchmark").mkdir()
+    fails = 'raise RuntimeError("operator torchvision::nms does not exist")'
+    (tmp_path / "clip_benchmark" / "__init__.py").touch()
+    (tmp_path / "clip_benchmark" / "models.py").write_text(fails)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "clip_benchmark"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"torchvision::nms.*an environment of its own"):
+        door.register()
+    sys.modules.pop("clip_benchmark")
+
+
 def started(stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch, words: str) -> list[str]:
     """What the command is started with, for such words."""
     cli, seen = ModuleType("clip_benchmark.cli"), list[str]()

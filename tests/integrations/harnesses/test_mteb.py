@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from integrations.conftest import small_model
 from lateen.encoders import FusedEncoder
-from lateen.errors import UsageError
+from lateen.errors import MissingExtraError, UsageError
 from lateen.evaluation import evaluate
 from lateen.integrations.harnesses.mteb import MtebModel, mteb_model
 from lateen.metrics import classification, retrieval
@@ -248,6 +248,12 @@ def test_what_it_does_not_read_is_refused(
 def test_a_name_without_organization_is_refused(small: AlignedModel) -> None:
     with pytest.raises(UsageError, match=r"organization/name.*Say my/clip"):
         mteb_model(small, name="clip")
+
+
+def test_without_mteb(small: AlignedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mteb.models", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'lateen\[mteb\]'"):
+        mteb_model(small)
 
 
 def test_results_are_kept_by_the_models_content(
