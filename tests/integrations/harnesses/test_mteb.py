@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -264,12 +263,3 @@ def test_results_are_kept_by_the_models_content(
     key = wrapped.model.content_key
     [file] = tmp_path.glob(f"results/**/{key}/Flickr30kT2IRetrieval.json")
     assert "tests__small" in str(file)
-
-
-def test_torchvision_is_not_needed(tmp_path: Path) -> None:
-    code = (
-        "import sys, mteb, lateen.integrations.harnesses.mteb; print('torchvision' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True,
-                          text=True, check=True)  # fmt: skip
-    assert done.stdout.strip() == "False"
