@@ -255,7 +255,7 @@ def test_the_parts_of_a_fused_encoder_may_have_moved(
             tmp_path / "a", vision_encoder=given, text_encoder=text  # type: ignore[arg-type]
         )  # fmt: skip
         torch.testing.assert_close(again.encode_image(IMAGE), expected)
-    with pytest.raises(EncoderError, match=r"no folder .*originals.vit"):
+    with pytest.raises(ModelError, match=r"was in .*originals.vit, where .*--vision.encoder"):
         AlignedModel.from_pretrained(tmp_path / "a").encode_image(IMAGE)
 
 

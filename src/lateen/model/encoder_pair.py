@@ -183,9 +183,13 @@ class EncoderPair:
                 f"Give one for each: --{side}.encoder A,B or {side}_encoder=[A, B].",
             )
         if given is None and (gone := next(filter(_is_gone, names), None)):
+            where = (
+                f"was in {gone}, where there is nothing now" if Path(gone).is_absolute() else
+                f"was a file or folder called {Path(gone).name} where the model was made, and is "
+                "not in it"
+            )  # fmt: skip
             raise ModelError(
-                f"the {side} encoder of this model was a file or folder called {Path(gone).name} "
-                "where the model was made, and is not in it",
+                f"the {side} encoder of this model {where}",
                 f"Say where it is now with --{side}.encoder or {side}_encoder=; or export the "
                 "model again, with --with-encoders.",
             )
@@ -271,9 +275,9 @@ def describe_encoder(
 
 
 def _is_gone(name: str) -> bool:
-    """Whether a name is that of a folder or file of another machine
-    (:func:`saving.without_paths`)."""
-    return name.startswith("./") and not Path(name).exists()
+    """Whether a name is that of a folder or file that is not here: of another machine
+    (:func:`saving.without_paths`), or moved since."""
+    return (name.startswith("./") or Path(name).is_absolute()) and not Path(name).exists()
 
 
 def _here(load: Mapping[str, Any]) -> Path | None:
