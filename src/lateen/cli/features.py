@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from lateen.cli.checks import check_encoder_name, check_inputs
 from lateen.cli.output import say, show_json, show_table
@@ -14,6 +15,8 @@ from lateen.errors import Faults, UsageError
 
 if TYPE_CHECKING:
     from lateen.features import Store
+
+_RAY = Group("On a cluster")
 
 
 def encode_command(
@@ -63,6 +66,24 @@ def encode_command(
         Parameter(help="of how many slices which: 3/16 encodes the third of sixteen into a folder "
                   "of its own, anywhere; `lateen merge` makes one store of all"),
     ] = None,
+    on: Annotated[
+        Literal["ray"] | None,
+        Parameter(group=_RAY, help="ray: on a Ray cluster, whose machines all see SOURCE, the "
+                  "encoder and --out by these names"),
+    ] = None,
+    address: Annotated[
+        str | None,
+        Parameter(group=_RAY, help="of the cluster: auto, ray://host:10001 (one on this machine)"),
+    ] = None,
+    actors: Annotated[
+        int | None, Parameter(group=_RAY, help="processes that encode, anywhere in it (2)")
+    ] = None,
+    gpus_per_actor: Annotated[
+        float | None, Parameter(group=_RAY, help="of each; 0.5 for two on one (0)")
+    ] = None,
+    cpus_per_actor: Annotated[
+        float | None, Parameter(group=_RAY, help="of each, and threads of torch (1)")
+    ] = None,
     revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
     trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,
     overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
@@ -81,26 +102,38 @@ def encode_command(
         WebDataset shards, or the name of a Hugging Face dataset.
     """
     place = None if slice is None else _slice(slice)
+    asked = {"--address": address, "--actors": actors, "--gpus-per-actor": gpus_per_actor,
+             "--cpus-per-actor": cpus_per_actor}  # fmt: skip
+    _check_where(on, slice, device, asked)
     faults = Faults()
     check_encoder_name(faults, encoder, revision)
     check_inputs(faults, sources=(source,), out=out)
     from lateen.encoders import EncoderOptions
     from lateen.features import EncodeInputs, Share, encode, encode_slice
+    from lateen.features.on_ray import Cluster, encode_on_ray
 
+    options = EncoderOptions(
+        pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
+        precision=precision, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    inputs = EncodeInputs(
+        source, encoder, modality, column, images, image_column, split=split,
+        texts_only=texts_only, options=options,
+    )  # fmt: skip
     if place is not None:
-        options = EncoderOptions(
-            pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
-            precision=precision, trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-        inputs = EncodeInputs(
-            source, encoder, modality, column, images, image_column, split=split,
-            texts_only=texts_only, options=options,
-        )  # fmt: skip
         encode_slice(
             inputs, out, Share(*place), dtype=dtype, batch_size=batch_size,
             shard_items=shard_items, workers=workers, overwrite=overwrite, device=device,
         )  # fmt: skip
         _show_slice(out, slice, json)
+        return
+    if on is not None:
+        cluster = Cluster(address, actors or 2, gpus_per_actor or 0, cpus_per_actor or 1)
+        store = encode_on_ray(
+            inputs, out, cluster, dtype=dtype, batch_size=batch_size, shard_items=shard_items,
+            workers=workers, overwrite=overwrite,
+        )  # fmt: skip
+        summary(store, json)
         return
     store = encode(
         source, encoder, out, modality=modality, column=column, images=images,
@@ -110,6 +143,28 @@ def encode_command(
         device=device, revision=revision, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     summary(store, json)
+
+
+def _check_where(
+    on: str | None, slice: str | None, device: str, asked: Mapping[str, int | float | str | None]
+) -> None:
+    """See that what is said of where to encode is of one way.
+
+    Raises:
+        UsageError: it is of two, or there are fewer than one actor.
+    """
+    given = [name for name, value in asked.items() if value is not None]
+    if on is None and given:
+        raise UsageError(f"{given[0]} belongs to --on ray", "Give both, or neither.")
+    if on is not None and slice is not None:
+        raise UsageError("--on ray makes slices of its own", "Leave --slice out.")
+    if on is not None and device != "auto":
+        raise UsageError(f"--on ray takes no --device {device}", "Give --gpus-per-actor instead.")
+    if slice is not None and "," in device:
+        raise UsageError("a slice is encoded on one device", "Give more slices, and one device.")
+    actors = asked["--actors"]
+    if isinstance(actors, int) and actors < 1:
+        raise UsageError(f"--actors is {actors}", "It must be at least 1.")
 
 
 def _slice(text: str) -> tuple[int, int]:
