@@ -62,14 +62,15 @@ class MissingExtraError(UsageError):
 
     Args:
         package: the import name of the package.
-        extra: the lateen extra that brings it.
+        extra: the lateen extra that brings it; ``None`` for one that is installed by itself.
         purpose: what it is needed for.
     """
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = package if extra is None else f"'lateen[{extra}]'"
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed",
-            f"Install it with: pip install 'lateen[{extra}]'",
+            f"Install it with: pip install {wanted}",
         )
 
 

@@ -79,7 +79,10 @@ def test_texts_come_from_lines_json_and_tables(model: Path, album: Path, tmp_pat
         image.unlink()  # captions need no images
     captions = embed(model, texts=album / "train.jsonl")
     assert len(captions.ids) == 48 and captions.ids[:2] == ["000.png", "000.png"]
-    assert captions.texts is None
+    assert captions.texts is not None and len(captions.texts) == 48
+    lines = (album / "train.jsonl").read_text().splitlines()
+    by_id = {json.loads(line)["image"]: line for line in lines}
+    assert all(text in by_id[name] for name, text in zip(captions.ids, captions.texts, strict=True))
     assert np.array_equal(
         embed(model, texts=album / "train.jsonl", column="caption").values, captions.values
     )
@@ -126,7 +129,7 @@ def test_wrong_input_is_refused(model: Path, photos: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="cannot read"):
         embed(model, texts=tmp_path / "none.txt")
     made = embed(model, texts=["red"])
-    with pytest.raises(UsageError, match=r"none of \.npy, \.parquet"):
+    with pytest.raises(UsageError, match=r"none of \.parquet, \.npy"):
         made.save(tmp_path / "e.npz")
     made.ids[0] = "two\nlines"
     with pytest.raises(UsageError, match="line break"):

@@ -14,7 +14,8 @@ from serving_toys import Serve, encoded, engine_of, exif, picture
 from lateen.data.samples import MemoryImage
 from lateen.files import cache_folder
 from lateen.indexing import index
-from lateen.serving.pictures import jpeg, media_type
+from lateen.report.thumbnail import jpeg
+from lateen.serving.pictures import media_type
 from lateen.serving.thumbnails import Thumbnails
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><exif:GPSLatitude>48,8N</exif:GPSLatitude></x:xmpmeta>"

@@ -77,8 +77,9 @@ def import_command(
     Parameters
     ----------
     file
-        Features: a .npy array [rows, dim], a .pt tensor (or dict with features and ids), or a
-        Parquet file with a list column and an id column; rows with NaN are left out and recorded.
+        Features: a .npy array [rows, dim], a .pt tensor (or dict with features and ids), a
+        safetensors file of one tensor, or a Parquet file with a list column and an id column; rows
+        with NaN are left out and recorded.
         SAIL: the .pt file of its training code.
     """
     of_features = {"--modality": modality, "--encoder": encoder, "--ids": ids, "--column": column,

@@ -110,7 +110,7 @@ def classify_command(
 
 @takes_hardware()
 def embed_command(
-    model: Path,
+    target: str,
     /,
     *,
     images: Annotated[
@@ -125,10 +125,18 @@ def embed_command(
     out: Annotated[
         Path,
         Parameter(
-            help="X.npy, float32 [rows, dim], with the ids one a line in X.ids.txt beside it; or "
-            "X.parquet with the columns id and embedding"
+            help="X.parquet with id, embedding and what is known of each row (path, captions, "
+            "...); or float32 [rows, dim] with the ids one a line in X.ids.txt beside it: X.npy, "
+            "X.safetensors (tensor embeddings), X.usearch or X.hnswlib (inner products, keys are "
+            "rows from 0)"
         ),
     ],
+    thumbnails: Annotated[
+        int | None,
+        Parameter(
+            help="put pictures of so many pixels into X.parquet, as viewers may not read files: 160"
+        ),
+    ] = None,
     raw: Annotated[
         bool, Parameter(help="as the head gives them, instead of at unit length")
     ] = False,
@@ -146,30 +154,47 @@ def embed_command(
 ) -> None:
     """Write the embeddings of images or texts, with their ids, for other tools.
 
-    `lateen import` reads what this writes.
+    It says what opens the file: embedding-atlas shows a Parquet file as a map, which it makes
+    itself. `lateen import` reads what this writes as numbers.
 
     Parameters
     ----------
-    model
-        Folder of a model, such as runs/f8k/model; or a CLIP or SigLIP by folder or hub id.
+    target
+        Folder of a model, such as runs/f8k/model; a CLIP or SigLIP by folder or hub id; or an index
+        (`lateen index`), whose embeddings are there: nothing is encoded.
     """
-    faults = Faults()
-    check_model(faults, model)
-    check_inputs(faults, sources=(images, texts))
-    from lateen.indexing.embeddings import embed, output_files
-    from lateen.model import open_model
+    from lateen.indexing.photo_index import is_index
+
+    if not (indexed := is_index(target)):
+        faults = Faults()
+        check_model(faults, target)
+        check_inputs(faults, sources=(images, texts))
+    from lateen.indexing.vector_files import check_thumbnails, opening, output_files
 
     for file in output_files(out):
         check_file(file, overwrite)
+    check_thumbnails(out, thumbnails)
+    if thumbnails is not None and texts is not None:
+        raise UsageError("there are no pictures of texts", "Leave --thumbnails out.")
+    if indexed and (vision_encoder or text_encoder):
+        raise UsageError(
+            "an index needs no encoder here", "Leave --vision.encoder and the like out."
+        )
+    from lateen.indexing.embeddings import embed
+    from lateen.model import open_model
 
-    ready = open_model(model, vision_encoder=vision_encoder, text_encoder=text_encoder)
-    embeddings = embed(ready, images=images, texts=texts, column=column, raw=raw, bank=bank)
-    files = embeddings.save(out)
+    opened = target if indexed else open_model(
+        target, vision_encoder=vision_encoder, text_encoder=text_encoder
+    )  # fmt: skip
+    embeddings = embed(opened, images=images, texts=texts, column=column, raw=raw, bank=bank)
+    files = embeddings.save(out, thumbnails=thumbnails)
+    opens = opening(embeddings, out, thumbnails=thumbnails is not None)
     rows, dim = embeddings.values.shape
     if json:
         show_json({
             "files": [str(file) for file in files], "rows": rows, "dim": dim,
-            "unit_length": not raw and bank == "none", "bank": bank, "skipped": embeddings.skipped,
+            "unit_length": not raw and bank == "none", "bank": bank, "open": opens,
+            "skipped": embeddings.skipped,
         })  # fmt: skip
         return
     say(
@@ -180,6 +205,7 @@ def embed_command(
         say(f"{len(embeddings.skipped)} left out, the first: {skip['id']}: {skip['reason']}")
     for file, what in zip(files, ("embeddings", "ids"), strict=False):
         say(f"{what:<10}  {file}")
+    say(f"{'to open':<10}  {opens}")
 
 
 @takes_hardware()

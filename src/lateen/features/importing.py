@@ -1,4 +1,5 @@
-"""Features that were computed elsewhere, as a store: ``.npy``, ``.pt`` (weights-only), Parquet."""
+"""Features that were computed elsewhere, as a store: ``.npy``, ``.pt`` (weights-only), safetensors,
+Parquet."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import content_key, file_sha256, folder_lock
 from lateen.progress import bar
 
-_SUFFIXES = (".npy", ".pt", ".pth", ".parquet")
+_SUFFIXES = (".npy", ".pt", ".pth", ".safetensors", ".parquet")
 _FEATURE_NAMES = ("features", "feature", "embeddings", "embedding", "vector", "image_features",
                   "text_features")  # fmt: skip
 _ID_NAMES = ("id", "ids", "image_id", "image_ids", "text_id", "text_ids", "sample_id", "sample_ids",
@@ -44,7 +45,8 @@ def import_features(
 
     Args:
         features: a ``.npy`` array ``[n, dim]``; a ``.pt`` tensor, or dict with one under
-            ``features`` (and perhaps ``ids``); a Parquet file with a list column and an id column.
+            ``features`` (and perhaps ``ids``); a safetensors file with one tensor; a Parquet file
+            with a list column and an id column.
         out: the store's folder.
         ids: the sample id of every row: a sequence, or a text file with one id per line (or a JSON
             list). Ids join features to captions, written as
@@ -173,8 +175,8 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:
         )
     if not path.is_file():
         raise StoreError(f"there is no file {path}", "Check the path.")
-    reader = {".npy": _read_npy, ".parquet": _read_parquet}.get(path.suffix.lower(), _read_torch)
-    return reader(path)
+    readers = {".npy": _read_npy, ".parquet": _read_parquet, ".safetensors": _read_safetensors}
+    return readers.get(path.suffix.lower(), _read_torch)(path)
 
 
 def _load_npy(path: Path) -> np.ndarray[Any, Any]:
@@ -215,6 +217,25 @@ def _read_torch(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]
             "Save a tensor, or a dict with one under 'features'.",
         )
     return content.float().numpy(), ids
+
+
+def _read_safetensors(path: Path) -> tuple[np.ndarray[Any, Any], None]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise StoreError(
+            f"{path} is not a readable safetensors file ({reason(error)})", "Write it again."
+        ) from error
+    named = [name for name in tensors if name in _FEATURE_NAMES] or list(tensors)
+    if len(named) != 1:
+        raise StoreError(
+            f"{path} has {len(named)} tensors ({', '.join(named) or 'none'})",
+            f"Name the features one of: {', '.join(_FEATURE_NAMES)}.",
+        )
+    return tensors[named[0]].float().numpy(), None
 
 
 def _read_parquet(path: Path) -> tuple[np.ndarray[Any, Any], Sequence[Any] | None]:

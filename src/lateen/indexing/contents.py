@@ -77,9 +77,15 @@ class Contents:
 
         Raises:
             DataError: it cannot be opened, or is a folder without images.
+            UsageError: a column has the name of one that every index has.
         """
         dataset = open_dataset(source, images=images, captions=captions, split=split)
-        cells, columns = _cells(source, dataset)
+        cells, columns = table_cells(source, dataset)
+        if taken := sorted({field.name for field in columns} & _RESERVED):
+            raise UsageError(
+                f"{source} has a column {taken[0]!r}, and every index has one of that name",
+                "Call it something else.",
+            )
         path = Path(source)
         there = path.exists() or path.parent.is_dir()
         place = os.path.abspath(source) if there else str(source)  # noqa: PTH100 - links stay
@@ -153,14 +159,11 @@ def _state(image: ImageSource, captions: Sequence[str], cells: Mapping[str, Any]
     return state
 
 
-def _cells(
+def table_cells(
     source: str | Path, dataset: Dataset
 ) -> tuple[dict[str, dict[str, Any]], list[pa.Field]]:
-    """The other columns of a table of image files: the first row's of each image, with their types.
-
-    Raises:
-        UsageError: a column has the name of one that every index has.
-    """
+    """The other columns of a table of image files: the first row's of each image, with their
+    types."""
     path = Path(source)
     if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         return {}, []
@@ -170,11 +173,6 @@ def _cells(
     names = [name for name in names if name != "id"]
     if image is None or not names or rows.embedded(image) is not None:
         return {}, []
-    if taken := sorted(set(names) & _RESERVED):
-        raise UsageError(
-            f"{source} has a column {taken[0]!r}, and every index has one of that name",
-            "Call it something else.",
-        )
     found: dict[str, dict[str, Any]] = {}
     for row in rows.read([image, *names]):
         if not row.fault and isinstance(row.cells.get(image), str):

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from lateen.data import ImageFolder, ListDataset, Sample, open_dataset
 from lateen.data.rows import TABLE_SUFFIXES
-from lateen.data.samples import AbsentImages, Dataset, no_captions
+from lateen.data.samples import AbsentImages, Dataset, FileImage, ImageSource, no_captions
 from lateen.data.text import read_json, read_list
 from lateen.errors import DataError, UsageError
 from lateen.evaluation.features import JudgedImages, find_trained_on, side_features
 from lateen.features import Store, pair
-from lateen.files import atomic_path, content_key, write_text
+from lateen.files import content_key
+from lateen.indexing.contents import table_cells
+from lateen.indexing.photo_index import Index, is_index
 from lateen.indexing.photographs import Photographs
+from lateen.indexing.vector_files import CAPTIONS, ID, known_columns, write_vectors
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
 from lateen.model.query_bank import NO_BANK, QUERY_BANK, QueryBank, check_size, chosen_bank
 from lateen.progress import log
 from lateen.training.config import BankSection
 
-SUFFIXES = (".npy", ".parquet")
 BANK_SIZE = BankSection().size
 """Images, and captions, of a bank of which nothing else is said."""
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -40,67 +45,46 @@ class Embeddings:
             sample's id in a table, which several captions may share.
         values: ``[n, dim]``, float32; L2-normalised, or as the head gives them.
         skipped: ``id`` and ``reason`` of what could not be embedded.
-        texts: of each row, where they were given as a list.
+        texts: of each row, where they are of texts.
+        known: of each row of images: ``path`` of its file from everywhere, ``folder``,
+            ``captions`` one a line, and the columns of the table or index that they come from;
+            without what is known of none.
+        image_at: where the image of a row is.
     """
 
     ids: list[str]
     values: Array
     skipped: list[dict[str, str]]
     texts: list[str] | None = None
+    known: pa.Table | None = None
+    image_at: Callable[[int], ImageSource] | None = None
 
-    def save(self, path: str | Path) -> list[Path]:
-        """Write them to a ``.npy`` file, with the ids one a line in ``NAME.ids.txt`` beside it; or
-        to a ``.parquet`` file with the columns ``id``, ``embedding`` and, if known, ``text``.
+    def save(self, path: str | Path, *, thumbnails: int | None = None) -> list[Path]:
+        """Write them to a file, in the format that its ending says.
 
-        ``lateen import`` reads both.
+        ``.parquet`` has everything in the columns ``id``, ``embedding``, ``text`` of texts, and
+        what is known of images. ``.npy``, ``.safetensors``, ``.usearch`` and ``.hnswlib`` hold
+        numbers, with the ids one a line in ``NAME.ids.txt`` beside them. ``lateen import`` reads
+        the first three.
+
+        Args:
+            path: of the file.
+            thumbnails: in a ``.parquet`` file of images, have a column ``image`` of small pictures
+                with a longer edge of so many pixels.
 
         Returns:
             The files.
 
         Raises:
-            UsageError: another suffix, or an id with a line break, which a line cannot hold.
+            UsageError: another ending, an id with a line break, which a line cannot hold, or
+                thumbnails where there can be none.
+            MissingExtraError: what writes the format is not installed.
         """
-        file = Path(path)
-        for out in output_files(file):
-            out.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".parquet":
-            self._save_parquet(file)
-            return [file]
-        broken = next((name for name in self.ids if len(name.splitlines()) > 1), None)
-        if broken is not None:
-            raise UsageError(f"the id {broken!r} has a line break", "Write a .parquet file.")
-        with atomic_path(file) as temporary, temporary.open("wb") as opened:
-            np.save(opened, self.values)
-        _, ids = output_files(file)
-        write_text(ids, "".join(f"{name}\n" for name in self.ids))
-        return [file, ids]
-
-    def _save_parquet(self, path: Path) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        flat = pa.array(self.values.reshape(-1), pa.float32())
-        rows = pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])
-        columns = {"id": pa.array(self.ids, pa.string()), "embedding": rows}
-        if self.texts is not None:
-            columns["text"] = pa.array(self.texts, pa.string())
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.table(columns), temporary)
-
-
-def output_files(path: Path) -> list[Path]:
-    """The files that :meth:`Embeddings.save` writes for a path.
-
-    Raises:
-        UsageError: a suffix that is none of :data:`SUFFIXES`.
-    """
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}", "Name the file that way.")
-    return [path] if path.suffix == ".parquet" else [path, path.with_suffix(".ids.txt")]
+        return write_vectors(self, path, thumbnails=thumbnails)
 
 
 def embed(
-    model: AlignedModel | str | Path,
+    model: AlignedModel | Index | str | Path,
     *,
     images: str | Path | None = None,
     texts: Sequence[str] | str | Path | None = None,
@@ -111,10 +95,12 @@ def embed(
 ) -> Embeddings:
     """Embeddings of images, or of texts, with their ids.
 
-    Features are cached by content: a second call costs little.
+    Features are cached by content: a second call costs little. Of an index it gives the embeddings
+    that are in it: nothing is encoded, and no model is opened.
 
     Args:
-        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id.
+        model: an AlignedModel, its folder, or a plain CLIP or SigLIP by folder or hub id; or an
+            index of photographs, alone.
         images: a folder of images, with all its subfolders; or a table, shards or a hub id, as
             :func:`~lateen.data.open_dataset` reads them.
         texts: a list of texts; a text file with one a line, or JSON with a list of them; or a table
@@ -128,38 +114,33 @@ def embed(
         cache: where to keep features of photographs; lateen's cache folder if not given.
 
     Raises:
-        UsageError: both of images and texts, or neither.
+        UsageError: both of images and texts, or neither; anything beside an index.
         DataError: nothing to embed, or what cannot be read.
     """
+    if isinstance(model, Index) or (not isinstance(model, AlignedModel) and is_index(model)):
+        if images is not None or texts is not None or column is not None or raw or bank != NO_BANK:
+            raise UsageError(
+                f"{_name_of(model)} is an index, whose embeddings are there as they are",
+                "Give it alone; or a model with --images or --texts.",
+            )
+        return _of_index(model if isinstance(model, Index) else Index.open(model))
     if (images is None) == (texts is None):
         both = "images and texts at once" if texts is not None else "neither images nor texts"
         raise UsageError(f"embed is given {both}", "Give one of --images and --texts.")
     if column is not None and images is not None:
         raise UsageError("--column is of captions", "Leave it out, or give --texts.")
-    dataset = _images(images) if images is not None else None
+    pictures = open_dataset(images) if images is not None else None
     words = _texts(texts, column) if texts is not None else None
     ready = model if isinstance(model, AlignedModel) else open_model(model)
     known = chosen_bank(ready, bank)
     if raw and known is not None:
         raise UsageError("hubness is of embeddings at unit length", "Leave --raw or --bank out.")
-    if isinstance(dataset, Path):
-        photographs = Photographs.of(ready, dataset, cache=cache, normalize=not raw)
-        ids = [sample.id for sample in photographs.samples]
-        values = photographs.embeddings
-        values = values if known is None else known.extend_images(values)[:]
-        return Embeddings(ids, values.numpy(), photographs.unreadable)
-    if dataset is not None:
-        return _of_store(side_features(ready, "vision", dataset), ready, "image", raw, known)
+    if images is not None and pictures is not None:
+        return _of_images(images, pictures, ready, raw, known, cache)
     assert words is not None
     chosen = column if column is not None else words.columns[0]
     embeddings = _of_store(side_features(ready, "text", words, chosen), ready, "text", raw, known)
-    if isinstance(words, ListDataset):
-        text_of = {s.id: s.captions[chosen][0] for s in words if isinstance(s, Sample)}
-        embeddings = Embeddings(
-            embeddings.ids, embeddings.values, embeddings.skipped,
-            [text_of[name] for name in embeddings.ids],
-        )  # fmt: skip
-    return embeddings
+    return replace(embeddings, texts=_texts_of(words, chosen, embeddings.ids))
 
 
 def build_bank(
@@ -243,12 +224,6 @@ def bank_file(model: AlignedModel, given: AlignedModel | str | Path) -> Path:
     return place / QUERY_BANK
 
 
-def _images(source: str | Path) -> Path | Dataset:
-    """A folder of photographs, whose features are cached by photograph; else a dataset."""
-    dataset = open_dataset(source)
-    return Path(source) if isinstance(dataset, ImageFolder) else dataset
-
-
 def _texts(given: Sequence[str] | str | Path, column: str | None) -> Dataset:
     """Texts as a dataset, with a caption column.
 
@@ -278,6 +253,76 @@ def _is_table(path: Path) -> bool:
         content = read_json(path)
         return isinstance(content, dict) and bool({"annotations", "images"} & set(content))
     return path.suffix.lower() in (*TABLE_SUFFIXES, ".tar") or path.is_dir()
+
+
+def _texts_of(dataset: Dataset, column: str, ids: Sequence[str]) -> list[str] | None:
+    """The text of each row; ``None`` where some of an id's captions were left out, so that it is
+    not known which rows those are that are there."""
+    samples = [each for each in dataset if isinstance(each, Sample)]
+    both = [(sample.id, text) for sample in samples for text in sample.captions.get(column, ())]
+    if [name for name, _ in both] != list(ids):
+        return None
+    return [text for _, text in both]
+
+
+def _of_images(
+    source: str | Path, dataset: Dataset, model: AlignedModel, raw: bool, bank: QueryBank | None,
+    cache: Path | None,
+) -> Embeddings:  # fmt: skip
+    """A folder's features are cached by photograph, those of other sources as a whole."""
+    if isinstance(dataset, ImageFolder):
+        photographs = Photographs.of(model, source, cache=cache, normalize=not raw)
+        values = photographs.embeddings
+        values = values if bank is None else bank.extend_images(values)[:]
+        ids = [sample.id for sample in photographs.samples]
+        made = Embeddings(ids, values.numpy(), photographs.unreadable)
+    else:
+        made = _of_store(side_features(model, "vision", dataset), model, "image", raw, bank)
+    cells, columns = table_cells(source, dataset)
+    samples = {each.id: each for each in dataset if isinstance(each, Sample)}
+    there = [samples[name] for name in made.ids]
+    texts = [[text for each in sample.captions.values() for text in each] for sample in there]
+    told = _told([sample.image for sample in there], made.ids, texts)
+    for field in columns:
+        values_of = [cells.get(name, {}).get(field.name) for name in made.ids]
+        told[field.name] = pa.array(values_of, field.type)
+    return replace(made, known=known_columns(told), image_at=lambda row: _image_of(there[row]))
+
+
+def _image_of(sample: Sample) -> ImageSource:
+    assert sample.image is not None  # it was encoded
+    return sample.image
+
+
+def _of_index(index: Index) -> Embeddings:
+    rows, values = index.listing()
+    each = rows.to_pylist()
+    files = [index.image_of(row) if row["path"] is not None else None for row in each]
+    told = _told(files, rows[ID].to_pylist(), [row["captions"] or () for row in each])
+    told |= {name: rows[name] for name in index.columns() if name not in (ID, *told)}
+    return Embeddings(
+        rows[ID].to_pylist(), values, index.skipped(), known=known_columns(told),
+        image_at=lambda row: index.image_of(each[row]),
+    )  # fmt: skip
+
+
+def _told(
+    images: Iterable[ImageSource | None], ids: Iterable[str], captions: Iterable[Iterable[str]]
+) -> dict[str, Any]:
+    """The columns that are made of images, ids and captions."""
+    paths = [
+        os.path.abspath(image.path) if isinstance(image, FileImage) else None  # noqa: PTH100
+        for image in images
+    ]
+    return {
+        "path": pa.array(paths, pa.string()),
+        "folder": pa.array([posixpath.dirname(name) for name in ids], pa.string()),
+        CAPTIONS: pa.array(["\n".join(texts) for texts in captions], pa.string()),
+    }
+
+
+def _name_of(index: Index | AlignedModel | str | Path) -> str:
+    return index.place if isinstance(index, Index) else str(index)
 
 
 def _of_store(

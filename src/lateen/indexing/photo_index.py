@@ -20,6 +20,7 @@ from lateen.indexing.query import Query, Term
 from lateen.indexing.table import CONTENT, ID, PHOTOS, PREVIEW, STATE, VECTOR, PhotoTable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from PIL.Image import Image
 
     from lateen.model import AlignedModel
@@ -234,10 +235,13 @@ class Index:
         Raises:
             DataError: there is no such photograph.
         """
-        row, _ = self._row(id)
+        return self.image_of(self._row(id)[0])
+
+    def image_of(self, row: Mapping[str, Any]) -> ImageSource:
+        """The same of a photograph whose columns are known."""
         if row["path"] is None:
-            found = self._table.rows_of(ID, [id], [ID, PREVIEW])[PREVIEW][0].as_py()
-            return MemoryImage(id, found or b"")
+            found = self._table.rows_of(ID, [row[ID]], [ID, PREVIEW])[PREVIEW][0].as_py()
+            return MemoryImage(row[ID], found or b"")
         path = self._path(row)
         if row["member"] is not None:
             return TarImage(path, row["member"], row["offset"], row["bytes"] or 0)
@@ -290,6 +294,12 @@ class Index:
         columns = [ID, VECTOR]
         rows = self._table.rows(columns) if ids is None else self._table.rows_of(ID, ids, columns)
         return rows[ID].to_pylist(), vectors_of(rows)[:, : self.about.dim]
+
+    def listing(self) -> tuple[pa.Table, Array]:
+        """All columns of all photographs but vectors and previews, sorted by id; and embeddings
+        ``[n, dim]``, L2-normalised, in the same order."""
+        gallery = self._in_memory() or Gallery.of(self._table)
+        return gallery.rows, np.ascontiguousarray(gallery.vectors[:, : self.about.dim])
 
     def columns_of(self, ids: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Columns of photographs, by id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ from lateen.data.samples import FileImage, ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_PROFILE_BYTES = 1 << 16
+_RGB = b"RGB "  # at byte 16 of an ICC profile: what its values mean
 
 
 def thumbnail(source: str | Path | ImageSource | Image, size: int) -> Image:
@@ -39,6 +43,25 @@ def whole_thumbnail(source: str | Path | ImageSource | Image, size: int) -> Imag
     picture = _opened(source).copy()
     picture.thumbnail((size, size))
     return picture
+
+
+def jpeg(source: ImageSource, *, edge: int, quality: int) -> bytes:
+    """A picture as JPEG, upright, at most ``edge`` pixels wide and high, without metadata.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    from lateen.data.images import decode_image
+
+    picture = decode_image(source, short_side=edge // 2)
+    picture.thumbnail((edge, edge))
+    profile = picture.info.get("icc_profile") or b""
+    # Comments and XMP are in here, too, and would be written.
+    picture.info.clear()
+    keep = profile[16:20] == _RGB and len(profile) <= _PROFILE_BYTES
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality, icc_profile=profile if keep else None)
+    return out.getvalue()
 
 
 def _opened(source: str | Path | ImageSource | Image) -> Image:

@@ -1,41 +1,21 @@
-"""Pictures made small and plain: nothing goes out but pixels and their colour profile."""
+"""Pictures that somebody sent, and the kinds of those that go out as they are."""
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from lateen.data.images import decode_image, header_of
-from lateen.data.samples import ImageSource, MemoryImage
+from lateen.data.samples import MemoryImage
 from lateen.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_PROFILE_BYTES = 1 << 16
-_RGB = b"RGB "  # at byte 16 of an ICC profile: what its values mean
 _UPLOAD_SIDE = 512  # of pictures as queries: a network sees less
 
 
 class TooManyPixelsError(ImageError):
     """A picture is larger than the server decodes."""
-
-
-def jpeg(source: ImageSource, *, edge: int, quality: int) -> bytes:
-    """A picture as JPEG, upright, at most ``edge`` pixels wide and high, without metadata.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
-    picture = decode_image(source, short_side=edge // 2)
-    picture.thumbnail((edge, edge))
-    profile = picture.info.get("icc_profile") or b""
-    # Comments and XMP are in here, too, and would be written.
-    picture.info.clear()
-    keep = profile[16:20] == _RGB and len(profile) <= _PROFILE_BYTES
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality, icc_profile=profile if keep else None)
-    return out.getvalue()
 
 
 def uploaded(data: bytes, *, pixels: int) -> Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lateen.errors import LateenError, UsageError
 from lateen.files import atomic_path, cache_folder, content_key
 from lateen.progress import log
-from lateen.serving.pictures import jpeg
+from lateen.report.thumbnail import jpeg
 from lateen.serving.reading import PhotoReader
 
 SIZES = (320, 640)
