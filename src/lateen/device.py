@@ -20,6 +20,10 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(  # type: ignore[no-u
 )
 
 
+BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
+"""Of a CPU: what computes in bfloat16, as torch calls it."""
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """``a @ b`` of two matrices, without a gradient of its own.
 
@@ -143,14 +147,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         precision = hardware().precision
     if precision != "auto":
         return precision
+    return "bfloat16" if bfloat16_support(device) else "float32"
+
+
+def bfloat16_support(device: torch.device) -> str:
+    """What of the processor computes in bfloat16, in words; empty if nothing does."""
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
-
-
-def _cpu_has_bfloat16() -> bool:
+        return torch.cuda.get_device_name(device) if torch.cuda.is_bf16_supported() else ""
+    if device.type != "cpu":
+        return ""
     features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return ", ".join(name for name in BFLOAT16_FEATURES if features.get(name))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""What a plan says of this machine: how busy it is, the memory that was held, the room on disk."""
+"""What a plan, or a doctor, says of this machine: how busy it is, memory, the room on disk."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -20,6 +21,25 @@ def this_machine() -> dict[str, Any]:
         "device": str(resolve_device()), "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "load": round(load, 2),
     }  # fmt: skip
+
+
+def memory() -> dict[str, int | None]:
+    """Bytes of memory in ``total``, which in a container may be less than the machine's, and those
+    that are ``free``; ``None`` where nothing tells."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return {"total": None, "free": None}
+    free = None
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvail"))
+    with contextlib.suppress(OSError, ValueError):  # it says "max" where there is no limit
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        total = min(total, limit)
+        free = limit - used if free is None else min(free, limit - used)
+    return {"total": total, "free": free}
 
 
 def peak_memory() -> int:

@@ -12,6 +12,7 @@ import cyclopts
 import lateen
 from lateen.cli import (
     assessment,
+    doctor,
     evaluation,
     exchange,
     experiments,
@@ -67,7 +68,7 @@ for command in (
     serving.serve_command,
     labelling.classify_command, labelling.embed_command,
     labelling.bank_command,
-    experiments.ablate_command,
+    experiments.ablate_command, doctor.doctor_command,
 ):  # fmt: skip
     app.command(command, name=command.__name__.removesuffix("_command"))
 app.command(evaluation.app)
