@@ -157,6 +157,8 @@ class ProbeSection(Section):
             raise ValueError("seeds stand in the place of train.seed: give one of them")
         if "unpaired" in self.train:
             raise ValueError("a probe learns from the pairs alone: leave train.unpaired out")
+        if "track" in self.train:
+            raise ValueError("probes are many and short: leave train.track out")
         return self
 
     def recipe(self, pairs: int) -> Recipe:
@@ -307,6 +309,10 @@ class AssessmentRecipe(RecipeFile):
         return cls.build(assigned(values, overrides or {}, assessment_keys()))
 
 
+# A probe learns from pairs alone, and there are many.
+_NOT_IN_PROBES = ("probe.train.unpaired", "probe.train.track")
+
+
 def assessment_keys() -> dict[str, Key]:
     """Every key of an assessment's recipe by its dotted path, those of the probe's heads too."""
     keys = {key.path: key for key in keys_of(AssessmentRecipe)}
@@ -317,7 +323,7 @@ def assessment_keys() -> dict[str, Key]:
         keys |= {  # its defaults are those of the probe's preset
             key.path: key._replace(default="")
             for key in keys_of(section, f"probe.{name}.")
-            if not key.path.startswith("probe.train.unpaired")  # a probe learns from pairs alone
+            if not key.path.startswith(_NOT_IN_PROBES)
         }
     return keys
 

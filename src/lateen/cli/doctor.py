@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import Parameter
 
@@ -44,9 +44,11 @@ def _alone() -> list[str]:
     """What is used where it is installed, and belongs to no extra."""
     try:
         from lateen.indexing.vector_files import FORMATS
+        from lateen.training.config import TrackerName
     except ImportError:  # of what is needed: that is told, then
         return []
-    return [each.package for each in FORMATS.values() if each.package is not None]
+    written = [each.package for each in FORMATS.values() if each.package is not None]
+    return [*written, *get_args(TrackerName)]
 
 
 def _here(found: Installation) -> TableData:

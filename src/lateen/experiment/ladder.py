@@ -29,6 +29,7 @@ from lateen.files import LOG, content_key, folder_lock, read_json, write_json
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
 from lateen.training.loop import CHECKPOINT, train
+from lateen.training.tracking import Tracked
 
 _RUN = "result.json"
 
@@ -165,7 +166,7 @@ def _rung(
             "head": plan.head.model_dump(mode="json"),
             "train": plan.train.model_dump(mode="json", exclude={"seed"}),
         }
-        runs.append({**_run(plan, pairs, data, folder), **taken})
+        runs.append({**_run(rung.name, plan, pairs, data, folder), **taken})
         recalls = [f"{runs[-1][way]['R@1']:.1f}" for way in ("text_to_image", "image_to_text")]
         log.info("%s, %d pairs, seed %d: T2I and I2T R@1 %s", rung.name, len(pairs), seed,
                  " and ".join(recalls))  # fmt: skip
@@ -186,7 +187,7 @@ def _shared(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _run(plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any]:
+def _run(rung: str, plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any]:
     """One training, measured; in a folder that goes by everything that decides the numbers."""
     key = content_key(
         [pairs.key, data.validation.key, data.judged.key, plan.head.model_dump(mode="json"),
@@ -197,7 +198,12 @@ def _run(plan: Recipe, pairs: Pairs, data: _Data, folder: Path) -> dict[str, Any
         done: dict[str, Any] = read_json(out / _RUN)
         return done
     begin = time.perf_counter()
-    trained = train(pairs, validation=data.validation, head=plan.head, settings=plan.train, out=out)
+    trained = train(
+        pairs, validation=data.validation, head=plan.head, settings=plan.train, out=out,
+        tracked=Tracked(
+            f"{rung}, {len(pairs)} pairs, seed {plan.train.seed}", plan.model_dump(mode="json")
+        ),
+    )  # fmt: skip
     seconds = time.perf_counter() - begin
     record = TrainedOn.of(pairs, data.validation)
     model = build_model(pairs, trained, plan.train, trained_on=record)

@@ -20,6 +20,7 @@ from lateen.encoders.resolve import files_are_here, resolve
 from lateen.errors import DataError, Faults, ImageError, UsageError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.files import check_writable, refuse_foreign
+from lateen.training.tracking import check_tracker
 
 RESULTS = "results.json"
 STORE_MARKS = ("stores/*/manifest.json", "stores/*/plan.json")
@@ -71,6 +72,8 @@ def check_run(recipe: Recipe | str | Path | Mapping[str, Any], out: str | Path) 
                 datasets[UNPAIRED[side]] = found
     with faults.note():
         _check_classes(plan, folder)
+    with faults.note():
+        check_tracker(plan.train.track)
     check_encoders(encoder_sections(plan), faults)
     return CheckedRecipe(plan, datasets)
 

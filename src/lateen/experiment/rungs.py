@@ -51,6 +51,7 @@ from lateen.experiment.preflight import (
 from lateen.experiment.recipe import Recipe, keys, spelled_out
 from lateen.files import check_writable, refuse_foreign
 from lateen.training.config import AUTO
+from lateen.training.tracking import check_tracker
 
 LADDER = "ladder.json"
 _FREE = ("head", "train")  # what a rung may set beside data.captions: the features stay the same
@@ -300,6 +301,9 @@ def check_ladder(ladder: Ladder, out: str | Path) -> CheckedLadder:
             folder, "the folder of a ladder", (LADDER, *STORE_MARKS), ("train", "*.yaml", "*.yml")
         )
         check_writable(folder)
+    for recipe in recipes.values():
+        with faults.note():
+            check_tracker(recipe.train.track)
     datasets = open_splits(plan.data, faults)
     check_encoders(encoder_sections(plan), faults)
     return CheckedLadder(ladder, base, plan, recipes, datasets)

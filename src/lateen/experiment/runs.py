@@ -39,6 +39,7 @@ from lateen.training.heads import FROZEN, FrozenEncoders
 from lateen.training.lit import TrainedText
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import refuse_several
+from lateen.training.tracking import Tracked
 
 
 @dataclass
@@ -115,6 +116,7 @@ def run(
             trained = train_heads(
                 train_pairs, validation=chooser, head=plan.head, settings=plan.train, trained=what,
                 out=_training_folder(plan, train_pairs, chooser, what, folder),
+                tracked=Tracked(folder.resolve().name, plan.model_dump(mode="json")),
             )  # fmt: skip
         if tower:
             text = save_tower(trained.heads, tower, plan.text, folder / "model")

@@ -23,6 +23,7 @@ from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders
 from lateen.training.loop import CHECKPOINT, METRICS, TrainResult, is_begun
 from lateen.training.loop import train as train_heads
 from lateen.training.ranks import process_group
+from lateen.training.tracking import Tracked, check_tracker
 
 _FEWEST = 3  # two to contrast with each other, one to validate on
 _SECTIONS = {
@@ -75,6 +76,9 @@ def train(
     """
     named = {} if preset is None else {"preset": preset}
     recipe = Recipe.build({**named, **_sections(head, settings)})
+    check_tracker(recipe.train.track)
+    if recipe.train.track is not None and out is None:
+        raise UsageError("train.track has no folder to go by", "Give out.")
     if recipe.text.train:
         raise UsageError(
             f"preset {preset!r} trains the text encoder, which needs captions, not their features",
@@ -102,11 +106,17 @@ def train(
         result = train_heads(
             pairs, validation=validation, head=recipe.head, settings=recipe.train,
             out=Path(out or temporary), trained=trained, ranks=ranks,
+            tracked=None if out is None else _tracked(recipe, Path(out)),
         )  # fmt: skip
     record = TrainedOn.of(pairs, validation, trained.images)
     model = build_model(pairs, result, recipe.train, trained_on=record, what=trained)
     add_bank(model, pairs, validation, recipe.bank.size)
     return model
+
+
+def _tracked(recipe: Recipe, out: Path) -> Tracked:
+    """The recipe's sections that say how these pairs are trained on."""
+    return Tracked(out.resolve().name, recipe.model_dump(mode="json", include={*_SECTIONS}))
 
 
 def _sections(head: str | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -60,9 +60,10 @@ def suited(
         section: {key: value for key, value in each.items() if key not in given[section]}
         for section, each in values.items()
     }
+    taken = TrainSection.model_validate({**chosen["train"], **given["train"]})
     return (
         HeadSection.model_validate({**chosen["head"], **given["head"]}),
-        TrainSection.model_validate({**chosen["train"], **given["train"]}),
+        taken.model_copy(update={"track": train.track}),  # which is in no dump
         _told(chosen, given, size),
     )
 

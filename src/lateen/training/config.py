@@ -21,6 +21,7 @@ LONGEST_CCA = 4096
 O(features³) takes minutes."""
 
 _Ridge = Annotated[float, Field(gt=0)]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 HeadName = Literal["linear", "mlp", "glu", "sharelock", "identity"]
 _LION_AT_SCALE = {
     "cca": 0.0, "optimizer": "lion", "lr": 1e-5, "betas": (0.9, 0.99), "batch": 32768,
@@ -172,6 +173,11 @@ class LoopSection(Section):
         """Whether networks run through :func:`torch.compile`."""
         return False
 
+    @property
+    def tracker(self) -> TrackerName | None:
+        """What looks on, if anything."""
+        return None
+
 
 class UnpairedSection(Section):
     """Images without captions and texts without images, from which heads learn beside the pairs
@@ -242,6 +248,12 @@ class TrainSection(LoopSection):
         None, description="images without captions and texts without images to learn from, too"
     )
 
+    # Left out of every dump, and so of all keys and of what a run saves: it decides no result.
+    track: TrackerName | None = Field(
+        None, exclude=True, description="experiment tracker that also gets what goes into "
+        "metrics.jsonl (off)"
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _something_to_train(self) -> Self:
         if self.unpaired is not None and self.epochs == 0:
@@ -284,6 +296,11 @@ class TrainSection(LoopSection):
     def compiles(self) -> bool | Literal["auto"]:
         """``compile``."""
         return self.compile
+
+    @property
+    def tracker(self) -> TrackerName | None:
+        """``track``."""
+        return self.track
 
 
 class BankSection(Section):

@@ -35,6 +35,7 @@ from lateen.training.step import (
     passes,
     training_step,
 )
+from lateen.training.tracking import Tracked, Tracker, check_tracker
 from lateen.training.trainable import Trainable
 from lateen.training.validation import RetrievalValidation, Validation, calibrate, validate
 
@@ -70,18 +71,21 @@ class Journal(contextlib.ExitStack):
         identity: what the checkpoint belongs to.
         start: the step that training goes on from.
         total: steps of the whole training.
-        settings: how often.
+        settings: how often, and who looks on.
         validation: of the heads as they are, if there is one.
+        tracked: as what a tracker knows it.
     """
 
     def __init__(
         self, out: Path, identity: Mapping[str, Any], start: int, total: int,
-        settings: LoopSection, validation: Validation | None,
+        settings: LoopSection, validation: Validation | None, tracked: Tracked,
     ) -> None:  # fmt: skip
         super().__init__()
         self._checkpoint = out / CHECKPOINT
         self._identity, self._total = identity, total
         self._settings, self._validation = settings, validation
+        # First what may not start, so that no file stays open.
+        self._tracker = self.enter_context(Tracker(settings.tracker, tracked, out, start))
         self._metrics = self.enter_context(MetricsLog(out / METRICS, start))
         self._progress = self.enter_context(bar(total, "training", "step", initial=start))
 
@@ -98,11 +102,11 @@ class Journal(contextlib.ExitStack):
         """
         done, total, enough = state.step, self._total, False
         if _due(done, total, _ROWS):
-            self._metrics.write({"step": done, "epoch": epoch, **row})
+            self._write({"step": done, "epoch": epoch, **row})
             self._progress.set_postfix_str(f"loss {row['loss']:.4g}", refresh=False)
         if self._validation is not None and _due(done, total, self._settings.validations):
             metrics = self._validation.measure(state.heads, done)
-            self._metrics.write({"step": done, "validation": metrics})
+            self._write({"step": done, "validation": metrics})
             if self._validation.better(metrics, state.best_metrics):
                 state.keep(metrics)
             enough = self._validation.enough(metrics)
@@ -112,6 +116,10 @@ class Journal(contextlib.ExitStack):
             save_checkpoint(self._checkpoint, checkpoint)
         self._progress.update()
         return enough
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        self._metrics.write(row)
+        self._tracker.write(row)
 
 
 def _due(done: int, total: int, times: int) -> bool:
@@ -155,6 +163,7 @@ def train(
     out: Path,
     trained: FrozenEncoders = FROZEN,
     ranks: Ranks = ALONE,
+    tracked: Tracked | None = None,
 ) -> TrainResult[AlignmentHeads]:
     """Train alignment heads on the features of ``pairs``.
 
@@ -177,8 +186,11 @@ def train(
             (:class:`~lateen.training.lit.TrainedText`), or also on what is unpaired
             (:class:`~lateen.training.unpaired.Unpaired`).
         ranks: the processes that train together; each is called with the same arguments.
+        tracked: as what ``settings.track`` knows it; by the folder's name and what decides the
+            result, if not given.
 
     Raises:
+        MissingExtraError: the tracker is not installed.
         TrainingError: features that nothing can be learned from, a loss or gradient that is not
             finite, an ``out`` that holds a training with other settings or data, or processes that
             were not given the same.
@@ -201,7 +213,7 @@ def train(
         else:
             result = fit(
                 lambda: new_heads(pairs, head, settings, trained), new_source, settings, out,
-                identity=identity, ranks=ranks,
+                identity=identity, ranks=ranks, tracked=tracked,
                 validation=None if validation is None else RetrievalValidation(validation),
             )  # fmt: skip
             result = replace(result, heads=trained.trained(result.heads))
@@ -244,6 +256,7 @@ def fit(
     validation: Validation | None = None,
     start: Mapping[str, Any] | None = None,
     ranks: Ranks = ALONE,
+    tracked: Tracked | None = None,
 ) -> TrainResult[M]:
     """Train whatever embeds what a source yields, from the last checkpoint or from the start.
 
@@ -256,8 +269,10 @@ def fit(
         validation: what is measured, picks the weights that are given back, and may end training.
         start: what was measured of the first weights, where they are among those to pick from.
         ranks: the processes that train together.
+        tracked: as what a tracker knows it; by its folder and ``identity`` if not given.
 
     Raises:
+        MissingExtraError: the tracker is not installed.
         TrainingError: a loss or gradient that is not finite, an ``out`` of another training, or
             processes that were not given the same.
     """
@@ -267,6 +282,7 @@ def fit(
     if saved is not None and saved.finished:
         log.info("%s is already trained", out)
         return _result(saved, new_module(), out, skipped=True)
+    check_tracker(settings.tracker)
     source = new_source()
     module = new_module()
     state = new_state(module, settings)
@@ -280,8 +296,11 @@ def fit(
         journal = None
         if ranks.leads:
             journal = stack.enter_context(
-                Journal(out, identity, first, source.steps, settings, validation)
-            )
+                Journal(
+                    out, identity, first, source.steps, settings, validation,
+                    tracked or Tracked(out.name, identity),
+                )
+            )  # fmt: skip
         steps = stack.enter_context(contextlib.closing(run_steps(state, source, settings, ranks)))
         for row in steps:
             enough = False
