@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import call, saved_model
@@ -45,6 +46,12 @@ def table(photos: Path) -> Path:
     rows.append(f"{IDS[0]},another caption,0,sunny")
     file.write_text("image,caption,number,weather\n" + "\n".join(rows) + "\n")
     return file
+
+
+def encoded(colour: str) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(data, "PNG")
+    return data.getvalue()
 
 
 def needs(package: str) -> None:
@@ -149,6 +156,23 @@ def test_thumbnails_are_small_and_what_is_gone_is_told(
     assert blue["path"] == IDS[0]
     picture = Image.open(io.BytesIO(blue["bytes"]))
     assert picture.format == "JPEG" and picture.size == (20, 12)
+
+
+def test_images_in_a_table_have_thumbnails_and_no_path(model: Path, tmp_path: Path) -> None:
+    images = [{"bytes": encoded(colour), "path": f"{colour}.png"} for colour in ("red", "blue")]
+    table = pa.table({"image": images, "caption": ["warm", "cold"]})
+    pq.write_table(table, tmp_path / "photos.parquet")
+    lateen.index(tmp_path / "photos.parquet", model=model, out=tmp_path / "index")
+    for number, made in enumerate(
+        (embed(model, images=tmp_path / "photos.parquet"), embed(tmp_path / "index"))
+    ):
+        made.save(tmp_path / f"{number}.parquet", thumbnails=16)
+        rows = pq.read_table(tmp_path / f"{number}.parquet").to_pylist()
+        shown = {row["captions"]: Image.open(io.BytesIO(row["image"]["bytes"])) for row in rows}
+        assert not any("path" in row for row in rows)
+        for words, channel in (("warm", 0), ("cold", 2)):
+            pixel = shown[words].getpixel((8, 8))
+            assert isinstance(pixel, tuple) and pixel[channel] > 200 and sum(pixel) < 300
 
 
 def test_columns_that_embeddings_have_are_left_out_and_told(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -49,7 +49,7 @@ class Embeddings:
         known: of each row of images: ``path`` of its file from everywhere, ``folder``,
             ``captions`` one a line, and the columns of the table or index that they come from;
             without what is known of none.
-        image_at: where the image of a row is.
+        images: goes through the images of the rows, in their order.
     """
 
     ids: list[str]
@@ -57,7 +57,7 @@ class Embeddings:
     skipped: list[dict[str, str]]
     texts: list[str] | None = None
     known: pa.Table | None = None
-    image_at: Callable[[int], ImageSource] | None = None
+    images: Callable[[], Iterator[ImageSource]] | None = None
 
     def save(self, path: str | Path, *, thumbnails: int | None = None) -> list[Path]:
         """Write them to a file, in the format that its ending says.
@@ -278,42 +278,48 @@ def _of_images(
         made = Embeddings(ids, values.numpy(), photographs.unreadable)
     else:
         made = _of_store(side_features(model, "vision", dataset), model, "image", raw, bank)
+    wanted = set(made.ids)
+
+    def read() -> Iterator[Sample]:
+        return (each for each in dataset if isinstance(each, Sample) and each.id in wanted)
+
+    # The images themselves are not held, as a table may have their bytes.
+    paths, captions = {}, {}
+    for each in read():
+        paths[each.id] = _whole_path(each.image)
+        captions[each.id] = [text for texts in each.captions.values() for text in texts]
+    told = _told(made.ids, [paths[name] for name in made.ids], [captions[n] for n in made.ids])
     cells, columns = table_cells(source, dataset)
-    samples = {each.id: each for each in dataset if isinstance(each, Sample)}
-    there = [samples[name] for name in made.ids]
-    texts = [[text for each in sample.captions.values() for text in each] for sample in there]
-    told = _told([sample.image for sample in there], made.ids, texts)
     for field in columns:
         values_of = [cells.get(name, {}).get(field.name) for name in made.ids]
         told[field.name] = pa.array(values_of, field.type)
-    return replace(made, known=known_columns(told), image_at=lambda row: _image_of(there[row]))
+    made = replace(made, known=known_columns(told))
+    if list(paths) != made.ids:  # of a dataset that is in another order now
+        return made
+    return replace(made, images=lambda: (each.image for each in read() if each.image is not None))
 
 
-def _image_of(sample: Sample) -> ImageSource:
-    assert sample.image is not None  # it was encoded
-    return sample.image
+def _whole_path(image: ImageSource | None) -> str | None:
+    """The path, from everywhere, of an image in a file of its own."""
+    return os.path.abspath(image.path) if isinstance(image, FileImage) else None  # noqa: PTH100
 
 
 def _of_index(index: Index) -> Embeddings:
     rows, values = index.listing()
     each = rows.to_pylist()
-    files = [index.image_of(row) if row["path"] is not None else None for row in each]
-    told = _told(files, rows[ID].to_pylist(), [row["captions"] or () for row in each])
+    paths = [None if row["path"] is None else _whole_path(index.image_of(row)) for row in each]
+    told = _told(rows[ID].to_pylist(), paths, [row["captions"] or () for row in each])
     told |= {name: rows[name] for name in index.columns() if name not in (ID, *told)}
     return Embeddings(
         rows[ID].to_pylist(), values, index.skipped(), known=known_columns(told),
-        image_at=lambda row: index.image_of(each[row]),
+        images=lambda: (index.image_of(row) for row in each),
     )  # fmt: skip
 
 
 def _told(
-    images: Iterable[ImageSource | None], ids: Iterable[str], captions: Iterable[Iterable[str]]
+    ids: Iterable[str], paths: Iterable[str | None], captions: Iterable[Iterable[str]]
 ) -> dict[str, Any]:
-    """The columns that are made of images, ids and captions."""
-    paths = [
-        os.path.abspath(image.path) if isinstance(image, FileImage) else None  # noqa: PTH100
-        for image in images
-    ]
+    """The columns that every source has."""
     return {
         "path": pa.array(paths, pa.string()),
         "folder": pa.array([posixpath.dirname(name) for name in ids], pa.string()),

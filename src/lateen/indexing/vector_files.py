@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from lateen.progress import bar, log
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lateen.data.samples import ImageSource
     from lateen.indexing.embeddings import Embeddings
 
 PARQUET = ".parquet"
@@ -196,7 +198,7 @@ def _write_parquet(embeddings: Embeddings, path: Path, thumbnails: int | None) -
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if thumbnails is not None and embeddings.image_at is None:
+    if thumbnails is not None and embeddings.images is None:
         raise UsageError("there are no pictures of these", "Leave --thumbnails out.")
     table = _columns(embeddings)
     if thumbnails is not None:
@@ -249,24 +251,24 @@ def _pictures(embeddings: Embeddings, edge: int) -> Iterator[tuple[int, list[Any
     from lateen.device import default_workers  # which loads torch
     from lateen.report.thumbnail import jpeg
 
-    image_at = embeddings.image_at
-    assert image_at is not None
+    assert embeddings.images is not None
     lost: list[str] = []
 
-    def picture(row: int) -> dict[str, Any] | None:
+    def picture(item: tuple[str, ImageSource]) -> dict[str, Any] | None:
+        name, image = item
         try:
-            data = jpeg(image_at(row), edge=edge, quality=_QUALITY)
+            return {"bytes": jpeg(image, edge=edge, quality=_QUALITY), "path": name}
         except ImageError:
-            lost.append(embeddings.ids[row])
+            lost.append(name)
             return None
-        return {"bytes": data, "path": embeddings.ids[row]}
 
+    items = zip(embeddings.ids, embeddings.images(), strict=True)
     count = len(embeddings.ids)
     with bar(count, "thumbnails", "picture") as progress, ThreadPoolExecutor(
         default_workers()
     ) as pool:  # fmt: skip
         for start in range(0, count, _ROWS_AT_ONCE):
-            made = list(pool.map(picture, range(start, min(start + _ROWS_AT_ONCE, count))))
+            made = list(pool.map(picture, islice(items, _ROWS_AT_ONCE)))
             progress.update(len(made))
             yield start, made
     if lost:
