@@ -99,6 +99,17 @@ def test_what_cannot_be_imported_is_named(
     }  # fmt: skip
 
 
+def test_a_limit_of_an_extra_counts_where_the_extra_is_installed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doors = {"door": [Requirement("door_toy"), Requirement("torch<1")]}
+    needed = [Requirement("torch>=2")]
+    monkeypatch.setattr(installation, "_requirements", lambda: (needed, doors))
+    assert not examine().broken
+    put(place, "door_toy", "1.0")
+    assert [(each.name, each.fault) for each in examine().broken] == [("torch", "lateen needs <1")]
+
+
 def test_packages_by_themselves_are_doors(place: Path) -> None:
     put(place, "single_toy", "1.0")
     found = {each.name: each for each in examine(["single_toy", "none_toy"]).extras}
