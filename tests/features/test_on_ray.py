@@ -67,6 +67,13 @@ def test_what_goes_wrong_on_the_cluster_is_said_and_the_next_call_goes_on(
     assert code == 0 and "24" in out
     assert call(capsys, *words, "--out", "one")[0] == 0
     assert content(album / "out") == content(album / "one")
+    # Asked for again, it is there; another one is refused.
+    before = {path: path.stat().st_mtime_ns for path in (album / "out").glob("shard-*")}
+    assert call(capsys, *words, "--on", "ray", "--actors", "1", "--out", "out")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (album / "out").glob("shard-*")} == before
+    code, _, error = call(capsys, *words[:-1], "8", "--on", "ray", "--actors", "1", "--out", "out")
+    assert code == 1 and "made differently (shard_items: 4 there, 8 now)" in error
+    assert not (album / "out.slices").exists()
 
 
 def test_wrong_words(

@@ -12,20 +12,21 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lateen.errors import LateenError, MissingExtraError, StoreError, UsageError, reason
-from lateen.features.encode import EncodeInputs
-from lateen.features.manifest import SLICE, StoredDtype
+from lateen.features.encode import EncodeInputs, encode_views
+from lateen.features.manifest import MANIFEST, SLICE, StoredDtype
 from lateen.features.shares import Share
 from lateen.features.slices import Slice, encode_slice, merge
 from lateen.features.store import Store
 from lateen.files import make_folder
 from lateen.progress import log
 
+_WHOLE = -1  # in place of a slice: the whole store
 _PER_ACTOR = 4  # slices: what a machine that is slow, or lost, leaves to the others
 
 
@@ -86,15 +87,21 @@ def encode_on_ray(
     target = Path(out).resolve()
     place = target.with_name(f"{target.name}.slices")
     of = _slices_of(place) or cluster.actors * _PER_ACTOR
-    make_folder(place)
     arguments = {
-        "inputs": inputs, "here": Path.cwd(), "place": place, "of": of, "dtype": dtype,
-        "batch_size": batch_size, "shard_items": shard_items, "workers": workers,
-        "overwrite": overwrite,
+        "inputs": inputs, "here": Path.cwd(), "out": target, "place": place, "of": of,
+        "settings": {
+            "dtype": dtype, "batch_size": batch_size, "shard_items": shard_items,
+            "workers": workers, "overwrite": overwrite,
+        },
     }  # fmt: skip
-    faults = _run(arguments, of, cluster)
-    if faults:
+    # Whether a store that is there is the one asked for, only who has the encoder can tell.
+    there = (target / MANIFEST).is_file() and not overwrite
+    if not there:
+        make_folder(place)
+    if faults := _run(arguments, [_WHOLE] if there else list(range(of)), cluster):
         raise LateenError(*faults[0])
+    if there:
+        return Store.open(target)
     store = merge([place / str(index) for index in range(of)], target, overwrite=overwrite)
     shutil.rmtree(place)
     return store
@@ -106,8 +113,10 @@ def _slices_of(place: Path) -> int | None:
     return Slice.read(begun.parent).of if begun is not None else None
 
 
-def _run(arguments: Mapping[str, Any], of: int, cluster: Cluster) -> list[tuple[str, str]]:
-    """Have all slices encoded; returns what went wrong, with remedies."""
+def _run(
+    arguments: Mapping[str, Any], slices: Sequence[int], cluster: Cluster
+) -> list[tuple[str, str]]:
+    """Have slices encoded; returns what went wrong, with remedies."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -118,12 +127,13 @@ def _run(arguments: Mapping[str, Any], of: int, cluster: Cluster) -> list[tuple[
         DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
         for name in ("ray", "ray.data"):  # each says many lines of its own doings
             logging.getLogger(name).setLevel(logging.ERROR)
-        log.info("encoding %d slices on Ray, by %d actors", of, cluster.actors)
+        count = len(slices)
+        log.info("encoding %d slices on Ray, by %d actors", count, cluster.actors)
         rows = (
-            ray.data.from_items([{"index": index} for index in range(of)], override_num_blocks=of)
+            ray.data.from_items([{"index": each} for each in slices], override_num_blocks=count)
             .map_batches(
                 _Encoding, fn_constructor_kwargs={"arguments": arguments}, batch_size=1,
-                compute=ActorPoolStrategy(size=min(cluster.actors, of)),
+                compute=ActorPoolStrategy(size=min(cluster.actors, count)),
                 num_cpus=cluster.cpus_per_actor, num_gpus=cluster.gpus_per_actor,
             )
             .take_all()
@@ -177,8 +187,8 @@ class _Encoding:
         self._ready: EncodeInputs | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        given = self._arguments
-        [index] = batch["index"]
+        given, settings = self._arguments, self._arguments["settings"]
+        [index] = map(int, batch["index"])
         fault, remedy = "", ""
         try:
             if self._ready is None:
@@ -186,12 +196,13 @@ class _Encoding:
                     os.chdir(given["here"])
                 dataset, encoder = given["inputs"].open("auto")
                 self._ready = replace(given["inputs"], source=dataset, encoder=encoder)
-            encode_slice(
-                self._ready, given["place"] / str(index), Share(int(index), given["of"]),
-                dtype=given["dtype"], batch_size=given["batch_size"],
-                shard_items=given["shard_items"], workers=given["workers"],
-                overwrite=given["overwrite"],
-            )  # fmt: skip
+            if index == _WHOLE:
+                dataset, encoder = self._ready.open("auto")
+                column = self._ready.column
+                encode_views(dataset, [encoder], [given["out"]], column=column, **settings)
+            else:
+                place, share = given["place"] / str(index), Share(index, given["of"])
+                encode_slice(self._ready, place, share, **settings)
         except LateenError as error:
             fault, remedy = error.message, error.remedy
-        return {"index": [int(index)], "fault": [fault], "remedy": [remedy]}
+        return {"index": [index], "fault": [fault], "remedy": [remedy]}
