@@ -3,15 +3,18 @@
     OMP_NUM_THREADS=1 python benchmarks/slices.py path/to/photographs --encoder path/to/mobilenet-v2
 
 Seconds of the processor, of processes of their own, loading included; rounds in turns. The store
-must be the same to the byte.
+must be the same to the byte. With ``--ray`` it is seconds on the wall, on an idle machine, of one
+process with two threads against two actors with one each.
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -21,6 +24,31 @@ def seconds(*words: str) -> float:
     subprocess.run([sys.executable, "-m", "lateen", *words], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def wall(*words: str, threads: int) -> float:
+    """On the wall, likewise."""
+    begun = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "lateen", *words], check=True, capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    return time.perf_counter() - begun
+
+
+def against_ray(words: tuple[str, ...], rounds: int) -> None:
+    took: dict[str, list[float]] = {"one process": [], "Ray": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as name:
+            one, ray = Path(name) / "one", Path(name) / "ray"
+            took["one process"].append(wall(*words, "--out", str(one), threads=2))
+            took["Ray"].append(
+                wall(*words, "--on", "ray", "--actors", "2", "--out", str(ray), threads=1)
+            )
+            assert content(one) == content(ray)
+    median = {name: statistics.median(values) for name, values in took.items()}
+    ratio = median["Ray"] / median["one process"]
+    print(", ".join(f"{name} {value:.1f} s" for name, value in median.items()), f"({ratio:.2f}×)")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -33,8 +61,12 @@ def main() -> None:
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true")
     given = parser.parse_args()
     words = ("encode", str(given.photographs), "--encoder", given.encoder, "--shard-items", "256")
+    if given.ray:
+        against_ray(words, given.rounds)
+        return
     took: dict[str, list[float]] = {"one": [], "slices": [], "merge": [], "loading": []}
     for _ in range(given.rounds):
         with tempfile.TemporaryDirectory() as name:
