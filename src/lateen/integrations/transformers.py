@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lateen.integrations._hub_code.modeling_lateen import LateenClipModel
     from lateen.model import AlignedModel, CardResult
     from lateen.model.card import CardForm
-    from lateen.model.sides import TextInputs
 
 CONFIG, MODELING = "config.json", "modeling_lateen.py"
 CODE = ("configuration_lateen.py", MODELING)
@@ -110,34 +109,18 @@ def hub_model(model: AlignedModel) -> HubModel:
     import torch
 
     from lateen.encoders.weights import quiet_transformers
-    from lateen.model.sides import text_parts, text_side, vision_parts
+    from lateen.model.sides import text_parts, vision_parts
 
     _refuse_plain_clip(model)
-    (images, image_weights), (texts, text_weights) = vision_parts(model), text_parts(model)
-    _, encoder, inputs = text_side(model)
+    (images, *_), _ = vision_parts(model)
+    (texts, *_), _ = text_parts(model)
     config_class, model_class = _classes(model)
-    config = config_class(
-        vision_encoder=_described(images[0]),
-        text_encoder=_described(texts[0]),
-        vision_features=[
-            {**_features(part), "prefix": part.layout.prefix, "weight": weight}
-            for part, weight in zip(images, image_weights, strict=True)
-        ],
-        text_features=[
-            {**_features(part), "weight": weight,
-             "normalize": bool(part.info.preprocessing.get("normalize"))}
-            for part, weight in zip(texts, text_weights, strict=True)
-        ],
-        vision_head=_head(model.heads.vision), text_head=_head(model.heads.text),
-        projection_dim=model.config.head_settings.dim, image_size=list(images[0].image_size),
-        max_tokens=inputs.max_tokens, pad_to=inputs.pad_to, pad_token=inputs.pad,
-        no_text=inputs.nothing, auto_map=_auto_map(config_class, model_class),
-    )  # fmt: skip
+    config = config_class(auto_map=_auto_map(config_class, model_class), **_made_of(model))
     # Made without memory, then given the weights that there are.
     with torch.device("meta"), quiet_transformers():
         made = model_class(config)
     modules: dict[str, nn.Module] = {
-        "vision_model": images[0].network.model, "text_model": texts[0].network.model,
+        "vision_model": images.network.model, "text_model": texts.network.model,
         "vision_head": model.heads.vision, "text_head": model.heads.text,
     }  # fmt: skip
     state: dict[str, Tensor] = {"logit_scale": model.logit_scale, "logit_bias": model.logit_bias}
@@ -150,7 +133,35 @@ def hub_model(model: AlignedModel) -> HubModel:
         raise ModelError(
             f"transformers' own model of one of the encoders has other weights ({odd})", _INSTEAD
         )
-    return HubModel(made.eval(), _processor(images[0], encoder, inputs))
+    return HubModel(made.eval(), _processor(model))
+
+
+def _made_of(model: AlignedModel) -> dict[str, Any]:
+    """The fields of :class:`LateenClipConfig`, by a model's encoders and heads.
+
+    Raises:
+        ModelError: an encoder is none that ``AutoModel`` makes.
+    """
+    from lateen.model.sides import text_parts, text_side, vision_parts
+
+    (images, image_weights), (texts, text_weights) = vision_parts(model), text_parts(model)
+    *_, inputs = text_side(model)
+    return {
+        "vision_encoder": _described(images[0]), "text_encoder": _described(texts[0]),
+        "vision_features": [
+            {**_features(part), "prefix": part.layout.prefix, "weight": weight}
+            for part, weight in zip(images, image_weights, strict=True)
+        ],
+        "text_features": [
+            {**_features(part), "weight": weight,
+             "normalize": bool(part.info.preprocessing.get("normalize"))}
+            for part, weight in zip(texts, text_weights, strict=True)
+        ],
+        "vision_head": _head(model.heads.vision), "text_head": _head(model.heads.text),
+        "projection_dim": model.config.head_settings.dim,
+        "image_size": list(images[0].image_size), "max_tokens": inputs.max_tokens,
+        "pad_to": inputs.pad_to, "pad_token": inputs.pad, "no_text": inputs.nothing,
+    }  # fmt: skip
 
 
 def _classes(model: AlignedModel) -> tuple[type[LateenClipConfig], type[LateenClipModel]]:
@@ -227,18 +238,21 @@ def _head(head: nn.Module) -> dict[str, Any]:
             "hidden": [layer_of(block).out_features for block in blocks]}  # fmt: skip
 
 
-def _processor(images: VisionEncoder, encoder: TextEncoder, inputs: TextInputs) -> Any:
+def _processor(model: AlignedModel) -> Any:
     """The image processor, and a tokenizer that does all that stands before the network."""
     from transformers import PreTrainedTokenizerFast, VisionTextDualEncoderProcessor
 
-    from lateen.model.sides import fast_tokenizer
+    from lateen.model.sides import fast_tokenizer, text_side, vision_side
 
+    (_, images), (_, encoder, inputs) = vision_side(model), text_side(model)
     known = encoder.tokenizer
-    backend = fast_tokenizer(encoder, prompt=inputs.prompt, lower=inputs.lower, end=inputs.end)
     special = dict(known.special_tokens_map)
     special["pad_token"] = known.convert_ids_to_tokens(inputs.pad)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=inputs.max_tokens, padding_side="right",
+        tokenizer_object=fast_tokenizer(
+            encoder, prompt=inputs.prompt, lower=inputs.lower, end=inputs.end
+        ),
+        model_max_length=inputs.max_tokens, padding_side="right",
         truncation_side=known.truncation_side, model_input_names=["input_ids", "attention_mask"],
         **special,
     )  # fmt: skip
