@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTED := $(VENV)/.ready-tests
 
-.PHONY: help demo test lint types check clean
+.PHONY: help demo test lint types check docs packaging clean
 help:
 	@echo "make demo    the whole path on a generated world, in a page you can open"
 	@echo "make test    the tests"
 	@echo "make check   lint, types, import contract"
+	@echo "make docs    the docs as a site, in site/, built strictly"
+	@echo "make packaging  the wheel in clean environments, pinned and lowest versions: before a release"
 	@echo "make clean   remove the environment and what the demo made"
 
 $(READY): pyproject.toml constraints.txt
@@ -40,5 +42,11 @@ types: $(TESTED)
 
 check: lint types
 
+docs: $(TESTED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+packaging: $(TESTED)
+	OMP_NUM_THREADS=1 $(BIN)/python .ci/clean_install.py
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out site
