@@ -42,8 +42,9 @@ types: $(TESTED)
 
 check: lint types
 
+# Without --quiet, which would hide warnings from --strict, too.
 docs: $(TESTED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 packaging: $(TESTED)
 	OMP_NUM_THREADS=1 $(BIN)/python .ci/clean_install.py
