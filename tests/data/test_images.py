@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pytest
 from builders import jpeg
 from PIL import Image
@@ -110,15 +109,7 @@ def test_rgb_with_a_colour_key_becomes_white_there() -> None:
     assert [pixel(decoded, x) for x in (0, 1)] == [(255, 255, 255), (9, 9, 9)]
 
 
-_YCBCR = pytest.mark.skipif(
-    int(PIL.__version__.partition(".")[0]) < 13,
-    reason="Pillow before 13 gives the values of such a TIFF as if they were RGB",
-)
-
-
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "P", "CMYK", pytest.param("YCbCr", marks=_YCBCR), "LAB"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
 def test_other_modes_are_converted(mode: str) -> None:
     white = Image.new("RGB", (4, 4), "white")
     if mode == "LAB":
