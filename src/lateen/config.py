@@ -222,7 +222,8 @@ def assigned(
     result = dict(values)
     for path, setting in settings.items():
         kind = keys[path].kind if path in keys else ""
-        value = parse_value(setting, kind) if isinstance(setting, str) else setting
+        value = str(setting) if isinstance(setting, Path) else setting
+        value = parse_value(value, kind) if isinstance(value, str) else value
         for name in reversed(path.split(".")[1:]):
             value = {name: value}
         top = path.partition(".")[0]

@@ -113,9 +113,15 @@ class Recipe(RecipeFile):
     def build(cls, values: Mapping[str, Any]) -> Self:
         """Check ``values`` and put the preset's beneath them.
 
+        Args:
+            values: nested, as in a YAML file, or by dotted key: ``{"train.lr": 1e-4}``.
+
         Raises:
             RecipeError: an unknown key (naming the nearest valid one) or a value that does not fit.
         """
+        dotted = {name: value for name, value in values.items() if "." in name}
+        plain = {name: value for name, value in values.items() if name not in dotted}
+        values = assigned(plain, dotted, keys()) if dotted else values
         values = with_preset(spelled_out(values), PRESETS)
         try:
             recipe = cls.model_validate(values)
