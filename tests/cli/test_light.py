@@ -50,6 +50,7 @@ WRONG: list[tuple[str, str]] = [
     ("plan r.yaml", "there is no "),
     ("encode NOSUCH --encoder all-MiniLM-L6-v2 --out o", "there is no NOSUCH"),
     ("encode t.csv --encoder ./absent --out o", "there is no folder ./absent"),
+    ("encode t.csv --encoder openai+host:80#m --out o", "is not the address of a server"),
     ("evaluate retrieval NOSUCH --captions x.csv", "NOSUCH is not a lateen model"),
     ("evaluate retrieval model --captions missing.csv", "there is no missing.csv"),
     ("evaluate retrieval model --captions t.csv --per 5", "takes no --per"),

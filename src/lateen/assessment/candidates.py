@@ -12,6 +12,7 @@ from typing import Any
 from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_views, load_with
+from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.own import is_factory
 from lateen.errors import RecipeError
 from lateen.experiment.stages import fused_store, view_stores
@@ -156,7 +157,7 @@ def _load_encoders(
 
 
 def _encoder_name(section: Section, encoder: Encoder) -> str:
-    if section.fuse or is_factory(section.encoder):
+    if section.fuse or is_factory(section.encoder) or is_server(section.encoder):
         return encoder.info.id
     name = Path(section.encoder).name
     return f"{name} untrained" if section.untrained else name

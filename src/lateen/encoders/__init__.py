@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lateen.encoders.base import LayeredEncoder as LayeredEncoder
     from lateen.encoders.base import Modality as Modality
     from lateen.encoders.base import PatchEncoder as PatchEncoder
+    from lateen.encoders.base import RemoteEncoder as RemoteEncoder
     from lateen.encoders.base import Side as Side
     from lateen.encoders.base import ViewedEncoder as ViewedEncoder
     from lateen.encoders.base import modality_of as modality_of
@@ -40,6 +41,7 @@ __getattr__, __all__ = exported(
             "LayeredEncoder",
             "Modality",
             "PatchEncoder",
+            "RemoteEncoder",
             "Side",
             "ViewedEncoder",
             "modality_of",

@@ -159,6 +159,24 @@ class LayeredEncoder(ViewedEncoder, Protocol):
         """What encoders have in common that prepare alike and can share a forward pass."""
 
 
+@runtime_checkable
+class RemoteEncoder(Encoder, Protocol):
+    """An encoder that runs elsewhere, and may refuse single items.
+
+    Attributes:
+        batch: images, or thousands of characters of texts, to be encoded in a call, of which it
+            makes requests that are answered at the same time.
+    """
+
+    batch: int
+
+    def encode_accepted(self, prepared: Sequence[Any]) -> torch.Tensor:
+        """As :meth:`encode`, which raises for an item that is refused; its row is NaN here."""
+
+    def refusal(self, prepared: Any) -> str:
+        """Why a prepared item has no features."""
+
+
 def shared_passes(encoders: Sequence[Encoder]) -> list[list[int]]:
     """The positions of encoders that are views of one network, by network, in order.
 

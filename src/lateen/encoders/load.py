@@ -11,6 +11,7 @@ import torch
 
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.base import Encoder, EncoderOptions, Modality, ViewedEncoder
+from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.own import from_factory, is_factory
@@ -22,6 +23,7 @@ from lateen.encoders.sentence import (
     pooling_of,
     read_layout,
 )
+from lateen.encoders.server import server_encoder
 from lateen.encoders.specs import (
     TextNeeds,
     family_of,
@@ -57,8 +59,8 @@ def load_encoder(
 
     Args:
         name: a local folder, a GGUF file of a language model (or a folder with one), a hub id (or
-            its last part, for those in the table), or ``package.module:factory`` of your own,
-            called without arguments.
+            its last part, for those in the table), ``package.module:factory`` of your own,
+            called without arguments, or ``openai+http://HOST/v1#MODEL`` for one behind a server.
         modality: ``image`` or ``text``; needed only for models with a tower for each.
         pooling: how tokens become one vector; the encoder's own where it is known.
         layer: hidden layer to take (0 = embeddings, as is, before any final norm); last by default.
@@ -75,7 +77,7 @@ def load_encoder(
     Raises:
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
         MissingExtraError: what it needs is not installed.
-        UsageError: an option for an encoder of your own.
+        UsageError: an option for an encoder of your own, or one that a server decides.
     """
     options = EncoderOptions(
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
@@ -98,6 +100,8 @@ def load_with(name: str, modality: Modality | None, options: EncoderOptions) -> 
         encoder: Encoder = FusedEncoder(load_parts(parts), options.weights)
     elif is_factory(name):
         encoder = from_factory(name, options.recorded())
+    elif is_server(name):
+        encoder = server_encoder(name, options)
     else:
         encoder = _from_files(name, modality, options)
     if modality is not None and encoder.info.modality != modality:

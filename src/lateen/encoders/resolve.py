@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lateen.encoders.embeddings_api import check_address, is_server
 from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
 from lateen.errors import (
@@ -71,14 +72,20 @@ def files_are_here(name: str, revision: str | None = None, *, weights: bool = Tr
     """Whether an encoder's files are on this machine; nothing is loaded and nothing is fetched.
 
     Args:
-        name: as for :func:`resolve`, or ``package.module:function``.
+        name: as for :func:`resolve`, ``package.module:function``, or one behind a server, of which
+            no file is needed here.
         revision: hub branch, tag or commit.
         weights: whether its weights are needed.
 
     Raises:
         EncoderError: it is nowhere by its name, or its files are not whole.
-        MissingExtraError: it is a GGUF file, and what reads them is not installed.
+        UsageError: it is behind a server, and not named as that takes.
+        MissingExtraError: it is a GGUF file, or behind a server, and what that takes is not
+            installed.
     """
+    if is_server(name):
+        check_address(name)
+        return True
     if is_factory(name):
         if importlib.util.find_spec(name.partition(":")[0].partition(".")[0]) is None:
             raise no_factory(name)

@@ -26,6 +26,7 @@ from lateen.data.labels import open_labelled
 from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import PEEK, AbsentImages, find_image_files, split_word
 from lateen.encoders.config import TextSection, VisionSection
+from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.resolve import files_are_here
 from lateen.encoders.specs import family_of, model_type_of
 from lateen.errors import DataError, LateenError, UsageError
@@ -322,6 +323,7 @@ def _choose_encoders(root: Path, given: Mapping[str, str | None], proposal: Prop
         here = files_are_here(encoder)
         proposal.values[side] = {"encoder": name}
         known = "on this machine" if here else "not on this machine: fetched from the hub when run"
+        known = "behind a server" if is_server(encoder) else known
         if given[side]:
             proposal.took.append(f"{side} encoder: {name}, {known}")
         else:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from lateen.data import Dataset, open_dataset
 from lateen.data.samples import AbsentImages, no_captions
-from lateen.device import default_batch, default_workers, resolve_device, split_devices
-from lateen.encoders import Encoder, EncoderOptions, Modality, load_with
+from lateen.device import default_workers, resolve_device, split_devices
+from lateen.encoders import Encoder, EncoderOptions, Modality, RemoteEncoder, load_with
 from lateen.errors import DataError, StoreError, UsageError, choices
 from lateen.features.manifest import SLICE, Description, StoredDtype
+from lateen.features.passes import batch_of
 from lateen.features.pipeline import (
     encode_items,
     fingerprint,
@@ -267,8 +268,10 @@ def encode_views(
         if share is None and (outs[index] / SLICE).is_file():
             raise StoreError(f"{outs[index]} holds one slice of a store", "Choose another --out.")
 
-    batch = batch_size or default_batch(modality == "image", device)
-    conditions: dict[str, Any] = {"batch": batch, "device": str(resolve_device(device))}
+    batch = batch_size or batch_of(views[0], device)
+    remote = isinstance(views[0], RemoteEncoder)
+    where = "elsewhere" if remote else str(resolve_device(device))
+    conditions: dict[str, Any] = {"batch": batch, "device": where}
     if modality == "image" and (side := resized_side(views[0])):
         # Large JPEGs are decoded at a part of their size, never below twice the encoder's.
         conditions["jpeg_decoded_from"] = 2 * side

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from lateen.device import empty_cache
-from lateen.encoders import Encoder, ViewedEncoder
+from lateen.device import default_batch, empty_cache
+from lateen.encoders import Encoder, RemoteEncoder, ViewedEncoder
 from lateen.errors import EncoderError, is_out_of_memory
 from lateen.progress import log
 
@@ -58,9 +58,23 @@ def _forward(prepared: Sequence[Any], encoders: Sequence[Encoder]) -> list[torch
     """Features ``[n, dim]`` of every encoder; of several, which are views, from one pass."""
     first = encoders[0]
     if len(encoders) == 1:
+        if isinstance(first, RemoteEncoder):
+            return [first.encode_accepted(prepared)]
         return [first.encode(prepared)]
     assert isinstance(first, ViewedEncoder)
     return first.encode_views(prepared, encoders)
+
+
+def batch_of(encoder: Encoder, device: str = "auto") -> int:
+    """Images, or thousands of text tokens, for a call of an encoder where nothing else is said.
+
+    Args:
+        encoder: whose; one that runs elsewhere says it itself.
+        device: that it is on.
+    """
+    if isinstance(encoder, RemoteEncoder):
+        return encoder.batch
+    return default_batch(encoder.info.modality == "image", device)
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

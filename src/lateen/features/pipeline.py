@@ -25,7 +25,7 @@ from lateen.data.fingerprint import file_hashes
 from lateen.data.images import REDUCED, reading_conditions
 from lateen.data.samples import FileImage, HashedImage, TarImage
 from lateen.device import default_workers
-from lateen.encoders import Encoder, FusedEncoder
+from lateen.encoders import Encoder, FusedEncoder, RemoteEncoder
 from lateen.errors import DataError, ImageError
 from lateen.features.passes import ForwardPasses, token_batches
 from lateen.features.shard import ShardContent
@@ -131,16 +131,19 @@ class _OpenShard:
     def add(self, unit: _Unit, features: torch.Tensor, max_tokens: int | None) -> None:
         """Take the features of a unit. Rows that are not finite become skips."""
         finite = torch.isfinite(features).all(dim=1).tolist()
-        rows = list(zip(unit.ids, unit.sources, finite, strict=True))
-        reason = "the encoder gave NaN or infinity"
-        bad = [Skip(sample, reason, source) for sample, source, good in rows if not good]
+        rows = list(zip(unit.ids, unit.sources, unit.prepared, finite, strict=True))
+        bad = [
+            Skip(sample, _why_not_finite(self.encoder, prepared), source)
+            for sample, source, prepared, good in rows
+            if not good
+        ]
         notes = {
             "texts at the token limit": sum(_reaches(max_tokens, each) for each in unit.prepared),
             "images decoded at a part of their size": unit.reduced,
         }
         piece = _Piece(
             features[torch.tensor(finite, dtype=torch.bool)] if bad else features,
-            [sample for sample, _, good in rows if good],
+            [sample for sample, _, _, good in rows if good],
             [skip.as_dict() for skip in [*unit.skips, *bad]], unit.items, notes,
             np.array(unit.hashes, np.uint64)[finite] if unit.hashes else None,
         )  # fmt: skip
@@ -323,6 +326,13 @@ def _encode_texts(
     for whole, rows in zip(features, on_disk, strict=False):
         whole[order[:saved]] = rows.to(whole.dtype)
     return features
+
+
+def _why_not_finite(encoder: Encoder, prepared: Any) -> str:
+    """Why an item's features are not finite."""
+    if isinstance(encoder, RemoteEncoder):
+        return encoder.refusal(prepared)
+    return "the encoder gave NaN or infinity"
 
 
 def _reaches(max_tokens: int | None, prepared: Any) -> bool:

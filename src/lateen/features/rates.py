@@ -15,7 +15,7 @@ from lateen.device import default_batch, default_workers, resolve_device
 from lateen.encoders import Encoder
 from lateen.errors import DataError, UsageError
 from lateen.features.manifest import Description, FeatureDtype
-from lateen.features.passes import token_batches
+from lateen.features.passes import batch_of, token_batches
 from lateen.features.pipeline import Item, encode_items
 from lateen.features.writer import StoreWriter
 
@@ -121,7 +121,7 @@ def text_rate(encoder: Encoder, texts: Sequence[str]) -> Rate:
     begin = time.perf_counter()
     prepared = list(encoder.prepare(texts))
     preparing = time.perf_counter() - begin
-    batches = list(token_batches([len(text) for text in prepared], default_batch(False) * 1024))
+    batches = list(token_batches([len(text) for text in prepared], batch_of(encoder) * 1024))
     # One batch from the middle of each third, which are the short, the usual and the long texts.
     middles = {(2 * i + 1) * len(batches) // (2 * _ROUNDS) for i in range(_ROUNDS)}
     seconds: list[float] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lateen.encoders import SIDES, Side
+from lateen.encoders.embeddings_api import is_server, parse_address
 from lateen.encoders.own import is_factory
 from lateen.encoders.specs import find_spec
 from lateen.files import write_text
@@ -71,6 +72,8 @@ class EncoderSource:
     def of(cls, load: Mapping[str, Any], folder: Path | None) -> EncoderSource:
         """From what loads an encoder, and its folder if that is here."""
         given = str(load.get("name", "unknown"))
+        if is_server(given):  # the address says nothing to others
+            return cls(parse_address(given).model, None, None)
         spec = find_spec(given)
         hub = spec.id if spec else given if load.get("revision") else None
         name = hub or (given if is_factory(given) else Path(given).name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.encoders import SIDES, Encoder, Side, load_encoder, modality_of
+from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import folder_here, resolve
 from lateen.errors import ModelError
@@ -282,7 +283,8 @@ def _is_gone(name: str) -> bool:
 
 def _here(load: Mapping[str, Any]) -> Path | None:
     name = str(load.get("name", ""))
-    return None if not name or is_factory(name) else folder_here(name, load.get("revision"))
+    code = not name or is_factory(name) or is_server(name)
+    return None if code else folder_here(name, load.get("revision"))
 
 
 def _part_loads(load: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -309,6 +311,11 @@ def _relocated(load: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _source(side: Side, load: Mapping[str, Any]) -> Path:
     name = load["name"]
+    if is_server(name):
+        raise ModelError(
+            f"the {side} encoder {name} is behind a server and cannot be saved with the model",
+            "Save without encoders=True (--with-encoders); who uses the model needs that server.",
+        )
     if is_factory(name):
         raise ModelError(
             f"the {side} encoder {name} is code and cannot be saved with the model",

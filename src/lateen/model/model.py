@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from lateen.data import FileImage, decode_image, upright_rgb
-from lateen.device import default_batch
 from lateen.encoders import SIDES, Encoder
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ImageError, ModelError
 from lateen.features import Store, token_batches
+from lateen.features.passes import batch_of
 from lateen.files import content_key
 from lateen.model.card import CardForm, CardResult, write_card
 from lateen.model.config import AlignedConfig, encoder_identity, read_config
@@ -270,7 +270,7 @@ class AlignedModel(PreTrainedModel):  # type: ignore[misc]
         items = [texts] if isinstance(texts, str) else list(texts)
         prepared = self.text_encoder.prepare(items) if items else []
         out = torch.empty(len(items), self.config.head_settings.dim)
-        budget = default_batch(False) * 1024
+        budget = batch_of(self.text_encoder) * 1024
         for batch in token_batches([len(tokens) for tokens in prepared], budget):
             features = self.text_encoder.encode([prepared[i] for i in batch])
             out[batch] = self.project_text(features, normalize=normalize).to(out)

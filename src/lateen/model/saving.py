@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lateen.encoders import Encoder
+from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import gguf_file, resolve
 from lateen.encoders.sentence import MODULES, read_layout
@@ -183,7 +184,8 @@ def without_paths(side: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_path(load: Mapping[str, Any]) -> dict[str, str]:
     name = str(load.get("name", ""))
-    if not name or is_factory(name) or load.get("revision") or find_spec(name):
+    elsewhere = is_factory(name) or is_server(name) or load.get("revision") or find_spec(name)
+    if not name or elsewhere:
         return {}
     return {"name": f"./{Path(name).name}"}
 
