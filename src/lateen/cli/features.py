@@ -23,7 +23,10 @@ def encode_command(
     source: str,
     /,
     *,
-    encoder: Annotated[str, Parameter(help="hub id, folder, or package.module:factory")],
+    encoder: Annotated[
+        str, Parameter(help="hub id, folder, package.module:factory, or one behind a server: "
+                       "openai+http://HOST/v1#MODEL")
+    ],
     out: Annotated[Path, Parameter(help="folder of the feature store")],
     pooling: Annotated[
         str | None, Parameter(help="cls, mean, cls+mean, pooler, projection; texts: mean, first, "

@@ -173,7 +173,8 @@ class TextSection(_Side, TextConfig):
 
     encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
-        description="hub id, folder or GGUF file (also below data.root), or module:factory",
+        description="hub id, folder or GGUF file (also below data.root), module:factory, or "
+        "openai+http://HOST/v1#MODEL",
     )
     fuse: Annotated[tuple[FusedText, ...] | Literal["auto"], BeforeValidator(_as_parts)] = Field(
         (), description=_FUSE
