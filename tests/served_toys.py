@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import ssl
@@ -30,6 +31,7 @@ class EmbeddingServer:
 
     Attributes:
         models: that it lists.
+        bytes: whether it sends vectors as bytes where that is asked for; ``None`` refuses it.
         vector: of a text.
         fault: given the texts of a request, what is to go wrong; nothing if it gives ``None``.
         requests: the texts of each request so far.
@@ -38,6 +40,7 @@ class EmbeddingServer:
 
     def __init__(self) -> None:
         self.models = ["toy"]
+        self.bytes: bool | None = True
         self.vector: Callable[[str], np.ndarray[Any, Any]] = vector
         self.fault: Callable[[list[str]], str | None] = lambda texts: None
         self.requests: list[list[str]] = []
@@ -57,19 +60,27 @@ class EmbeddingServer:
 
         self.fault = once
 
-    def answer(self, model: str, texts: list[str]) -> tuple[int, dict[str, str], Any]:
+    def answer(self, model: str, texts: list[str], form: str) -> tuple[int, dict[str, str], Any]:
         """Status, headers and body for a request."""
         fault = self.fault(texts)
         again = {"retry-after-ms": "1"}  # so that no test waits for long
         if model not in self.models:
             return 404, {}, {"error": {"message": f"The model `{model}` does not exist."}}
+        if form == "base64" and self.bytes is None:
+            return 400, {}, {"error": {"message": "unknown encoding_format"}}
         if fault is not None and fault.isdigit():
             return int(fault), again, {"error": {"message": f"toy says {fault}"}}
         if fault == "page":
             return 200, {"content-type": "text/html"}, "<html>hello</html>"
         rows = [{"index": i, "embedding": self.vector(t).tolist()} for i, t in enumerate(texts)]
-        data = {"object": "list", "model": model, "data": _spoilt(rows, fault)}
-        return 200, {}, data
+        rows = _spoilt(rows, fault)
+        if form == "base64" and self.bytes and fault != "null":
+            rows = [{**row, "embedding": _as_bytes(row["embedding"])} for row in rows]
+        return 200, {}, {"object": "list", "model": model, "data": rows}
+
+
+def _as_bytes(numbers: list[float]) -> str:
+    return base64.b64encode(np.array(numbers, "<f4").tobytes()).decode()
 
 
 def _spoilt(rows: list[dict[str, Any]], fault: str | None) -> list[dict[str, Any]]:
@@ -119,7 +130,9 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[EmbeddingS
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             server.keys.add(str(self.headers["authorization"]))
             server.requests.append(body["input"])
-            status, headers, answer = server.answer(body["model"], body["input"])
+            status, headers, answer = server.answer(
+                body["model"], body["input"], body["encoding_format"]
+            )
             if status == 444:  # the connection ends in the middle of an answer
                 self.send_response(200)
                 self.send_header("content-type", "application/json")

@@ -49,6 +49,15 @@ def test_vectors_are_the_servers_in_the_order_of_the_texts(server: EmbeddingServ
     assert encoded(encoder, []).shape == (0, DIM)
 
 
+@pytest.mark.parametrize("as_bytes", [False, None])
+def test_servers_that_send_numbers_alone(server: EmbeddingServer, as_bytes: bool | None) -> None:
+    first = load_encoder(server.name())
+    server.bytes = as_bytes
+    encoder = load_encoder(server.name())
+    assert encoder.info == first.info
+    np.testing.assert_array_equal(encoded(encoder, TEXTS).numpy(), vectors(TEXTS))
+
+
 def test_long_texts_are_divided_among_requests(server: EmbeddingServer) -> None:
     encoder = load_encoder(server.name())
     server.requests.clear()
@@ -199,7 +208,7 @@ def test_a_server_that_ignores_the_models_name_is_told_of(
     server: EmbeddingServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = server.answer
-    server.answer = lambda model, texts: answer("toy", texts)  # type: ignore[method-assign]
+    server.answer = lambda model, *rest: answer("toy", *rest)  # type: ignore[method-assign]
     load_encoder(server.name("mine"))
     assert "answers for 'mine', but lists only toy" in caplog.text
 

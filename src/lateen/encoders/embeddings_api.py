@@ -5,13 +5,14 @@ Waiting and asking again, as long as the server itself says, is the official cli
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import ssl
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -110,6 +111,8 @@ class EmbeddingsApi:
             max_retries=_RETRIES,
         )  # fmt: skip
         weakref.finalize(self, self._client.close)
+        # Reading numbers out of text would cost more than sending the captions.
+        self._format: Literal["base64", "float"] = "base64"
 
     def models(self) -> list[str]:
         """What the server says that it serves; nothing where it does not say.
@@ -125,6 +128,20 @@ class EmbeddingsApi:
         listed = getattr(served, "data", None)
         return [str(each.id) for each in listed] if isinstance(listed, list) else []
 
+    def settle_format(self, text: str) -> None:
+        """See whether the server sends vectors as bytes; where it refuses, numbers are asked for.
+
+        Args:
+            text: any that it should take.
+
+        Raises:
+            EncoderError: as :meth:`vectors`.
+        """
+        try:
+            self.vectors([text])
+        except Refused:
+            self._format = "float"
+
     def vectors(self, texts: Sequence[str]) -> np.ndarray[Any, Any]:
         """Vectors of some texts in one request, ``[n, dim]`` float32, in the order of the texts.
 
@@ -136,7 +153,7 @@ class EmbeddingsApi:
         """
         answer = self._ask(
             lambda: self._client.embeddings.create(
-                model=self.address.model, input=list(texts), encoding_format="float"
+                model=self.address.model, input=list(texts), encoding_format=self._format
             )
         )
         return self._rows(answer, len(texts))
@@ -200,7 +217,7 @@ class EmbeddingsApi:
             )
         try:
             with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity
-                rows = np.array([each.embedding for each in data], np.float32)
+                rows = np.array([_numbers(each.embedding) for each in data], np.float32)
         except (TypeError, ValueError, AttributeError) as error:
             raise EncoderError(
                 f"{url} gave vectors of different lengths, or of something else than numbers",
@@ -223,6 +240,13 @@ def unknown_model(api: EmbeddingsApi, said: str) -> EncoderError:
     if served and address.model not in served:
         remedy = choices(address.model, served)
     return EncoderError(f"{address.url} does not embed with {address.model!r} ({said})", remedy)
+
+
+def _numbers(embedding: Any) -> Any:
+    """A vector as a server sends it: float32 in base64, or numbers already."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+    return embedding
 
 
 def _causes(error: BaseException) -> list[BaseException]:

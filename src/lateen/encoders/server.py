@@ -239,6 +239,7 @@ def _identified(api: EmbeddingsApi) -> tuple[np.ndarray[Any, Any], str]:
         EncoderError: there is no such model, or it gives no usable vectors.
     """
     model, served = api.address.model, api.models()
+    api.settle_format(_KNOWN[0])
     try:
         rows = [api.vectors([text])[0] for text in _KNOWN]
     except Refused as error:
