@@ -12,12 +12,13 @@ import ssl
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from lateen.errors import EncoderError, MissingExtraError, UsageError, choices, reason
+
+if TYPE_CHECKING:  # what checks names need not load it
+    import numpy as np
 
 SCHEME = "openai+"
 _FORM = "Write openai+http://HOST:PORT/v1#MODEL."
@@ -201,6 +202,8 @@ class EmbeddingsApi:
 
     def _rows(self, answer: Any, count: int) -> np.ndarray[Any, Any]:
         """The vectors of an answer in the order of its texts."""
+        import numpy as np
+
         url, data = self.address.url, getattr(answer, "data", None)
         if not isinstance(data, list):
             raise EncoderError(
@@ -245,6 +248,8 @@ def unknown_model(api: EmbeddingsApi, said: str) -> EncoderError:
 def _numbers(embedding: Any) -> Any:
     """A vector as a server sends it: float32 in base64, or numbers already."""
     if isinstance(embedding, str):
+        import numpy as np
+
         return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
     return embedding
 
