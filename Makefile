@@ -7,12 +7,12 @@ TESTED := $(VENV)/.ready-tests
 
 .PHONY: help demo test lint types check docs packaging clean
 help:
-	@echo "make demo    the whole path on a generated world, in a page you can open"
-	@echo "make test    the tests"
-	@echo "make check   lint, types, import contract"
-	@echo "make docs    the docs as a site, in site/, built strictly"
+	@echo "make demo       the whole path on a generated world, in a page you can open"
+	@echo "make test       the tests"
+	@echo "make check      lint, types, import contract"
+	@echo "make docs       the docs as a site, in site/, built strictly"
 	@echo "make packaging  the wheel in clean environments, pinned and lowest versions: before a release"
-	@echo "make clean   remove the environment and what the demo made"
+	@echo "make clean      remove the environment and what the demo made"
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
