@@ -53,7 +53,7 @@ def encode_command(
     ] = "auto",
     batch_size: Annotated[
         int | None, Parameter(help="images, or thousands of tokens, per forward pass "
-                              "(CPU: 16 images, 4 k tokens; GPU: 256, 64 k)")
+                              "(CPU: 16 images, 1 k tokens; GPU: 256, 64 k)")
     ] = None,
     workers: Annotated[
         int | None, Parameter(help="threads that decode and prepare (one per core, at most 8)")
