@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lateen.errors import LateenError
-from lateen.files import atomic_folder, atomic_path, folder_lock, hub_snapshot
+from lateen.files import atomic_folder, atomic_path, folder_lock
+from lateen.objects.hub import hub_snapshot
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:

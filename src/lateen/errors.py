@@ -13,6 +13,7 @@
     ├── EncoderError            an encoder: not found, no such pooling or layer
     ├── ModelError              an AlignedModel: unknown keys, missing tensors
     ├── TrainingError           NaN loss, not enough data
+    ├── ObjectStoreError        an object store cannot be reached, or refuses
     └── BusyError               another process writes to the same folder
 
 Each error is one sentence on what is wrong and one on what to do about it.
@@ -100,6 +101,10 @@ class ModelError(LateenError):
 
 class TrainingError(LateenError):
     """Training cannot start or go on."""
+
+
+class ObjectStoreError(LateenError):
+    """An object store cannot be reached, or refuses; what is there is not known."""
 
 
 class BusyError(LateenError):

@@ -19,6 +19,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lateen.errors import BusyError, LateenError, UsageError
+from lateen.hardware import cache_folder
+from lateen.objects import ObjectPath, to_path
 
 _CHUNK = 1 << 20
 LOG = "log.txt"
@@ -28,37 +30,6 @@ LOG = "log.txt"
 def canonical_json(value: Any) -> str:
     """``value`` as JSON with sorted keys and no spaces: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def hub_snapshot(
-    repository: str, *, dataset: bool = False, revision: str | None = None,
-    files: list[str] | None = None, ignored: list[str] | None = None, cached: bool = False,
-) -> Path:  # fmt: skip
-    """The folder of a repository's files, out of the hub's cache or downloaded into it.
-
-    What an interrupted download left in the cache is given out too: the caller has to see whether
-    it is whole.
-
-    Args:
-        repository: ``owner/name``.
-        dataset: it is one of datasets, not of models.
-        revision: branch, tag or commit; the newest if not given.
-        files: patterns of those needed; all if not given.
-        ignored: patterns of those not needed.
-        cached: from the cache alone; the hub is not asked.
-
-    Raises:
-        FileNotFoundError: it cannot be had, with what the hub or its client said.
-    """
-    from huggingface_hub import snapshot_download  # takes long to import
-
-    try:
-        return Path(snapshot_download(
-            repository, repo_type="dataset" if dataset else "model", revision=revision,
-            allow_patterns=files, ignore_patterns=ignored, local_files_only=cached,
-        ))  # fmt: skip
-    except Exception as error:  # the hub's client raises many kinds; all mean "not here"
-        raise FileNotFoundError(str(error) or type(error).__name__) from error
 
 
 def content_key(value: Any) -> str:
@@ -72,7 +43,7 @@ def make_folder(path: str | Path) -> Path:
     Raises:
         LateenError: a file is in its place, or it may not be made.
     """
-    folder = Path(path)
+    folder = to_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,12 +53,25 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all that is in it."""
+    if isinstance(folder, ObjectPath):
+        for name in folder.files():
+            (folder / name).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder)
+
+
 def check_writable(folder: Path) -> None:
     """See that a folder can be made, or written to, without making it.
 
     Raises:
         LateenError: a file is in its place, or permissions forbid it.
+        ObjectStoreError: its object store cannot be reached, or has no such bucket.
     """
+    if isinstance(folder, ObjectPath):
+        folder.check_bucket()
+        return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise LateenError(
@@ -112,11 +96,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends well.
 
     The bytes reach the disk before the name does (fsync, rename, fsync of the folder), so a
-    reader, also one after a power cut, sees the old file, no file, or the whole new one.
+    reader, also one after a power cut, sees the old file, no file, or the whole new one. For an
+    object store the temporary path is on this disk, and one upload makes the object.
 
     Raises:
         LateenError: the disk is full; the temporary file is removed.
+        ObjectStoreError: the upload fails.
     """
+    if isinstance(path, ObjectPath):
+        with tempfile.TemporaryDirectory(prefix="lateen-") as folder:
+            made = Path(folder) / path.name
+            made.touch()
+            yield made
+            path.put(made)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         stale.unlink(missing_ok=True)  # of a killed process
@@ -293,6 +286,8 @@ def refuse_foreign(
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold ``folder`` for this process; the lock goes with the process, also when it is killed.
 
+    In an object store nothing can be held: it is a lock among the processes of this machine.
+
     Args:
         folder: is made if it is not there.
         wait: until another process lets go of it, instead of refusing.
@@ -300,7 +295,10 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
-    path = make_folder(folder) / ".lock"
+    beside = folder
+    if isinstance(folder, ObjectPath):
+        beside = cache_folder() / "locks" / content_key(str(folder))[:24]
+    path = make_folder(beside) / ".lock"
     lock = FileLock(path)
     try:
         lock.acquire(timeout=-1 if wait else 0)
@@ -332,18 +330,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def cache_folder() -> Path:
-    """lateen's cache: ``$LATEEN_CACHE``, ``$XDG_CACHE_HOME/lateen`` or ``~/.cache/lateen``.
-
-    Everything in it can be deleted at any time; it is made again when needed.
-    """
-    if own := os.environ.get("LATEEN_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "lateen"
-    return Path.home() / ".cache" / "lateen"
 
 
 def library_versions() -> dict[str, str]:

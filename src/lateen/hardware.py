@@ -114,3 +114,15 @@ def _running() -> int:
         return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
     except (OSError, ValueError, IndexError):
         return 1
+
+
+def cache_folder() -> Path:
+    """lateen's cache: ``$LATEEN_CACHE``, ``$XDG_CACHE_HOME/lateen`` or ``~/.cache/lateen``.
+
+    Everything in it can be deleted at any time; it is made again when needed.
+    """
+    if own := os.environ.get("LATEEN_CACHE"):
+        return Path(own).expanduser()
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared).expanduser() / "lateen"
+    return Path.home() / ".cache" / "lateen"

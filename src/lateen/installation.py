@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lateen.errors import LateenError, reason
-from lateen.files import cache_folder
+from lateen.hardware import cache_folder
 
 _SELF, _TORCH = "lateen", "torch"
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from serving_toys import Serve, encoded, engine_of, exif, picture
 
 from lateen.data.samples import MemoryImage
-from lateen.files import cache_folder
+from lateen.hardware import cache_folder
 from lateen.indexing import index
 from lateen.report.thumbnail import jpeg
 from lateen.serving.pictures import media_type

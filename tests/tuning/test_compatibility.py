@@ -18,7 +18,7 @@ from lateen.encoders import EncoderInfo
 from lateen.errors import DataError
 from lateen.evaluation import evaluate
 from lateen.evaluation.features import cached_features
-from lateen.files import cache_folder
+from lateen.hardware import cache_folder
 from lateen.model import clip_model
 from lateen.model.trained_on import ImageGroup, TrainedOn
 from lateen.tuning.checks import EvalSection

@@ -141,6 +141,7 @@ def check_inputs(
     """
     from lateen.data.open import check_source
     from lateen.files import check_writable
+    from lateen.objects import to_path
 
     for source in sources:
         with faults.note():
@@ -148,17 +149,17 @@ def check_inputs(
                 check_source(source)
     for folder in folders:
         with faults.note():
-            if folder is not None and not folder.is_dir():
+            if folder is not None and not to_path(folder).is_dir():
                 raise DataError(f"there is no folder {folder}", "Check the path.")
     for store in stores:
         with faults.note():
-            if store is not None and not store.exists():
+            if store is not None and not (path := to_path(store)).exists():
                 raise StoreError(
-                    f"{store} does not exist", "Make one with `lateen encode` or `lateen import`."
+                    f"{path} does not exist", "Make one with `lateen encode` or `lateen import`."
                 )
     with faults.note():
         if out is not None:
-            check_writable(out)
+            check_writable(to_path(out))
     faults.raise_all()
 
 

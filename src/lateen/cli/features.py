@@ -185,7 +185,10 @@ def _slice(text: str) -> tuple[int, int]:
     return index - 1, of
 
 
-def _show_slice(out: Path, name: str | None, as_json: bool) -> None:
+def _show_slice(folder: Path, name: str | None, as_json: bool) -> None:
+    from lateen.objects import to_path
+
+    out = to_path(folder)
     shards = len(list(out.glob("shard-*.safetensors")))
     if as_json:
         show_json({"path": str(out), "slice": name, "shards": shards})

@@ -26,14 +26,8 @@ from lateen.data.samples import (
 )
 from lateen.data.text import list_in_text
 from lateen.errors import LateenError
-from lateen.files import (
-    cache_folder,
-    canonical_json,
-    content_key,
-    make_folder,
-    read_json,
-    write_json,
-)
+from lateen.files import canonical_json, content_key, make_folder, read_json, write_json
+from lateen.hardware import cache_folder
 from lateen.progress import bar, log
 
 # What programs write where there is no caption.

@@ -17,13 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lateen.files import cache_folder, file_sha256
+from lateen.files import file_sha256
+from lateen.hardware import cache_folder
+from lateen.objects import is_object, to_path
 from lateen.progress import bar, log
 
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) ticks every 2 s
 _COMMIT_EVERY = 4096
 _PER_TASK = 64
 _WAIT_S = 10.0
+_REQUESTS = 16  # to an object store at the same time
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID
 """
@@ -69,7 +72,7 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     Returns:
         One hash per path; an empty string for a file that cannot be read.
     """
-    files = [look_at(os.fspath(path)) for path in paths]
+    files = _look_at_all([os.fspath(path) for path in paths])
     with _cache() as cache:
         result = _recall(cache, files)
         unknown = [(i, file) for i, file in enumerate(files) if file is not None and not result[i]]
@@ -84,8 +87,21 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     return result
 
 
+def _look_at_all(paths: Sequence[str]) -> list[FileState | None]:
+    if not any(map(is_object, paths)):
+        return [look_at(path) for path in paths]
+    with ThreadPoolExecutor(_REQUESTS) as pool:  # each is a request
+        return list(pool.map(look_at, paths))
+
+
 def look_at(path: str) -> FileState | None:
-    """The state of a file, of which nothing is read; ``None`` where it cannot be looked at."""
+    """The state of a file, of which nothing is read; ``None`` where it cannot be looked at.
+
+    Raises:
+        ObjectStoreError: it is in an object store that cannot be reached.
+    """
+    if is_object(path):
+        return _look_at_object(path)
     absolute = os.path.abspath(path)  # noqa: PTH100 - pathlib is slow, and there may be millions
     try:
         stat = os.stat(absolute)  # noqa: PTH116
@@ -95,11 +111,22 @@ def look_at(path: str) -> FileState | None:
     return FileState(absolute, state, stat.st_mtime_ns < time.time_ns() - _RACY_NS)
 
 
+def _look_at_object(path: str) -> FileState | None:
+    try:
+        stat = to_path(path).stat()
+    except FileNotFoundError:
+        return None
+    settled = stat.st_mtime_ns < time.time_ns() - _RACY_NS
+    return FileState(path, f"{stat.st_size} {stat.st_mtime_ns}", settled)
+
+
 def _hash_all(paths: Sequence[str]) -> list[str]:
-    if len(paths) <= _PER_TASK:
+    remote = any(map(is_object, paths))
+    if len(paths) <= _PER_TASK and not remote:
         return _hash_some(paths)
-    tasks = [paths[start : start + _PER_TASK] for start in range(0, len(paths), _PER_TASK)]
-    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
+    each, threads = (1, _REQUESTS) if remote else (_PER_TASK, os.cpu_count() or 1)
+    tasks = [paths[start : start + each] for start in range(0, len(paths), each)]
+    with ThreadPoolExecutor(min(len(tasks), threads)) as pool:
         return [value for some in pool.map(_hash_some, tasks) for value in some]
 
 
@@ -109,7 +136,7 @@ def _hash_some(paths: Sequence[str]) -> list[str]:
 
 def _hash(path: str) -> str:
     try:
-        return file_sha256(Path(path))
+        return file_sha256(to_path(path))
     except OSError:
         return ""
 

@@ -13,6 +13,7 @@ from lateen.data.fingerprint import combine, file_hashes
 from lateen.data.images import IMAGE_SUFFIXES, is_image_file
 from lateen.data.samples import FileImage, Sample, Skip, is_unicode, sample_id, split_word
 from lateen.errors import DataError
+from lateen.objects import ObjectPath, to_path
 from lateen.progress import log
 
 SYSTEM_FOLDERS = frozenset(
@@ -77,9 +78,13 @@ class ImageFolder:
     def __init__(self, root: Path | str) -> None:
         self.name = str(root)
         self.columns: tuple[str, ...] = ()
-        self._root = Path(root)
+        self._root = to_path(root)
         others: Counter[str] = Counter()
-        ids = {path: _id_of(path) for path in _walk(self._root, "", frozenset(), others)}
+        if isinstance(self._root, ObjectPath):
+            paths = _list_objects(self._root, others)
+        else:
+            paths = _walk(self._root, "", frozenset(), others)
+        ids = {path: _id_of(path) for path in paths}
         kinds = ", ".join(
             f"{count} {kind or 'without suffix'}" for kind, count in others.most_common()
         )
@@ -135,6 +140,21 @@ def _id_of(path: str) -> str:
 def _label(sample: str) -> str | None:
     first, slash, _ = sample.partition("/")
     return first if slash else None
+
+
+def _list_objects(root: ObjectPath, others: Counter[str]) -> Iterator[str]:
+    """As :func:`_walk`, in an object store; an object without an ending is not looked into."""
+    for path in root.files():
+        *folders, name = path.split("/")
+        suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
+        if any(part.startswith(".") for part in (*folders, name)):
+            continue
+        if systems := [part for part in folders if is_system(part)]:
+            others[f"{systems[0]}/"] += 1
+        elif suffix in IMAGE_SUFFIXES and not is_system(name):
+            yield path
+        else:
+            others[suffix] += 1
 
 
 def _walk(

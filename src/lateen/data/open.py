@@ -13,11 +13,13 @@ from lateen.data.samples import Dataset, ImageFiles, refuse_split
 from lateen.data.tables import Table
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError, nearest
+from lateen.objects import ObjectPath, is_remote, to_path
 
 _ACCEPTED = (
     f"Give a table ({', '.join(TABLE_SUFFIXES)}), COCO or Karpathy captions (.json), WebDataset "
     "shards (.tar), a folder of images, a folder saved by datasets, or a hub name (owner/name)."
 )
+_COPY = "Copy the folder to this machine, or keep the data as Parquet or WebDataset shards."
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -40,7 +42,8 @@ def open_dataset(
     7. No such path, and the form ``owner/name``: a dataset on the Hugging Face hub.
 
     Args:
-        source: a path, a pattern of shards, or a hub name.
+        source: a path, a pattern of shards, or a hub name; a path may be one in an object store
+            (``s3://``, ``gs://``) or on the hub (``hf://datasets/OWNER/NAME/PATH``).
         images: the folder that the images' names in a table or JSON file are relative to, or
             :class:`~lateen.data.samples.AbsentImages`.
         image_column: the image column of a table or hub dataset.
@@ -52,11 +55,15 @@ def open_dataset(
         UsageError: a split is asked for where there are none, or one that is not there.
     """
     whole, mark, behind = str(source).rpartition("#")
-    if split is None and mark and not Path(source).exists():
+    if split is None and mark and not to_path(source).exists():
         # A path may have a # in it: then what stands before the last one is not there either.
         source, split = (whole, behind) if _is_there(whole) else (source, None)
-    path = Path(source)
+    path = to_path(source)
+    if is_remote(source):
+        source = path
     if path.is_dir() and is_saved_dataset(path):
+        if isinstance(path, ObjectPath):
+            raise DataError(f"{path} was saved by datasets, which is read from a disk", _COPY)
         return HubDataset(source, split=split, image_column=image_column, captions=captions)
     if path.suffix.lower() == ".json" and path.is_file():
         return CocoCaptions(source, images=images, split=split)
@@ -81,11 +88,11 @@ def check_source(source: str | Path) -> None:
     whole = str(source).rpartition("#")[0]
     if any(_is_there(name) or "{" in name for name in (str(source), whole) if name):
         return
-    raise _nothing_known(Path(source))
+    raise _nothing_known(to_path(source))
 
 
 def _is_there(source: str) -> bool:
-    return Path(source).exists() or is_hub_name(source)
+    return to_path(source).exists() or is_hub_name(source)
 
 
 def _means_hub(source: str) -> bool:

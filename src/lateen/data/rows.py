@@ -22,6 +22,7 @@ from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import ImageSource, MemoryImage, image_bytes
 from lateen.data.text import by_key, read_json, read_utf8
 from lateen.errors import DataError
+from lateen.objects import ObjectPath
 from lateen.progress import log
 
 # pyarrow is imported where Parquet is read: it takes 0.2 s.
@@ -457,12 +458,17 @@ class ParquetImages:
                     yield MemoryImage(f"{path}:{number}{self._suffix}", image_bytes(cell))
 
 
+def _parquet_source(path: Path) -> Any:
+    """What pyarrow reads: it has file systems of its own, which know nothing of ours."""
+    return path.open("rb") if isinstance(path, ObjectPath) else path
+
+
 def _parquet_schema(path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(_parquet_source(path)) as file:
             return file.schema_arrow
     except (OSError, pa.ArrowException) as error:
         raise DataError(
@@ -493,7 +499,7 @@ def _read_batches(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(_parquet_source(path)) as file:
             yield from file.iter_batches(rows, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} is damaged ({error})", "Write or download it again.") from error

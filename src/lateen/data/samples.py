@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lateen.data.fingerprint import file_hashes, hash64
 from lateen.errors import DataError, UsageError, choices
+from lateen.objects import ObjectPath, to_path
 
 PEEK = 64
 """How many images are looked for to find the folder that all are in."""
@@ -293,6 +294,8 @@ class ImageFiles:
         return next(filter(None, (self._find(name + suffix) for suffix in self._suffixes)), None)
 
     def _find(self, name: str) -> str | None:
+        if self._objects is not None:
+            return self._objects.get(unicodedata.normalize("NFC", name))
         if os.path.isfile(os.path.join(self.folder, name)):  # noqa: PTH113, PTH118 - speed
             return name
         if name.isascii():
@@ -304,6 +307,13 @@ class ImageFiles:
                 return None
             path = posixpath.join(path, spelling)
         return path if (self.folder / path).is_file() else None
+
+    @cached_property
+    def _objects(self) -> dict[str, str] | None:
+        """Composed name to name of all objects below, which cost a request each to ask for."""
+        if not isinstance(self.folder, ObjectPath):
+            return None
+        return {unicodedata.normalize("NFC", name): name for name in self.folder.files()}
 
     def _listing(self, relative: str) -> dict[str, str]:
         """Composed name to name on disk, for all that is in a subfolder."""
@@ -366,7 +376,7 @@ def find_image_files(
         suffixes: endings that the names may lack.
     """
     if given is not None:
-        return given if isinstance(given, ImageFiles) else ImageFiles(Path(given), suffixes)
+        return given if isinstance(given, ImageFiles) else ImageFiles(to_path(given), suffixes)
     some = list(names)
     usual = list(dict.fromkeys(folders))
     present = [folder for folder in usual if folder.exists()]

@@ -11,6 +11,7 @@ from lateen.data.captions import CaptionDataset, is_missing, row_key
 from lateen.data.rows import EmbeddedImages, Row, Rows, open_rows
 from lateen.data.samples import PEEK, ImageFiles, Skip, find_image_files, is_unicode, sample_id
 from lateen.errors import DataError, choices
+from lateen.objects import to_path
 from lateen.progress import log
 
 _IMAGE_NAMES = (
@@ -152,11 +153,12 @@ class Table(CaptionDataset):
         image_column: str | None = None,
         captions: Sequence[str] = (),
     ) -> None:
-        rows = open_rows(Path(path))
+        path = to_path(path)
+        rows = open_rows(path)
         image = find_image_column(rows.columns, image_column)
         columns = find_caption_columns(rows.columns, captions, image, str(path))
         embedded = None if image is None else rows.embedded(image)
-        folder = Path(path).parent
+        folder = path.parent
         if image is not None and embedded is None:
             # The cells name files: rows of the same file are one sample.
             first = itertools.islice(rows.read([image]), PEEK)

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
@@ -18,11 +19,14 @@ from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
-from lateen.progress import log
+from lateen.objects import ObjectPath, to_path
+from lateen.progress import bar, log
 
 _IMAGE_TYPES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXT_TYPES = ("txt", "json", "cls")
 _BLOCK = 512
+_AT_ONCE = 8  # shards in an object store
+T = TypeVar("T")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 # The share of .txt files with several lines from which on each line is taken for a caption.
 _LINES_ARE_CAPTIONS = 0.95
@@ -57,21 +61,43 @@ def find_shards(source: Path | str) -> list[Path]:
     Raises:
         DataError: there is none, one is missing, or one is compressed.
     """
-    path = Path(source)
-    shards = sorted(path.glob("*.tar")) if path.is_dir() else [Path(p) for p in _expand(str(path))]
-    missing = [shard for shard in shards if not shard.is_file()]
+    path = to_path(source)
+    names = [str(path)] if path.is_dir() else _expand(str(path))
+    shards = sorted(path.glob("*.tar")) if path.is_dir() else [to_path(name) for name in names]
+    missing = [shard for shard, there in zip(shards, _each(Path.is_file, shards), strict=True)
+               if not there]  # fmt: skip
     if missing or not shards:
         what = f"there is no shard {missing[0]}" if missing else f"there are no shards in {source}"
         raise DataError(what, "Give a .tar file, a folder of them, or shards-{000..123}.tar.")
-    for shard in shards:
-        with shard.open("rb") as file:
-            magic = file.read(6)
+    for shard, magic in zip(shards, _each(_magic, shards), strict=True):
         if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise DataError(
                 f"the shard {shard} is compressed, so its images cannot be read one by one",
                 "Unpack it, for example with: gunzip.",
             )
     return shards
+
+
+def _magic(shard: Path) -> bytes:
+    """What a file begins with."""
+    if isinstance(shard, ObjectPath):
+        return shard.reader().head(_BLOCK)
+    with shard.open("rb") as file:
+        return file.read(6)
+
+
+def _each(function: Callable[[Path], T], shards: Sequence[Path]) -> list[T]:
+    """What a function makes of each shard; of those in an object store, of several at once."""
+    if not any(isinstance(shard, ObjectPath) for shard in shards):
+        return [function(shard) for shard in shards]
+    with ThreadPoolExecutor(_AT_ONCE) as pool, bar(
+        len(shards), "reading shards", "shard", stage=False
+    ) as progress:  # fmt: skip
+        results = []
+        for result in pool.map(function, shards):
+            results.append(result)
+            progress.update()
+        return results
 
 
 def read_groups(shard: Path) -> list[Group]:
@@ -81,12 +107,14 @@ def read_groups(shard: Path) -> list[Group]:
     sample of that name. A sample that is cut because the shard ends early is a fault; if the cut
     lies between two samples, a group without key says so at the end.
     """
+    stream = shard.open("rb")
     try:
-        tar = tarfile.open(shard, "r:")  # noqa: SIM115 - closed below
+        tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed below
     except tarfile.ReadError:
+        stream.close()
         return [Group("", shard, "the shard is empty or no tar file")]
     size = shard.stat().st_size
-    with tar:
+    with stream, tar:
         files = list(_files(tar))
         samples = _by_sample(files)
         groups = [
@@ -213,7 +241,7 @@ class WebDataset(CaptionDataset):
 
     def __init__(self, source: Path | str, *, captions: Sequence[str] = ()) -> None:
         shards = find_shards(source)
-        groups = [group for shard in shards for group in read_groups(shard)]
+        groups = [group for some in _each(read_groups, shards) for group in some]
         _tell_apart(groups, str(source))
         texts = [_all_texts(group) for group in groups]
         known = {name for fields in texts for name in fields}

@@ -21,7 +21,8 @@ from lateen.errors import (
     choices,
     reason,
 )
-from lateen.files import hub_snapshot, read_json
+from lateen.files import read_json
+from lateen.objects.hub import hub_snapshot
 from lateen.progress import log
 
 # Everything but second copies of the weights in other frameworks' formats.

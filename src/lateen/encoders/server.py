@@ -21,7 +21,8 @@ from lateen.encoders.embeddings_api import (
     unknown_model,
 )
 from lateen.errors import EncoderError, LateenError, UsageError
-from lateen.files import cache_folder, content_key, folder_lock, read_json, write_json
+from lateen.files import content_key, folder_lock, read_json, write_json
+from lateen.hardware import cache_folder
 from lateen.progress import log
 
 if TYPE_CHECKING:

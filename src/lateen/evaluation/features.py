@@ -15,7 +15,8 @@ from lateen.data import Dataset
 from lateen.data.samples import HashedImage
 from lateen.encoders import Encoder, Side
 from lateen.features import Store, encode
-from lateen.files import cache_folder, content_key, library_versions
+from lateen.files import content_key, library_versions
+from lateen.hardware import cache_folder
 from lateen.metrics import class_embeddings
 from lateen.model import AlignedModel
 from lateen.model.config import encoder_identity

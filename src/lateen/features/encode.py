@@ -27,6 +27,7 @@ from lateen.features.shares import Share, encode_shares
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import folder_lock
+from lateen.objects import is_object, to_path
 from lateen.progress import log
 
 _MOST_TOLD = 5  # reasons
@@ -125,6 +126,11 @@ def encode(
     )  # fmt: skip
     shares: Callable[[], list[Path]] | None = None
     if several := split_devices(device):
+        if is_object(out):
+            raise UsageError(
+                "several devices write beside the store, on this disk, and not to an object store",
+                "Encode slices, one a device, or give a folder on this disk.",
+            )
         if not (isinstance(source, str | Path) and isinstance(encoder, str)):
             raise UsageError(
                 f"{device} are several devices, and a process of its own must open the data and "
@@ -140,7 +146,7 @@ def encode(
         device = several[0]
     dataset, ready = inputs.open(device)
     [store] = encode_views(
-        dataset, [ready], [Path(out)], column=column, dtype=dtype, batch_size=batch_size,
+        dataset, [ready], [to_path(out)], column=column, dtype=dtype, batch_size=batch_size,
         shard_items=shard_items, workers=workers, overwrite=overwrite, wait=wait,
         allow_empty=allow_empty, device=device, shares=shares,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from lateen.features.pairs import only_in_one, unique_ids
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import canonical_json, content_key, folder_lock
+from lateen.objects import to_path
 from lateen.progress import bar
 
 SHARD_ROWS = 4096
@@ -49,7 +50,7 @@ def fuse(
             ``out`` is one of the parts.
         BusyError: another process writes to ``out``.
     """
-    folder = Path(out)
+    folder = to_path(out)
     parts = [store if isinstance(store, Store) else Store.open(store) for store in stores]
     checked = fusing_weights(len(parts), weights)
     if any(part.path.resolve() == folder.resolve() for part in parts):

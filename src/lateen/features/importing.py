@@ -18,6 +18,7 @@ from lateen.features.manifest import Description, FeatureDtype
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, refuse_no_store
 from lateen.files import content_key, file_sha256, folder_lock
+from lateen.objects import to_path
 from lateen.progress import bar
 
 _SUFFIXES = (".npy", ".pt", ".pth", ".safetensors", ".parquet")
@@ -63,7 +64,7 @@ def import_features(
         DataError: the id file is not UTF-8.
         UsageError: no ids, or a suffix that is not known.
     """
-    path, folder = Path(features), Path(out)
+    path, folder = Path(features), to_path(out)
     array, own_ids = _read(path)
     given = _given_ids(ids) if ids is not None else own_ids
     if given is None:

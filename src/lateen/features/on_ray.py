@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,8 @@ from lateen.features.manifest import MANIFEST, SLICE, StoredDtype
 from lateen.features.shares import Share
 from lateen.features.slices import Slice, encode_slice, merge
 from lateen.features.store import Store
-from lateen.files import make_folder
+from lateen.files import make_folder, remove_folder
+from lateen.objects import to_path
 from lateen.progress import log
 
 _WHOLE = -1  # in place of a slice: the whole store
@@ -65,7 +65,7 @@ def encode_on_ray(
 
     Args:
         inputs: the data and the encoder, both by name; all machines must find them by it.
-        out: the store's folder, on a file system that all machines see.
+        out: the store's folder, in an object store or on a file system that all machines see.
         cluster: what Ray is asked for.
         dtype: of the features on disk.
         batch_size: as :func:`~lateen.encode` has it, like all that follow.
@@ -84,7 +84,7 @@ def encode_on_ray(
     if not (isinstance(inputs.source, str | Path) and isinstance(inputs.encoder, str)):
         raise UsageError("machines of a cluster open data and encoder themselves",
                          "Give both by name.")  # fmt: skip
-    target = Path(out).resolve()
+    target = to_path(out).resolve()
     place = target.with_name(f"{target.name}.slices")
     of = _slices_of(place) or cluster.actors * _PER_ACTOR
     arguments = {
@@ -103,7 +103,7 @@ def encode_on_ray(
     if there:
         return Store.open(target)
     store = merge([place / str(index) for index in range(of)], target, overwrite=overwrite)
-    shutil.rmtree(place)
+    remove_folder(place)
     return store
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from lateen.errors import StoreError
 from lateen.features.ids import Ids
 from lateen.features.manifest import Shard
 from lateen.files import atomic_path, file_sha256
+from lateen.objects import ObjectPath
+from lateen.objects.ranges import ObjectReader
 
 TENSOR = "features"
 HASHES = "image_hashes"  # beside the features of images; earlier versions read past them
@@ -32,6 +34,7 @@ _NUMPY: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
 }  # fmt: skip
 _LENGTH = struct.Struct("<Q")
+_HEAD = 128 * 1024  # bytes of an object in which a header mostly ends
 _GAP = 32 * 1024  # bytes; reading that much for nothing costs less than another read
 _RUN = 4 * 1024 * 1024  # bytes of a buffer
 Array = np.ndarray[Any, Any]
@@ -61,12 +64,14 @@ class ShardFeatures:
         dtype: of the features.
         shape: (rows, dim).
         offset: of the first feature in the file, in bytes.
+        reader: what reads it, where the file is in an object store.
     """
 
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, int]
     offset: int
+    reader: ObjectReader | None = None
 
     def read(self, rows: Array) -> Array:
         """The features of ``rows`` ``[n]``, in their order, by as few reads as make sense.
@@ -75,20 +80,26 @@ class ShardFeatures:
             StoreError: the file is gone or has become shorter.
         """
         out = np.empty((len(rows), self.shape[1]), self.dtype)
+        if self.reader is not None:
+            self._fill(self.reader, rows, out)
+            return out
         try:
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read ({error.strerror})", _AGAIN) from error
         try:
-            if len(rows) and bool((np.diff(rows) == 1).all()):
-                self._read_into(descriptor, int(rows[0]), out)
-            elif len(rows):
-                self._gather(descriptor, rows, out)
+            self._fill(descriptor, rows, out)
         finally:
             os.close(descriptor)
         return out
 
-    def _gather(self, descriptor: int, rows: Array, out: Array) -> None:
+    def _fill(self, file: int | ObjectReader, rows: Array, out: Array) -> None:
+        if len(rows) and bool((np.diff(rows) == 1).all()):
+            self._read_into(file, int(rows[0]), out)
+        elif len(rows):
+            self._gather(file, rows, out)
+
+    def _gather(self, file: int | ObjectReader, rows: Array, out: Array) -> None:
         """Read scattered rows: in the file's order, those near each other at once."""
         width = self.dtype.itemsize * self.shape[1]
         order = np.argsort(rows, kind="stable")
@@ -98,25 +109,28 @@ class ShardFeatures:
             for part in _parts(ordered, run, max(_RUN // width, 1)):
                 first, last = ordered[part[0]], ordered[part[-1]]
                 buffer = np.empty((last - first + 1, self.shape[1]), self.dtype)
-                self._read_into(descriptor, int(first), buffer)
+                self._read_into(file, int(first), buffer)
                 out[order[part]] = buffer[ordered[part] - first]
 
-    def _read_into(self, descriptor: int, first: int, out: Array) -> None:
+    def _read_into(self, file: int | ObjectReader, first: int, out: Array) -> None:
         view = memoryview(out.data).cast("B")
         position = self.offset + first * self.dtype.itemsize * self.shape[1]
         while view:
-            count = _read_at(descriptor, view, position)
+            count = _read_at(file, view, position)
             if count == 0:
                 raise StoreError(f"{self.path} has become shorter since it was opened", _AGAIN)
             view, position = view[count:], position + count
 
 
-def _read_at(descriptor: int, view: memoryview, position: int) -> int:
+def _read_at(file: int | ObjectReader, view: memoryview, position: int) -> int:
     """Read from ``position`` into ``view``, and how many bytes that were."""
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [view], position)
-    os.lseek(descriptor, position, os.SEEK_SET)  # Windows
-    data = os.read(descriptor, len(view))
+    if isinstance(file, ObjectReader):
+        data = file.read(position, len(view))
+    elif hasattr(os, "preadv"):
+        return os.preadv(file, [view], position)
+    else:  # Windows
+        os.lseek(file, position, os.SEEK_SET)
+        data = os.read(file, len(view))
     view[: len(data)] = data
     return len(data)
 
@@ -191,7 +205,9 @@ def write_shard(
         tensors[HASHES] = torch.from_numpy(image_hashes.view(np.int64))
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-    return describe_shard(path, read_shard(path))
+        # Described before it is put where it may take a network to read it.
+        shard = describe_shard(temporary, read_shard(temporary))
+    return replace(shard, file=path.name)
 
 
 def describe_shard(path: Path, content: ShardContent) -> Shard:
@@ -204,17 +220,22 @@ def describe_shard(path: Path, content: ShardContent) -> Shard:
     )  # fmt: skip
 
 
-def read_shard(path: Path) -> ShardContent:
+def read_shard(path: Path, *, keep: bool = True) -> ShardContent:
     """Open a shard; its features stay on disk.
+
+    Args:
+        path: the file.
+        keep: of one in an object store, whether what is read of it is kept on this disk.
 
     Raises:
         StoreError: the file is truncated, or not a shard of lateen's.
     """
     try:
-        header, offset, size = _header(path)
+        reader = path.reader(keep=keep) if isinstance(path, ObjectPath) else None
+        header, offset, size = _header(path, reader)
         content = json.loads(header["__metadata__"][METADATA])
-        features = _features(path, header[TENSOR], offset)
-        hashes = _features(path, header[HASHES], offset) if HASHES in header else None
+        features = _features(path, header[TENSOR], offset, reader)
+        hashes = _features(path, header[HASHES], offset, reader) if HASHES in header else None
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
         ]
@@ -234,16 +255,24 @@ def read_shard(path: Path) -> ShardContent:
     return ShardContent(features=features, image_hashes=hashes, **content)
 
 
-def _features(path: Path, entry: dict[str, Any], offset: int) -> ShardFeatures:
+def _features(
+    path: Path, entry: dict[str, Any], offset: int, reader: ObjectReader | None
+) -> ShardFeatures:
     """A tensor of a shard, one without columns as one of a single column."""
     rows, *columns = entry["shape"]
     (width,) = columns or [1]
     begin = offset + entry["data_offsets"][0]
-    return ShardFeatures(path, _NUMPY[entry["dtype"]], (rows, width), begin)
+    return ShardFeatures(path, _NUMPY[entry["dtype"]], (rows, width), begin, reader)
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+def _header(path: Path, reader: ObjectReader | None) -> tuple[dict[str, Any], int, int]:
     """(header, where the data begins, file size)."""
+    if reader is not None:
+        (length,) = _LENGTH.unpack(reader.head(_HEAD)[: _LENGTH.size])
+        if length > reader.size:
+            raise ValueError(f"header of {length} bytes in an object of {reader.size}")
+        whole = reader.head(max(_HEAD, _LENGTH.size + length))
+        return json.loads(whole[_LENGTH.size :][:length]), _LENGTH.size + length, reader.size
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = _LENGTH.unpack(file.read(_LENGTH.size))

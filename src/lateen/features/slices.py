@@ -21,6 +21,7 @@ from lateen.features.shares import Share
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, clear_store, differences
 from lateen.files import folder_lock, make_folder, read_json, refuse_foreign, write_json
+from lateen.objects import to_path
 from lateen.progress import bar, log
 
 
@@ -93,7 +94,7 @@ def encode_slice(
         DataError: as :func:`~lateen.encode` raises.
         EncoderError: likewise.
     """
-    folder = Path(out)
+    folder = to_path(out)
     asked = Slice(share.index, share.of)
     there = Slice.read(folder) if (folder / SLICE).is_file() else None
     if there is None:
@@ -135,13 +136,13 @@ def merge(
             encoders or settings; or ``out`` holds something else.
         BusyError: another process writes to ``out``.
     """
-    folders = list(dict.fromkeys(Path(part).resolve() for part in parts))
+    folders = list(dict.fromkeys(to_path(part).resolve() for part in parts))
     slices = {folder: Slice.read(folder) for folder in folders}
     plans = {folder: read_json(folder / PLAN) for folder in folders}
     first = folders[0]
     description = Description(**plans[first]["description"])
     _check_alike(slices, plans, description)
-    target, total = Path(out), plans[first]["items"]
+    target, total = to_path(out), plans[first]["items"]
     _tell_conditions([plans[folder]["conditions"] for folder in folders])
     with folder_lock(target):
         writer = StoreWriter(

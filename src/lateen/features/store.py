@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +16,16 @@ from torch import Tensor
 
 from lateen.errors import PairingError, StoreError, UsageError
 from lateen.features.ids import Ids
-from lateen.features.manifest import Manifest
+from lateen.features.manifest import Manifest, Shard
 from lateen.features.shard import ShardContent, read_shard
 from lateen.files import file_sha256
+from lateen.objects import ObjectPath, to_path
+from lateen.objects.ranges import range_cache
 
 Array = np.ndarray[Any, Any]
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
 _CHUNK = 2048  # rows that are compared at a time
+_REQUESTS = 16  # to an object store at the same time
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
 
 
@@ -60,24 +65,24 @@ class Store:
         """Open the store in ``path``.
 
         Args:
-            path: a folder made by ``lateen encode`` or ``lateen import``.
+            path: a folder made by ``lateen encode`` or ``lateen import``, which may be one in an
+                object store.
             verify: read every byte and compare it with the manifest's SHA-256.
 
         Raises:
             StoreError: no store there, an unfinished one, or a truncated, changed or missing shard.
+            ObjectStoreError: its object store cannot be reached.
         """
-        folder = Path(path)
+        folder = to_path(path)
         manifest = Manifest.read(folder)
-        shards = []
-        for shard in manifest.shards:
-            file = folder / shard.file
-            content = read_shard(file)
-            if file.stat().st_size != shard.bytes or len(content.ids) != shard.rows:
-                raise StoreError(f"{file} is not the file its manifest describes", _AGAIN)
-            if verify and file_sha256(file) != shard.sha256:
-                raise StoreError(f"{file} has changed since it was written", _AGAIN)
-            shards.append(content)
-        return cls(folder, manifest, shards)
+        if not isinstance(folder, ObjectPath):
+            shards = [_open_shard(folder, shard, verify) for shard in manifest.shards]
+            return cls(folder, manifest, shards)
+        # A part of a store would only push out what is kept of it, as each epoch reads all.
+        keep = sum(shard.bytes for shard in manifest.shards) <= range_cache().limit
+        opened = partial(_open_shard, folder, verify=verify, keep=keep)
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return cls(folder, manifest, list(pool.map(opened, manifest.shards)))
 
     @property
     def dim(self) -> int:
@@ -133,9 +138,16 @@ class Store:
         if len(shards) == 1:
             return self._read_shard(shards[0], index)
         out = np.empty((len(index), self.dim), self.dtype)
-        for shard in shards:
-            inside = np.flatnonzero(shard_of == shard)
-            out[inside] = self._read_shard(shard, index[inside])
+        inside = [np.flatnonzero(shard_of == shard) for shard in shards]
+        parts = [index[rows] for rows in inside]
+        if isinstance(self.path, ObjectPath):
+            with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as pool:
+                values = list(pool.map(self._read_shard, shards, parts))
+            for rows, read in zip(inside, values, strict=True):
+                out[rows] = read
+            return out
+        for shard, rows, part in zip(shards, inside, parts, strict=True):
+            out[rows] = self._read_shard(shard, part)
         return out
 
     def _read_shard(self, shard: int, index: Array) -> Array:
@@ -180,6 +192,17 @@ class Store:
         """All rows in order, ``size`` at a time, float32."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+
+def _open_shard(folder: Path, shard: Shard, verify: bool, keep: bool = True) -> ShardContent:
+    """One shard of a store, seen to be what the manifest says."""
+    file = folder / shard.file
+    content = read_shard(file, keep=keep)
+    if file.stat().st_size != shard.bytes or len(content.ids) != shard.rows:
+        raise StoreError(f"{file} is not the file its manifest describes", _AGAIN)
+    if verify and file_sha256(file) != shard.sha256:
+        raise StoreError(f"{file} has changed since it was written", _AGAIN)
+    return content
 
 
 @dataclass(frozen=True)

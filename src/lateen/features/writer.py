@@ -6,6 +6,8 @@ it. Once the whole shard is written its parts are removed: the finished store ha
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ from lateen.files import (
     write_json,
     write_text,
 )
+from lateen.objects import ObjectPath
 
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
 
@@ -106,9 +109,10 @@ class StoreWriter:
 
     def copy(self, folder: Path) -> None:
         """Take in the shards that were written for this store elsewhere, and leave them there."""
-        for path in sorted(folder.glob("shard-*.safetensors")):
-            if ".part-" not in path.name:
-                _link(path, self.folder / path.name)
+        numbers = itertools.count(self._next)  # by name, as an object store may list keys late
+        files = (folder / shard_name(number) for number in numbers)
+        for path in itertools.takewhile(Path.is_file, files):
+            _link(path, self.folder / path.name)
         self._adopt_shards()
 
     def _adopt(self) -> None:
@@ -263,10 +267,14 @@ def _link(path: Path, target: Path) -> None:
     """Put a file in a second place: as a link to the same bytes, or as a copy."""
     target.unlink(missing_ok=True)
     try:
+        if isinstance(path, ObjectPath) or isinstance(target, ObjectPath):
+            raise OSError(errno.EXDEV, "an object store has no links")
         os.link(path, target)
     except OSError:  # another file system, or one without links
-        with atomic_path(target) as temporary:
-            shutil.copyfile(path, temporary)
+        with atomic_path(target) as temporary, path.open("rb") as source, temporary.open(
+            "wb"
+        ) as copy:  # fmt: skip
+            shutil.copyfileobj(source, copy)
 
 
 def refuse_no_store(folder: Path) -> None:
@@ -301,6 +309,10 @@ def clear_store(folder: Path) -> None:
     What makes the folder known as a store goes last, so that a killed removal can be done again.
     """
     for path in (*folder.glob("shard-*.safetensors"), folder / SKIPPED):
+        path.unlink(missing_ok=True)
+    # An object store may list a key late: what is not listed is asked for by its name.
+    late = (folder / shard_name(index) for index in itertools.count())
+    for path in itertools.takewhile(Path.is_file, late):
         path.unlink(missing_ok=True)
     for path in (folder / MANIFEST, folder / PLAN):
         path.unlink(missing_ok=True)

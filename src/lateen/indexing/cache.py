@@ -19,7 +19,8 @@ from lateen.data import ImageSource, ListDataset, Sample
 from lateen.data.images import may_be_read_later
 from lateen.errors import StoreError
 from lateen.features import Store, encode
-from lateen.files import cache_folder, content_key, folder_lock
+from lateen.files import content_key, folder_lock
+from lateen.hardware import cache_folder
 from lateen.model import AlignedModel
 
 _CHANGED = "it changed while it was read"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from lateen.errors import StoreError, UsageError
-from lateen.files import cache_folder
+from lateen.hardware import cache_folder
 from lateen.indexing.building import Update, update_index
 from lateen.indexing.contents import Contents
 from lateen.indexing.given_model import GivenModel

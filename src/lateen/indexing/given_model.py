@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lateen.errors import LateenError, ModelError
-from lateen.files import cache_folder, content_key, read_json, write_json
+from lateen.files import content_key, read_json, write_json
+from lateen.hardware import cache_folder
 from lateen.indexing.about import IndexAbout
 from lateen.indexing.text_tower import TextTower
 

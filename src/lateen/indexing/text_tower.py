@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lateen.errors import LateenError, reason
-from lateen.files import atomic_folder, cache_folder, read_json, write_json
+from lateen.files import atomic_folder, read_json, write_json
+from lateen.hardware import cache_folder
 from lateen.progress import log
 
 if TYPE_CHECKING:

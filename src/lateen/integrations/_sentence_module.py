@@ -13,9 +13,9 @@ import torch
 from PIL.Image import Image
 from sentence_transformers.base.modules import InputModule
 
-from lateen.files import hub_snapshot
 from lateen.model import AlignedModel
 from lateen.model.model import as_image
+from lateen.objects.hub import hub_snapshot
 
 _TEXT, _IMAGE, _EMBEDDING = "text", "image", "sentence_embedding"
 _PREPARED = {_TEXT: "prepared_texts", _IMAGE: "prepared_images"}  # as each encoder has them

@@ -18,7 +18,8 @@ from lateen.encoders.sentence import MODULES, read_layout
 from lateen.encoders.specs import find_spec
 from lateen.encoders.weights import quiet_transformers
 from lateen.errors import ModelError, UsageError, choices
-from lateen.files import atomic_folder, atomic_path, hub_snapshot, read_json, write_json
+from lateen.files import atomic_folder, atomic_path, read_json, write_json
+from lateen.objects.hub import hub_snapshot
 
 WEIGHTS = "model.safetensors"
 _OPTIONS = ("revision", "vision_encoder", "text_encoder")

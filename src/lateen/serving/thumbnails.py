@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 
 from lateen.errors import LateenError, UsageError
-from lateen.files import atomic_path, cache_folder, content_key
+from lateen.files import atomic_path, content_key
+from lateen.hardware import cache_folder
 from lateen.progress import log
 from lateen.report.thumbnail import jpeg
 from lateen.serving.reading import PhotoReader

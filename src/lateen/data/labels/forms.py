@@ -31,7 +31,7 @@ from lateen.data.samples import (
 from lateen.data.tables import find_image_column
 from lateen.data.webdataset import WebDataset, find_shards
 from lateen.errors import DataError, choices
-from lateen.files import hub_snapshot
+from lateen.objects.hub import hub_snapshot
 from lateen.progress import log
 
 _CLASS_NAMES, _TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"

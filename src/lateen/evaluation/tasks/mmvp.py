@@ -40,11 +40,12 @@ from lateen.evaluation.intervals import Arrays, Statistics, resampled
 from lateen.evaluation.tables import left_out, titled
 from lateen.evaluation.task import Result, Task
 from lateen.features import Store
-from lateen.files import hub_snapshot, make_folder
+from lateen.files import make_folder
 from lateen.metrics.choice import PAIR_CHANCE, PairHits, cosines, five_numbers, pair_hits, percent
 from lateen.metrics.resampling import Tally
 from lateen.model import AlignedModel, open_model
 from lateen.model.model import project_rows
+from lateen.objects.hub import hub_snapshot
 from lateen.report.plots import save_plot
 from lateen.report.similarity_plot import similarity_plot
 from lateen.report.tables import (
