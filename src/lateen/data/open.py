@@ -102,6 +102,8 @@ def _means_hub(source: str) -> bool:
 
 
 def _nothing_known(path: Path) -> DataError:
+    if isinstance(path, ObjectPath):
+        path.check_bucket()
     if path.exists():
         return DataError(
             f"{path} is a file of no known kind ({path.suffix or 'no'} suffix)", _ACCEPTED

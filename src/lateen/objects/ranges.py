@@ -14,13 +14,14 @@ import re
 import shutil
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lateen.errors import ObjectStoreError, UsageError
+from lateen.errors import UsageError
 from lateen.hardware import cache_folder
 from lateen.objects.client import Key, fetch, look
 
@@ -29,6 +30,7 @@ READ_AHEAD = 8 * 2**20  # bytes of one request where an object is read from one 
 _LIMIT = 20 * 10**9  # bytes, where nothing is said and a quarter of the free disk is not less
 _SETTING = "LATEEN_OBJECT_CACHE"
 _CHECK = 4  # bytes of a checksum behind each block
+_WAITING = 64  # blocks that are to be written yet
 _KEPT = 0.9  # of the limit, after the oldest have gone
 _log = logging.getLogger("lateen")
 
@@ -45,7 +47,8 @@ class RangeCache:
         self.folder = folder
         self.limit = limit
         self._since = limit  # bytes written since the folder was last looked through
-        self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(_WAITING)
+        self._writer = ThreadPoolExecutor(1, "lateen-objects")
         self._told = False
 
     def get(self, name: str, length: int) -> bytes | None:
@@ -64,12 +67,24 @@ class RangeCache:
         return body
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep a block; a disk that is full keeps none."""
-        if not self.limit:
+        """Keep a block, written in a thread of its own.
+
+        A disk that is full, or slower than the network, does not keep all: nobody waits for it.
+        """
+        if not (self.limit and self._waiting.acquire(blocking=False)):
             return
         self._tell()
+        self._writer.submit(self._write, name, data).add_done_callback(
+            lambda _: self._waiting.release()
+        )
+
+    def flush(self) -> None:
+        """Wait until what was put is on disk."""
+        self._writer.submit(int).result()
+
+    def _write(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data + zlib.crc32(data).to_bytes(_CHECK, "little"))
@@ -79,11 +94,10 @@ class RangeCache:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             return
-        with self._lock:
-            self._since += len(data)
-            if self._since > self.limit // 10:
-                self._since = 0
-                self._make_room()
+        self._since += len(data)
+        if self._since > self.limit // 10:
+            self._since = 0
+            self._make_room()
 
     def _make_room(self) -> None:
         """Remove the blocks that were not used for longest, where all take more than the limit."""
@@ -248,6 +262,3 @@ class ObjectFile(io.RawIOBase):
 def open_object(key: Key) -> io.BufferedReader:
     """An object as a file, of which eight megabytes are read at a time."""
     return io.BufferedReader(ObjectFile(ObjectReader(key)), READ_AHEAD)
-
-
-__all__ = ["ObjectReader", "ObjectStoreError", "RangeCache", "open_object", "range_cache"]
