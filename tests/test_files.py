@@ -6,7 +6,6 @@ import pytest
 
 from lateen.errors import LateenError
 from lateen.files import atomic_folder, atomic_path, folder_lock
-from lateen.objects.hub import hub_snapshot
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
@@ -80,22 +79,3 @@ def test_waiting_for_a_lock(tmp_path: Path) -> None:
         order.append("mine")
     thread.join()
     assert order == ["held", "let go", "mine"]
-
-
-def test_a_snapshot_of_the_hub_says_why_it_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[dict[str, object]] = []
-
-    def download(repository: str, **options: object) -> str:
-        asked.append({"repository": repository, **options})
-        if options["local_files_only"]:
-            raise KeyError
-        return "/cache/whole"
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert hub_snapshot("a/b", dataset=True, files=["*.txt"]) == Path("/cache/whole")
-    assert asked[0] == {
-        "repository": "a/b", "repo_type": "dataset", "revision": None, "allow_patterns": ["*.txt"],
-        "ignore_patterns": None, "local_files_only": False,
-    }  # fmt: skip
-    with pytest.raises(FileNotFoundError, match="KeyError"):
-        hub_snapshot("a/b", cached=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from lateen.files import file_sha256
 from lateen.hardware import cache_folder
 from lateen.objects import is_object, to_path
+from lateen.objects.client import is_settled
 from lateen.progress import bar, log
 
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) ticks every 2 s
@@ -116,8 +117,8 @@ def _look_at_object(path: str) -> FileState | None:
         stat = to_path(path).stat()
     except FileNotFoundError:
         return None
-    settled = stat.st_mtime_ns < time.time_ns() - _RACY_NS
-    return FileState(path, f"{stat.st_size} {stat.st_mtime_ns}", settled)
+    state = f"{stat.st_size} {stat.st_mtime_ns}"
+    return FileState(path, state, is_settled(stat.st_mtime_ns))
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from lateen.errors import MissingExtraError, ObjectStoreError, reason
 
 _TRIES = 6  # of a request, by pyarrow's own back-off
 _LOOKED_FOR_S = 60.0  # how long what was seen of an object counts
+_SETTLED_NS = 60 * 10**9
 _HANDLES = 1024  # objects that are kept open, which spares a request at each read
 _CREDENTIALS = {
     "s3": "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for public data "
@@ -177,6 +178,14 @@ def look(key: Key) -> Any:
     if info.type.name != "NotFound":
         _remember(key, info)
     return info
+
+
+def is_settled(mtime_ns: int | None) -> bool:
+    """Whether a change to an object would also move its time, which counts in whole seconds.
+
+    A minute is for clocks that differ: it is the store's that sets the time.
+    """
+    return mtime_ns is not None and mtime_ns < time.time_ns() - _SETTLED_NS
 
 
 def _remember(key: Key, info: Any) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from lateen.errors import UsageError
 from lateen.hardware import cache_folder
-from lateen.objects.client import Key, fetch, look
+from lateen.objects.client import Key, fetch, is_settled, look
 
 BLOCK = 2**20  # bytes that are kept in one file
 READ_AHEAD = 8 * 2**20  # bytes of one request where an object is read from one end to the other
@@ -173,7 +173,8 @@ class ObjectReader:
         self._version = f"{info.size} {info.mtime_ns}"
         digest = blake2b(f"{key}\0{self._version}".encode(), digest_size=16).hexdigest()
         self._folder = f"{digest[:2]}/{digest}"
-        self.keep = keep
+        # What may change without its size and time telling is not kept.
+        self.keep = keep and is_settled(info.mtime_ns)
 
     def read(self, start: int, length: int) -> bytes:
         """``length`` bytes from ``start`` on, fewer at the object's end.
