@@ -306,14 +306,6 @@ def test_real_photographs_beat_chance_by_far(real: Path, tmp_path: Path) -> None
     assert result.results["retrieval"]["text_to_image"]["R@10"] > 40  # chance: 10
 
 
-def test_several_processes_are_told_to_train_on_stores(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="cannot share its work among 2 processes"):
-        run({}, tmp_path)
-
-
 def test_a_name_is_sought_below_the_data_by_every_command_with_a_recipe(
     album: Path, vit_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

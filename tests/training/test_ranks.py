@@ -14,6 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lateen.errors import TrainingError
+from lateen.training.ranks import ALONE, Ranks, alone, present, process_group
+
 from .conftest import MakePairs
 
 _LOSSES = """
@@ -153,3 +156,24 @@ def test_processes_with_other_data_stop_instead_of_waiting(
     )
     assert "process 1 of 2 has other settings or data than process 0" in said
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_process_whose_companion_has_ended_stops_with_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 2)):
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
+
+    def step(message: str) -> None:
+        with process_group() as ranks:
+            assert present() == ranks == Ranks(1, 2)
+            with alone():
+                assert present() == ALONE
+            raise RuntimeError(message)
+
+    with pytest.raises(TrainingError, match=r"process 1 of 2 stops, as another one has ended"):
+        step("[gloo/transport/tcp/pair.cc:554] Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        step("mat1 and mat2 shapes cannot be multiplied")
+    assert present() == ALONE

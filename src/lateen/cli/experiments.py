@@ -14,6 +14,7 @@ from lateen.cli.output import (
     FiguresFolder,
     TableFormat,
     markup_of,
+    process_leads,
     say,
     show_json,
     show_markup,
@@ -115,6 +116,8 @@ def run_command(
     from lateen.report import save_figures
 
     result = run(checked, out)
+    if not process_leads():
+        return
     page = write_run_page(result)
     if figures is not None:
         save_figures(run_figures(result), figures)

@@ -38,6 +38,7 @@ from lateen.files import content_key, read_json, write_json
 from lateen.metrics import mutual_knn, nearest_neighbours
 from lateen.progress import log
 from lateen.training.config import LONGEST_CCA
+from lateen.training.ranks import present
 from lateen.training.selection import Joined, SideFeatures, select_features
 
 _VERSION = 2  # of the rules by which is chosen
@@ -134,9 +135,14 @@ def settle_layers(
         [[option.encoder.info.key for option in options[side]] for side in SIDES],
     ]  # fmt: skip
     path = folder / f"layers-{content_key(decides)[:16]}.json"
-    if not path.is_file():
-        write_json(path, _choose(sections, options, grid))
-    chosen: dict[str, Any] = read_json(path)
+
+    def choose() -> dict[str, Any]:
+        if not path.is_file():
+            write_json(path, _choose(sections, options, grid))
+        chosen: dict[str, Any] = read_json(path)
+        return chosen
+
+    chosen = present().in_turn(choose)
     for line in chosen["told"].values():
         log.info("%s", line)
     update: dict[str, Any] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data import Sample
-from lateen.encoders import TextEncoder, TokenEncoder
+from lateen.encoders import Encoder, TextEncoder, TokenEncoder
 from lateen.evaluation import evaluate_classification, retrieval_result
 from lateen.experiment.layer_choice import open_layers, settle_layers
 from lateen.experiment.overlap import warn_of_splits
@@ -30,15 +30,16 @@ from lateen.experiment.stages import (
 from lateen.experiment.training import add_bank, build_model
 from lateen.experiment.unpaired import with_unpaired
 from lateen.features import Pairs
-from lateen.files import LOG, content_key, folder_lock, write_json
+from lateen.files import LOG, content_key, folder_lock, read_json, write_json
 from lateen.model import AlignedModel
 from lateen.model.trained_on import TrainedOn
 from lateen.progress import log, log_file
 from lateen.training.config import AUTO
-from lateen.training.heads import FROZEN, FrozenEncoders
+from lateen.training.heads import FROZEN, AlignmentHeads, FrozenEncoders
 from lateen.training.lit import TrainedText
+from lateen.training.loop import TrainResult
 from lateen.training.loop import train as train_heads
-from lateen.training.ranks import refuse_several
+from lateen.training.ranks import Ranks, alone, process_group
 from lateen.training.tracking import Tracked
 
 
@@ -72,7 +73,9 @@ def run(
 ) -> RunResult:
     """Encode, train and evaluate as a recipe says; what is already done, by content, is skipped.
 
-    All splits, encoders and class folders are opened before anything is encoded.
+    All splits, encoders and class folders are opened before anything is encoded. Processes that
+    ``torchrun`` started together each encode shards of their own and share every batch; the first
+    one evaluates. All must see ``out``.
 
     Args:
         recipe: a Recipe, the path of a YAML file, the name of one that comes with lateen, its
@@ -84,65 +87,129 @@ def run(
         BusyError: another process runs in ``out``.
         LateenError: any stage's own errors.
     """
-    refuse_several("run")
     checked = recipe if isinstance(recipe, CheckedRecipe) else check_run(recipe, out)
     folder, clock = Path(out), _Clock()
-    with checked.plan.on_hardware(), folder_lock(folder), log_file(folder / LOG):
-        with clock("choose layers") if open_layers(checked.plan) else nullcontext():
-            plan, layers = settle_layers(checked.plan, folder / "stores", checked.datasets)
-        vision, text = load_encoders(plan)
-        tower = text if plan.text.train and isinstance(text, TextEncoder) else None
-        with clock("encode"):
-            texts = TokenEncoder(tower) if tower else text
-            splits = encode_splits(plan, vision, texts, folder / "stores", checked.datasets)
-            unpaired = unpaired_stores(plan, vision, text, folder / "stores", checked.datasets)
-        what: FrozenEncoders = TrainedText(tower) if tower else FROZEN
-        stores = [store for pairs in splits.values() for store in pairs.stores]
-        stores += unpaired.values()
-        skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
-        chosen_on = hold_out(
-            plan, splits,
-            lambda train, held: _training_folder(
-                plan, training_pairs(train, plan.data, plan.train.seed), held, what, folder
-            ).is_dir(),
-        )  # fmt: skip
-        warnings = warn_of_splits(splits)
-        train_pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
-        chooser = splits[chosen_on]
-        plan = _suited(plan, train_pairs, chooser, what, folder)
-        if unpaired:
-            what = with_unpaired(train_pairs, plan.train, unpaired, splits, "holdout")
-        with clock("train"):
-            trained = train_heads(
-                train_pairs, validation=chooser, head=plan.head, settings=plan.train, trained=what,
-                out=_training_folder(plan, train_pairs, chooser, what, folder),
-                tracked=Tracked(folder.resolve().name, plan.model_dump(mode="json")),
-            )  # fmt: skip
-        if tower:
-            text = save_tower(trained.heads, tower, plan.text, folder / "model")
-            splits = held_out_features(splits, text, plan, folder / "stores")
-        side = trained_side(text, plan.text) if tower else None
-        record = TrainedOn.of(train_pairs, chooser, what.images)
-        model = build_model(
-            train_pairs, trained, plan.train, text=side, trained_on=record, what=what
-        )
-        model.set_encoders(vision, text)
-        if tower is None:
-            add_bank(model, train_pairs, chooser, plan.bank.size)
-        elif plan.bank.size:
-            log.info("no query bank, as the text encoder was trained (lateen bank makes one)")
-        model.save_pretrained(folder / "model")
-        with clock("evaluate"):
-            results = _evaluate(plan, model, splits, chosen_on, folder)
-        results |= {"warnings": warnings, **({"layers": layers} if layers else {})}
-        write_json(folder / RESULTS, results)
-        plan.save(folder / "recipe.yaml")
-    leading = headline(splits, chosen_on)
-    shown = splits[leading]
-    samples = _samples(plan.data, leading, set(shown.ids))
+    with checked.plan.on_hardware(), process_group() as ranks, _held(folder, ranks):
+        made = _train(checked, folder, clock, ranks)
+        if ranks.leads:
+            with alone():  # the other processes wait
+                model, results = _finish(made, folder, clock)
+        ranks.wait()
+        if not ranks.leads:
+            model = AlignedModel.from_pretrained(folder / "model")
+            results = read_json(folder / RESULTS)
+    leading = headline(made.splits, made.chosen_on)
+    shown = made.splits[leading]
+    samples = _samples(made.plan.data, leading, set(shown.ids))
     return RunResult(
-        folder, model, results, shown, samples, skipped, trained.metrics, clock.seconds
+        folder, model, results, shown, samples, made.skipped, made.trained.metrics, clock.seconds
     )  # fmt: skip
+
+
+@contextmanager
+def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Hold the run's folder, and write its log: the first of several processes does for all."""
+    if not ranks.leads:
+        yield
+        return
+    with folder_lock(folder), log_file(folder / LOG):
+        yield
+
+
+@dataclass
+class _Trained:
+    """What is known once a run has trained.
+
+    Attributes:
+        plan: the recipe with all that it left open.
+        layers: how layers were chosen, if any were open.
+        vision: the vision encoder.
+        text: the text encoder, as it was before the training.
+        tower: the same, if it was trained.
+        what: what was trained beside the heads.
+        splits: those that are evaluated on.
+        chosen_on: which of them chose the step.
+        pairs: what was trained on.
+        trained: the training's outcome.
+        warnings: of splits that overlap.
+        skipped: how much was left out of each store that lacks something.
+    """
+
+    plan: Recipe
+    layers: dict[str, Any]
+    vision: Encoder
+    text: Encoder
+    tower: TextEncoder | None
+    what: FrozenEncoders
+    splits: dict[str, Pairs]
+    chosen_on: str
+    pairs: Pairs
+    trained: TrainResult[AlignmentHeads]
+    warnings: list[str]
+    skipped: dict[Path, int]
+
+
+def _train(checked: CheckedRecipe, folder: Path, clock: _Clock, ranks: Ranks) -> _Trained:
+    """Encode and train, in all processes."""
+    with clock("choose layers") if open_layers(checked.plan) else nullcontext():
+        plan, layers = settle_layers(checked.plan, folder / "stores", checked.datasets)
+    vision, text = load_encoders(plan)
+    tower = text if plan.text.train and isinstance(text, TextEncoder) else None
+    with clock("encode"):
+        texts = TokenEncoder(tower) if tower else text
+        splits = encode_splits(plan, vision, texts, folder / "stores", checked.datasets)
+        unpaired = unpaired_stores(plan, vision, text, folder / "stores", checked.datasets)
+    what: FrozenEncoders = TrainedText(tower) if tower else FROZEN
+    stores = [store for pairs in splits.values() for store in pairs.stores]
+    stores += unpaired.values()
+    skipped = {store.path: len(store.skipped) for store in stores if store.skipped}
+    chosen_on = hold_out(
+        plan, splits,
+        lambda train, held: _training_folder(
+            plan, training_pairs(train, plan.data, plan.train.seed), held, what, folder
+        ).is_dir(),
+    )  # fmt: skip
+    warnings = warn_of_splits(splits)
+    pairs = training_pairs(splits.pop("train"), plan.data, plan.train.seed)
+    chooser = splits[chosen_on]
+    plan = _suited(plan, pairs, chooser, what, folder)
+    if unpaired:
+        what = with_unpaired(pairs, plan.train, unpaired, splits, "holdout")
+    ranks.wait()  # until all have seen what was begun, before the first begins
+    with clock("train"):
+        trained = train_heads(
+            pairs, validation=chooser, head=plan.head, settings=plan.train, trained=what,
+            out=_training_folder(plan, pairs, chooser, what, folder), ranks=ranks,
+            tracked=Tracked(folder.resolve().name, plan.model_dump(mode="json")),
+        )  # fmt: skip
+    return _Trained(plan, layers, vision, text, tower, what, splits, chosen_on, pairs, trained,
+                    warnings, skipped)  # fmt: skip
+
+
+def _finish(made: _Trained, folder: Path, clock: _Clock) -> tuple[AlignedModel, dict[str, Any]]:
+    """Save the model and evaluate it."""
+    plan, tower, text, side = made.plan, made.tower, made.text, None
+    chooser = made.splits[made.chosen_on]
+    if tower:
+        text = save_tower(made.trained.heads, tower, plan.text, folder / "model")
+        made.splits = held_out_features(made.splits, text, plan, folder / "stores")
+        side = trained_side(text, plan.text)
+    model = build_model(
+        made.pairs, made.trained, plan.train, text=side, what=made.what,
+        trained_on=TrainedOn.of(made.pairs, chooser, made.what.images),
+    )  # fmt: skip
+    model.set_encoders(made.vision, text)
+    if tower is None:
+        add_bank(model, made.pairs, chooser, plan.bank.size)
+    elif plan.bank.size:
+        log.info("no query bank, as the text encoder was trained (lateen bank makes one)")
+    model.save_pretrained(folder / "model")
+    with clock("evaluate"):
+        results = _evaluate(plan, model, made.splits, made.chosen_on, folder)
+    results |= {"warnings": made.warnings, **({"layers": made.layers} if made.layers else {})}
+    write_json(folder / RESULTS, results)
+    plan.save(folder / "recipe.yaml")
+    return model, results
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +33,14 @@ from lateen.experiment.preflight import (
     split_dataset,
 )
 from lateen.experiment.recipe import DataSection, Recipe
-from lateen.features import Pairs, Store, encode_views, fuse, pair
+from lateen.features import Pairs, Share, Store, encode_views, fuse, pair
 from lateen.features.manifest import MANIFEST, PLAN, FeatureDtype, StoredDtype
 from lateen.files import content_key, read_json
 from lateen.model.saving import save_trained_encoder
 from lateen.progress import log
 from lateen.training.heads import AlignmentHeads
 from lateen.training.lit import TextTower
+from lateen.training.ranks import present
 
 _FEWEST_HELD_OUT, _MOST_HELD_OUT, _LARGEST_SHARE = 200, 10_000, 0.4
 _EARLIER = 0.05
@@ -298,7 +300,8 @@ def fused_store(
     further one costs one encoding. See :func:`view_stores`."""
     parts = stores_by_network(dataset, encoder.parts, dtype, folder, name, column, end=end)
     path = folder / f"{name}-{encoder.info.key[:8]}{end}"
-    return fuse(parts, path, weights=encoder.weights, dtype=dtype, overwrite=True)
+    make = partial(fuse, parts, path, weights=encoder.weights, dtype=dtype, overwrite=True)
+    return present().in_turn(make)
 
 
 def stores_by_network(
@@ -333,11 +336,31 @@ def view_stores(
         end: what their names end with.
     """
     paths = [folder / f"{name}-{view.info.key[:8]}{end}" for view in views]
-    stores = encode_views(dataset, views, paths, column=column, dtype=dtype, overwrite=True)
+    stores = _encode_together(dataset, views, paths, column, dtype)
     for store in stores:
         log.info("%s: %d rows of %d values, %d skipped", store.path.name, len(store), store.dim,
                  len(store.skipped))  # fmt: skip
     return stores
+
+
+def _encode_together(
+    dataset: Dataset, views: Sequence[Encoder], outs: Sequence[Path], column: str | None,
+    dtype: StoredDtype,
+) -> list[Store]:  # fmt: skip
+    """The store of each view; of several processes each encodes whole shards of its own, from which
+    the first one makes the stores."""
+    ranks = present()
+    whole = partial(encode_views, dataset, views, outs, column=column, dtype=dtype, overwrite=True)
+    if ranks.size == 1:
+        return whole()
+    own = [[out.with_name(f"{out.name}.rank-{rank}") for rank in range(ranks.size)] for out in outs]
+    if any(ranks.agree(not all((out / MANIFEST).is_file() for out in outs))):
+        encode_views(
+            dataset, views, [folders[ranks.rank] for folders in own], column=column, dtype=dtype,
+            overwrite=True, share=Share(ranks.rank, ranks.size),
+        )  # fmt: skip
+        ranks.wait()
+    return ranks.in_turn(partial(whole, shares=(lambda: own) if ranks.leads else None))
 
 
 def _store(

@@ -124,7 +124,7 @@ def encode(
         source, encoder, modality, column, images, image_column, captions, split, texts_only,
         options,
     )  # fmt: skip
-    shares: Callable[[], list[Path]] | None = None
+    shares: Callable[[], Sequence[Sequence[Path]]] | None = None
     if several := split_devices(device):
         if is_object(out):
             raise UsageError(
@@ -142,7 +142,7 @@ def encode(
             _encode_share, inputs, dtype=dtype, batch_size=batch_size, shard_items=shard_items,
             workers=divided,
         )  # fmt: skip
-        shares = partial(encode_shares, share, several, Path(out))
+        shares = partial(_shares_of_one, share, several, Path(out))
         device = several[0]
     dataset, ready = inputs.open(device)
     [store] = encode_views(
@@ -195,6 +195,12 @@ class EncodeInputs:
         return dataset, ready
 
 
+def _shares_of_one(
+    share: Callable[[str, Path, Share], None], devices: Sequence[str], out: Path
+) -> list[list[Path]]:
+    return [encode_shares(share, devices, out)]
+
+
 def _encode_share(
     inputs: EncodeInputs, device: str, folder: Path, share: Share, *, dtype: StoredDtype,
     batch_size: int | None, shard_items: int | None, workers: int,
@@ -223,7 +229,7 @@ def encode_views(
     allow_empty: bool = False,
     device: str = "auto",
     share: Share | None = None,
-    shares: Callable[[], list[Path]] | None = None,
+    shares: Callable[[], Sequence[Sequence[Path]]] | None = None,
 ) -> list[Store]:
     """Encode layers and poolings of one network in one pass, each into a store of its own.
 
@@ -245,7 +251,8 @@ def encode_views(
         allow_empty: finish a store even if nothing could be encoded.
         device: that the network is on.
         share: encode this part of the shards alone and leave the stores unfinished.
-        shares: encodes such parts elsewhere, and gives the folders that they are in.
+        shares: encodes such parts elsewhere, and gives for each of ``outs`` the folders that they
+            are in.
 
     Raises:
         DataError: nothing to encode in the dataset, or no such caption column.
@@ -297,9 +304,9 @@ def encode_views(
         # Another process may have finished some while this one waited.
         unfinished = {index: writer for index, writer in writers.items() if not writer.finished}
         if unfinished:
-            for folder in shares() if shares is not None else ():
-                for writer in unfinished.values():
-                    writer.take(folder)
+            for index, folders in enumerate(shares() if shares is not None else ()):
+                for folder in folders if index in unfinished else ():
+                    unfinished[index].take(folder)
             items = items_of(dataset, modality, chosen)
             encoders = [views[index] for index in unfinished]
             encode_items(

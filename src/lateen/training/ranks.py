@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lateen.errors import UsageError
+from lateen.errors import TrainingError, UsageError
 
 # How long processes wait for one that measures a checkpoint alone. NCCL's own 10 minutes are less
 # than many an evaluation; one that dies is noticed by torchrun, whatever this is.
 _PATIENCE = timedelta(hours=6)
+# How gloo and NCCL say that they wait in vain.
+_LOST = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|remote process exited|peer closed|socket error"
+    r"|gloo|NCCL", re.IGNORECASE,
+)  # fmt: skip
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,16 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def in_turn(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives in every process, one after the other: what the first leaves on a
+        shared disk the others find done."""
+        result: list[T] = []
+        for rank in range(self.size):
+            if rank == self.rank:
+                result.append(work())
+            self.wait()
+        return result[0]
+
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.size > 1:
@@ -90,11 +108,31 @@ class Ranks:
 
 
 ALONE = Ranks()
+_PRESENT: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)
+
+
+def present() -> Ranks:
+    """The processes that do together what is in this block of :func:`process_group`."""
+    return _PRESENT.get()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Do what is in the block without the other processes, which may be elsewhere."""
+    token = _PRESENT.set(ALONE)
+    try:
+        yield
+    finally:
+        _PRESENT.reset(token)
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[Ranks]:
-    """The processes that ``torchrun`` started, as its environment variables say; else alone."""
+    """The processes that ``torchrun`` started, as its environment variables say; else alone.
+
+    Raises:
+        TrainingError: one of the others has ended, and all must.
+    """
     if _started() == 1:
         yield ALONE
         return
@@ -104,7 +142,18 @@ def process_group() -> Iterator[Ranks]:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=_PATIENCE)
-    yield Ranks(dist.get_rank(), dist.get_world_size())
+    token = _PRESENT.set(Ranks(dist.get_rank(), dist.get_world_size()))
+    try:
+        yield _PRESENT.get()
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise TrainingError(
+            f"process {dist.get_rank()} of {dist.get_world_size()} stops, as another one has ended",
+            "See what that one said; run the same command again, and it goes on.",
+        ) from error
+    finally:
+        _PRESENT.reset(token)
     if ours:  # not after an error: the others may be waiting in it, and torchrun ends them
         dist.destroy_process_group()
 
