@@ -10,6 +10,7 @@ import pytest
 from builders import is_fixed, jpeg, samples, skips, write_tar
 
 from lateen.data.images import decode_image
+from lateen.data.open import open_dataset
 from lateen.data.samples import TarImage
 from lateen.data.webdataset import WebDataset
 from lateen.errors import DataError
@@ -261,3 +262,19 @@ def test_the_fingerprint_follows_bytes_and_columns_not_the_place(shards: Path) -
     files[5] = sample("11", 30)[2]  # only the image differs
     write_tar(moved / "s-001.tar", files)
     assert WebDataset(moved).fingerprint != before
+
+
+def test_a_star_stands_for_shards_of_several_sets_whose_keys_clash(tmp_path: Path) -> None:
+    for number, name in enumerate(("cc3m", "yfcc15m")):
+        (tmp_path / name).mkdir()
+        write_tar(
+            tmp_path / name / "00000.tar",
+            [("000000000.jpg", jpeg((200 * number, 99, 9))), ("000000000.txt", name.encode())],
+        )
+    dataset = open_dataset(str(tmp_path / "*" / "*.tar"))
+    found = [(sample.id, sample.captions["caption"]) for sample in samples(dataset)]
+    assert found == [
+        ("cc3m/00000/000000000", ("cc3m",)), ("yfcc15m/00000/000000000", ("yfcc15m",))
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="there are no shards in"):
+        open_dataset(str(tmp_path / "*" / "no-*.tar"))

@@ -210,7 +210,7 @@ def merge_command(
     Parameters
     ----------
     slices
-        The folders of all slices, in any order.
+        The folders of all slices, in any order, or a pattern: 's3://bucket/slices/*'.
     """
     if not slices:
         raise UsageError("there are no slices to merge", "Give the folders of all of them.")

@@ -33,7 +33,7 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset; what it is follows from the first of these rules that fits.
 
-    1. Ends in ``.tar`` (also ``{000..123}.tar``): WebDataset shards.
+    1. Ends in ``.tar`` (also ``{000..123}.tar`` and ``*/*.tar``): WebDataset shards.
     2. A folder with ``dataset_info.json`` or ``dataset_dict.json``: saved by ``datasets``.
     3. A folder with ``.tar`` files: WebDataset shards.
     4. Any other folder: images, with class subfolders or without.
@@ -86,7 +86,7 @@ def check_source(source: str | Path) -> None:
         DataError: there is no such path, and it is no hub name and no pattern of shards.
     """
     whole = str(source).rpartition("#")[0]
-    if any(_is_there(name) or "{" in name for name in (str(source), whole) if name):
+    if any(_is_there(name) or set(name) & {"{", "*"} for name in (str(source), whole) if name):
         return
     raise _nothing_known(to_path(source))
 

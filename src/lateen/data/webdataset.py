@@ -19,7 +19,7 @@ from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
-from lateen.objects import ObjectPath, to_path
+from lateen.objects import ObjectPath, matching, to_path
 from lateen.progress import bar, log
 
 _IMAGE_TYPES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
@@ -56,19 +56,24 @@ class Group:
 
 
 def find_shards(source: Path | str) -> list[Path]:
-    """The shards that a file, a folder or a pattern such as ``shards-{000..003}.tar`` stands for.
+    """The shards that a file, a folder or a pattern stands for: ``shards-{000..003}.tar``, of which
+    all must be there, or ``*/*.tar``, those that are.
 
     Raises:
         DataError: there is none, one is missing, or one is compressed.
     """
     path = to_path(source)
-    names = [str(path)] if path.is_dir() else _expand(str(path))
-    shards = sorted(path.glob("*.tar")) if path.is_dir() else [to_path(name) for name in names]
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+    else:
+        shards = [shard for name in _expand(str(path)) for shard in matching(to_path(name))]
     missing = [shard for shard, there in zip(shards, _each(Path.is_file, shards), strict=True)
                if not there]  # fmt: skip
     if missing or not shards:
         what = f"there is no shard {missing[0]}" if missing else f"there are no shards in {source}"
-        raise DataError(what, "Give a .tar file, a folder of them, or shards-{000..123}.tar.")
+        raise DataError(
+            what, "Give a .tar file, a folder of them, shards-{000..123}.tar or */*.tar."
+        )
     for shard, magic in zip(shards, _each(_magic, shards), strict=True):
         if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise DataError(
@@ -229,7 +234,8 @@ class WebDataset(CaptionDataset):
     whole samples are used and the one that is cut is skipped.
 
     Args:
-        source: a .tar file, a folder of them, or a pattern such as ``shards-{000..003}.tar``.
+        source: a .tar file, a folder of them, or a pattern such as ``shards-{000..003}.tar`` or
+            ``*/*.tar``.
         captions: the caption columns; guessed by their names if not given.
 
     Attributes:

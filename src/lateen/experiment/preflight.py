@@ -20,6 +20,7 @@ from lateen.encoders.resolve import files_are_here, resolve
 from lateen.errors import DataError, Faults, ImageError, UsageError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.files import check_writable, refuse_foreign
+from lateen.objects import is_remote, to_path
 from lateen.training.tracking import check_tracker
 
 RESULTS = "results.json"
@@ -232,7 +233,7 @@ def _check_classes(plan: Recipe, out: Path) -> None:
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The same recipe, to be run from anywhere; encoders are sought below ``data.root``, too."""
-    root = recipe.data.root.resolve()
+    root = to_path(recipe.data.root).resolve()
     sections: dict[str, Any] = {"data": recipe.data.model_copy(update={"root": root})}
     for side in SIDES:
         section: VisionSection | TextSection = getattr(recipe, side)
@@ -275,6 +276,9 @@ def located(root: Path, source: str) -> tuple[Path | str, str | None]:
     It is what lies below the root, a path; else what looks like one is a datasets name, as text.
     """
     name, mark, split = source.rpartition("#")
+    if is_remote(source):
+        return to_path(name if mark else source), split if mark else None
+    root = to_path(root)
     if not mark or (root / source).exists():  # a path may have a # in it
         name, split = source, ""
     path = root / name
@@ -289,7 +293,8 @@ def _existing_root(data: DataSection, source: str) -> tuple[Path | str, str | No
         DataError: the source is to be found below the root, which is not there.
     """
     where, split = located(data.root, source)
-    if isinstance(where, Path) and not where.exists() and not data.root.is_dir():
+    root = to_path(data.root)
+    if isinstance(where, Path) and not where.exists() and not root.is_dir():
         raise DataError(f"there is no folder {data.root}", "Correct data.root.")
     return where, split
 
@@ -300,7 +305,7 @@ def open_split(data: DataSection, source: str, name: str) -> Dataset:
     where, split = _existing_root(data, source)
     return open_dataset(
         where,
-        images=data.root / data.images if data.images else None,
+        images=to_path(data.root) / data.images if data.images else None,
         image_column=data.image_column, captions=caption_columns(data),
         split=split or (name if isinstance(where, str) else None),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from lateen.features.shares import Share
 from lateen.features.store import Store
 from lateen.features.writer import StoreWriter, clear_store, differences
 from lateen.files import folder_lock, make_folder, read_json, refuse_foreign, write_json
-from lateen.objects import to_path
+from lateen.objects import matching, to_path
 from lateen.progress import bar, log
 
 
@@ -126,7 +126,8 @@ def merge(
     The slices stay as they are; on one file system their shards are linked, else copied.
 
     Args:
-        parts: the folder of every slice, in any order; one that is given twice counts once.
+        parts: the folder of every slice, in any order; one that is given twice counts once. A
+            pattern (``s3://bucket/slices/*``) stands for all that fit it.
         out: the store's folder.
         overwrite: replace a store made differently.
         allow_empty: finish the store even if nothing could be encoded.
@@ -136,7 +137,10 @@ def merge(
             encoders or settings; or ``out`` holds something else.
         BusyError: another process writes to ``out``.
     """
-    folders = list(dict.fromkeys(to_path(part).resolve() for part in parts))
+    found = [folder for part in parts for folder in matching(to_path(part))]
+    if not found:
+        raise StoreError(f"no folder fits {parts[0]}", "Give the folders of all slices.")
+    folders = list(dict.fromkeys(folder.resolve() for folder in found))
     slices = {folder: Slice.read(folder) for folder in folders}
     plans = {folder: read_json(folder / PLAN) for folder in folders}
     first = folders[0]

@@ -61,6 +61,15 @@ def to_path(path: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
+def matching(path: Path) -> list[Path]:
+    """What a path with ``*`` in it stands for, sorted; a path without is itself."""
+    wild = next((at for at, part in enumerate(path.parts) if "*" in part), None)
+    if wild is None:
+        return [path]
+    root = type(path)(*path.parts[:wild])
+    return sorted(root.glob("/".join(path.parts[wild:])))
+
+
 def _of_hub(kind: str | None, repository: str, revision: str | None, inside: str | None) -> Path:
     """The files of a repository, downloaded."""
     inside = (inside or "").strip("/")
