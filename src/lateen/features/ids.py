@@ -47,6 +47,10 @@ class Ids(Sequence[str]):
         """Ids from strings."""
         if isinstance(ids, Ids):
             return ids
+        ids = list(ids)
+        if (letters := "".join(ids)).isascii():  # then a character is a byte: thrice as fast
+            text = np.frombuffer(letters.encode("ascii") + bytes(_WORD), np.uint8)
+            return cls(text, _offsets(np.fromiter(map(len, ids), np.int64, len(ids))))
         encoded = [_bytes(sample) for sample in ids]
         text = np.frombuffer(b"".join([*encoded, bytes(_WORD)]), np.uint8)
         return cls(text, _offsets(np.fromiter(map(len, encoded), np.int64, len(encoded))))

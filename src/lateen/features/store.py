@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor
 from lateen.errors import PairingError, StoreError, UsageError
 from lateen.features.ids import Ids
 from lateen.features.manifest import Manifest, Shard
-from lateen.features.shard import ShardContent, read_shard
+from lateen.features.shard import Features, ShardContent, read_shard
 from lateen.files import file_sha256
 from lateen.objects import ObjectPath, to_path
 from lateen.objects.ranges import range_cache
@@ -30,7 +30,7 @@ _AGAIN = "Remove that shard and run the same encode command again: it is made an
 
 
 class Store:
-    """A finished feature store. Rows stay on disk until they are asked for.
+    """A finished feature store. Rows and ids stay on disk until they are asked for.
 
     >>> store = Store.open("stores/images")        # doctest: +SKIP
     >>> len(store), store.dim, store.ids[:2]       # doctest: +SKIP
@@ -40,29 +40,25 @@ class Store:
     Args:
         path: the folder.
         manifest: what it says of itself.
-        shards: its rows, in order.
+        read: opens the shard of a number.
 
     Attributes:
         path: the folder.
         manifest: what it says of itself.
-        ids: the sample id of every row, as a sequence of strings; in a text store an id stands once
-            per caption.
-        skipped: what was left out when the store was made: ``id``, ``reason``, ``source``,
-            ``sample`` and ``column``.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, shards: Sequence[ShardContent]) -> None:
+    def __init__(self, path: Path, manifest: Manifest, read: Callable[[int], ShardContent]) -> None:
         self.path = path
         self.manifest = manifest
-        self.ids = Ids.joined([Ids.of(shard.ids) for shard in shards])
-        self.skipped: list[dict[str, Any]] = [skip for shard in shards for skip in shard.skipped]
-        self._features = [shard.features for shard in shards]
-        self._image_hashes = [shard.image_hashes for shard in shards]
-        self._ends = np.cumsum([len(shard.ids) for shard in shards])
+        self._read_head = read
+        self._opened: list[tuple[Features, Features | None] | None] = [None] * len(manifest.shards)
+        self._ends = np.cumsum([shard.rows for shard in manifest.shards])
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> Store:
         """Open the store in ``path``.
+
+        The sizes of its shards are looked at; what they hold is looked at when it is read.
 
         Args:
             path: a folder made by ``lateen encode`` or ``lateen import``, which may be one in an
@@ -70,19 +66,62 @@ class Store:
             verify: read every byte and compare it with the manifest's SHA-256.
 
         Raises:
-            StoreError: no store there, an unfinished one, or a truncated, changed or missing shard.
+            StoreError: no store there, an unfinished one, or a shard that is missing or of another
+                size, or, with ``verify``, changed.
             ObjectStoreError: its object store cannot be reached.
         """
         folder = to_path(path)
         manifest = Manifest.read(folder)
-        if not isinstance(folder, ObjectPath):
-            shards = [_open_shard(folder, shard, verify) for shard in manifest.shards]
-            return cls(folder, manifest, shards)
-        # A part of a store would only push out what is kept of it, as each epoch reads all.
-        keep = sum(shard.bytes for shard in manifest.shards) <= range_cache().limit
-        opened = partial(_open_shard, folder, verify=verify, keep=keep)
+        keep = True
+        if isinstance(folder, ObjectPath):
+            # A part of a store would only push out what is kept of it, as each epoch reads all.
+            keep = sum(shard.bytes for shard in manifest.shards) <= range_cache().limit
+            folder.files()  # one request tells of a thousand shards
+
+        def read(shard: int) -> ShardContent:
+            return _open_shard(folder, manifest.shards[shard], keep)
+
+        for shard in manifest.shards:
+            _check_file(folder / shard.file, shard, verify)
+        return cls(folder, manifest, read)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The sample id of every row, as a sequence of strings; in a text store an id stands once
+        per caption.
+
+        Raises:
+            StoreError: a shard is damaged, or has gone since the store was opened.
+        """
+        return self._heads[0]
+
+    @cached_property
+    def skipped(self) -> list[dict[str, Any]]:
+        """What was left out when the store was made: ``id``, ``reason``, ``source``, ``sample`` and
+        ``column``."""
+        return self._heads[1] if self.manifest.skipped else []
+
+    @cached_property
+    def _heads(self) -> tuple[Ids, list[dict[str, Any]]]:
+        """Ids and skips of all shards, each of which is opened."""
+        ids: list[Ids] = []
+        skipped: list[dict[str, Any]] = []
+        numbers = range(len(self._opened))
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            return cls(folder, manifest, list(pool.map(opened, manifest.shards)))
+            each = pool.map if isinstance(self.path, ObjectPath) else map
+            for index, content in enumerate(each(self._read_head, numbers)):
+                ids.append(Ids.of(content.ids))
+                skipped += content.skipped
+                self._opened[index] = content.features, content.image_hashes
+        return Ids.joined(ids), skipped
+
+    def _shard(self, index: int) -> tuple[Features, Features | None]:
+        """The features of a shard, and its images' hashes."""
+        opened = self._opened[index]
+        if opened is None:
+            content = self._read_head(index)
+            opened = self._opened[index] = content.features, content.image_hashes
+        return opened
 
     @property
     def dim(self) -> int:
@@ -151,7 +190,7 @@ class Store:
         return out
 
     def _read_shard(self, shard: int, index: Array) -> Array:
-        features = self._features[shard]
+        features, _ = self._shard(shard)
         return features.read(index - (self._ends[shard] - features.shape[0]))
 
     def _index(self, rows: Rows) -> Array:
@@ -181,10 +220,11 @@ class Store:
         index = self._index(rows)
         shard_of = np.searchsorted(self._ends, index, side="right")
         hashes = np.zeros(len(index), np.uint64)
-        for shard, (content, end) in enumerate(zip(self._image_hashes, self._ends, strict=True)):
+        for shard in np.unique(shard_of):
             inside = np.flatnonzero(shard_of == shard)
-            if content is not None and len(inside):
-                first = end - content.shape[0]
+            _, content = self._shard(shard)
+            if content is not None:
+                first = self._ends[shard] - content.shape[0]
                 hashes[inside] = content.read(index[inside] - first)[:, 0].view(np.uint64)
         return hashes
 
@@ -194,14 +234,30 @@ class Store:
             yield self[start : start + size]
 
 
-def _open_shard(folder: Path, shard: Shard, verify: bool, keep: bool = True) -> ShardContent:
-    """One shard of a store, seen to be what the manifest says."""
-    file = folder / shard.file
-    content = read_shard(file, keep=keep)
-    if file.stat().st_size != shard.bytes or len(content.ids) != shard.rows:
+def _check_file(file: Path, shard: Shard, verify: bool) -> None:
+    """See that a shard's file is there and as long as the manifest says.
+
+    Raises:
+        StoreError: it is not; or with ``verify``, its bytes are others.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{file} is missing", _AGAIN) from error
+    if size < shard.bytes:
+        raise StoreError(f"{file} is truncated: {size} of {shard.bytes} bytes", _AGAIN)
+    if size != shard.bytes:
         raise StoreError(f"{file} is not the file its manifest describes", _AGAIN)
     if verify and file_sha256(file) != shard.sha256:
         raise StoreError(f"{file} has changed since it was written", _AGAIN)
+
+
+def _open_shard(folder: Path, shard: Shard, keep: bool) -> ShardContent:
+    """One shard of a store, seen to be what the manifest says."""
+    file = folder / shard.file
+    content = read_shard(file, keep=keep)
+    if len(content.ids) != shard.rows or content.features.shape[0] != shard.rows:
+        raise StoreError(f"{file} is not the file its manifest describes", _AGAIN)
     return content
 
 

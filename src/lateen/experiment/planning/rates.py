@@ -17,7 +17,7 @@ from lateen.errors import DataError
 from lateen.experiment.preflight import open_split, split_columns
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.features import Description, Manifest, Pairs, Store, pair
-from lateen.features.manifest import FeatureDtype, StoredDtype
+from lateen.features.manifest import FeatureDtype, Shard, StoredDtype
 from lateen.features.pipeline import Item, items_of
 from lateen.features.rates import Rate, image_rate, text_rate
 from lateen.features.shard import Features, ShardContent
@@ -185,9 +185,10 @@ def imagined_store(
         rows = np.random.default_rng(0).standard_normal(shape, np.float32)
     features: Features = _RepeatedRows(rows.astype(dtype), (count, info.dim))
     description = Description.of(info, source=name, fingerprint="", column=column, dtype=dtype)
-    manifest = Manifest(description, count, (), len(counted.skips))
+    entry = Shard("", count, 0, count, 0, "", "")
+    manifest = Manifest(description, count, (entry,), len(counted.skips))
     shard = ShardContent(counted.ids, counted.skips, features, 0, count, {})
-    return Store(Path(name), manifest, [shard])
+    return Store(Path(name), manifest, [shard].__getitem__)
 
 
 @dataclass(frozen=True)
