@@ -12,7 +12,7 @@ from typing import Any
 from lateen.assessment.recipe import TextCandidate, VisionCandidate
 from lateen.data import Dataset
 from lateen.encoders import Encoder, FusedEncoder, Modality, load_views, load_with
-from lateen.encoders.embeddings_api import is_server
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.own import is_factory
 from lateen.errors import RecipeError
 from lateen.experiment.stages import fused_store, view_stores

@@ -11,9 +11,9 @@ import torch
 
 from lateen.data.fingerprint import file_hashes
 from lateen.encoders.base import Encoder, EncoderOptions, Modality, ViewedEncoder
-from lateen.encoders.embeddings_api import is_server
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.own import from_factory, is_factory
 from lateen.encoders.request import Request, config_file, find_request
 from lateen.encoders.sentence import (

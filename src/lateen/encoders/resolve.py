@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lateen.encoders.embeddings_api import check_address, is_server
+from lateen.encoders.openai_server import check_address, is_server
 from lateen.encoders.own import is_factory, no_factory
 from lateen.encoders.specs import EncoderSpec, find_spec, known_names
 from lateen.errors import (

@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lateen.encoders.base import EncoderInfo, EncoderOptions
-from lateen.encoders.embeddings_api import (
-    EmbeddingsApi,
-    Refused,
-    check_address,
-    parse_address,
-    unknown_model,
-)
+from lateen.encoders.embeddings_api import EmbeddingsApi
+from lateen.encoders.openai_server import Refused, check_address, parse_address
 from lateen.errors import EncoderError, LateenError, UsageError
 from lateen.files import content_key, folder_lock, read_json, write_json
 from lateen.hardware import cache_folder
@@ -244,7 +239,7 @@ def _identified(api: EmbeddingsApi) -> tuple[np.ndarray[Any, Any], str]:
     try:
         rows = [api.vectors([text])[0] for text in _KNOWN]
     except Refused as error:
-        raise unknown_model(api, str(error)) from error
+        raise api.unknown_model("embed", str(error)) from error
     if model not in served and served:
         log.warning("%s answers for %r, but lists only %s: it may not look at the model's name",
                     api.address.url, model, ", ".join(served))  # fmt: skip

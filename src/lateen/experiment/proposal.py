@@ -26,7 +26,7 @@ from lateen.data.labels import open_labelled
 from lateen.data.rows import TABLE_SUFFIXES
 from lateen.data.samples import PEEK, AbsentImages, find_image_files, split_word
 from lateen.encoders.config import TextSection, VisionSection
-from lateen.encoders.embeddings_api import is_server
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.resolve import files_are_here
 from lateen.encoders.specs import family_of, model_type_of
 from lateen.errors import DataError, LateenError, UsageError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lateen.encoders import SIDES, Side
-from lateen.encoders.embeddings_api import is_server, parse_address
+from lateen.encoders.openai_server import is_server, parse_address
 from lateen.encoders.own import is_factory
 from lateen.encoders.specs import find_spec
 from lateen.files import write_text

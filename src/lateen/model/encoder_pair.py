@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.encoders import SIDES, Encoder, Side, load_encoder, modality_of
-from lateen.encoders.embeddings_api import is_server
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import folder_here, resolve
 from lateen.errors import ModelError

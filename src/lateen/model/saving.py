@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lateen.encoders import Encoder
-from lateen.encoders.embeddings_api import is_server
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.own import is_factory
 from lateen.encoders.resolve import gguf_file, resolve
 from lateen.encoders.sentence import MODULES, read_layout
