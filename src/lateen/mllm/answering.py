@@ -6,24 +6,24 @@ by its padding and in the last digits, on what else is asked with it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import ascii_uppercase
 from time import perf_counter
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
 from lateen.data import decode_image
 from lateen.data.fingerprint import hash64
 from lateen.errors import DataError, ImageError, ModelError
-from lateen.files import content_key, disk_full, is_disk_full, jsonl, write_text
+from lateen.files import content_key
 from lateen.mllm.asking import MultimodalModel
 from lateen.mllm.benchmarks.questions import AnswerKind, Question, QuestionSet
 from lateen.mllm.choosing import Tokens, choose, first_tokens
 from lateen.mllm.conversations import Message
+from lateen.mllm.line_file import LineFile, read_lines
 from lateen.progress import bar, log
 
 AnsweredBy = Literal["generation", "first token", "likelihood"]
@@ -32,6 +32,8 @@ CHOSEN: tuple[AnswerKind, ...] = ("yes-no", "letter")
 """Kinds of answers that can be chosen by their first token."""
 AnswerKey = tuple[str, ...]
 _KEY = ("question", "image", "key")  # what a line of the file has of an AnswerKey
+_WHAT = "answers"
+_REMEDY = "They are of another evaluation: choose another --out, or remove the file."
 _YES_NO = {"yes": ("Yes", "yes"), "no": ("No", "no")}
 
 
@@ -128,17 +130,11 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any]) -> None:
-        self._path = path
-        self._file: TextIO | None = None
+        self._lines: LineFile | None = None
         self.stored: dict[AnswerKey, Given] = {}
-        if path is None:
-            return
-        lines = list(_whole_lines(path))
-        if lines:
-            self._check(path, lines[0], identity)
-            self.stored = _read(path, lines[1:])
-        write_text(path, jsonl(lines or [dict(identity)]))
-        self._file = path.open("a", encoding="utf-8")
+        if path is not None:
+            self._lines = LineFile(path, identity, _WHAT, _REMEDY)
+            self.stored = _read(path, self._lines.rows)
 
     def add(self, key: AnswerKey, given: Given) -> None:
         """Append an answer.
@@ -150,32 +146,17 @@ class AnswerFile:
         Raises:
             LateenError: the disk is full.
         """
-        if self._file is None or self._path is None:
+        if self._lines is None:
             return
         known = {name: v for name, v in asdict(given).items() if v is not None}
         if not given.fault:
             del known["fault"]
-        try:
-            self._file.write(jsonl([dict(zip(_KEY, key, strict=True)) | known]))
-            self._file.flush()
-        except OSError as error:
-            raise (disk_full(self._path) if is_disk_full(error) else error) from error
+        self._lines.add(dict(zip(_KEY, key, strict=True)) | known)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def _check(self, path: Path, head: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        differs = [name for name, value in identity.items() if head.get(name) != value]
-        if differs:
-            was = ", ".join(
-                f"{n} {_brief(head.get(n))}, not {_brief(identity[n])}" for n in differs
-            )
-            raise DataError(
-                f"{path} has answers of another evaluation ({was})",
-                "Choose another --out, or remove the file.",
-            )
+        if self._lines is not None:
+            self._lines.close()
 
 
 def answer_all(
@@ -233,7 +214,7 @@ def read_answers(
         raise DataError(
             f"there is no {path}", "It comes with the result of `lateen mllm evaluate --out`."
         )
-    stored = _read(path, list(_whole_lines(path))[1:])
+    stored = _read(path, read_lines(path, _WHAT)[1:])
     return {key[0]: stored[key] for key in _keys(questions, under, examples) if key in stored}
 
 
@@ -285,27 +266,3 @@ def image_hash(source: Any) -> str:
         return str(hash64(source.read()))
     except OSError:
         return "unreadable"
-
-
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file but for a last one that was cut short.
-
-    Raises:
-        DataError: it holds something else.
-    """
-    if not path.is_file():
-        return
-    # Not splitlines: an answer may have U+2028 and its like, which JSON leaves as they are.
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
-    for line in whole:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is no file of answers ({error})", "Remove it.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path} is no file of answers", "Remove it.")
-        yield row
-
-
-def _brief(value: object) -> str:
-    return str(value)[:16]
