@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lateen.indexing import index as index
     from lateen.indexing import search as search
     from lateen.integrations import export as export
+    from lateen.mllm import caption as caption
     from lateen.model import AlignedConfig as AlignedConfig
     from lateen.model import AlignedModel as AlignedModel
     from lateen.tuning import tune as tune
@@ -52,6 +53,7 @@ __getattr__, __all__ = exported(
         "lateen.features": ["Pairs", "Store", "encode", "fuse", "import_features", "pair"],
         "lateen.indexing": ["Index", "classify", "embed", "index", "search"],
         "lateen.integrations": ["export"],
+        "lateen.mllm": ["caption"],
         "lateen.model": ["AlignedConfig", "AlignedModel"],
         "lateen.tuning": ["tune"],
     },

@@ -286,9 +286,9 @@ def test_importing_lateen_or_asking_for_help_loads_no_torch() -> None:
 def test_the_public_names_are_these() -> None:
     assert lateen.__all__ == [
         "AlignedConfig", "AlignedModel", "Index", "LateenError", "Pairs", "Recipe", "Store",
-        "assess", "assess_stores", "classify", "compare", "embed", "encode", "evaluate", "export",
-        "fuse", "import_features", "index", "load_encoder", "pair", "plan", "run", "search",
-        "train", "tune",
+        "assess", "assess_stores", "caption", "classify", "compare", "embed", "encode", "evaluate",
+        "export", "fuse", "import_features", "index", "load_encoder", "pair", "plan", "run",
+        "search", "train", "tune",
     ]  # fmt: skip
     for name in lateen.__all__:
         assert getattr(lateen, name).__doc__, name

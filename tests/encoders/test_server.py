@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from served_toys import DIM, EmbeddingServer, serving, vector, vectors
+from served_toys import DIM, EmbeddingServer, certificate_files, serving, vector, vectors
 
 from lateen.encoders import Encoder, RemoteEncoder, load_encoder
 from lateen.encoders.resolve import files_are_here
@@ -255,23 +253,8 @@ def test_the_client_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         files_are_here("openai+http://host/v1#m")
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """Of this machine, signed by itself, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=toy",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", made],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return made, key
-
-
-def test_a_certificate_must_be_valid(
-    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_must_be_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = certificate_files(tmp_path)
     with serving(certificate) as server:
         with pytest.raises(LateenError, match=r"certificate .* is not valid.*SSL_CERT_FILE"):
             load_encoder(server.name())

@@ -12,6 +12,7 @@ import cyclopts
 import lateen
 from lateen.cli import (
     assessment,
+    captioning,
     doctor,
     evaluation,
     exchange,
@@ -60,8 +61,8 @@ app = cyclopts.App(
 
 for command in (
     models.demo_command, experiments.init_command, experiments.run_command,
-    experiments.keys_command, features.encode_command, features.merge_command,
-    features.fuse_command, exchange.import_command, exchange.export_command,
+    experiments.keys_command, captioning.caption_command, features.encode_command,
+    features.merge_command, features.fuse_command, exchange.import_command, exchange.export_command,
     features.inspect_command, assessment.assess_command,
     planning.plan_command, models.train_command, tuning.tune_command, evaluation.compare_command,
     searching.index_command, searching.search_command, searching.duplicates_command,

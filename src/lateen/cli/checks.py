@@ -86,6 +86,22 @@ def check_mllm(faults: Faults, path: str | Path) -> None:
         check_mllm_folder(path)
 
 
+def check_captioner(faults: Faults, model: str) -> None:
+    """See that a model that captions is there, may be on the hub, or is named as behind a server.
+
+    Args:
+        faults: gets what is wrong.
+        model: the address of a server with the model, a folder, or a hub id.
+    """
+    from lateen.encoders.openai_server import check_address, is_server
+
+    if not is_server(model):
+        check_mllm(faults, model)
+        return
+    with faults.note():
+        check_address(model, "the model")
+
+
 def known_benchmarks() -> dict[str, str]:
     """Every benchmark of ``lateen mllm evaluate`` and its summary, as
     :func:`lateen.mllm.benchmarks.benchmark.benchmark_summaries` has them."""

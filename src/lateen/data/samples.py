@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import posixpath
 import re
@@ -125,6 +126,23 @@ def content_hashes(images: Iterable[ImageSource]) -> list[str]:
     files = dict.fromkeys(path for image in sources if (path := image_file(image)))
     loose = (str(hash64(image.read())) for image in sources if not image_file(image))
     return [*file_hashes(files), *loose]
+
+
+def content_of_each(images: Sequence[ImageSource]) -> list[str]:
+    """The hash of each image's bytes (64 hex digits); empty where they cannot be read.
+
+    Files are hashed as the rest of lateen does, so that hashes are remembered; other images by
+    their bytes.
+    """
+    files = iter(file_hashes(each.path for each in images if isinstance(each, FileImage)))
+    return [next(files) if isinstance(each, FileImage) else _content(each) for each in images]
+
+
+def _content(image: ImageSource) -> str:
+    try:
+        return hashlib.sha256(image.read()).hexdigest()
+    except OSError:
+        return ""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import ssl
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from lateen.errors import (
     choices,
     reason,
 )
+from lateen.progress import log
 
 SCHEME = "openai+"
 UNLIKE_API = "It does not answer as OpenAI's API does: look at the server's version and settings."
@@ -153,6 +154,16 @@ class OpenAiServer:
             return []
         listed = getattr(served, "data", None)
         return [str(each.id) for each in listed] if isinstance(listed, list) else []
+
+    def warn_unlisted(self, served: Sequence[str]) -> None:
+        """Say so where the server does not list the model that answers.
+
+        Args:
+            served: what it lists.
+        """
+        if served and self.address.model not in served:
+            log.warning("%s answers for %r, but lists only %s: it may not look at the model's name",
+                        self.address.url, self.address.model, ", ".join(served))  # fmt: skip
 
     def ask(self, request: Callable[[], Any]) -> Any:
         """The answer to a request.

@@ -240,9 +240,7 @@ def _identified(api: EmbeddingsApi) -> tuple[np.ndarray[Any, Any], str]:
         rows = [api.vectors([text])[0] for text in _KNOWN]
     except Refused as error:
         raise api.unknown_model("embed", str(error)) from error
-    if model not in served and served:
-        log.warning("%s answers for %r, but lists only %s: it may not look at the model's name",
-                    api.address.url, model, ", ".join(served))  # fmt: skip
+    api.warn_unlisted(served)
     faults = [fault for fault in map(_unusable, rows) if fault]
     if len({len(row) for row in rows}) > 1:
         faults.append("the vectors have different lengths")

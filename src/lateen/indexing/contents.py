@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from lateen.data import Dataset, FileImage, ImageSource, Skip, TarImage, open_dataset
-from lateen.data.fingerprint import file_hashes, look_at
+from lateen.data import Dataset, ImageSource, Skip, TarImage, open_dataset
+from lateen.data.fingerprint import look_at
 from lateen.data.rows import TABLE_SUFFIXES, open_rows
-from lateen.data.samples import bytes_hash, image_file, sample_id
+from lateen.data.samples import bytes_hash, content_of_each, image_file, sample_id
 from lateen.data.tables import find_image_column
 from lateen.errors import UsageError
 from lateen.indexing.table import photo_schema
@@ -111,21 +111,10 @@ class Contents:
 
 
 def content_of(items: Sequence[Item]) -> dict[str, str]:
-    """The hash of the content (64 hex digits) of each image, by id; empty where it cannot be read.
-
-    Files are hashed as the rest of lateen does, so that hashes are remembered; other images by
-    their bytes.
-    """
-    files = [item for item in items if isinstance(item.image, FileImage)]
-    hashes = file_hashes([item.image.path for item in files if isinstance(item.image, FileImage)])
-    found = {item.id: value for item, value in zip(files, hashes, strict=True)}
-    for item in items:
-        if item.id not in found:
-            try:
-                found[item.id] = hashlib.sha256(item.image.read()).hexdigest()
-            except OSError:
-                found[item.id] = ""
-    return found
+    """The hash of the content (64 hex digits) of each image, by id; empty where it cannot be
+    read."""
+    hashes = content_of_each([item.image for item in items])
+    return {item.id: value for item, value in zip(items, hashes, strict=True)}
 
 
 def place_of(item: Item, root: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lateen.mllm.assembly import assemble as assemble
     from lateen.mllm.assembly import build as build
     from lateen.mllm.backbone import open_tower as open_tower
+    from lateen.mllm.caption_plan import plan_captions as plan_captions
+    from lateen.mllm.captioning import caption as caption
     from lateen.mllm.comparison import compare_answers as compare_answers
     from lateen.mllm.config import MLLM_PRESETS as MLLM_PRESETS
     from lateen.mllm.config import MultimodalRecipe as MultimodalRecipe
@@ -39,6 +41,8 @@ __getattr__, __all__ = exported(
         "lateen.mllm.asking": ["Answer", "MultimodalModel", "answer"],
         "lateen.mllm.assembly": ["Assembled", "assemble", "build"],
         "lateen.mllm.backbone": ["open_tower"],
+        "lateen.mllm.caption_plan": ["plan_captions"],
+        "lateen.mllm.captioning": ["caption"],
         "lateen.mllm.comparison": ["compare_answers"],
         "lateen.mllm.config": ["MLLM_PRESETS", "MultimodalRecipe"],
         "lateen.mllm.evaluation": ["evaluate_questions", "open_questions"],

@@ -35,10 +35,10 @@ class LineFile:
         self._path = path
         self._lock = threading.Lock()
         lines = read_lines(path, what)
-        if lines and (differing := how_differs(lines[0], identity)):
-            raise DataError(f"{path} has {what} of another kind ({differing})", remedy)
         self.rows = lines[1:]
-        write_text(path, jsonl(lines or [dict(identity)]))
+        if self.rows and (differing := how_differs(lines[0], identity)):
+            raise DataError(f"{path} has {what} of another kind ({differing})", remedy)
+        write_text(path, jsonl([dict(identity), *self.rows]))
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def add(self, row: Mapping[str, Any]) -> None:
