@@ -128,13 +128,15 @@ class ChatServer(FakeServer):
         self.pictures: list[Image.Image] = []
         self.says: Callable[[Image.Image], str | None] = brightness
         self.wait: Callable[[Image.Image], float] = lambda picture: 0.0
+        self._lock = threading.Lock()
 
     def take(self, body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         picture = picture_in(body)
-        self.requests.append(body)
-        self.pictures.append(picture)
+        with self._lock:  # so that a fault can go by how many there were
+            self.requests.append(body)
+            self.pictures.append(picture)
+            fault = self.fault(picture)
         time.sleep(self.wait(picture))
-        fault = self.fault(picture)
         if wrong := self.common(body["model"], fault):
             return wrong
         if fault == "other name" and "max_tokens" in body:

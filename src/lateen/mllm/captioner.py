@@ -218,9 +218,10 @@ class LocalCaptioner:
         answer = self._mllm.answer(
             asked.prompt, picture, max_tokens=asked.max_tokens, system=asked.system
         )
-        for note in set(answer.notes) - self._told if not answer.cut else ():
-            self._told.add(note)
-            log.warning("%s", note)
+        for note in answer.notes[answer.cut :]:  # the first is that it is cut
+            if note not in self._told:
+                self._told.add(note)
+                log.warning("%s", note)
         said = Said(
             answer.text, "length" if answer.cut else "stop", "", self.name, answer.prompt_tokens,
             answer.tokens,
