@@ -30,6 +30,10 @@ def plan_command(
     gpu_texts_per_second: Annotated[
         float | None, Parameter(help="rate of the text encoder on that GPU")
     ] = None,
+    text_price: Annotated[
+        float | None,
+        Parameter(help="dollars of a million tokens, of a text encoder behind a server"),
+    ] = None,
     out: Annotated[
         Path | None, Parameter(help="folder the run will write to: its free disk counts")
     ] = None,
@@ -53,6 +57,7 @@ def plan_command(
     result = plan(
         checked, samples=samples, out=out,
         gpu_images_per_second=gpu_images_per_second, gpu_texts_per_second=gpu_texts_per_second,
+        text_price=text_price,
     )  # fmt: skip
     if json:
         show_json(result)
@@ -76,6 +81,12 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     if hours is not None:
         known = ", ".join(f"{name} {hours[name]:.3g}" for name in hours if name != "total")
         lines.append(f"at the rates given, encoding takes {hours['total']:.3g} GPU-hours ({known})")
+    if sent := result["sent"]:
+        price = "" if sent["dollars"] is None else f", {sent['dollars']:,.2f} $"
+        lines.append(
+            f"sent     {sent['texts']:,} texts of {sent['characters']:,} characters to a server, "
+            f"in about {sent['requests']:,} requests; by estimate {sent['tokens']:,} tokens{price}"
+        )
     lines += undecoded(result)
     lines += warnings(result)
     lines.append(f"not included: {'; '.join(result['not_included'])}")

@@ -6,6 +6,7 @@ It may be anything that speaks OpenAI's embeddings API, as vLLM, TEI, infinity a
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -213,6 +214,11 @@ def server_encoder(name: str, options: EncoderOptions) -> ServerEncoder:
             "Set it where the server is started, and leave it out here.",
         )
     return ServerEncoder(name, options.prompt)
+
+
+def count_requests(texts: int, characters: int) -> int:
+    """About how many requests are made for so many texts of so many characters together."""
+    return math.ceil(max(texts / _REQUEST_TEXTS, characters / _REQUEST_CHARACTERS))
 
 
 def _requests(texts: Sequence[str]) -> Iterator[slice]:

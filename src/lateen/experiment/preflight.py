@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lateen.data import Dataset, Sample, decode_image, open_dataset
+from lateen.data.beside import CaptionsBeside
 from lateen.data.captions import split_position
 from lateen.data.labels import open_labelled
 from lateen.data.open import check_source
@@ -253,10 +254,14 @@ def caption_columns(data: DataSection) -> tuple[str, ...]:
 def split_columns(data: DataSection, dataset: Dataset) -> tuple[str, ...]:
     """The caption columns of a split that are used.
 
+    Those of ``data.captions_beside`` are of the training split alone.
+
     Raises:
         DataError: it has none.
     """
     columns = caption_columns(data) or tuple(dataset.columns)
+    if data.captions_beside:
+        columns = tuple(column for column in columns if column in dataset.columns)
     if not columns:
         raise DataError(
             no_captions(dataset), "Name a caption file in data.train (--captions FILE)."
@@ -303,9 +308,13 @@ def open_split(data: DataSection, source: str, name: str) -> Dataset:
     """A split's dataset, where :func:`located` finds it; of a datasets name the split is by
     default ``name``."""
     where, split = _existing_root(data, source)
-    return open_dataset(
+    others = [open_dataset(located(data.root, each)[0]) for each in data.captions_beside]
+    beside = {column for other in others for column in other.columns}
+    dataset = open_dataset(
         where,
         images=to_path(data.root) / data.images if data.images else None,
-        image_column=data.image_column, captions=caption_columns(data),
+        image_column=data.image_column,
+        captions=[column for column in caption_columns(data) if column not in beside],
         split=split or (name if isinstance(where, str) else None),
     )  # fmt: skip
+    return CaptionsBeside(dataset, others) if others and name == "train" else dataset

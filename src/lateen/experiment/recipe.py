@@ -82,6 +82,10 @@ class DataSection(Section):
         description="caption columns, each a positive of its own (guessed if not given); "
         "caption#0 trains on each image's first alone",
     )
+    captions_beside: tuple[str, ...] = Field(
+        (), description="files of further captions of the training images by id, as `lateen "
+        "caption` makes them: each of their columns is a positive beside those of `train`"
+    )  # fmt: skip
 
 
 class EvaluateSection(Section):

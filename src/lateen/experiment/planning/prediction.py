@@ -23,6 +23,7 @@ from lateen.experiment.planning.rates import (
     store_bytes,
     stored_parts,
 )
+from lateen.experiment.planning.sent import count_sent
 from lateen.experiment.planning.training import Training, measure_training
 from lateen.experiment.preflight import with_absolute_paths
 from lateen.experiment.recipe import Recipe
@@ -33,6 +34,7 @@ from lateen.features.rates import Cost, check_positive, default_samples, sums, t
 from lateen.machine import peak_gpu_memory, peak_memory, room, this_machine
 
 _WRITING = 4 + 4 + 2  # bytes of a value while its shard is written: as it came, joined, in float16
+_SENT = "what a server is sent besides captions: class prompts, this plan's sample, known sentences"
 _LEFT_OUT = ("what is saved by what an earlier run has done", "the page with examples")
 
 
@@ -43,6 +45,7 @@ def plan(
     out: str | Path | None = None,
     gpu_images_per_second: float | None = None,
     gpu_texts_per_second: float | None = None,
+    text_price: float | None = None,
 ) -> dict[str, Any]:
     """Predict what :func:`~lateen.run` of a recipe costs, by doing a little of everything.
 
@@ -57,12 +60,14 @@ def plan(
         out: where the run would write, whose free disk counts; the current folder if not given.
         gpu_images_per_second: rate of the vision encoder on some GPU, to state GPU-hours.
         gpu_texts_per_second: of the text encoder.
+        text_price: dollars of a million tokens, of a text encoder behind a server.
 
     Returns:
         JSON-ready: ``items`` (item, stage, seconds with ``low`` and ``high``, count, bytes),
         ``seconds`` by stage and in total, ``largest``, ``rates``, ``memory`` and ``disk`` in bytes,
-        ``gpu_hours``, ``machine`` and ``not_included``. ``memory`` is the peak of this process,
-        which includes what it did before.
+        ``gpu_hours``, ``machine`` and ``not_included``; ``sent``, where the text encoder is behind
+        a server (texts, characters, tokens by estimate, requests, dollars). ``memory`` is the peak
+        of this process, which includes what it did before.
 
     Raises:
         RecipeError: the recipe has an unknown key or a value that does not fit.
@@ -71,10 +76,14 @@ def plan(
         LateenError: any stage's own errors, as far as they show.
     """
     gpu = {"images": gpu_images_per_second, "texts": gpu_texts_per_second}
-    check_positive(samples=samples, **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()})
+    check_positive(
+        samples=samples,
+        text_price=text_price,
+        **{f"gpu_{n}_per_second": rate for n, rate in gpu.items()},
+    )
     checked = with_absolute_paths(Recipe.of(recipe))
     with checked.on_hardware():
-        result = _predict(outputs_alone(checked), samples, gpu, Path(out or "."))
+        result = _predict(outputs_alone(checked), samples, gpu, Path(out or "."), text_price)
     if asked := open_layers(checked):
         result["not_included"].append(
             f"choosing layers ({', '.join(asked)}): outputs stand for what will be chosen, and the "
@@ -84,8 +93,9 @@ def plan(
 
 
 def _predict(
-    checked: Recipe, samples: int | None, gpu: Mapping[str, float | None], out: Path
-) -> dict[str, Any]:
+    checked: Recipe, samples: int | None, gpu: Mapping[str, float | None], out: Path,
+    text_price: float | None,
+) -> dict[str, Any]:  # fmt: skip
     """What :func:`plan` returns."""
     machine = this_machine()
 
@@ -103,6 +113,8 @@ def _predict(
     train_pairs = training_pairs(pairs.pop("train"), checked.data, checked.train.seed)
     checked = checked.suited_to(train_pairs)
 
+    sent = count_sent(splits, text, text_price)
+
     # Measure: encoding first, since the memory that it takes is read before training.
     rates = measure_rates(splits["train"], vision, texts, checked)
     peak = peak_memory() + _shard_bytes(splits["train"], vision, texts)
@@ -119,7 +131,8 @@ def _predict(
         "task": "plan", "machine": machine,
         **sums(costs), "rates": _rates(rates), "memory": _memory(peak, training),
         "disk": _disk(sum(cost.bytes for cost in costs), training, out),
-        "gpu_hours": _gpu_hours(costs, gpu), "not_included": [*_LEFT_OUT, *training.unknown],
+        "gpu_hours": _gpu_hours(costs, gpu), "sent": sent,
+        "not_included": [*_LEFT_OUT, *training.unknown, *([_SENT] if sent else ())],
     }  # fmt: skip
 
 

@@ -38,11 +38,13 @@ class Counted:
         ids: of every item that can be encoded, in order.
         skips: JSON-ready, what the reader leaves out.
         drawn: some of the items, spread over all of them by chance, in order.
+        characters: of all texts.
     """
 
     ids: list[str]
     skips: list[dict[str, Any]]
     drawn: list[Item]
+    characters: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,11 +81,12 @@ def count_items(
     ids: list[str] = []
     skips: list[dict[str, Any]] = []
     drawn: list[tuple[int, Item]] = []
-    chance = random.Random(0)
+    chance, characters = random.Random(0), 0
     for item in items_of(dataset, modality, column):
         if isinstance(item, Skip):
             skips.append(item.as_dict())
             continue
+        characters += len(item.content) if isinstance(item.content, str) else 0
         slot = chance.randrange(len(ids) + 1)
         if len(drawn) < draw:
             drawn.append((len(ids), item))
@@ -96,7 +99,8 @@ def count_items(
         raise DataError(
             f"{dataset.name} has no {what} that can be used{first}", "Check the recipe's data."
         )
-    return Counted(ids, skips, [item for _, item in sorted(drawn, key=lambda one: one[0])])
+    some = [item for _, item in sorted(drawn, key=lambda one: one[0])]
+    return Counted(ids, skips, some, characters)
 
 
 def count_splits(data: DataSection, images: int, captions: int) -> dict[str, Split]:
