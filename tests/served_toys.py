@@ -37,12 +37,14 @@ class FakeServer:
     """Answers as OpenAI's API does, but for what a test has it do.
 
     Attributes:
-        models: that it lists.
+        models: that it has.
+        lists: whether it lists them, or fails there.
         keys: what each request had for a key.
     """
 
     def __init__(self) -> None:
         self.models = ["toy"]
+        self.lists = True
         self.keys: set[str] = set()
         self.scheme, self.port = "http", 0
 
@@ -225,11 +227,13 @@ def serving(
             pass
 
         def do_GET(self) -> None:
+            if not server.lists:
+                return self._send(500, {}, "Internal Server Error")
             listed = {
                 "object": "list",
                 "data": [{"id": m, "object": "model"} for m in server.models],
             }
-            self._send(200, {}, listed)
+            return self._send(200, {}, listed)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))

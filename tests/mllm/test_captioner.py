@@ -183,6 +183,14 @@ def test_a_model_that_knows_the_limit_by_another_name_gets_it(server: ChatServer
     assert [body.get("max_completion_tokens") for body in server.requests] == [None, 9, 9]
 
 
+def test_a_server_that_cannot_list_its_models_is_asked_all_the_same(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_server, "_FIRST_RETRIES", 0)
+    server.lists = False
+    assert opened(server).caption(grey(50)).caption == "It is 50 bright."
+
+
 def test_a_server_that_is_not_there(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai_server, "_FIRST_RETRIES", 0)
     server.port = 9  # where nothing listens

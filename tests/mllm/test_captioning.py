@@ -234,6 +234,14 @@ def test_a_file_of_something_else_stays(server: ChatServer, photos: Path, tmp_pa
         captioned(server, photos, tmp_path / "new.parquet", column="image")
 
 
+def test_what_failed_at_once_leaves_nothing(
+    server: ChatServer, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="does not caption with 'other'"):
+        lateen.caption(photos, server.name("other"), tmp_path / "vlm.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["album"]
+
+
 def test_two_processes_do_not_ask_for_the_same(
     server: ChatServer, photos: Path, tmp_path: Path
 ) -> None:

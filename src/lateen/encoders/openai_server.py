@@ -32,6 +32,7 @@ _RETRIES = 6  # by the client's own back-off about 25 seconds, or as long as the
 _FIRST_RETRIES = 2  # at the first contact, where a wrong address is likelier than a busy server
 _TIMEOUT = 600.0  # seconds, which is the client's own
 _BY_CONTENT = (400, 413, 422)  # what was sent is at fault: too long for vLLM, TEI and others
+_BY_KEY = (401, 403)
 _SHOWN = 160  # characters of what a server says
 
 
@@ -147,11 +148,19 @@ class OpenAiServer:
         Raises:
             LateenError: it cannot be reached.
         """
+        from openai import APIStatusError
+
         client = self.client.with_options(max_retries=_FIRST_RETRIES)
-        try:
-            served = self.ask(lambda: client.models.list())
-        except Refused:
-            return []
+
+        def serves() -> Any:
+            try:
+                return client.models.list()
+            except APIStatusError as error:
+                if error.status_code in _BY_KEY:
+                    raise
+                return None  # what cannot list its models may answer still
+
+        served = self.ask(serves)
         listed = getattr(served, "data", None)
         return [str(each.id) for each in listed] if isinstance(listed, list) else []
 
@@ -215,7 +224,7 @@ class OpenAiServer:
         url, said = self.address.url, f"{status}: {_said(error)}"
         if status in (*_BY_CONTENT, 404):
             raise Refused(said, status, parameter) from error
-        if status in (401, 403):
+        if status in _BY_KEY:
             problem, remedy = "refuses the key", "Set OPENAI_API_KEY to one that it takes."
         elif status == 429:
             problem, remedy = "is too busy, also after waiting", _GOES_ON

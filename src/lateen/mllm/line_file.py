@@ -19,7 +19,7 @@ class LineFile:
     """A file whose first line says what its rows depend on. Several threads may add to it.
 
     Args:
-        path: of the file; it is made if it is not there.
+        path: of the file; it is made with the first row.
         identity: what the rows depend on beside their own key.
         what: a row is, in the plural, for errors.
         remedy: what to do where they depend on something else.
@@ -38,8 +38,8 @@ class LineFile:
         self.rows = lines[1:]
         if self.rows and (differing := how_differs(lines[0], identity)):
             raise DataError(f"{path} has {what} of another kind ({differing})", remedy)
-        write_text(path, jsonl([dict(identity), *self.rows]))
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._identity = dict(identity)
+        self._file: TextIO | None = None
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row.
@@ -49,6 +49,9 @@ class LineFile:
         """
         with self._lock:
             try:
+                if self._file is None:  # also without the line that was cut short
+                    write_text(self._path, jsonl([self._identity, *self.rows]))
+                    self._file = self._path.open("a", encoding="utf-8")
                 self._file.write(jsonl([row]))
                 self._file.flush()
             except OSError as error:
@@ -56,7 +59,8 @@ class LineFile:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def how_differs(before: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
