@@ -140,8 +140,12 @@ def test_new_images_alone_are_asked_about(server: ChatServer, photos: Path, tmp_
 def test_two_copies_are_asked_about_once(server: ChatServer, tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         photo(tmp_path / "photos" / name, "red")
-    captioned(server, tmp_path / "photos", tmp_path / "vlm.parquet")
-    assert len(server.requests) == 1
+    # Also where the first has its answer when the next comes.
+    for name, at_once in (("a.parquet", 1), ("b.parquet", 8)):
+        server.requests.clear()
+        summary = captioned(server, tmp_path / "photos", tmp_path / name, at_once=at_once)
+        assert (len(server.requests), summary["asked"], summary["before"]) == (1, 1, 0)
+        assert summary["captions"] == 3
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,7 @@ class CaptionRun:
         self.captioner = captioner
         self.asked_now: list[Captioned] = []
         self.before = 0
+        self._contents: set[str] = set()  # of what was asked about now
         self._dataset = dataset
         self._asked, self._kept, self._retry = asked, kept, retry_skipped
 
@@ -201,7 +202,8 @@ class CaptionRun:
                 for item in items_of(self._dataset):
                     made = self.known(item)
                     if made is not None:
-                        self.before += made.finish != "unreadable"
+                        asked = item.content in self._contents or made.finish == "unreadable"
+                        self.before += not asked
                         future: Future[Captioned] = Future()
                         future.set_result(made)
                     elif item.content in running:
@@ -240,6 +242,7 @@ class CaptionRun:
             return Captioned(None, "unreadable", error.message)
         made = self.captioner.caption(picture)
         if item.content:
+            self._contents.add(item.content)
             self._kept.add(item.content, made)
         self.asked_now.append(made)
         return made
