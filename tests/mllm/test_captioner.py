@@ -131,6 +131,14 @@ def test_one_that_begins_to_refuse_all_is_noticed(server: ChatServer) -> None:
     assert len(server.requests) <= 10
 
 
+def test_a_server_that_ignores_the_models_name_is_told_of(
+    server: ChatServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fault = lambda shown: server.models.append("mine")  # type: ignore[func-returns-value]
+    opened(server, "mine").caption(grey())
+    assert "answers for 'mine', but lists only toy" in caplog.text
+
+
 def test_an_unknown_model_is_told_with_the_choices(server: ChatServer) -> None:
     with pytest.raises(ModelError, match=r"'tow' \(404: .*does not exist.*Did you mean 'toy'"):
         opened(server, "tow").caption(grey())

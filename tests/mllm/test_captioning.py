@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,18 @@ def test_a_table_is_captioned_under_its_own_ids(
     made = open_dataset(out)  # read back by nothing but its names
     assert made.columns == (COLUMN,)
     assert [sample.id for sample in made] == [f"{i:03d}.png" for i in range(24)]
+
+
+def test_images_in_shards_are_captioned_too(
+    server: ChatServer, photos: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for path in sorted(photos.iterdir()):
+            shard.add(path, path.name)
+    out = tmp_path / "vlm.parquet"
+    captioned(server, tmp_path / "shard.tar", out)
+    assert [row["id"] for row in rows(out)] == [f"{i:03d}" for i in range(24)]
+    assert captioned(server, tmp_path / "shard.tar", out)["asked"] == 0
 
 
 class Local:

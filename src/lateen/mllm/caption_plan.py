@@ -25,7 +25,7 @@ _MILLION = 1e6
 
 def plan_captions(
     source: str | Path | Dataset,
-    model: str | Captioner,
+    model: str | Path | Captioner,
     out: str | Path,
     *,
     asked: Asked | None = None,
@@ -79,11 +79,10 @@ def plan_captions(
     asked = asked or Asked()
     table = CaptionTable(Path(out), column)
     dataset = open_images(source, images=images, image_column=image_column, split=split)
-    captioner = model
-    if isinstance(captioner, str):
-        captioner = open_captioner(
-            captioner, asked, at_once=at_once, timeout=timeout, device=device
-        )
+    captioner = (
+        open_captioner(str(model), asked, at_once=at_once, timeout=timeout, device=device)
+        if isinstance(model, str | Path) else model
+    )  # fmt: skip
     with table.begun(asked.identity(captioner), overwrite=overwrite) as kept:
         run = CaptionRun(dataset, captioner, asked, kept, retry_skipped=False)
         ids, left_out, there = [], 0, 0

@@ -147,7 +147,7 @@ class ServedCaptioner:
         self._api = ChatApi(parse_address(name), timeout)
         self.key = self._api.address.model
         self._taken, self._refused = False, 0  # whether any picture was; how many since one was
-        self._api.warn_unlisted(self._api.models())
+        self._served = self._api.models()
 
     def caption(self, picture: Image.Image) -> Captioned:
         """As :class:`Captioner` has it; an image that the server refuses is ``refused``."""
@@ -157,7 +157,9 @@ class ServedCaptioner:
             self._look_into(error)
             reason = f"the server refused the image ({error})"
             return Captioned(None, "refused", reason, self.key)
-        self._taken, self._refused = True, 0
+        first, self._taken, self._refused = not self._taken, True, 0
+        if first:
+            self._api.warn_unlisted(self._served)
         return Captioned.of(said, self._asked.max_tokens)
 
     def _look_into(self, error: Refused) -> None:

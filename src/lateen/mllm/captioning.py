@@ -33,7 +33,7 @@ _AHEAD = 4  # times as many images as are asked about at once wait for their tur
 
 def caption(
     source: str | Path | Dataset,
-    model: str | Captioner,
+    model: str | Path | Captioner,
     out: str | Path,
     *,
     prompt: str = CAPTION_REQUEST,
@@ -96,11 +96,10 @@ def caption(
     asked = Asked(prompt, system, max_side, max_tokens, temperature, seed)
     table = CaptionTable(Path(out), column)
     dataset = open_images(source, images=images, image_column=image_column, split=split)
-    captioner = model
-    if isinstance(captioner, str):
-        captioner = open_captioner(
-            captioner, asked, at_once=at_once, timeout=timeout, device=device
-        )
+    captioner = (
+        open_captioner(str(model), asked, at_once=at_once, timeout=timeout, device=device)
+        if isinstance(model, str | Path) else model
+    )  # fmt: skip
     identity = asked.identity(captioner)
     with table.begun(identity, overwrite=overwrite) as kept:
         if not overwrite:
