@@ -26,6 +26,7 @@ from lateen.features import Description, Store, StoreWriter, pair
 from lateen.training.batches import plan_batches
 from lateen.training.config import TrainSection
 from lateen.training.loader import Loader
+from lateen.training.ranks import ALONE
 
 SHARDS = {"image": 2048, "raw": 8192, "hq": 8192}
 DIM = 4
@@ -68,7 +69,7 @@ def epoch(folder: Path) -> tuple[float, float]:
     """Of the first batches of an epoch, once the stores are joined."""
     pairs = pair(*(folder / name for name in SHARDS))
     begin = time.perf_counter()
-    plan = plan_batches(pairs, TrainSection(batch=32768, epochs=1), captions_per_image=1)
+    plan = plan_batches(pairs, TrainSection(batch=32768, epochs=1), ALONE)
     parts = (part for step in range(2) for part in plan.parts(step))
     rows = sum(len(batch.image) for batch in Loader(pairs).stream(parts))
     assert rows
@@ -93,8 +94,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-            list(pool.map(write, [folder] * 3, SHARDS, [options.rows] * 3))
+        if missing := [name for name in SHARDS if not (folder / name / "manifest.json").is_file()]:
+            with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+                list(pool.map(write, [folder] * 3, missing, [options.rows] * 3))
         for step in (opening, joining, epoch, start):
             seconds, peak = in_process(step, folder)
             print(f"{step.__name__:8} {options.rows:,} rows  {seconds:7.2f} s  "
