@@ -113,12 +113,17 @@ def default_workers() -> int:
     return hardware().workers or min(8, os.cpu_count() or 1)
 
 
-def default_batch(image: bool, device: str = "auto") -> int:
+def default_batch(image: bool, device: str | torch.device = "auto") -> int:
     """Images, or thousands of text tokens, per forward pass: those of
-    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU."""
+    :func:`~lateen.hardware.use_hardware`, else what fits the cache or the GPU.
+
+    Args:
+        image: whether images are encoded.
+        device: that they are encoded on; a name is looked for.
+    """
     if chosen := hardware().batch_size:
         return chosen
-    gpu = resolve_device(device).type == "cuda"
+    gpu = (resolve_device(device) if isinstance(device, str) else device).type == "cuda"
     if image:
         return 256 if gpu else 16
     return 64 if gpu else 1
@@ -140,14 +145,21 @@ def empty_cache() -> None:
         torch.mps.empty_cache()
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device, bfloat16: bool | None = None) -> str:
     """``auto`` is what :func:`~lateen.hardware.use_hardware` says, else ``bfloat16`` where the
-    processor computes in it, else ``float32``."""
+    processor computes in it, else ``float32``.
+
+    Args:
+        precision: that was asked for.
+        device: that computes.
+        bfloat16: whether it computes in that; ``None`` to look.
+    """
     if precision == "auto":
         precision = hardware().precision
     if precision != "auto":
         return precision
-    return "bfloat16" if bfloat16_support(device) else "float32"
+    half = bool(bfloat16_support(device)) if bfloat16 is None else bfloat16
+    return "bfloat16" if half else "float32"
 
 
 def bfloat16_support(device: torch.device) -> str:

@@ -31,18 +31,24 @@ def check_model(faults: Faults, model: str | Path) -> None:
         check_model_folder(model)
 
 
-def check_encoder_name(faults: Faults, name: str, revision: str | None = None) -> None:
+def check_encoder_name(
+    faults: Faults, name: str, revision: str | None = None, python: str | None = None
+) -> None:
     """See that an encoder is here, or may be on the hub.
 
     Args:
         faults: gets what is wrong.
         name: of the encoder.
         revision: hub branch, tag or commit.
+        python: of another environment, which it is to run in.
     """
-    from lateen.encoders.resolve import files_are_here
+    from lateen.encoders.resolve import files_are_here, find_python
 
     with faults.note():
         files_are_here(name, revision)
+    with faults.note():
+        if python is not None:
+            find_python(python)
 
 
 def check_tower(faults: Faults, name: str) -> None:
@@ -191,7 +197,7 @@ def check_tuning(plan: TuneRecipe, out: Path) -> None:
     """
     faults = Faults()
     check_model(faults, plan.model)
-    check_encoder_name(faults, plan.target.encoder, plan.target.revision)
+    check_encoder_name(faults, plan.target.encoder, plan.target.revision, plan.target.python)
     measured = plan.eval
     check_inputs(
         faults, sources=(plan.images, measured.captions, measured.classes), out=out,

@@ -89,6 +89,10 @@ def encode_command(
     ] = None,
     revision: Annotated[str | None, Parameter(help="hub branch, tag or commit")] = None,
     trust_remote_code: Annotated[bool, Parameter(help="run a model repository's code")] = False,
+    python: Annotated[
+        str | None, Parameter(help="ENVIRONMENT/bin/python: the encoder runs there, with the torch "
+                              "and transformers of that environment (this one)")
+    ] = None,
     overwrite: Annotated[bool, Parameter(help="replace a store made differently")] = False,
     json: Annotated[bool, Parameter(help="print JSON")] = False,
 ) -> None:  # fmt: skip
@@ -109,7 +113,7 @@ def encode_command(
              "--cpus-per-actor": cpus_per_actor}  # fmt: skip
     _check_where(on, slice, device, asked)
     faults = Faults()
-    check_encoder_name(faults, encoder, revision)
+    check_encoder_name(faults, encoder, revision, python)
     check_inputs(faults, sources=(source,), out=out)
     from lateen.encoders import EncoderOptions
     from lateen.features import EncodeInputs, Share, encode, encode_slice
@@ -117,7 +121,7 @@ def encode_command(
 
     options = EncoderOptions(
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
-        precision=precision, trust_remote_code=trust_remote_code,
+        precision=precision, trust_remote_code=trust_remote_code, python=python,
     )  # fmt: skip
     inputs = EncodeInputs(
         source, encoder, modality, column, images, image_column, split=split,
@@ -143,7 +147,7 @@ def encode_command(
         image_column=image_column, split=split, texts_only=texts_only, dtype=dtype,
         batch_size=batch_size, workers=workers, shard_items=shard_items, overwrite=overwrite,
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, precision=precision,
-        device=device, revision=revision, trust_remote_code=trust_remote_code,
+        device=device, revision=revision, trust_remote_code=trust_remote_code, python=python,
     )  # fmt: skip
     summary(store, json)
 

@@ -40,6 +40,7 @@ class EncoderOptions:
     untrained: bool = False
     device: str = "auto"
     trust_remote_code: bool = False
+    python: str | None = None
     parts: Sequence[Mapping[str, Any]] = ()
     weights: Sequence[float] | None = None
 
@@ -52,7 +53,7 @@ class EncoderOptions:
             "pooling": self.pooling, "layer": self.layer, "prompt": self.prompt,
             "max_tokens": self.max_tokens, "revision": self.revision,
             "precision": None if self.precision == "auto" else self.precision,
-            "untrained": self.untrained or None,
+            "untrained": self.untrained or None, "python": self.python,
         }  # fmt: skip
 
 
@@ -164,11 +165,15 @@ class RemoteEncoder(Encoder, Protocol):
     """An encoder that runs elsewhere, and may refuse single items.
 
     Attributes:
-        batch: images, or thousands of characters of texts, to be encoded in a call, of which it
-            makes requests that are answered at the same time.
+        batch: images, or thousands of characters of texts, to be encoded in a call; one behind a
+            server makes requests of it that are answered at the same time.
+        versions: of what computes there, by name, as far as they are known.
+        where: the device that it computes on; ``elsewhere`` if that is not known.
     """
 
     batch: int
+    versions: Mapping[str, str]
+    where: str
 
     def encode_accepted(self, prepared: Sequence[Any]) -> torch.Tensor:
         """As :meth:`encode`, which raises for an item that is refused; its row is NaN here."""

@@ -25,6 +25,9 @@ class EncoderConfig(Section):
     precision: Precision = Field("auto", description="auto = bfloat16 where the processor has it")
     revision: str | None = Field(None, description="hub branch, tag or commit")
     trust_remote_code: bool = Field(False, description="run the model repository's own code")
+    python: str | None = Field(
+        None, description="Python of another environment, which the encoder runs in (this one)"
+    )
     untrained: bool = Field(False, description="random weights in its architecture: a baseline")
 
     def options(self) -> EncoderOptions:
@@ -189,6 +192,9 @@ class TextSection(_Side, TextConfig):
         if self.train and self.undecided:
             raise ValueError("an encoder that is trained gives its last layer: leave best and auto "
                              "out")  # fmt: skip
+        if self.train and self.python:
+            raise ValueError("an encoder of another environment cannot be trained: leave "
+                             "text.python out")  # fmt: skip
         if self.train and self.fuse:
             raise ValueError("several fused text encoders cannot be trained: leave text.fuse out")
         return self

@@ -9,11 +9,18 @@ from typing import Any, Literal
 
 import torch
 
-from lateen.data.fingerprint import file_hashes
 from lateen.encoders.base import Encoder, EncoderOptions, Modality, ViewedEncoder
+from lateen.encoders.elsewhere import (
+    check_elsewhere,
+    config_there,
+    images_there,
+    library_there,
+    texts_there,
+)
 from lateen.encoders.faults import explained, loading
 from lateen.encoders.fused import FusedEncoder
 from lateen.encoders.openai_server import is_server
+from lateen.encoders.other_python import OtherPython
 from lateen.encoders.own import from_factory, is_factory
 from lateen.encoders.request import Request, config_file, find_request
 from lateen.encoders.sentence import (
@@ -29,7 +36,7 @@ from lateen.encoders.specs import (
     family_of,
     model_type_of,
 )
-from lateen.encoders.text import LONGEST, PLACE, POOLINGS, TextEncoder, count_positions, unmet
+from lateen.encoders.text import PLACE, POOLINGS, TextEncoder, TextFacts
 from lateen.encoders.vision import VisionEncoder, describe_processing, load_processor, projected
 from lateen.encoders.weights import (
     weights_hash,
@@ -51,6 +58,7 @@ def load_encoder(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    python: str | None = None,
     untrained: bool = False,
     parts: Sequence[Mapping[str, Any]] = (),
     weights: Sequence[float] | None = None,
@@ -70,6 +78,8 @@ def load_encoder(
         device: ``auto``, ``cpu``, ``cuda``, ….
         revision: hub branch, tag or commit.
         trust_remote_code: allow a model repository to bring its own code.
+        python: the Python of another environment that the encoder runs in, with the torch and
+            transformers that are there: for models whose own code needs older ones.
         untrained: the same architecture with random weights, as a baseline.
         parts: for the name ``fused``: each part's arguments, before those given here.
         weights: for the name ``fused``: of each part.
@@ -77,12 +87,13 @@ def load_encoder(
     Raises:
         EncoderError: not found, no such pooling or layer, or not an encoder of that modality.
         MissingExtraError: what it needs is not installed.
-        UsageError: an option for an encoder of your own, or one that a server decides.
+        UsageError: an option for an encoder of your own, or one that a server decides; no such
+            Python, or something that does not run in another one.
     """
     options = EncoderOptions(
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
         precision=precision, untrained=untrained, device=device,
-        trust_remote_code=trust_remote_code, parts=parts, weights=weights,
+        trust_remote_code=trust_remote_code, python=python, parts=parts, weights=weights,
     )  # fmt: skip
     return load_with(name, modality, options)
 
@@ -98,6 +109,9 @@ def load_with(name: str, modality: Modality | None, options: EncoderOptions) -> 
     if options.parts:
         parts = [_part(part, modality, options) for part in options.parts]
         encoder: Encoder = FusedEncoder(load_parts(parts), options.weights)
+    elif options.python is not None:
+        check_elsewhere(name, options)
+        encoder = _from_files(name, modality, options)
     elif is_factory(name):
         encoder = from_factory(name, options.recorded())
     elif is_server(name):
@@ -171,7 +185,11 @@ def load_towers(
 
 
 def _from_files(name: str, modality: Modality | None, options: EncoderOptions) -> Encoder:
-    request = find_request(name, modality, options)
+    there = None
+    if options.python is not None:
+        there = OtherPython(options.python, name, options.device)
+        options = replace(options, python=there.python)
+    request = find_request(name, modality, options, there)
     with loading(request.gguf or request.folder):
         if request.gguf is not None:
             return _load_gguf(request)
@@ -192,10 +210,15 @@ def _load_sentence(request: Request) -> Encoder:
     if request.pooling is None:
         _tell_pooling(request, pooling, "as its own pooling module (modules.json) says")
     request = replace(request, prompt=prompted)
+    limit, normalize = request.max_tokens or layout.max_tokens, layout.normalize and own
+    if request.there is not None:
+        return texts_there(
+            request, layout.transformer, pooling, max_tokens=limit, normalize=normalize
+        )
     model, trained = request.pretrained(layout.transformer)
     return _text(
-        request, model, layout.transformer, pooling, trained,
-        max_tokens=request.max_tokens or layout.max_tokens, normalize=layout.normalize and own,
+        request, model, layout.transformer, pooling, trained, max_tokens=limit,
+        normalize=normalize,
     )  # fmt: skip
 
 
@@ -224,6 +247,8 @@ def _load_library(request: Request, layout: SentenceLayout) -> Encoder:
     if request.prompt is not None and (layout.prompt or not layout.pools_prompt):
         processing["prompted_by"] = "library"  # lateen's own way took it for a part of the text
     info = request.info("text", "own", weights_hash(request.folder, nested=True), processing)
+    if request.there is not None:
+        return library_there(request, info)
     return SentenceEncoder(request.folder, info, request.device, trust_remote_code=request.remote)
 
 
@@ -251,6 +276,10 @@ def _load_plain(request: Request) -> Encoder:
     _need_pooling(
         request, pooling, ["cls", "mean", "cls+mean", "pooler"] if vision else list(POOLINGS)
     )
+    if request.there is not None:
+        if vision:
+            return images_there(request, str(pooling), config=unmasked)
+        return texts_there(request, folder, str(pooling), max_tokens=request.max_tokens)
     model, trained = request.pretrained(folder, unmasked)
     if vision:
         return _vision(request, model, folder, str(pooling), trained)
@@ -291,6 +320,13 @@ def _load_tower(request: Request) -> Encoder:
     image = request.modality == "image"
     if request.pooling is None:
         _tell_pooling(request, "pooler", "as each tower of a model with two has its own")
+    if request.there is not None:
+        pooling = request.pooling or "pooler"
+        if image:
+            return images_there(request, pooling, tower=True)
+        return texts_there(
+            request, request.folder, pooling, max_tokens=request.max_tokens, tower=True
+        )
     model, trained = request.pretrained(request.folder)
     return (_image_tower if image else _text_tower)(request, model, trained)
 
@@ -325,6 +361,8 @@ def _config(request: Request) -> Any:
     if family.unread and (family.modality == "image" or request.modality != "text"):
         problem, instead = family.unread
         raise EncoderError(f"{request.name} {problem}", instead)
+    if request.there is not None:
+        return config_there(request)
     remedy = "A class outside transformers needs trust_remote_code."
     with explained(f"transformers does not know the model in {request.folder}", remedy):
         return AutoConfig.from_pretrained(request.folder, trust_remote_code=request.remote)
@@ -375,14 +413,11 @@ def _text(
 ) -> TextEncoder:
     tokenizer, files = request.tokenizer(folder)
     tokenizer.padding_side = "right"
-    needs = request.spec.needs or family_of(model.config.model_type).needs
-    positions = count_positions(model)
-    limit = min(max_tokens or LONGEST, tokenizer.model_max_length, positions)
-    processing = {
-        "max_tokens": int(limit), "prompt": request.prompt, "normalize": normalize,
-        "pad_to": positions if needs.full_length else None, "tokenizer": file_hashes(files),
-        **unmet(needs, tokenizer),
-    }  # fmt: skip
+    facts = TextFacts.of(model, tokenizer)
+    needs = request.spec.needs or family_of(facts.model_type).needs
+    processing = facts.settings(
+        needs, files, prompt=request.prompt, max_tokens=max_tokens, normalize=normalize
+    )
     info = request.info("text", pooling, request.weights(folder, model), processing)
     return TextEncoder(
         model, tokenizer, info, request.device, pooler_trained=trained, project=project

@@ -13,6 +13,7 @@ import torch
 from lateen.device import resolve_device, resolve_precision, weights_dtype
 from lateen.encoders.base import EncoderInfo, EncoderOptions, Modality
 from lateen.encoders.gguf import gguf_encoder, gguf_hash, gguf_tokenizer
+from lateen.encoders.other_python import OtherPython
 from lateen.encoders.resolve import check_gguf, resolve
 from lateen.encoders.specs import EncoderSpec, find_copy
 from lateen.encoders.weights import (
@@ -46,6 +47,7 @@ class Request:
     remote: bool
     untrained: bool
     load: dict[str, Any]
+    there: OtherPython | None = None  # the environment that it runs in, if that is not this one
 
     def info(
         self, modality: Modality, pooling: str, weights: str, processing: dict[str, Any]
@@ -84,12 +86,28 @@ class Request:
             return gguf_tokenizer(self.gguf), [self.gguf]
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=self.remote)
-        return tokenizer, sorted(folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
+        return tokenizer, tokenizer_files(folder)
 
 
-def find_request(name: str, modality: Modality | None, options: EncoderOptions) -> Request:
-    """Find the encoder's files and settle what its name alone decides."""
-    device, remote = resolve_device(options.device), options.trust_remote_code
+def tokenizer_files(folder: Path) -> list[Path]:
+    """What a folder's tokenizer is made of."""
+    return sorted(folder.glob("*token*.json")) + sorted(folder.glob("vocab*"))
+
+
+def find_request(
+    name: str, modality: Modality | None, options: EncoderOptions, there: OtherPython | None = None
+) -> Request:
+    """Find the encoder's files and settle what its name alone decides.
+
+    Args:
+        name: as for :func:`~lateen.encoders.load_encoder`, like the next two.
+        modality: which, of a model with a tower for each.
+        options: how it is loaded.
+        there: the environment that it runs in, if that is not this one.
+    """
+    device = resolve_device(options.device) if there is None else torch.device(there.device)
+    remote = options.trust_remote_code
+    bfloat16 = None if there is None else there.bfloat16
     found = resolve(name, options.revision)
     file = found.gguf
     known = found.spec or (None if file else find_copy(config_file(found.folder)))
@@ -113,8 +131,8 @@ def find_request(name: str, modality: Modality | None, options: EncoderOptions) 
         options.pooling or spec.pooling, options.layer,
         options.prompt if options.prompt is not None else spec.prompt,
         options.max_tokens or spec.max_tokens,
-        resolve_precision(options.precision, device), device, remote, options.untrained,
-        {k: v for k, v in again.items() if v is not None},
+        resolve_precision(options.precision, device, bfloat16), device, remote, options.untrained,
+        {k: v for k, v in again.items() if v is not None}, there,
     )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from lateen.errors import (
     LateenError,
     MissingExtraError,
     ModelError,
+    UsageError,
     choices,
     reason,
 )
@@ -217,6 +220,42 @@ def check_mllm_folder(path: str | Path) -> None:
         raise ModelError(
             f"{path} is no multimodal language model{kind}", "Make one with `lateen mllm build`."
         )
+
+
+def find_python(python: str | Path) -> str:
+    """The path of another environment's Python; nothing is run.
+
+    A link stays one: it is by its own place that a virtual environment's Python finds its packages.
+
+    Args:
+        python: a path, or a name on the search path.
+
+    Raises:
+        UsageError: there is none, or it cannot be run.
+    """
+    path = Path(python).expanduser()
+    if path.name == str(python) and (found := shutil.which(path)):
+        path = Path(found)
+    path = path.absolute()
+    if path.is_dir():
+        inside = next((each for each in _interpreters(path) if each.exists()), None)
+        remedy = f"Give {inside}." if inside else "Give the file: ENVIRONMENT/bin/python."
+        raise UsageError(f"the python {path} is a folder", remedy)
+    if not path.exists():
+        raise UsageError(
+            f"there is no python {path}",
+            "Give the path of the other environment's Python: ENVIRONMENT/bin/python.",
+        )
+    if not os.access(path, os.X_OK):
+        raise UsageError(
+            f"the python {path} is not executable",
+            "Give the other environment's Python itself: ENVIRONMENT/bin/python.",
+        )
+    return str(path)
+
+
+def _interpreters(folder: Path) -> list[Path]:
+    return [folder / "bin" / "python", folder / "python", folder / "Scripts" / "python.exe"]
 
 
 def _may_be_on_hub(path: str | Path) -> bool:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class ServerEncoder:
     """
 
     batch = 64  # thousand characters: some dozens of requests
+    versions: Mapping[str, str] = MappingProxyType({})
+    where = "elsewhere"
 
     def __init__(self, name: str, prompt: str | None = None) -> None:
         check_address(name)

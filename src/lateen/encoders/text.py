@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from lateen.data.fingerprint import file_hashes
 from lateen.device import forward_pass
 from lateen.encoders.base import Encoder, EncoderInfo, hidden_layers, view_info
 from lateen.encoders.faults import probing
@@ -26,15 +27,58 @@ PLACE = "{}"  # of the text, in a prompt that goes on after it
 _TOKENISING = ("max_tokens", "prompt", "tokenizer", "lower", "append_eos")
 
 
-def unmet(needs: TextNeeds, tokenizer: Any) -> dict[str, bool]:
-    """Which of ``needs`` a tokenizer does not see to by itself, as settings of an encoder."""
-    upper, lower = tokenizer([string.ascii_uppercase, string.ascii_lowercase])["input_ids"]
-    end = tokenizer.eos_token_id
-    missing = {
-        "lower": needs.lower and upper != lower,
-        "append_eos": needs.append_eos and end is not None and lower[-1:] != [end],
-    }
-    return {name: True for name, wanted in missing.items() if wanted}
+@dataclass(frozen=True)
+class TextFacts:
+    """What of a text model and its tokenizer decides an encoder's settings.
+
+    Attributes:
+        model_type: the architecture's name.
+        positions: how many tokens it has positions for.
+        longest: the tokenizer's own limit, in tokens.
+        keeps_case: whether the tokenizer tells upper case from lower.
+        lacks_end: whether it does not put the end-of-sequence token, which it has, after a text.
+    """
+
+    model_type: str
+    positions: int
+    longest: int
+    keeps_case: bool
+    lacks_end: bool
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> TextFacts:
+        """Those of a transformers text model."""
+        upper, lower = tokenizer([string.ascii_uppercase, string.ascii_lowercase])["input_ids"]
+        end = tokenizer.eos_token_id
+        return cls(
+            model.config.model_type, count_positions(model), tokenizer.model_max_length,
+            upper != lower, end is not None and lower[-1:] != [end],
+        )  # fmt: skip
+
+    def settings(
+        self, needs: TextNeeds, files: Sequence[Path], *, prompt: str | None,
+        max_tokens: int | None, normalize: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The ``preprocessing`` of an encoder: what :class:`TextEncoder` does to texts.
+
+        Args:
+            needs: what the network must get; what the tokenizer sees to by itself is left out.
+            files: that the tokenizer is made of.
+            prompt: before every text, or around it.
+            max_tokens: the limit that is asked for.
+            normalize: whether features are L2-normalised.
+        """
+        missing = {
+            "lower": needs.lower and self.keeps_case,
+            "append_eos": needs.append_eos and self.lacks_end,
+        }
+        return {
+            "max_tokens": int(min(max_tokens or LONGEST, self.longest, self.positions)),
+            "prompt": prompt, "normalize": normalize,
+            "pad_to": self.positions if needs.full_length else None,
+            "tokenizer": file_hashes(files),
+            **{name: True for name, wanted in missing.items() if wanted},
+        }  # fmt: skip
 
 
 def count_positions(model: Any) -> int:

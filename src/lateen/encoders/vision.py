@@ -231,12 +231,7 @@ class VisionEncoder:
             ValueError: an image is over 100 times as long as wide: resizing its shorter edge to
                 the model's size would take gigabytes.
         """
-        for image in items:
-            if max(image.size) > _LONGEST_ASPECT * min(image.size):
-                width, height = image.size
-                raise ValueError(f"aspect ratio {width}:{height} is beyond {_LONGEST_ASPECT}:1")
-        values = self.processor(images=list(items), return_tensors="pt")["pixel_values"]
-        return list(values)
+        return pixel_values(self.processor, items)
 
     def prepare_uncut(self, items: Sequence[Image]) -> list[torch.Tensor]:
         """RGB images to pixel values ``[3, H, W]`` of their own size: normalised, not resized."""
@@ -308,9 +303,7 @@ class VisionEncoder:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of what :meth:`prepare` gives."""
-        size = getattr(self.processor, "crop_size", None) or self.processor.size
-        edge = size.get("shortest_edge")
-        return (size.get("height") or edge, size.get("width") or edge)
+        return processed_size(self.processor)
 
     def probe(self, forward: Callable[[torch.Tensor], Any]) -> Any:
         """One black image through the model: tells shapes, and that the forward pass works.
@@ -418,6 +411,26 @@ def load_processor(folder: Path, *, trust_remote_code: bool) -> Any:
         return AutoImageProcessor.from_pretrained(
             folder, backend="pil", trust_remote_code=trust_remote_code
         )
+
+
+def pixel_values(processor: Any, items: Sequence[Image]) -> list[torch.Tensor]:
+    """RGB images to pixel values ``[3, H, W]``, by a model's own processor.
+
+    Raises:
+        ValueError: an image is over 100 times as long as wide.
+    """
+    for image in items:
+        if max(image.size) > _LONGEST_ASPECT * min(image.size):
+            width, height = image.size
+            raise ValueError(f"aspect ratio {width}:{height} is beyond {_LONGEST_ASPECT}:1")
+    return list(processor(images=list(items), return_tensors="pt")["pixel_values"])
+
+
+def processed_size(processor: Any) -> tuple[int, int]:
+    """Height and width in pixels of what a processor gives."""
+    size = getattr(processor, "crop_size", None) or processor.size
+    edge = size.get("shortest_edge")
+    return (size.get("height") or edge, size.get("width") or edge)
 
 
 def describe_processing(processor: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lateen.data.open import check_source
 from lateen.data.samples import AbsentImages, no_captions
 from lateen.encoders.base import SIDES
 from lateen.encoders.config import EncoderConfig, TextSection, VisionSection
-from lateen.encoders.resolve import files_are_here, resolve
+from lateen.encoders.resolve import files_are_here, find_python, resolve
 from lateen.errors import DataError, Faults, ImageError, UsageError
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.files import check_writable, refuse_foreign
@@ -135,9 +135,12 @@ def check_encoders(sections: Iterable[EncoderConfig], faults: Faults) -> None:
         LateenError: anything is wrong.
     """
     absent: list[tuple[str, str | None]] = []
-    for name, revision, untrained in dict.fromkeys(
-        (each.encoder, each.revision, each.untrained) for each in sections
+    for name, revision, untrained, python in dict.fromkeys(
+        (each.encoder, each.revision, each.untrained, each.python) for each in sections
     ):
+        with faults.note():
+            if python is not None:
+                find_python(python)
         with faults.note():
             if not files_are_here(name, revision, weights=not untrained):
                 absent.append((name, revision))

@@ -62,6 +62,7 @@ def encode(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    python: str | None = None,
     untrained: bool = False,
     parts: Sequence[Mapping[str, Any]] = (),
     weights: Sequence[float] | None = None,
@@ -103,6 +104,7 @@ def encode(
             encoder must be names, and a script must start below ``if __name__ == "__main__"``.
         revision: hub branch, tag or commit.
         trust_remote_code: allow a model repository to bring its own code.
+        python: of another environment, which the encoder runs in.
         untrained: random weights in the same architecture.
         parts: for the name ``fused``: each part's arguments.
         weights: for the name ``fused``: of each part.
@@ -118,7 +120,7 @@ def encode(
     options = EncoderOptions(
         pooling=pooling, layer=layer, prompt=prompt, max_tokens=max_tokens, revision=revision,
         precision=precision, untrained=untrained, trust_remote_code=trust_remote_code,
-        parts=parts, weights=weights,
+        python=python, parts=parts, weights=weights,
     )  # fmt: skip
     inputs = EncodeInputs(
         source, encoder, modality, column, images, image_column, captions, split, texts_only,
@@ -282,8 +284,8 @@ def encode_views(
             raise StoreError(f"{outs[index]} holds one slice of a store", "Choose another --out.")
 
     batch = batch_size or batch_of(views[0], device)
-    remote = isinstance(views[0], RemoteEncoder)
-    where = "elsewhere" if remote else str(resolve_device(device))
+    remote = views[0] if isinstance(views[0], RemoteEncoder) else None
+    where = remote.where if remote else str(resolve_device(device))
     conditions: dict[str, Any] = {"batch": batch, "device": where}
     if modality == "image" and (side := resized_side(views[0])):
         # Large JPEGs are decoded at a part of their size, never below twice the encoder's.
@@ -297,7 +299,7 @@ def encode_views(
         writers = {
             index: StoreWriter(
                 outs[index], descriptions[index], conditions=conditions, overwrite=overwrite,
-                first=first, items=count,
+                first=first, items=count, versions=remote.versions if remote else {},
             )
             for index in missing
         }  # fmt: skip

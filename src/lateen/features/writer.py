@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class StoreWriter:
         overwrite: replace a store that was made differently instead of refusing.
         first: number of the first shard that is written here; those before it are elsewhere.
         items: how many input items the whole store covers; kept with the plan.
+        versions: of what computes features elsewhere, beside those of the libraries here.
 
     Attributes:
         finished: whether the store is complete and of this description.
@@ -70,12 +72,14 @@ class StoreWriter:
         overwrite: bool = False,
         first: int = 0,
         items: int | None = None,
+        versions: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self._items = items
         self._first = first
         self.description = description
-        self._conditions = {**library_versions(), **(conditions or {})}
+        self._versions = {**library_versions(), **versions}
+        self._conditions = {**self._versions, **(conditions or {})}
         self.shards: list[Shard] = []
         self.skipped: list[dict[str, Any]] = []
         self.notes: dict[str, int] = {}
@@ -256,7 +260,7 @@ class StoreWriter:
             )
         manifest = Manifest(
             self.description, rows, tuple(self.shards), len(self.skipped),
-            self.notes, {name: self._conditions[name] for name in library_versions()},
+            self.notes, self._versions,
         )  # fmt: skip
         write_json(self.folder / MANIFEST, manifest.as_dict())
         (self.folder / PLAN).unlink(missing_ok=True)

@@ -194,6 +194,12 @@ class EncoderPair:
                 f"Say where it is now with --{side}.encoder or {side}_encoder=; or export the "
                 "model again, with --with-encoders.",
             )
+        if lost := next((p for p in (part.get("python") for part in parts) if _is_lost(p)), None):
+            raise ModelError(
+                f"the {side} encoder of this model runs in {lost}, where there is nothing now",
+                "Make that environment again, or give the encoder in another: "
+                f"set_encoders({side}=load_encoder(…, python=…)).",
+            )
         loads = [_relocated(part, name) for name, part in zip(names, parts, strict=True)]
         arguments = {**load, "parts": loads} if "parts" in load else loads[0]
         preprocessing = recorded.get("preprocessing") or {}
@@ -279,6 +285,11 @@ def _is_gone(name: str) -> bool:
     """Whether a name is that of a folder or file that is not here: of another machine
     (:func:`saving.without_paths`), or moved since."""
     return (name.startswith("./") or Path(name).is_absolute()) and not Path(name).exists()
+
+
+def _is_lost(python: str | None) -> bool:
+    """Whether another environment's Python, if there is one, is no longer there."""
+    return python is not None and not Path(python).exists()
 
 
 def _here(load: Mapping[str, Any]) -> Path | None:

@@ -168,27 +168,26 @@ def share_files(folder: Path) -> None:
 
 
 def without_paths(side: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config remembers of an encoder, with folders of this machine by their last name alone.
+    """What a config remembers of an encoder, with folders of this machine by their last name alone,
+    and without another Python environment of it.
 
     Its weights' hash stays, by which an encoder found elsewhere is known to be the same.
     """
     load, name = dict(side.get("load") or {}), str(side.get("id"))
     if "parts" in load:  # their names in the id have no folders
-        load["parts"] = [{**part, **_without_path(part)} for part in load["parts"]]
+        load["parts"] = [_without_path(part) for part in load["parts"]]
     else:
-        load |= _without_path(load)
+        load = _without_path(load)
         own = load.get("name", "").startswith("./") and not side.get("trained")
         if own or name.startswith((".", "~")) or Path(name).is_absolute():
             name = Path(name).name
     return {**side, "id": name, **({"load": load} if "load" in side else {})}
 
 
-def _without_path(load: Mapping[str, Any]) -> dict[str, str]:
-    name = str(load.get("name", ""))
+def _without_path(load: Mapping[str, Any]) -> dict[str, Any]:
+    name, kept = str(load.get("name", "")), {k: v for k, v in load.items() if k != "python"}
     elsewhere = is_factory(name) or is_server(name) or load.get("revision") or find_spec(name)
-    if not name or elsewhere:
-        return {}
-    return {"name": f"./{Path(name).name}"}
+    return kept if not name or elsewhere else {**kept, "name": f"./{Path(name).name}"}
 
 
 def forget_paths(folder: Path) -> list[str]:
