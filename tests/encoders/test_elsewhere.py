@@ -156,7 +156,7 @@ def test_an_encoder_that_cannot_be_loaded_there_says_so_in_that_environments_wor
     config = (bert_folder / "config.json").read_text()
     (tmp_path / "config.json").write_text(config)
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(EncoderError, match="failed while loading in .*SafetensorError") as caught:
+    with pytest.raises(EncoderError, match=r"failed while loading in .*SafetensorError") as caught:
         load_encoder(str(tmp_path), "text", python=shared, pooling="mean")
     assert "\n" not in str(caught.value)
 
@@ -186,7 +186,7 @@ def test_the_worker_is_written_for_older_pythons() -> None:
 def test_a_python_that_is_not_there_is_said_before_anything_is_run(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
-    with pytest.raises(UsageError, match="there is no python .*bin/python"):
+    with pytest.raises(UsageError, match=r"there is no python .*bin/python"):
         load_encoder("anything", "text", python=str(python))
     python.write_text("")
     with pytest.raises(UsageError, match="is not executable"):
@@ -195,7 +195,7 @@ def test_a_python_that_is_not_there_is_said_before_anything_is_run(tmp_path: Pat
         load_encoder("anything", "text", python=str(tmp_path))
     python.chmod(0o755)
     python.write_bytes(b"\x7fELF of another machine")
-    with pytest.raises(EncoderError, match="cannot be run: .*Give the other environment's Python"):
+    with pytest.raises(EncoderError, match=r"cannot be run: .*Give the other environment's Python"):
         load_encoder("anything", "text", python=str(python))
 
 
@@ -231,7 +231,7 @@ def test_a_real_environment_without_torch(tmp_path: Path) -> None:
         "runpy.run_path(sys.argv[1], run_name='__main__')",
         "-I",
     )
-    with pytest.raises(EncoderError, match="has no torch .*-m pip install torch transformers"):
+    with pytest.raises(EncoderError, match=r"has no torch .*-m pip install torch transformers"):
         OtherPython(python, "an encoder")
 
 

@@ -12,7 +12,9 @@ import torch
 from commands import call
 from elsewhere_toys import staged
 
+import lateen.encoders.load
 from lateen.encoders import FusedEncoder, load_encoder
+from lateen.encoders.other_python import OtherPython
 from lateen.errors import EncoderError, ModelError
 from lateen.features import encode
 from lateen.files import read_json
@@ -40,8 +42,11 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_store_model_and_command_with_this_python_as_the_other(
-    captions: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    captions: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    started = OtherPython(sys.executable, "an encoder")  # once, as it takes seconds
+    monkeypatch.setattr(lateen.encoders.load, "OtherPython", lambda *_: started)
     options = ["--encoder", str(bert_folder), "--pooling", "mean", "--texts-only",
                "--dtype", "float32", "--precision", "bfloat16"]  # fmt: skip
     out, apart = tmp_path / "there", tmp_path / "here"
@@ -69,9 +74,8 @@ def test_store_model_and_command_with_this_python_as_the_other(
     assert "python" not in read_json(tmp_path / "handed" / "config.json")["text"]["load"]
 
     # Its worker is gone as soon as nobody is at the other end.
-    process = again.text_encoder._there._process  # type: ignore[attr-defined]
-    again.text_encoder._there._requests.close()  # type: ignore[attr-defined]
-    assert process.wait(20) == 0
+    started._requests.close()
+    assert started._process.wait(20) == 0
 
     gone = {**encoder, "load": {**encoder["load"], "python": str(tmp_path / "gone")}}
     lost = AlignedModel.build(heads, vision, gone, settings.model_dump())

@@ -400,10 +400,13 @@ class Library:
         self.device = torch.device(asked["device"])
         self.half = asked["precision"] == "bfloat16"
         dtype = _weights_dtype(self.device, self.half)
+        known = "model_kwargs" in inspect.signature(SentenceTransformer.__init__).parameters
         self.model = SentenceTransformer(
             asked["folder"], device=asked["device"], trust_remote_code=asked["remote"],
-            model_kwargs={_dtype_option(): dtype},
+            **({"model_kwargs": {_dtype_option(): dtype}} if known else {}),
         ).eval()  # fmt: skip
+        if not known:  # before sentence-transformers 3
+            self.model.to(dtype)
         _drop_cache(self.model)
         settings = asked["settings"]
         if settings["max_tokens"] is not None:

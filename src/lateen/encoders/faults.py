@@ -39,7 +39,8 @@ def loading(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Around what reads an encoder's files: its failure names their folder."""
     return explained(
         f"cannot load the encoder in {folder}",
-        "Check that the folder is whole; a class outside transformers needs trust_remote_code.",
+        "Check that the folder is whole; a class outside transformers needs trust_remote_code, and "
+        "code written for an older transformers an environment that has it (python).",
     )
 
 
