@@ -321,7 +321,8 @@ class Images(_Network):
         if patch is None:
             return 0
         height, width = (patch, patch) if isinstance(patch, int) else tuple(patch)
-        return max(0, int(tokens) - (self.size[0] // height) * (self.size[1] // width))
+        patches = (self.size[0] // height) * (self.size[1] // width)
+        return int(max(0, tokens - patches))
 
     def facts(self) -> dict[str, Any]:
         """What the views are chosen by."""
