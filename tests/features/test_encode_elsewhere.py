@@ -13,10 +13,10 @@ from commands import call
 from elsewhere_toys import staged
 
 import lateen.encoders.load
-from lateen.encoders import FusedEncoder, load_encoder
+from lateen.encoders import EncoderOptions, FusedEncoder, load_encoder
 from lateen.encoders.other_python import OtherPython
 from lateen.errors import EncoderError, ModelError
-from lateen.features import encode
+from lateen.features import EncodeInputs, Share, encode, encode_slice, merge
 from lateen.files import read_json
 from lateen.model import AlignedModel
 from lateen.training.config import HeadSection
@@ -108,6 +108,18 @@ def test_a_worker_that_dies_leaves_what_is_done_and_the_same_command_goes_on(
     run()
     assert kept.items() <= digest(out).items()
     assert read_json(out / "manifest.json")["rows"] == 12
+
+
+def test_slices_keep_the_versions_of_the_other_environment(
+    captions: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    options = EncoderOptions(pooling="mean", python=str(staged(tmp_path / "python")))
+    inputs = EncodeInputs(captions, str(bert_folder), texts_only=True, options=options)
+    for index in range(2):
+        encode_slice(inputs, tmp_path / f"{index}", Share(index, 2), shard_items=4)
+    store = merge([tmp_path / "0", tmp_path / "1"], tmp_path / "store")
+    assert len(store) == 12
+    assert store.manifest.versions["torch there"] == "1.9"
 
 
 def test_features_that_are_not_numbers_are_left_out(

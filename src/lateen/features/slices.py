@@ -151,7 +151,7 @@ def merge(
     with folder_lock(target):
         writer = StoreWriter(
             target, description, conditions=plans[first]["conditions"], overwrite=overwrite,
-            items=total,
+            items=total, versions=plans[first].get("versions", {}),
         )  # fmt: skip
         if not writer.finished:
             ordered = sorted(folders, key=lambda folder: slices[folder].index)

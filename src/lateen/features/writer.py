@@ -78,8 +78,8 @@ class StoreWriter:
         self._items = items
         self._first = first
         self.description = description
-        self._versions = {**library_versions(), **versions}
-        self._conditions = {**self._versions, **(conditions or {})}
+        self._versions = dict(versions)
+        self._conditions = {**library_versions(), **versions, **(conditions or {})}
         self.shards: list[Shard] = []
         self.skipped: list[dict[str, Any]] = []
         self.notes: dict[str, int] = {}
@@ -135,7 +135,7 @@ class StoreWriter:
             clear_store(folder)
         plan = {
             "description": self.description.as_dict(), "conditions": self._conditions,
-            "items": self._items,
+            "items": self._items, "versions": self._versions,
         }  # fmt: skip
         write_json(folder / PLAN, plan)
         self._adopt_shards()
@@ -260,7 +260,8 @@ class StoreWriter:
             )
         manifest = Manifest(
             self.description, rows, tuple(self.shards), len(self.skipped),
-            self.notes, self._versions,
+            self.notes,
+            {name: self._conditions[name] for name in (*library_versions(), *self._versions)},
         )  # fmt: skip
         write_json(self.folder / MANIFEST, manifest.as_dict())
         (self.folder / PLAN).unlink(missing_ok=True)
