@@ -147,6 +147,13 @@ def test_what_is_asked_for_and_not_there_is_refused_with_the_choices(
             load_encoder(str(folder), modality, python=shared, **options)  # type: ignore[arg-type]
 
 
+def test_texts_are_batched_by_about_their_tokens(bert_folder: Path, shared: str) -> None:
+    options = {"pooling": "mean", "prompt": "the big ", "max_tokens": 9}
+    encoder = load_encoder(str(bert_folder), "text", python=shared, **options)  # type: ignore[arg-type]
+    lengths = [len(each) for each in encoder.prepare(["", "a dog", "a dog " * 99])]
+    assert lengths == [4, 5, 9]
+
+
 def test_an_encoder_that_cannot_be_loaded_there_says_so_in_that_environments_words(
     bert_folder: Path, tmp_path: Path, shared: str
 ) -> None:

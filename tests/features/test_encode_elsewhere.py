@@ -15,7 +15,9 @@ from elsewhere_toys import staged
 import lateen.encoders.load
 from lateen.encoders import EncoderOptions, FusedEncoder, load_encoder
 from lateen.encoders.other_python import OtherPython
-from lateen.errors import EncoderError, ModelError
+from lateen.errors import EncoderError, LateenError, ModelError, UsageError
+from lateen.experiment.preflight import check_run
+from lateen.experiment.recipe import Recipe
 from lateen.features import EncodeInputs, Share, encode, encode_slice, merge
 from lateen.files import read_json
 from lateen.model import AlignedModel
@@ -81,6 +83,26 @@ def test_store_model_and_command_with_this_python_as_the_other(
     lost = AlignedModel.build(heads, vision, gone, settings.model_dump())
     with pytest.raises(ModelError, match=r"runs in .*gone, where there is nothing now. Make"):
         lost.encode_text("a dog")
+
+
+def test_a_python_that_is_not_there_is_said_before_data_is_read(
+    captions: Path, bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone" / "python"
+    given = ["--encoder", bert_folder, "--python", gone, "--out", tmp_path / "out"]
+    code, _, said = call(capsys, "encode", captions, *given)
+    assert code == 2
+    assert f"there is no python {gone}. Give the path" in said
+
+    recipe = {
+        "data": {"train": str(captions)},
+        "text": {"encoder": str(bert_folder), "python": str(gone)},
+        "vision": {"encoder": str(bert_folder), "python": str(gone.parent / "other")},
+    }
+    with pytest.raises(LateenError, match=r"no python .*gone/other.* no python .*gone/python"):
+        check_run(recipe, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"cannot be trained: leave text\.python out"):
+        Recipe.of({"text": {"train": True, "python": str(gone)}})
 
 
 def test_a_worker_that_dies_leaves_what_is_done_and_the_same_command_goes_on(

@@ -53,6 +53,17 @@ class EncoderConfig(Section):
         }
         return self.model_copy(update={"precision": own, **parts})
 
+    def placed(self, root: Path) -> Self:
+        """The same, to be loaded from any working directory.
+
+        Args:
+            root: below which encoders are sought, too.
+        """
+        python = self.python
+        if python is not None and Path(python).name != python:  # else it is on the search path
+            python = str(Path(python).expanduser().absolute())
+        return self.model_copy(update={"encoder": self.found_below(root), "python": python})
+
     def found_below(self, root: Path) -> str:
         """The encoder's folder or GGUF file, where it is one: as it is named, or below ``root``;
         else its name.

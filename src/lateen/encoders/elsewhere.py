@@ -25,7 +25,7 @@ from lateen.encoders.own import is_factory
 from lateen.encoders.request import Request, tokenizer_files
 from lateen.encoders.resolve import gguf_file
 from lateen.encoders.specs import family_of
-from lateen.encoders.text import TextFacts
+from lateen.encoders.text import LONGEST, TextFacts
 from lateen.encoders.vision import (
     describe_processing,
     load_processor,
@@ -67,12 +67,18 @@ def check_elsewhere(name: str, options: EncoderOptions) -> None:
 
 @dataclass(frozen=True)
 class PreparedText:
-    """A text that is tokenised elsewhere; its length is about that in tokens."""
+    """A text that is tokenised elsewhere; its length is about that in tokens.
+
+    Attributes:
+        text: without the prompt.
+        tokens: that it has, by an estimate.
+    """
 
     text: str
+    tokens: int
 
     def __len__(self) -> int:
-        return len(self.text.encode(errors="replace")) // _BYTES_PER_TOKEN + 2
+        return self.tokens
 
 
 class ElsewhereEncoder:
@@ -83,6 +89,7 @@ class ElsewhereEncoder:
         info: its description; ``dim`` is filled in here.
         processor: of images; ``None`` where texts are encoded.
         settings: for a text model: what is done to texts.
+        spatial: whether its layers are maps, which have no pooling but the mean.
 
     Attributes:
         info: its description; what made its features does not count in its key.
@@ -96,10 +103,11 @@ class ElsewhereEncoder:
 
     def __init__(
         self, there: OtherPython, info: EncoderInfo, *, processor: Any = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None, spatial: bool = False,
     ) -> None:  # fmt: skip
         self._there = there
         self._processor = processor
+        self._spatial = spatial
         self._view = {
             "pooling": info.pooling, "layer": info.layer,
             "normalize": bool(info.preprocessing.get("normalize")),
@@ -120,9 +128,15 @@ class ElsewhereEncoder:
             ValueError: an image is over 100 times as long as wide.
         """
         if self._processor is None:
-            return [PreparedText(text) for text in items]
+            return [PreparedText(text, self._estimate(text)) for text in items]
         images: Sequence[Image] = items
         return pixel_values(self._processor, images)
+
+    def _estimate(self, text: str) -> int:
+        """About how many tokens a text and its prompt have, the two around them included."""
+        known = self.info.preprocessing
+        size = len(((known.get("prompt") or "") + text).encode(errors="replace"))
+        return min(size // _BYTES_PER_TOKEN + 2, known.get("max_tokens") or LONGEST)
 
     def encode(self, prepared: Sequence[Any]) -> torch.Tensor:
         """Features ``[n, dim]``, float32.
@@ -166,8 +180,6 @@ class ElsewhereEncoder:
 class LayeredElsewhereEncoder(ElsewhereEncoder):
     """One whose network also gives other layers and poolings."""
 
-    _spatial = False
-
     def view(self, pooling: str | None = None, layer: int | None = None) -> Encoder:
         """The same network with another pooling and layer; see
         :class:`~lateen.encoders.ViewedEncoder`."""
@@ -177,9 +189,9 @@ class LayeredElsewhereEncoder(ElsewhereEncoder):
             info = replace(info, pooling="mean", load=load)
         if info.modality == "text" and (pooling is not None or layer is not None):
             info = replace(info, preprocessing={**info.preprocessing, "normalize": False})
-        other = LayeredElsewhereEncoder(self._there, info, processor=self._processor)
-        other._spatial = self._spatial
-        return other
+        return LayeredElsewhereEncoder(
+            self._there, info, processor=self._processor, spatial=self._spatial
+        )
 
     def encode_views(self, prepared: Sequence[Any], views: Sequence[Encoder]) -> list[torch.Tensor]:
         """Features ``[n, dim]`` of every view, float32, from one forward pass."""
@@ -251,9 +263,9 @@ def images_there(
         request, "images", folder, tower=tower, config=config, size=processed_size(processor)
     )
     info = request.info("image", pooling, weights_hash(folder), describe_processing(processor))
-    encoder = LayeredElsewhereEncoder(_process(request), info, processor=processor)
-    encoder._spatial = facts["spatial"]
-    return encoder
+    return LayeredElsewhereEncoder(
+        _process(request), info, processor=processor, spatial=facts["spatial"]
+    )
 
 
 def library_there(request: Request, info: EncoderInfo) -> Encoder:

@@ -242,10 +242,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     for side in SIDES:
         section: VisionSection | TextSection = getattr(recipe, side)
         parts = {
-            key: tuple(p.model_copy(update={"encoder": p.found_below(root)}) for p in named)
+            key: tuple(part.placed(root) for part in named)
             for key, named in section.further.items()
         }
-        sections[side] = section.model_copy(update={"encoder": section.found_below(root), **parts})
+        sections[side] = section.placed(root).model_copy(update=parts)
     return recipe.model_copy(update=sections)
 
 
