@@ -11,6 +11,7 @@
     ├── StoreError              a feature store: truncated, foreign, wrong dim
     │   └── PairingError        two stores whose ids do not match
     ├── EncoderError            an encoder: not found, no such pooling or layer
+    │   └── EncoderEndedError   the process in another environment that ran one is gone
     ├── ModelError              an AlignedModel: unknown keys, missing tensors
     ├── TrainingError           NaN loss, not enough data
     ├── ObjectStoreError        an object store cannot be reached, or refuses
@@ -93,6 +94,10 @@ class PairingError(StoreError):
 
 class EncoderError(LateenError):
     """An encoder cannot be found, loaded or pooled as asked."""
+
+
+class EncoderEndedError(EncoderError):
+    """The process that ran an encoder has ended: smaller batches will not bring it back."""
 
 
 class ModelError(LateenError):

@@ -21,6 +21,7 @@ from lateen.encoders import Encoder, LayeredEncoder, RemoteEncoder, load_encoder
 from lateen.encoders.elsewhere import ElsewhereEncoder
 from lateen.encoders.other_python import OtherPython
 from lateen.errors import EncoderError, LateenError, UsageError
+from lateen.features.passes import ForwardPasses
 
 if sys.platform == "win32":
     pytest.skip("the stand-ins are shell scripts", allow_module_level=True)
@@ -275,12 +276,14 @@ def test_a_worker_that_fails_while_encoding(
 def test_memory_that_is_short_there_makes_smaller_batches(
     bert_folder: Path, tmp_path: Path
 ) -> None:
-    from lateen.features.passes import ForwardPasses
-
     short = "floats(rows, 4) if rows < 3 else say({'failed': 'CUDA out of memory. Tried'})"
     encoder = loaded(bert_folder, staged(tmp_path / "python", short))
     [features] = ForwardPasses()(encoder.prepare(["a dog"] * 5), [encoder])
     assert features.tolist() == [[1.0] * 4] * 5
+
+    ends = loaded(bert_folder, staged(tmp_path / "ends", "sys.exit('CUDA error: out of memory')"))
+    with pytest.raises(EncoderError, match=r"ended while encoding, .*: CUDA error: out of memory"):
+        ForwardPasses()(ends.prepare(["a dog"] * 5), [ends])
 
 
 def test_a_worker_that_is_slow_is_waited_for_and_one_that_is_interrupted_is_ended(
@@ -302,6 +305,14 @@ def test_a_worker_that_is_slow_is_waited_for_and_one_that_is_interrupted_is_ende
     finally:
         signal.signal(signal.SIGALRM, before)
     assert process.poll() is not None
+    with pytest.raises(EncoderError, match=r"has ended before\. Load the encoder again"):
+        encoded(encoder, ["a dog"])
+
+
+def test_a_worker_that_ends_while_loading(bert_folder: Path, tmp_path: Path) -> None:
+    ends = "if asked['op'] == 'load': os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(EncoderError, match=r"ended while loading, .*See that the model fits in"):
+        loaded(bert_folder, staged(tmp_path / "python", stage=ends))
 
 
 def test_a_worker_ends_with_its_encoder(bert_folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from lateen.encoders import _worker
 from lateen.encoders.resolve import find_python
-from lateen.errors import EncoderError
+from lateen.errors import EncoderEndedError, EncoderError
 
 _KEPT = 40  # last lines of what it says on stderr
 _MOST_PRINTED = 1 << 20  # bytes before the worker's first message
@@ -93,9 +93,15 @@ class OtherPython:
             asked: what else the request says.
 
         Raises:
-            EncoderError: it refuses, fails, or is gone.
+            EncoderEndedError: it is gone.
+            EncoderError: it refuses, or fails.
         """
         with self._lock:
+            if not self._end.alive:
+                raise EncoderEndedError(
+                    f"the process of {self.name} in {self.python} has ended before",
+                    "Load the encoder again.",
+                )
             self._doing = doing
             try:
                 _worker.write_message(self._requests, {"op": op, **asked}, arrays)
@@ -137,15 +143,17 @@ class OtherPython:
             f"{self.python} does not run as a Python: it ended at once, {status}{last}", _NO_PYTHON
         )
 
-    def _gone(self) -> EncoderError:
+    def _gone(self) -> EncoderEndedError:
         """The error that the worker is no longer there."""
         status, last = self._ended()
         memory = " (so ends what takes more memory than there is)" if "SIGKILL" in status else ""
-        return EncoderError(
+        remedy = f"Lower --batch-size where memory was short; {_GOES_ON}."
+        if self._doing != "encoding":
+            remedy = "See that the model fits in memory, and loads in that environment by itself."
+        return EncoderEndedError(
             f"{self.name}, which runs in {self.python}, ended while {self._doing}, "
-            f"{status}{memory}{last}",
-            f"Lower --batch-size where memory was short; {_GOES_ON}.",
-        )
+            f"{status}{memory}{last}", remedy,
+        )  # fmt: skip
 
     def _ended(self) -> tuple[str, str]:
         """How the process ended, and the last thing it said that matters, each in words."""

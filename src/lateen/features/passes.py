@@ -9,7 +9,7 @@ import torch
 
 from lateen.device import default_batch, empty_cache
 from lateen.encoders import Encoder, RemoteEncoder, ViewedEncoder
-from lateen.errors import EncoderError, is_out_of_memory
+from lateen.errors import EncoderEndedError, EncoderError, is_out_of_memory
 from lateen.progress import log
 
 
@@ -37,6 +37,8 @@ class ForwardPasses:
                     for first in range(0, len(prepared), size)
                 ]
                 return [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+            except EncoderEndedError:  # whatever it said last
+                raise
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
