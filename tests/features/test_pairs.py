@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from lateen.errors import DataError, PairingError, UsageError
 from lateen.features import Description, Store, StoreWriter, import_features, pair
 from lateen.features.pairs import split_position
 from lateen.features.store import near_duplicates
+from lateen.files import content_key
 
 
 def make(
@@ -101,6 +103,20 @@ def test_the_key_changes_with_content_and_order(tmp_path: Path) -> None:
     pairs = pair(make(tmp_path / "i", ["a", "b"]), make(tmp_path / "t", ["a", "b"], "text"))
     assert pairs.key != pairs.take(np.array([1, 0])).key
     assert pairs.key == pairs.take(np.array([0, 1])).key
+
+
+def test_the_key_does_not_depend_on_how_many_ids_are_hashed_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ["a", "", "ü", "b/c", "d"]
+    pairs = pair(make(tmp_path / "i", ids), make(tmp_path / "t", ids, "text"))
+    whole = pairs.key
+    for chunk in (1, 2, 5):
+        monkeypatch.setattr("lateen.features.pairs._CHUNK", chunk)
+        assert pairs.key == whole
+    joined = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    chosen = [(column.store.manifest.content, column.position) for column in pairs.texts]
+    assert whole == content_key([joined, pairs.image.manifest.content, chosen])
 
 
 def test_captions_are_chosen_by_position(tmp_path: Path) -> None:

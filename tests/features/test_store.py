@@ -11,6 +11,7 @@ import torch
 
 from lateen.errors import BusyError, LateenError, StoreError
 from lateen.features import Description, Store, StoreWriter
+from lateen.features.shard import ShardContent, read_shard
 from lateen.files import atomic_path, folder_lock
 
 
@@ -115,6 +116,30 @@ def test_a_changed_byte_is_found_by_verify(tmp_path: Path) -> None:
     Store.open(tmp_path / "s")
     with pytest.raises(StoreError, match="has changed"):
         Store.open(tmp_path / "s", verify=True)
+
+
+def test_opening_reads_no_shard_and_a_damaged_one_is_named_where_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = fill(tmp_path / "s")
+    shard = tmp_path / "s" / "shard-00001.safetensors"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:8] + b"?" + data[9:])
+    read: list[str] = []
+
+    def counted(path: Path, **options: bool) -> ShardContent:
+        read.append(path.name)
+        return read_shard(path, **options)
+
+    monkeypatch.setattr("lateen.features.store.read_shard", counted)
+    store = Store.open(tmp_path / "s")
+    assert (len(store), store.dim, store.skipped, read) == (8, 4, [], [])
+    torch.testing.assert_close(store[[7, 0]], values[[7, 0]])
+    assert read == ["shard-00000.safetensors", "shard-00002.safetensors"]
+    with pytest.raises(StoreError, match=r"shard-00001.safetensors is not a whole shard"):
+        store[[4]]
+    with pytest.raises(StoreError, match=r"shard-00001.safetensors is not a whole shard"):
+        _ = store.ids
 
 
 def test_a_half_written_store_of_other_conditions_is_begun_anew(tmp_path: Path) -> None:

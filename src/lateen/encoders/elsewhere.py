@@ -19,7 +19,7 @@ from PIL.Image import Image
 
 from lateen.device import default_batch
 from lateen.encoders.base import Encoder, EncoderInfo, EncoderOptions, view_info
-from lateen.encoders.embeddings_api import is_server
+from lateen.encoders.openai_server import is_server
 from lateen.encoders.other_python import OtherPython
 from lateen.encoders.own import is_factory
 from lateen.encoders.request import Request, tokenizer_files

@@ -22,6 +22,7 @@ from lateen.files import content_key
 
 _WHY_UNIQUE = "Ids join images to captions"
 _JOIN_ALIKE = "Or join them so: ids='alike' (lateen train --ids alike)."
+_CHUNK = 65536  # ids that are one text at a time
 _SAME_IDS = "Encode both from one dataset, or keep the common ids: missing='drop' (--missing drop)."
 
 
@@ -199,8 +200,9 @@ class Pairs:
     def key(self) -> str:
         """Content key of the joined features: it changes when any row, id, order or choice does."""
         ids = hashlib.sha256()
-        for row, sample in enumerate(self.ids):
-            ids.update(("\n" * (row > 0) + sample).encode())
+        for start in range(0, len(self.ids), _CHUNK):
+            part = "\n".join(self.ids[start : start + _CHUNK])
+            ids.update(("\n" * (start > 0) + part).encode())
         chosen = [(column.store.manifest.content, column.position) for column in self.texts]
         return content_key([ids.hexdigest(), self.image.manifest.content, chosen])
 
