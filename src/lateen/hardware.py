@@ -1,4 +1,5 @@
-"""Where networks run, and how much at a time, for as long as a command or a block takes.
+"""Where networks run, and how much at a time, for as long as a command or a block takes; and where
+lateen keeps what it can make again.
 
 None of it says what is computed, so none of it is in a content key; ``precision`` is, where it is
 resolved, as the encoder's own.

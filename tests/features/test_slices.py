@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import toys
 from commands import call
 
 import lateen
@@ -47,6 +48,22 @@ def test_the_bytes_are_those_of_one_process(
     assert content(merge(parts, album / "merged").path) == content(one.path)
     again = lateen.encode(album / source, encoder, album / "merged", shard_items=4)
     assert content(again.path) == content(one.path)
+
+
+def test_a_slice_for_which_no_shard_is_left_encodes_nothing(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = lateen.encode(album / "images", IMAGES, album / "one", shard_items=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(toys.ColourEncoder, "encode", lambda *_: pytest.fail("encoded"))
+        third = album / "third"
+        inputs = EncodeInputs(album / "images", IMAGES)
+        encode_slice(inputs, third, Share(2, 3), shard_items=20)
+    assert not list(third.glob("shard-*"))
+    for index in range(2):
+        encode_slice(inputs, album / f"of-3-{index}", Share(index, 3), shard_items=20)
+    merged = merge([third, album / "of-3-0", album / "of-3-1"], album / "merged")
+    assert content(merged.path) == content(one.path)
 
 
 def test_a_slice_that_is_there_is_not_encoded_again(

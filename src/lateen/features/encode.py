@@ -295,7 +295,7 @@ def encode_views(
         for index in sorted(missing, key=lambda index: str(outs[index])):
             locks.enter_context(folder_lock(outs[index], wait=wait))
         items_here = share.items(count, descriptions[0].shard_items) if share else range(count)
-        first = items_here.start // descriptions[0].shard_items
+        first = -(-items_here.start // descriptions[0].shard_items)  # up, where none is left
         writers = {
             index: StoreWriter(
                 outs[index], descriptions[index], conditions=conditions, overwrite=overwrite,
@@ -311,9 +311,10 @@ def encode_views(
                     unfinished[index].take(folder)
             items = items_of(dataset, modality, chosen)
             encoders = [views[index] for index in unfinished]
-            encode_items(
-                items, items_here.stop, encoders, list(unfinished.values()), batch, workers
-            )
+            if items_here:
+                encode_items(
+                    items, items_here.stop, encoders, list(unfinished.values()), batch, workers
+                )
         if share is not None:
             return []
         for writer in unfinished.values():
