@@ -22,6 +22,7 @@ from lateen.errors import MissingExtraError, ObjectStoreError, reason
 
 _TRIES = 6  # of a request, by pyarrow's own back-off
 _LOOKED_FOR_S = 60.0  # how long what was seen of an object counts
+_MOST_SEEN = 500_000  # objects, of half a kilobyte each
 _SETTLED_NS = 60 * 10**9
 _HANDLES = 1024  # objects that are kept open, which spares a request at each read
 _CREDENTIALS = {
@@ -189,6 +190,8 @@ def is_settled(mtime_ns: int | None) -> bool:
 
 
 def _remember(key: Key, info: Any) -> None:
+    if len(_seen) >= _MOST_SEEN:
+        _seen.clear()
     _seen[key] = (time.monotonic(), info)
 
 
