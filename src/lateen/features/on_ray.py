@@ -27,7 +27,7 @@ from lateen.objects import to_path
 from lateen.progress import log
 
 _WHOLE = -1  # in place of a slice: the whole store
-_PER_ACTOR = 4  # slices: what a machine that is slow, or lost, leaves to the others
+SLICES_PER_ACTOR = 4  # slices: what a machine that is slow, or lost, leaves to the others
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def encode_on_ray(
                          "Give both by name.")  # fmt: skip
     target = to_path(out).resolve()
     place = target.with_name(f"{target.name}.slices")
-    of = _slices_of(place) or cluster.actors * _PER_ACTOR
+    of = _slices_of(place) or cluster.actors * SLICES_PER_ACTOR
     arguments = {
         "inputs": inputs, "here": Path.cwd(), "out": target, "place": place, "of": of,
         "settings": {
