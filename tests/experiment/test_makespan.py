@@ -1,8 +1,12 @@
+import contextlib
 import importlib.util
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +73,7 @@ def test_hardly_any_failures_are_as_none() -> None:
 
 
 def test_a_failure_costs_a_restart_and_half_a_piece() -> None:
-    work = long_captions(64)
+    work = long_captions(1)  # of many hours, so that few failures fall into the first start
     outcome = expect(work, 100 * DAY, 600)
     assert outcome.lost / outcome.failures == pytest.approx(600 + work.piece / 2, rel=0.01)
     assert outcome.failures == pytest.approx(outcome.busy / (100 * DAY))
@@ -119,45 +123,84 @@ class _Clock:
         return self.now
 
 
-class _Slow:
-    """An encoder that takes 25 seconds for two items."""
+class _Killed(Exception):
+    """In place of a kill."""
 
-    def __init__(self, encoder: Encoder, clock: _Clock) -> None:
-        self._encoder, self._clock = encoder, clock
+
+class _Slow:
+    """An encoder that takes 12.5 seconds an item, and is killed at a time."""
+
+    def __init__(self, encoder: Encoder, clock: _Clock, killed: float = math.inf) -> None:
+        self._encoder, self._clock, self._killed = encoder, clock, killed
         self.info, self.prepare = encoder.info, encoder.prepare
+        self.encoded = 0
 
     def encode(self, prepared: Sequence[object]) -> torch.Tensor:
         self._clock.now += 12.5 * len(prepared)
+        if self._clock.now > self._killed:
+            raise _Killed
+        self.encoded += len(prepared)
         return self._encoder.encode(prepared)
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_files_are_written_when_the_simulation_says(
-    modality: str, album: Path, tmp_path: Path, cluster: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The encoding pass of a slice, with a clock of its own: every moment that a file is there."""
+SHARE = Share(1, 2).items(24, 7)  # of 24 items in shards of 7: one whole shard, and a short one
+
+
+@dataclass
+class _Slice:
+    """A slice that is really encoded, by a clock of its own; two items are a batch."""
+
+    modality: str
+    album: Path
+    store: Path
+    clock: _Clock
+
+    def encode(self, killed: float = math.inf) -> int:
+        """Items encoded."""
+        image = self.modality == "image"
+        encoder = _Slow(ColourEncoder() if image else WordEncoder(), self.clock, killed)
+        description = Description.of(
+            encoder.info, source="", fingerprint="", column=None if image else "caption",
+            shard_items=7,
+        )  # fmt: skip
+        writer = StoreWriter(self.store, description, first=SHARE.start // 7, items=24)
+        dataset = open_dataset(self.album / "train.jsonl")
+        texts = [Item(f"{index:03}", "x" * 512, "") for index in range(24)]
+        items = items_of(dataset, "image", None) if image else iter(texts)
+        with contextlib.suppress(_Killed):
+            encode_items(items, SHARE.stop, [encoder], [writer], 2 if image else 1, 1)
+        return encoder.encoded
+
+
+@pytest.fixture(params=["image", "text"])
+def slow_slice(
+    request: pytest.FixtureRequest, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> _Slice:
     clock = _Clock()
     monkeypatch.setattr(pipeline, "time", clock)
+    return _Slice(request.param, album, tmp_path / "store", clock)
+
+
+def test_files_are_really_written_when_the_simulation_says(
+    slow_slice: _Slice, cluster: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[float] = []
     write = StoreWriter.write
 
-    def spy(self: StoreWriter, *arguments: object, **named: object) -> None:
-        written.append(clock.now)
-        write(self, *arguments, **named)  # type: ignore[arg-type]
+    def spy(self: StoreWriter, *arguments: Any, **named: Any) -> None:
+        written.append(slow_slice.clock.now)
+        write(self, *arguments, **named)
 
     monkeypatch.setattr(StoreWriter, "write", spy)
-    encoder = _Slow(ColourEncoder() if modality == "image" else WordEncoder(), clock)
-    share = Share(1, 2).items(24, 7)  # the last shard is short
-    description = Description.of(
-        encoder.info, source="", fingerprint="", shard_items=7,
-        column=None if modality == "image" else "caption",
-    )  # fmt: skip
-    writer = StoreWriter(tmp_path / "store", description, first=share.start // 7, items=24)
-    if modality == "image":
-        items = items_of(open_dataset(album / "train.jsonl"), "image", None)
-    else:  # of 512 tokens, so that two are a batch
-        items = iter([Item(f"{index:03}", "x" * 512, "") for index in range(24)])
-    batch = 2 if modality == "image" else 1
-    encode_items(items, share.stop, [encoder], [writer], batch, 1)
-    assert written == pytest.approx(list(cluster.files(len(share), 2 / 25, 7, 2)))
-    assert len(written) > len(writer.shards) == 2
+    assert slow_slice.encode() == len(SHARE)
+    assert written == list(cluster.files(len(SHARE), 1 / 12.5, 7, 2)) == [75, 87.5, 125]
+
+
+@pytest.mark.parametrize("killed", [70.0, 80.0, 88.0, 120.0])
+def test_a_killed_slice_really_loses_what_the_simulation_says(
+    killed: float, slow_slice: _Slice, cluster: ModuleType
+) -> None:
+    slow_slice.encode(killed)
+    saved = cluster.files(len(SHARE), 1 / 12.5, 7, 2)
+    on_disk = max((each for each in saved if each <= killed), default=0.0)
+    assert slow_slice.encode() == (saved[-1] - on_disk) / 12.5

@@ -61,9 +61,7 @@ class Work:
         shard = min(shard_items, items) / rate
         parts, rest = divmod(shard, PART_SECONDS)
         piece = (parts * PART_SECONDS**2 + rest**2) / shard
-        return cls(
-            items / rate, len(filled), filled[0] / rate, min(workers, len(filled)), piece
-        )
+        return cls(items / rate, len(filled), filled[0] / rate, min(workers, len(filled)), piece)
 
 
 @dataclass(frozen=True)
