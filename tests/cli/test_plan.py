@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +46,67 @@ def test_plan_states_gpu_hours_and_prints_json(
     assert result["gpu_hours"] is None
 
 
+PAPER = [
+    "plan", "sail-dinov2-l-nv2-23m", "--image-count", "23000000", "--image-dim", "2048",
+    "--text-dim", "4096", "--gpu-images-per-second", "830", "--gpu-texts-per-second", "170,25",
+    "--training-hours", "5", "--gpus", "64",
+]  # fmt: skip
+SPOT = ["--price-per-gpu-hour", "2", "--hours-to-failure", "24"]
+
+
+def test_plan_says_what_data_that_are_not_here_cost_on_a_cluster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = call(capsys, *PAPER, *SPOT)
+    assert (code, err) == (0, "")
+    rows = {line.split("  ")[0].strip(): line.split() for line in out.splitlines()}
+    assert rows["encode hq"][2:] == ["23,000,000", "25.0/s", "4", "h", "28", "min", "268", "11.2",
+                                     "1.9", "536.25", "188.4", "GB"]  # fmt: skip
+    assert rows["total"][-2:] == ["471.0", "GB"]
+    terms = "64 GPUs at 2 $ an hour each; each fails after 24 h on average and is back 10 min"
+    for shown in (terms, "assumed: GPUs are equally fast", "not included: waiting for machines"):
+        assert shown in out
+    assert "What this recipe costs here" not in out
+
+
+def test_the_guide_shows_what_plan_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    [(command, shown)] = re.findall(
+        r"```bash\n(lateen plan [^`]*--gpus[^`]*)```\n```text\n(.*?)```", guide, flags=re.DOTALL
+    )
+    words = shlex.split(command.replace("\\\n", " "))[1:]
+    assert words == [*PAPER, *SPOT, "--restart-minutes", "10"]
+    code, out, _ = call(capsys, *words)
+    assert code == 0
+    assert [line.rstrip() for line in out.splitlines()][: shown.count("\n")] == shown.splitlines()
+
+
+def test_plan_leaves_out_what_is_not_stated_of_a_cluster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = call(capsys, *PAPER)
+    assert code == 0
+    assert "$" not in out
+    assert "lost" not in out
+    code, out, _ = call(capsys, *PAPER, *SPOT, "--on", "ray", "--restart-minutes", "5", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["cluster"]["terms"] == {
+        "gpus": 64, "price": 2.0, "hours_to_failure": 24.0, "restart_minutes": 5.0, "on": "ray"
+    }  # fmt: skip
+    assert result["recipe"]["data"]["captions"] == ["raw", "hq"]
+
+
+def test_plan_of_data_that_are_here_says_what_a_cluster_costs_besides(
+    planned: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, *planned, "--gpus", "2", "--restart-minutes", "0")
+    assert (code, err) == (0, "")
+    assert "What this recipe costs here" in out
+    assert "What this recipe costs on a cluster" in out
+    assert "rates that are not given are those of this machine" in out
+
+
 def test_plan_warns_of_damaged_images_a_full_disk_and_a_busy_machine(
     planned: list[object], album: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -69,6 +132,15 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     (["r.yaml", "--samples", "many"], 2, "many"),
     (["r.yaml", "--gpu-images-per-second", "-3"], 2, "gpu_images_per_second is -3"),
     (["r.yaml", *TOYS, "--data.root", "nowhere"], 1, "nowhere"),
+    (["r.yaml", "--gpu-texts-per-second", "fast"], 2, "--gpu-texts-per-second cannot be 'fast'"),
+    (["r.yaml", "--gpu-texts-per-second", "1,2"], 2, "--gpu-texts-per-second has 2 numbers"),
+    (["r.yaml", "--hours-to-failure", "3"], 2, "--hours-to-failure goes with --gpus"),
+    (["r.yaml", "--image-dim", "3"], 2, "--image-dim goes with --image-count"),
+    ([*PAPER[1:-2], "--gpus", "0"], 2, "gpus is 0"),
+    ([*PAPER[1:], "--price-per-gpu-hour", "-2"], 2, "price_per_gpu_hour is -2"),
+    ([*PAPER[1:], "--hours-to-failure", "0.1"], 2, "encode images never finishes"),
+    ([*PAPER[1:], "--captions-per-image", "1,1,1"], 2, "3 numbers for 2 caption columns"),
+    ([PAPER[1], "--image-count", "9", "--gpus", "1"], 2, "--image-dim is not given"),
 ]
 
 

@@ -267,6 +267,8 @@ def _item(
     """
     failure = None if terms.hours_to_failure is None else terms.hours_to_failure * 3600
     restart = terms.restart_minutes * 60
+    # Where times to failure are exponential some tries succeed, one in e at best: it would end,
+    # after many times the work. Where they are alike, none does.
     if failure is not None and failure <= restart + work.piece:
         raise UsageError(
             f"{item} never finishes: a GPU fails after {failure / 60:.3g} min on average, before a "
