@@ -140,6 +140,7 @@ WRONG: list[tuple[Sequence[str], int, str]] = [
     ([*PAPER[1:], "--price-per-gpu-hour", "-2"], 2, "price_per_gpu_hour is -2"),
     ([*PAPER[1:], "--hours-to-failure", "0.1"], 2, "encode images never finishes"),
     ([*PAPER[1:], "--captions-per-image", "1,1,1"], 2, "3 numbers for 2 caption columns"),
+    ([*PAPER[1:], "--out", "runs"], 2, "--out is of this machine"),
     ([PAPER[1], "--image-count", "9", "--gpus", "1"], 2, "--image-dim is not given"),
 ]
 

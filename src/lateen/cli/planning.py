@@ -103,6 +103,10 @@ def plan_command(
     })  # fmt: skip
     if image_count is None:
         _check_here(checked, texts_per_second)
+    elif samples is not None or out is not None:
+        given = "--out" if samples is None else "--samples"
+        raise UsageError(f"{given} is of this machine, and with --image-count nothing is done here",
+                         f"Leave {given} out.")  # fmt: skip
     from lateen.experiment.planning import ClusterTerms, plan, plan_cluster
 
     restart = 10.0 if restart_minutes is None else restart_minutes
