@@ -209,10 +209,9 @@ def _last_begin(work: Work, delays: _Delays, restart: float) -> float:
         most = max(0, min(work.slices, int((time - restart) / work.longest + 1e-9)))
         while len(done) <= most:
             done.append(np.cumsum(delays.after(len(done))))
-        return sum(
-            float(done[j][np.searchsorted(delays.at, time - j * work.longest + 1e-6, "right") - 1])
-            for j in range(1, most + 1)
-        )
+        late = [max(0.0, time - j * work.longest) + 1e-6 for j in range(most + 1)]
+        cells = np.searchsorted(delays.at, late, "right") - 1
+        return sum(float(done[j][cells[j]]) for j in range(1, most + 1))
 
     low, high = 0.0, work.longest
     while mean_done(high) < needed:
