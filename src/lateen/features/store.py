@@ -172,22 +172,29 @@ class Store:
             StoreError: a shard that has gone or been cut since the store was opened.
         """
         index = self._index(rows)
-        shard_of = np.searchsorted(self._ends, index, side="right")
-        shards = np.unique(shard_of)
-        if len(shards) == 1:
-            return self._read_shard(shards[0], index)
+        parts = self._by_shard(index)
+        if len(parts) == 1:
+            return self._read_shard(parts[0][0], index)
         out = np.empty((len(index), self.dim), self.dtype)
-        inside = [np.flatnonzero(shard_of == shard) for shard in shards]
-        parts = [index[rows] for rows in inside]
-        if isinstance(self.path, ObjectPath):
-            with ThreadPoolExecutor(min(len(shards), _REQUESTS)) as pool:
-                values = list(pool.map(self._read_shard, shards, parts))
-            for rows, read in zip(inside, values, strict=True):
-                out[rows] = read
+        if isinstance(self.path, ObjectPath) and parts:
+            with ThreadPoolExecutor(min(len(parts), _REQUESTS)) as pool:
+                values = pool.map(lambda part: self._read_shard(part[0], index[part[1]]), parts)
+                for (_, rows_of_shard), read in zip(parts, values, strict=True):
+                    out[rows_of_shard] = read
             return out
-        for shard, rows, part in zip(shards, inside, parts, strict=True):
-            out[rows] = self._read_shard(shard, part)
+        for shard, inside in parts:
+            out[inside] = self._read_shard(shard, index[inside])
         return out
+
+    def _by_shard(self, index: Array) -> list[tuple[int, Array]]:
+        """Each shard that has some of these rows, and their positions in ``index``, in order."""
+        shard_of = np.searchsorted(self._ends, index, side="right")
+        order = np.argsort(shard_of, kind="stable")
+        starts = np.flatnonzero(np.diff(shard_of[order], prepend=-1))
+        inside = np.split(order, starts[1:])
+        return (
+            list(zip(shard_of[order[starts]].tolist(), inside, strict=True)) if len(index) else []
+        )
 
     def _read_shard(self, shard: int, index: Array) -> Array:
         features, _ = self._shard(shard)
@@ -218,10 +225,8 @@ class Store:
             StoreError: a shard that has gone or been cut since the store was opened.
         """
         index = self._index(rows)
-        shard_of = np.searchsorted(self._ends, index, side="right")
         hashes = np.zeros(len(index), np.uint64)
-        for shard in np.unique(shard_of):
-            inside = np.flatnonzero(shard_of == shard)
+        for shard, inside in self._by_shard(index):
             _, content = self._shard(shard)
             if content is not None:
                 first = self._ends[shard] - content.shape[0]
