@@ -206,9 +206,10 @@ class Preparation:
             some = project_rows(
                 lambda x: model.project_image(x, normalize=False), store, range(len(store))
             )
+            read = store.ids  # which are on disk until then
         rows = {name: row for row, name in enumerate(names)}
         embeddings = torch.full((len(names), some.shape[1]), torch.nan)
-        embeddings[[rows[name] for name in store.ids]] = some
+        embeddings[[rows[name] for name in read]] = some
         return embeddings
 
     @torch.no_grad()
