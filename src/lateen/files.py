@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from lateen.errors import BusyError, LateenError, UsageError
 from lateen.hardware import cache_folder
-from lateen.objects import ObjectPath, to_path
+from lateen.objects import ObjectPath, is_object, to_path
 
 _CHUNK = 1 << 20
 LOG = "log.txt"
@@ -43,6 +43,7 @@ def make_folder(path: str | Path) -> Path:
     Raises:
         LateenError: a file is in its place, or it may not be made.
     """
+    _refuse_object(path)
     folder = to_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,10 +57,22 @@ def make_folder(path: str | Path) -> Path:
 def remove_folder(folder: Path) -> None:
     """Remove a folder and all that is in it."""
     if isinstance(folder, ObjectPath):
-        for name in folder.files():
-            (folder / name).unlink(missing_ok=True)
+        folder.remove_all()
     else:
         shutil.rmtree(folder)
+
+
+def _refuse_object(path: str | Path) -> None:
+    """Refuse to write on this disk what is meant for an object store.
+
+    Raises:
+        UsageError: the path is one in an object store, by its text alone.
+    """
+    if is_object(path) and not isinstance(path, ObjectPath):
+        raise UsageError(
+            f"{to_path(path)} is in an object store, where only feature stores are written",
+            "Give a folder on this disk, and copy what is in it.",
+        )
 
 
 def check_writable(folder: Path) -> None:
@@ -69,6 +82,7 @@ def check_writable(folder: Path) -> None:
         LateenError: a file is in its place, or permissions forbid it.
         ObjectStoreError: its object store cannot be reached, or has no such bucket.
     """
+    _refuse_object(folder)
     if isinstance(folder, ObjectPath):
         folder.check_bucket()
         return
@@ -107,9 +121,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="lateen-") as folder:
             made = Path(folder) / path.name
             made.touch()
-            yield made
+            try:
+                yield made
+            except BaseException as error:
+                if is_disk_full(error):
+                    raise disk_full(made) from error
+                raise
             path.put(made)
         return
+    _refuse_object(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         stale.unlink(missing_ok=True)  # of a killed process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from object_toys import copy_in, put
 
 import lateen
 from lateen.data.open import open_dataset
-from lateen.errors import DataError, ObjectStoreError, StoreError
+from lateen.errors import DataError, ObjectStoreError, StoreError, UsageError
 from lateen.features import EncodeInputs, Share, Store, encode_slice, merge, pair
 from lateen.features.shard import shard_name
 from lateen.objects import ObjectPath, client
@@ -203,6 +204,52 @@ def test_commands_take_addresses_where_they_take_folders(
                           "--out", "s3://none/x")  # fmt: skip
     assert code != 0
     assert "there is no bucket s3://none" in error
+
+
+def test_what_is_no_feature_store_is_not_written_beside_one_on_this_disk(
+    album: Path, bucket: ObjectPath, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(album)
+    lateen.encode(album / "images", IMAGES, album / "i")
+    lateen.encode(album / "train.jsonl", TEXTS, album / "t")
+    code, _, error = call(capsys, "train", "--images", "i", "--texts", "t", "--out", f"{bucket}/m")
+    assert code != 0
+    assert "only feature stores are written" in error
+    with pytest.raises(UsageError, match="only feature stores are written"):
+        lateen.train(pair("i", "t"), out=f"{bucket}/m", epochs=1)
+    assert not (album / "s3:").exists()
+
+
+def test_a_store_that_another_process_wrote_anew_is_read_as_it_is_now(
+    album: Path, bucket: ObjectPath
+) -> None:
+    encode_slice(EncodeInputs(album / "images", IMAGES), bucket / "p", Share(0, 1))
+    mark = bucket / "p" / "slice.json"
+    assert [path.name for path in (bucket / "p").iterdir()]  # which looks at all that is there
+    text = mark.read_text()
+    key = mark.key  # as another process writes, of which this one is told nothing
+    with client.file_system(key).open_output_stream(key.within) as stream:
+        stream.write((text + " " * 50).encode())
+    assert mark.read_text() == text + " " * 50
+    client.file_system(key).delete_file(key.within)
+    assert not mark.is_file()
+
+
+def test_a_damaged_store_is_made_anew_and_a_store_goes_to_another_process(
+    album: Path, bucket: ObjectPath
+) -> None:
+    for place in (album, bucket):
+        store = lateen.encode(album / "images", IMAGES, place / "store", shard_items=4)
+        shard = store.path / shard_name(1)
+        whole = shard.read_bytes()
+        if isinstance(shard, ObjectPath):
+            put(shard, bytes(len(whole)))
+        else:
+            shard.write_bytes(bytes(len(whole)))
+        again = lateen.encode(album / "images", IMAGES, place / "store", shard_items=4)
+        assert shard.read_bytes() == whole
+        assert pickle.loads(pickle.dumps(again))[[5]].equal(again[[5]])
 
 
 def test_what_datasets_saved_is_said_to_need_a_disk(bucket: ObjectPath) -> None:

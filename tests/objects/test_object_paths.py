@@ -6,7 +6,7 @@ import io
 import os
 import pickle
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from object_toys import put
@@ -41,6 +41,7 @@ def test_a_path_is_the_same_with_one_slash_and_with_two() -> None:
     assert path.resolve() == path.absolute() == path.expanduser() == path
     assert pickle.loads(pickle.dumps(path)) == path
     assert to_path("plain/s3.tar") == Path("plain/s3.tar")
+    assert to_path(PureWindowsPath("s3://bucket/a/b.tar")) == path  # as Windows makes of it
     assert is_object("gs://b/x")
     assert not is_object("/data/s3://b")
 
@@ -51,7 +52,13 @@ def test_another_kind_of_url_is_refused(url: str) -> None:
         to_path(url)
 
 
-def test_objects_are_read_as_files_are(bucket: ObjectPath) -> None:
+def test_objects_are_read_as_files_are(bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counting(*arguments: object) -> bytes:
+        asked.append(1)
+        return fetch(*arguments)  # type: ignore[arg-type]
+
     data = os.urandom(READ_AHEAD + 3 * BLOCK + 17)
     path = bucket / "a" / "b.bin"
     put(path, data)
@@ -68,6 +75,10 @@ def test_objects_are_read_as_files_are(bucket: ObjectPath) -> None:
     assert file_sha256(path) == __import__("hashlib").sha256(data).hexdigest()
     put(bucket / "t.txt", "grün\n".encode())
     assert (bucket / "t.txt").read_text(encoding="utf-8") == "grün\n"
+    with monkeypatch.context() as patch:
+        patch.setattr("lateen.objects.ranges.fetch", counting)
+        assert (bucket / "a" / "b.bin").open("rb").read() == data
+    assert len(asked) == 1
     put(bucket / "empty", b"")
     assert (bucket / "empty").read_bytes() == b""
     with pytest.raises(FileNotFoundError, match="no such object"):
@@ -87,17 +98,26 @@ def test_folders_are_what_keys_have_in_common(bucket: ObjectPath) -> None:
     assert [str(path.relative_to(folder)) for path in folder.glob("*/d.jpg")] == ["c/d.jpg"]
     assert [path.name for path in bucket.rglob("*.jpg")] == ["d.jpg"]
     assert folder.files() == ["a.tar", "b.tar", "c/d.jpg"]
+    put(folder / "c" / "e" / "f.tar", b"x")  # as on a disk, a star is one name
+    assert [str(path.relative_to(bucket)) for path in bucket.glob("*/*.tar")] == [
+        "f/a.tar", "f/b.tar"
+    ]  # fmt: skip
+    assert len(list(bucket.glob("**/*.tar"))) == 3
+    (folder / "c" / "e" / "f.tar").unlink()
     with pytest.raises(LateenError, match=r"not a feature store \(it holds a\.tar\)"):
         refuse_foreign(folder, "a feature store", ("manifest.json",))
     remove_folder(folder)
     assert folder.files() == []
+    assert not folder.exists()
     assert (bucket / "g").is_file()
     (bucket / "g").unlink()
     assert not (bucket / "g").exists()
     (bucket / "g").unlink(missing_ok=True)
 
 
-def test_what_is_written_is_there_whole_or_not_at_all(bucket: ObjectPath) -> None:
+def test_what_is_written_is_there_whole_or_not_at_all(
+    bucket: ObjectPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = bucket / "made.json"
     write_json(path, {"a": 1})
     assert read_json(path) == {"a": 1}
@@ -109,6 +129,10 @@ def test_what_is_written_is_there_whole_or_not_at_all(bucket: ObjectPath) -> Non
 
     with pytest.raises(KeyError):
         fail()
+    with monkeypatch.context() as patch:
+        patch.setattr("pyarrow.memory_map", lambda _: fail())
+        with pytest.raises(KeyError):
+            write_json(path, {"a": 3})
     assert read_json(path) == {"a": 1}
     write_json(path, {"a": 2})  # seen at once, although the one before was looked at
     assert read_json(path) == {"a": 2}

@@ -147,7 +147,7 @@ def check_question_suite(faults: Faults, name: str) -> None:
 def check_inputs(
     faults: Faults, *, sources: Iterable[str | Path | None] = (),
     folders: Iterable[Path | None] = (), stores: Iterable[Path | None] = (),
-    out: Path | None = None,
+    out: Path | None = None, objects: bool = False,
 ) -> None:  # fmt: skip
     """See that what a command reads is there, and that it may write; raise all that is wrong.
 
@@ -157,6 +157,7 @@ def check_inputs(
         folders: that must be there.
         stores: feature stores.
         out: a folder to write to.
+        objects: whether it may be in an object store.
 
     Raises:
         LateenError: something is not there, or cannot be written.
@@ -181,7 +182,7 @@ def check_inputs(
                 )
     with faults.note():
         if out is not None:
-            check_writable(to_path(out))
+            check_writable(to_path(out) if objects else out)
     faults.raise_all()
 
 

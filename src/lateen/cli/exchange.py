@@ -105,7 +105,7 @@ def import_command(
         )
     if not file.exists():
         raise StoreError(f"there is no file {file}", "Check the path.")
-    check_inputs(Faults(), out=out)
+    check_inputs(Faults(), out=out, objects=True)
     from lateen.features import import_features
 
     store = import_features(

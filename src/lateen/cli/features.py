@@ -114,7 +114,7 @@ def encode_command(
     _check_where(on, slice, device, asked)
     faults = Faults()
     check_encoder_name(faults, encoder, revision, python)
-    check_inputs(faults, sources=(source,), out=out)
+    check_inputs(faults, sources=(source,), out=out, objects=True)
     from lateen.encoders import EncoderOptions
     from lateen.features import EncodeInputs, Share, encode, encode_slice
     from lateen.features.on_ray import Cluster, encode_on_ray
@@ -218,7 +218,7 @@ def merge_command(
     """
     if not slices:
         raise UsageError("there are no slices to merge", "Give the folders of all of them.")
-    check_inputs(Faults(), out=out)
+    check_inputs(Faults(), out=out, objects=True)
     from lateen.features import merge
 
     summary(merge(slices, out, overwrite=overwrite), json)
@@ -244,7 +244,7 @@ def fuse_command(
         Two or more feature stores of the same images (or of the same caption column).
     """
     numbers = _numbers(weights)
-    check_inputs(Faults(), stores=stores, out=out)
+    check_inputs(Faults(), stores=stores, out=out, objects=True)
     from lateen.features import fuse
 
     summary(fuse(stores, out, weights=numbers, dtype=dtype, overwrite=overwrite), json)

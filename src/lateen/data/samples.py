@@ -85,9 +85,12 @@ class TarImage:
 
     def read(self) -> bytes:
         """The member's bytes; a shard that ends early is an ``OSError``."""
-        with self.tar.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        if isinstance(self.tar, ObjectPath):
+            data = self.tar.reader().read(self.offset, self.size)
+        else:
+            with self.tar.open("rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
         if len(data) < self.size:
             raise OSError(f"the shard ends after {len(data)} of {self.size} bytes of this member")
         return data
@@ -313,7 +316,7 @@ class ImageFiles:
 
     def _find(self, name: str) -> str | None:
         if self._objects is not None:
-            return self._objects.get(unicodedata.normalize("NFC", name))
+            return self._objects.get(unicodedata.normalize("NFC", posixpath.normpath(name)))
         if os.path.isfile(os.path.join(self.folder, name)):  # noqa: PTH113, PTH118 - speed
             return name
         if name.isascii():

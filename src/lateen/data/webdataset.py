@@ -67,8 +67,8 @@ def find_shards(source: Path | str) -> list[Path]:
         shards = sorted(path.glob("*.tar"))
     else:
         shards = [shard for name in _expand(str(path)) for shard in matching(to_path(name))]
-    missing = [shard for shard, there in zip(shards, _each(Path.is_file, shards), strict=True)
-               if not there]  # fmt: skip
+    there = _each(lambda shard: shard.is_file(), shards)
+    missing = [shard for shard, is_there in zip(shards, there, strict=True) if not is_there]
     if missing or not shards:
         what = f"there is no shard {missing[0]}" if missing else f"there are no shards in {source}"
         raise DataError(

@@ -34,6 +34,7 @@ from lateen.experiment.preflight import (
 )
 from lateen.experiment.recipe import DataSection, Recipe
 from lateen.features import Pairs, Share, Store, encode_views, fuse, pair
+from lateen.features.encode import missing_views
 from lateen.features.manifest import MANIFEST, PLAN, FeatureDtype, StoredDtype
 from lateen.files import content_key, read_json
 from lateen.model.saving import save_trained_encoder
@@ -353,14 +354,20 @@ def _encode_together(
     whole = partial(encode_views, dataset, views, outs, column=column, dtype=dtype, overwrite=True)
     if ranks.size == 1:
         return whole()
-    own = [[out.with_name(f"{out.name}.rank-{rank}") for rank in range(ranks.size)] for out in outs]
-    if any(ranks.agree(not all((out / MANIFEST).is_file() for out in outs))):
+    # What is missing, as the first one sees it.
+    [missing, *_] = ranks.agree(missing_views(dataset, views, outs, column=column, dtype=dtype))
+    if missing:
+        own = [outs[at].with_name(f"{outs[at].name}.rank-{ranks.rank}") for at in missing]
         encode_views(
-            dataset, views, [folders[ranks.rank] for folders in own], column=column, dtype=dtype,
-            overwrite=True, share=Share(ranks.rank, ranks.size),
+            dataset, [views[at] for at in missing], own, column=column, dtype=dtype, overwrite=True,
+            share=Share(ranks.rank, ranks.size),
         )  # fmt: skip
         ranks.wait()
-    return ranks.in_turn(partial(whole, shares=(lambda: own) if ranks.leads else None))
+
+    def shares() -> list[list[Path]]:  # those that a call with more processes left, too
+        return [sorted(out.parent.glob(f"{out.name}.rank-*")) for out in outs]
+
+    return ranks.in_turn(partial(whole, shares=shares if ranks.leads else None))
 
 
 def _store(

@@ -264,14 +264,7 @@ def encode_views(
     # What each store will be.
     modality = views[0].info.modality
     chosen = _choose_column(dataset, column) if modality == "text" else None
-    count, content = fingerprint(dataset, modality, chosen)
-    descriptions = [
-        Description.of(
-            view.info, source=dataset.name, fingerprint=content, column=chosen, dtype=dtype,
-            shard_items=shard_items or SHARD_ITEMS[modality],
-        )
-        for view in views
-    ]  # fmt: skip
+    count, descriptions = _describe(dataset, views, chosen, dtype, shard_items)
 
     # Stores that are there are returned. They need no lock to be read.
     stores = [_finished(*both) for both in zip(outs, descriptions, strict=True)]
@@ -325,6 +318,41 @@ def encode_views(
     return opened
 
 
+def missing_views(
+    dataset: Dataset, views: Sequence[Encoder], outs: Sequence[Path], *, column: str | None,
+    dtype: StoredDtype,
+) -> list[int]:  # fmt: skip
+    """Which of the stores that :func:`encode_views` is asked for are not there yet, or are others.
+
+    Args:
+        dataset: as there, like all that follow.
+        views: of one network.
+        outs: the folder of each view's store.
+        column: the caption column, if the dataset has several.
+        dtype: of the features on disk.
+    """
+    chosen = _choose_column(dataset, column) if views[0].info.modality == "text" else None
+    _, descriptions = _describe(dataset, views, chosen, dtype, None)
+    found = (_finished(*both) for both in zip(outs, descriptions, strict=True))
+    return [index for index, store in enumerate(found) if store is None]
+
+
+def _describe(
+    dataset: Dataset, views: Sequence[Encoder], column: str | None, dtype: StoredDtype,
+    shard_items: int | None,
+) -> tuple[int, list[Description]]:  # fmt: skip
+    """How many items there are, and what the store of each view will be."""
+    modality = views[0].info.modality
+    count, content = fingerprint(dataset, modality, column)
+    return count, [
+        Description.of(
+            view.info, source=dataset.name, fingerprint=content, column=column, dtype=dtype,
+            shard_items=shard_items or SHARD_ITEMS[modality],
+        )
+        for view in views
+    ]  # fmt: skip
+
+
 def _tell_skips(store: Store, modality: Modality) -> None:
     """Say what is left out of a store that was just made, by reason."""
     # What a reason has in brackets is of the one item.
@@ -366,6 +394,7 @@ def _finished(folder: Path, description: Description) -> Store | None:
     """The store in ``folder``, if it is whole and just what is asked for."""
     try:
         store = Store.open(folder)
+        _ = store.ids  # every shard is looked into: what is damaged is made anew
     except StoreError:
         return None
     return store if store.manifest.description.key == description.key else None

@@ -81,7 +81,10 @@ class ShardFeatures:
         """
         out = np.empty((len(rows), self.shape[1]), self.dtype)
         if self.reader is not None:
-            self._fill(self.reader, rows, out)
+            try:
+                self._fill(self.reader, rows, out)
+            except FileNotFoundError as error:
+                raise StoreError(f"{self.path} has gone", _AGAIN) from error
             return out
         try:
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,13 +77,9 @@ class Store:
             # A part of a store would only push out what is kept of it, as each epoch reads all.
             keep = sum(shard.bytes for shard in manifest.shards) <= range_cache().limit
             folder.files()  # one request tells of a thousand shards
-
-        def read(shard: int) -> ShardContent:
-            return _open_shard(folder, manifest.shards[shard], keep)
-
         for shard in manifest.shards:
             _check_file(folder / shard.file, shard, verify)
-        return cls(folder, manifest, read)
+        return cls(folder, manifest, partial(_open_shard, folder, manifest.shards, keep))
 
     @cached_property
     def ids(self) -> Ids:
@@ -257,8 +253,9 @@ def _check_file(file: Path, shard: Shard, verify: bool) -> None:
         raise StoreError(f"{file} has changed since it was written", _AGAIN)
 
 
-def _open_shard(folder: Path, shard: Shard, keep: bool) -> ShardContent:
+def _open_shard(folder: Path, shards: Sequence[Shard], keep: bool, index: int) -> ShardContent:
     """One shard of a store, seen to be what the manifest says."""
+    shard = shards[index]
     file = folder / shard.file
     content = read_shard(file, keep=keep)
     if len(content.ids) != shard.rows or content.features.shape[0] != shard.rows:

@@ -115,7 +115,7 @@ class StoreWriter:
         """Take in the shards that were written for this store elsewhere, and leave them there."""
         numbers = itertools.count(self._next)  # by name, as an object store may list keys late
         files = (folder / shard_name(number) for number in numbers)
-        for path in itertools.takewhile(Path.is_file, files):
+        for path in itertools.takewhile(lambda path: path.is_file(), files):
             _link(path, self.folder / path.name)
         self._adopt_shards()
 
@@ -317,7 +317,7 @@ def clear_store(folder: Path) -> None:
         path.unlink(missing_ok=True)
     # An object store may list a key late: what is not listed is asked for by its name.
     late = (folder / shard_name(index) for index in itertools.count())
-    for path in itertools.takewhile(Path.is_file, late):
+    for path in itertools.takewhile(lambda path: path.is_file(), late):
         path.unlink(missing_ok=True)
     for path in (folder / MANIFEST, folder / PLAN):
         path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import time
@@ -52,6 +53,7 @@ _FAULTS = (
      "Check the network and AWS_ENDPOINT_URL, and run the same command again: it goes on."),
 )  # fmt: skip
 
+_log = logging.getLogger("lateen")
 _seen: dict[str, tuple[float, Any]] = {}  # by key: when it was looked at, and what was there
 
 
@@ -181,6 +183,11 @@ def look(key: Key) -> Any:
     return info
 
 
+def seconds(mtime_ns: int | None) -> int:
+    """A time in whole seconds: some stores list parts of them, and leave them out elsewhere."""
+    return (mtime_ns or 0) // 10**9
+
+
 def is_settled(mtime_ns: int | None) -> bool:
     """Whether a change to an object would also move its time, which counts in whole seconds.
 
@@ -211,12 +218,16 @@ def listed(key: Key, *, recursive: bool = False) -> list[tuple[str, Any]]:
     selector = fs.FileSelector(key.within, recursive=recursive, allow_not_found=True)
     with explained(key):
         infos = file_system(key).get_file_info(selector)
-    below = []
+    below, strange = [], 0
     for info in infos:
         name = info.path.removeprefix(key.within.rstrip("/") + "/")
-        if name:
+        if name.startswith("/") or "//" in name or name == info.path:
+            strange += 1  # a path has no empty names
+        elif name:
             _remember(Key(f"{key.rstrip('/')}/{name}"), info)
             below.append((name, info))
+    if strange:
+        _log.warning("%s: %d keys with an empty name between slashes are left out", key, strange)
     return sorted(below, key=lambda each: each[0])
 
 
@@ -256,18 +267,32 @@ def upload(file: Path, key: Key) -> None:
     """
     import pyarrow
 
+    size = file.stat().st_size
+    data = pyarrow.memory_map(str(file)).read_buffer(size) if size else b""
     with explained(key):
+        # A stream that is dropped makes an object of what it has: nothing may fail in between.
         stream = file_system(key).open_output_stream(key.within)
-        if size := file.stat().st_size:
-            with pyarrow.memory_map(str(file)) as source:
-                stream.write(source.read_buffer(size))
-        stream.close()  # only now is there an object; one that fails before leaves none
+        stream.write(data)
+        stream.close()
     forget(key)
     written = look(key).size
     if written != size:
         raise ObjectStoreError(
             f"{key} has {written} bytes after {size} were written", "Run the same command again."
         )
+
+
+def remove_below(key: Key) -> None:
+    """Remove all objects whose keys begin so.
+
+    Raises:
+        ObjectStoreError: they cannot be removed.
+    """
+    names = [name for name, _ in listed(key, recursive=True)]
+    with explained(key), contextlib.suppress(FileNotFoundError):
+        file_system(key).delete_dir(key.within)
+    for name in ("", *names):
+        forget(Key(f"{key}/{name}" if name else key))
 
 
 def remove(key: Key) -> None:

@@ -6,13 +6,23 @@ import io
 import os
 import re
 import stat as modes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any
 
 from lateen.errors import DataError, ObjectStoreError, UsageError
-from lateen.objects.client import SCHEMES, Key, listed, look, remove, upload
+from lateen.objects.client import (
+    SCHEMES,
+    Key,
+    forget,
+    listed,
+    look,
+    remove,
+    remove_below,
+    seconds,
+    upload,
+)
 from lateen.objects.hub import hub_snapshot
 from lateen.objects.ranges import ObjectReader, open_object
 
@@ -22,7 +32,7 @@ else:
     _Path = type(Path())
 
 # A Path makes one slash of two, so that both mean the same here.
-_OBJECT = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=.)", re.IGNORECASE)
+_OBJECT = re.compile(rf"({'|'.join(SCHEMES)}):[/\\]+(?=.)", re.IGNORECASE)
 _HUB = re.compile(r"hf:/+(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
 
 
@@ -33,7 +43,7 @@ def is_object(path: str | os.PathLike[str]) -> bool:
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path is one in an object store, or on the hub."""
-    return is_object(path) or os.fspath(path).startswith("hf:/")
+    return is_object(path) or os.fspath(path).startswith(("hf:/", "hf:\\"))
 
 
 def to_path(path: str | os.PathLike[str]) -> Path:
@@ -46,7 +56,7 @@ def to_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: a URL of another kind.
     """
-    text = os.fspath(path)
+    text = path.as_posix() if isinstance(path, PurePath) else os.fspath(path)
     if isinstance(path, Path) and not is_remote(text):
         return path
     if is_object(text):
@@ -68,6 +78,15 @@ def matching(path: Path) -> list[Path]:
         return [path]
     root = type(path)(*path.parts[:wild])
     return sorted(root.glob("/".join(path.parts[wild:])))
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return any(_fits(parts[skip:], wanted[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _of_hub(kind: str | None, repository: str, revision: str | None, inside: str | None) -> Path:
@@ -126,6 +145,7 @@ class ObjectPath(_Path):
         return self
 
     def _type(self) -> str:
+        forget(self.key)
         return str(look(self.key).type.name)
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
@@ -158,9 +178,9 @@ class ObjectPath(_Path):
         if info.type.name == "NotFound":
             raise FileNotFoundError(2, "there is no such object", str(self))
         mode = modes.S_IFREG | 0o644 if info.type.name == "File" else modes.S_IFDIR | 0o755
-        time_ns = info.mtime_ns or 0
-        seconds = time_ns // 10**9
-        values = (mode, 0, 0, 1, 0, 0, info.size or 0, seconds, seconds, seconds)
+        time_s = seconds(info.mtime_ns)
+        time_ns = time_s * 10**9
+        values = (mode, 0, 0, 1, 0, 0, info.size or 0, time_s, time_s, time_s)
         return os.stat_result(values, {"st_mtime_ns": time_ns, "st_ctime_ns": time_ns})
 
     def open(  # type: ignore[override]
@@ -174,6 +194,7 @@ class ObjectPath(_Path):
             io.UnsupportedOperation: it is opened to be written.
         """
         del buffering
+        forget(self.key)
         if mode not in ("r", "rt", "rb"):
             raise io.UnsupportedOperation(f"{self} is written whole, not opened with {mode!r}")
         binary = open_object(self.key)
@@ -190,7 +211,8 @@ class ObjectPath(_Path):
         return ObjectReader(self.key, keep=keep)
 
     def read_bytes(self) -> bytes:
-        """The object's bytes."""
+        """The object's bytes, as they are now."""
+        forget(self.key)
         reader = self.reader()
         return reader.read(0, reader.size)
 
@@ -199,10 +221,10 @@ class ObjectPath(_Path):
         return (self / name for name, _ in listed(self.key))
 
     def glob(self, pattern: str) -> Iterator[ObjectPath]:  # type: ignore[override]
-        """What lies below and fits the pattern; with a slash in it, at any depth."""
-        deep = "/" in pattern or "**" in pattern
-        for name, _ in listed(self.key, recursive=deep):
-            if PurePosixPath(name).match(pattern) if deep else fnmatch(name, pattern):
+        """What lies below and fits the pattern, part by part; ``**`` is any number of parts."""
+        wanted = pattern.split("/")
+        for name, _ in listed(self.key, recursive=len(wanted) > 1 or "**" in wanted):
+            if _fits(name.split("/"), wanted):
                 yield self / name
 
     def rglob(self, pattern: str) -> Iterator[ObjectPath]:  # type: ignore[override]
@@ -215,6 +237,10 @@ class ObjectPath(_Path):
         """The names of all objects below, relative to this, sorted."""
         return [name for name, info in listed(self.key, recursive=True)
                 if info.type.name == "File"]  # fmt: skip
+
+    def remove_all(self) -> None:
+        """Remove all that lies below."""
+        remove_below(self.key)
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Nothing: folders need not be made."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from lateen.errors import UsageError
 from lateen.hardware import cache_folder
-from lateen.objects.client import Key, fetch, is_settled, look
+from lateen.objects.client import Key, fetch, is_settled, look, seconds
 
 BLOCK = 2**20  # bytes that are kept in one file
 READ_AHEAD = 8 * 2**20  # bytes of one request where an object is read from one end to the other
@@ -60,7 +60,8 @@ class RangeCache:
             return None
         body, check = data[:-_CHECK], data[-_CHECK:]
         if len(body) != length or zlib.crc32(body).to_bytes(_CHECK, "little") != check:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -74,9 +75,12 @@ class RangeCache:
         if not (self.limit and self._waiting.acquire(blocking=False)):
             return
         self._tell()
-        self._writer.submit(self._write, name, data).add_done_callback(
-            lambda _: self._waiting.release()
-        )
+        try:
+            written = self._writer.submit(self._write, name, data)
+        except RuntimeError:  # the interpreter ends
+            self._waiting.release()
+            return
+        written.add_done_callback(lambda _: self._waiting.release())
 
     def flush(self) -> None:
         """Wait until what was put is on disk."""
@@ -170,7 +174,7 @@ class ObjectReader:
             raise FileNotFoundError(2, "there is no such object", str(key))
         self._key = key
         self.size = int(info.size)
-        self._version = f"{info.size} {info.mtime_ns}"
+        self._version = f"{info.size} {seconds(info.mtime_ns)}"
         digest = blake2b(f"{key}\0{self._version}".encode(), digest_size=16).hexdigest()
         self._folder = f"{digest[:2]}/{digest}"
         # What may change without its size and time telling is not kept.
@@ -250,6 +254,12 @@ class ObjectFile(io.RawIOBase):
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._reader.size}[whence]
         self._at = max(0, base + offset)
         return self._at
+
+    def readall(self) -> bytes:
+        """Read what is left, at once."""
+        data = self._reader.read(self._at, self._reader.size - self._at)
+        self._at += len(data)
+        return data
 
     def readinto(self, buffer: Any) -> int:
         """Read what fits."""
