@@ -83,7 +83,7 @@ def test_processes_share_a_run_and_go_on_after_a_kill(album: Path, vit_folder: P
     # One process is killed: the other stops with a line, and they go on with the same bytes.
     killed = started(recipe, album / "killed")
     deadline = time.monotonic() + 120
-    while not list((album / "killed").rglob("checkpoint*")):
+    while not list((album / "killed" / "train").glob("*/checkpoint*")):
         assert time.monotonic() < deadline and killed.poll() is None
         time.sleep(0.01)
     listed = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
