@@ -20,7 +20,12 @@ from safetensors.numpy import load_file
 import lateen
 from lateen.model import AlignedModel
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "LATEEN_SLOW" not in os.environ, reason="starts torchrun three times: set LATEEN_SLOW=1"
+    ),
+]
 
 # The images' colours and layers of a network, side by side: one fused store, made in turn.
 RECIPE = {

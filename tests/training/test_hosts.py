@@ -17,7 +17,12 @@ from safetensors.torch import load_file
 
 import lateen
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "LATEEN_SLOW" not in os.environ, reason="starts torchrun six times: set LATEEN_SLOW=1"
+    ),
+]
 
 
 def free_port() -> int:
