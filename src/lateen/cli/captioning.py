@@ -93,14 +93,13 @@ def caption_command(
     faults = Faults()
     check_captioner(faults, model)
     check_inputs(faults, sources=(source,), folders=(images,), out=out.parent)
+    from lateen.mllm.captioner import CAPTION_REQUEST, Asked
+
+    prompt = CAPTION_REQUEST if prompt is None else prompt
     if plan:
         from lateen.mllm import plan_captions
-        from lateen.mllm.captioner import CAPTION_REQUEST, Asked
 
-        asked = Asked(
-            CAPTION_REQUEST if prompt is None else prompt, system, max_side, max_tokens,
-            temperature, seed,
-        )  # fmt: skip
+        asked = Asked(prompt, system, max_side, max_tokens, temperature, seed)
         predicted = plan_captions(
             source, model, out, asked=asked, column=column, images=images,
             image_column=image_column, split=split, at_once=at_once, timeout=timeout,
@@ -109,13 +108,12 @@ def caption_command(
         show_json(predicted) if json else _say_plan(predicted)
         return
     from lateen.mllm import caption
-    from lateen.mllm.captioner import CAPTION_REQUEST
 
     summary = caption(
-        source, model, out, prompt=CAPTION_REQUEST if prompt is None else prompt, system=system,
-        column=column, images=images, image_column=image_column, split=split, max_side=max_side,
-        max_tokens=max_tokens, temperature=temperature, seed=seed, at_once=at_once,
-        timeout=timeout, retry_skipped=retry_skipped, overwrite=overwrite,
+        source, model, out, prompt=prompt, system=system, column=column, images=images,
+        image_column=image_column, split=split, max_side=max_side, max_tokens=max_tokens,
+        temperature=temperature, seed=seed, at_once=at_once, timeout=timeout,
+        retry_skipped=retry_skipped, overwrite=overwrite,
     )  # fmt: skip
     show_json(summary) if json else _say_made(summary)
 

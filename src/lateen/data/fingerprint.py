@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lateen.files import file_sha256
 from lateen.hardware import cache_folder
-from lateen.objects import is_object, to_path
+from lateen.objects import is_object, mapped, to_path
 from lateen.objects.client import is_settled
 from lateen.progress import bar, log
 
@@ -27,7 +27,6 @@ _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT) tic
 _COMMIT_EVERY = 4096
 _PER_TASK = 64
 _WAIT_S = 10.0
-_REQUESTS = 16  # to an object store at the same time
 _TABLE = """
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT) WITHOUT ROWID
 """
@@ -73,7 +72,8 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
     Returns:
         One hash per path; an empty string for a file that cannot be read.
     """
-    files = _look_at_all([os.fspath(path) for path in paths])
+    names = [os.fspath(path) for path in paths]
+    files = list(mapped(look_at, names, remote=any(map(is_object, names))))
     with _cache() as cache:
         result = _recall(cache, files)
         unknown = [(i, file) for i, file in enumerate(files) if file is not None and not result[i]]
@@ -86,13 +86,6 @@ def file_hashes(paths: Iterable[Path | str]) -> list[str]:
                     result[index] = value
                 progress.update(len(batch))
     return result
-
-
-def _look_at_all(paths: Sequence[str]) -> list[FileState | None]:
-    if not any(map(is_object, paths)):
-        return [look_at(path) for path in paths]
-    with ThreadPoolExecutor(_REQUESTS) as pool:  # each is a request
-        return list(pool.map(look_at, paths))
 
 
 def look_at(path: str) -> FileState | None:
@@ -122,12 +115,12 @@ def _look_at_object(path: str) -> FileState | None:
 
 
 def _hash_all(paths: Sequence[str]) -> list[str]:
-    remote = any(map(is_object, paths))
-    if len(paths) <= _PER_TASK and not remote:
+    if any(map(is_object, paths)):
+        return list(mapped(_hash, paths, remote=True))
+    if len(paths) <= _PER_TASK:
         return _hash_some(paths)
-    each, threads = (1, _REQUESTS) if remote else (_PER_TASK, os.cpu_count() or 1)
-    tasks = [paths[start : start + each] for start in range(0, len(paths), each)]
-    with ThreadPoolExecutor(min(len(tasks), threads)) as pool:
+    tasks = [paths[start : start + _PER_TASK] for start in range(0, len(paths), _PER_TASK)]
+    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
         return [value for some in pool.map(_hash_some, tasks) for value in some]
 
 

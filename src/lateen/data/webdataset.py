@@ -6,12 +6,11 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from lateen.data.captions import CaptionDataset
 from lateen.data.fingerprint import file_hashes
@@ -19,14 +18,12 @@ from lateen.data.images import IMAGE_SUFFIXES
 from lateen.data.samples import Skip, TarImage, sample_id
 from lateen.data.tables import guess_caption_columns
 from lateen.errors import DataError, choices
-from lateen.objects import ObjectPath, matching, to_path
+from lateen.objects import ObjectPath, is_object, mapped, matching, to_path
 from lateen.progress import bar, log
 
 _IMAGE_TYPES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 _TEXT_TYPES = ("txt", "json", "cls")
 _BLOCK = 512
-_AT_ONCE = 8  # shards in an object store
-T = TypeVar("T")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 # The share of .txt files with several lines from which on each line is taken for a caption.
 _LINES_ARE_CAPTIONS = 0.95
@@ -67,14 +64,15 @@ def find_shards(source: Path | str) -> list[Path]:
         shards = sorted(path.glob("*.tar"))
     else:
         shards = [shard for name in _expand(str(path)) for shard in matching(to_path(name))]
-    there = _each(lambda shard: shard.is_file(), shards)
+    remote = any(map(is_object, shards))
+    there = mapped(lambda shard: shard.is_file(), shards, remote=remote)
     missing = [shard for shard, is_there in zip(shards, there, strict=True) if not is_there]
     if missing or not shards:
         what = f"there is no shard {missing[0]}" if missing else f"there are no shards in {source}"
         raise DataError(
             what, "Give a .tar file, a folder of them, shards-{000..123}.tar or */*.tar."
         )
-    for shard, magic in zip(shards, _each(_magic, shards), strict=True):
+    for shard, magic in zip(shards, mapped(_magic, shards, remote=remote), strict=True):
         if magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
             raise DataError(
                 f"the shard {shard} is compressed, so its images cannot be read one by one",
@@ -89,20 +87,6 @@ def _magic(shard: Path) -> bytes:
         return shard.reader().head(_BLOCK)
     with shard.open("rb") as file:
         return file.read(6)
-
-
-def _each(function: Callable[[Path], T], shards: Sequence[Path]) -> list[T]:
-    """What a function makes of each shard; of those in an object store, of several at once."""
-    if not any(isinstance(shard, ObjectPath) for shard in shards):
-        return [function(shard) for shard in shards]
-    with ThreadPoolExecutor(_AT_ONCE) as pool, bar(
-        len(shards), "reading shards", "shard", stage=False
-    ) as progress:  # fmt: skip
-        results = []
-        for result in pool.map(function, shards):
-            results.append(result)
-            progress.update()
-        return results
 
 
 def read_groups(shard: Path) -> list[Group]:
@@ -247,7 +231,12 @@ class WebDataset(CaptionDataset):
 
     def __init__(self, source: Path | str, *, captions: Sequence[str] = ()) -> None:
         shards = find_shards(source)
-        groups = [group for some in _each(read_groups, shards) for group in some]
+        groups: list[Group] = []
+        remote = any(map(is_object, shards))
+        with bar(len(shards), "reading shards", "shard", stage=False) as progress:
+            for some in mapped(read_groups, shards, remote=remote):
+                groups += some
+                progress.update()
         _tell_apart(groups, str(source))
         texts = [_all_texts(group) for group in groups]
         known = {name for fields in texts for name in fields}

@@ -354,8 +354,9 @@ def _encode_together(
     whole = partial(encode_views, dataset, views, outs, column=column, dtype=dtype, overwrite=True)
     if ranks.size == 1:
         return whole()
-    # What is missing, as the first one sees it.
-    [missing, *_] = ranks.agree(missing_views(dataset, views, outs, column=column, dtype=dtype))
+    # What is missing, as the first one sees it, which alone looks.
+    seen = missing_views(dataset, views, outs, column=column, dtype=dtype) if ranks.leads else []
+    [missing, *_] = ranks.agree(seen)
     if missing:
         own = [outs[at].with_name(f"{outs[at].name}.rank-{ranks.rank}") for at in missing]
         encode_views(

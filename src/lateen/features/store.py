@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -19,13 +18,12 @@ from lateen.features.ids import Ids
 from lateen.features.manifest import Manifest, Shard
 from lateen.features.shard import Features, ShardContent, read_shard
 from lateen.files import file_sha256
-from lateen.objects import ObjectPath, to_path
+from lateen.objects import ObjectPath, is_object, mapped, to_path
 from lateen.objects.ranges import range_cache
 
 Array = np.ndarray[Any, Any]
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
 _CHUNK = 2048  # rows that are compared at a time
-_REQUESTS = 16  # to an object store at the same time
 _AGAIN = "Remove that shard and run the same encode command again: it is made anew."
 
 
@@ -102,13 +100,11 @@ class Store:
         """Ids and skips of all shards, each of which is opened."""
         ids: list[Ids] = []
         skipped: list[dict[str, Any]] = []
-        numbers = range(len(self._opened))
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            each = pool.map if isinstance(self.path, ObjectPath) else map
-            for index, content in enumerate(each(self._read_head, numbers)):
-                ids.append(Ids.of(content.ids))
-                skipped += content.skipped
-                self._opened[index] = content.features, content.image_hashes
+        heads = mapped(self._read_head, range(len(self._opened)), remote=is_object(self.path))
+        for index, content in enumerate(heads):
+            ids.append(Ids.of(content.ids))
+            skipped += content.skipped
+            self._opened[index] = content.features, content.image_hashes
         return Ids.joined(ids), skipped
 
     def _shard(self, index: int) -> tuple[Features, Features | None]:
@@ -172,14 +168,14 @@ class Store:
         if len(parts) == 1:
             return self._read_shard(parts[0][0], index)
         out = np.empty((len(index), self.dim), self.dtype)
-        if isinstance(self.path, ObjectPath) and parts:
-            with ThreadPoolExecutor(min(len(parts), _REQUESTS)) as pool:
-                values = pool.map(lambda part: self._read_shard(part[0], index[part[1]]), parts)
-                for (_, rows_of_shard), read in zip(parts, values, strict=True):
-                    out[rows_of_shard] = read
-            return out
-        for shard, inside in parts:
-            out[inside] = self._read_shard(shard, index[inside])
+
+        def read(part: tuple[int, Array]) -> Array:
+            shard, inside = part
+            return self._read_shard(shard, index[inside])
+
+        values = mapped(read, parts, remote=is_object(self.path))
+        for (_, inside), features in zip(parts, values, strict=True):
+            out[inside] = features
         return out
 
     def _by_shard(self, index: Array) -> list[tuple[int, Array]]:

@@ -6,7 +6,7 @@ it. Once the whole shard is written its parts are removed: the finished store ha
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import itertools
 import os
 import shutil
@@ -37,7 +37,7 @@ from lateen.files import (
     write_json,
     write_text,
 )
-from lateen.objects import ObjectPath
+from lateen.objects import is_object
 
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "int32": torch.int32}
 
@@ -271,15 +271,14 @@ class StoreWriter:
 def _link(path: Path, target: Path) -> None:
     """Put a file in a second place: as a link to the same bytes, or as a copy."""
     target.unlink(missing_ok=True)
-    try:
-        if isinstance(path, ObjectPath) or isinstance(target, ObjectPath):
-            raise OSError(errno.EXDEV, "an object store has no links")
-        os.link(path, target)
-    except OSError:  # another file system, or one without links
-        with atomic_path(target) as temporary, path.open("rb") as source, temporary.open(
-            "wb"
-        ) as copy:  # fmt: skip
-            shutil.copyfileobj(source, copy)
+    if not (is_object(path) or is_object(target)):
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(path, target)
+            return
+    with atomic_path(target) as temporary, path.open("rb") as source, temporary.open(
+        "wb"
+    ) as copy:  # fmt: skip
+        shutil.copyfileobj(source, copy)
 
 
 def refuse_no_store(folder: Path) -> None:

@@ -79,10 +79,7 @@ def plan_captions(
     asked = asked or Asked()
     table = CaptionTable(Path(out), column)
     dataset = open_images(source, images=images, image_column=image_column, split=split)
-    captioner = (
-        open_captioner(str(model), asked, at_once=at_once, timeout=timeout, device=device)
-        if isinstance(model, str | Path) else model
-    )  # fmt: skip
+    captioner = open_captioner(model, asked, at_once=at_once, timeout=timeout, device=device)
     with table.begun(asked.identity(captioner), overwrite=overwrite) as kept:
         run = CaptionRun(dataset, captioner, asked, kept, retry_skipped=False)
         ids, left_out, there = [], 0, 0

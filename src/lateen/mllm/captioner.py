@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from PIL import Image
@@ -232,12 +233,13 @@ class LocalCaptioner:
 
 
 def open_captioner(
-    name: str, asked: Asked, *, at_once: int = 8, timeout: float = 120.0, device: str = "auto"
-) -> Captioner:
-    """The model of a name.
+    model: str | Path | Captioner, asked: Asked, *, at_once: int = 8, timeout: float = 120.0,
+    device: str = "auto",
+) -> Captioner:  # fmt: skip
+    """The model of a name; one that is open already is given back.
 
     Args:
-        name: ``openai+http://HOST/v1#MODEL``, a folder or a hub id.
+        model: ``openai+http://HOST/v1#MODEL``, a folder or a hub id; or what makes captions.
         asked: how captions are asked for.
         at_once: requests in flight, of a server.
         timeout: seconds that an answer may take, of a server.
@@ -247,7 +249,10 @@ def open_captioner(
         UsageError: what is asked does not fit the model.
         ModelError: it cannot be had.
     """
+    if not isinstance(model, str | Path):
+        return model
     asked.check()
+    name = str(model)
     if is_server(name):
         return ServedCaptioner(name, asked, at_once, timeout)
     return LocalCaptioner(name, asked, device)

@@ -96,10 +96,7 @@ def caption(
     asked = Asked(prompt, system, max_side, max_tokens, temperature, seed)
     table = CaptionTable(Path(out), column)
     dataset = open_images(source, images=images, image_column=image_column, split=split)
-    captioner = (
-        open_captioner(str(model), asked, at_once=at_once, timeout=timeout, device=device)
-        if isinstance(model, str | Path) else model
-    )  # fmt: skip
+    captioner = open_captioner(model, asked, at_once=at_once, timeout=timeout, device=device)
     identity = asked.identity(captioner)
     with table.begun(identity, overwrite=overwrite) as kept:
         if not overwrite:

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lateen.errors import MissingExtraError, ObjectStoreError, reason
 # pyarrow.fs is imported where a store is spoken to: it takes 0.2 s.
 
 _TRIES = 6  # of a request, by pyarrow's own back-off
+_PATIENCE = timedelta(seconds=60)  # with Google's store
 _LOOKED_FOR_S = 60.0  # how long what was seen of an object counts
 _MOST_SEEN = 500_000  # objects, of half a kilobyte each
 _SETTLED_NS = 60 * 10**9
@@ -146,13 +148,7 @@ def _gcs(endpoint: str | None, public: bool) -> Any:
     if endpoint:
         parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
         options.update(endpoint_override=parts.netloc, scheme=parts.scheme)
-    return fs.GcsFileSystem(retry_time_limit=_retry_time(), **options)
-
-
-def _retry_time() -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=60)
+    return fs.GcsFileSystem(retry_time_limit=_PATIENCE, **options)
 
 
 def _pyarrow_fs(kind: str) -> Any:

@@ -6,10 +6,11 @@ import io
 import os
 import re
 import stat as modes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from lateen.errors import DataError, ObjectStoreError, UsageError
 from lateen.objects.client import (
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 else:
     _Path = type(Path())
 
+S = TypeVar("S")
+T = TypeVar("T")
+_REQUESTS = 16  # at the same time
 # A Path makes one slash of two, so that both mean the same here.
 _OBJECT = re.compile(rf"({'|'.join(SCHEMES)}):[/\\]+(?=.)", re.IGNORECASE)
 _HUB = re.compile(r"hf:/+(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
@@ -38,7 +42,8 @@ _HUB = re.compile(r"hf:/+(datasets/)?([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*))?")
 
 def is_object(path: str | os.PathLike[str]) -> bool:
     """Whether a path is one in an object store, by what it begins with."""
-    return _OBJECT.match(os.fspath(path)) is not None
+    text = os.fspath(path)
+    return ":" in text[:4] and _OBJECT.match(text) is not None  # asked of millions of files
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -69,6 +74,21 @@ def to_path(path: str | os.PathLike[str]) -> Path:
             "Give a path, s3://BUCKET/KEY, gs://BUCKET/KEY or hf://datasets/OWNER/NAME/PATH.",
         )
     return Path(text)
+
+
+def mapped(function: Callable[[S], T], items: Iterable[S], *, remote: bool) -> Iterator[T]:
+    """What a function makes of each item, in order; several at once where each is a request.
+
+    Args:
+        function: may be called in threads.
+        items: of which all are taken at once where they are ``remote``.
+        remote: whether they are in an object store.
+    """
+    if not remote:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        yield from pool.map(function, items)
 
 
 def matching(path: Path) -> list[Path]:
@@ -228,10 +248,8 @@ class ObjectPath(_Path):
                 yield self / name
 
     def rglob(self, pattern: str) -> Iterator[ObjectPath]:  # type: ignore[override]
-        """What lies below at any depth and whose name fits the pattern."""
-        for name, _ in listed(self.key, recursive=True):
-            if fnmatch(name.rpartition("/")[2], pattern):
-                yield self / name
+        """What lies below and fits the pattern from any depth on."""
+        return self.glob(f"**/{pattern}")
 
     def files(self) -> list[str]:
         """The names of all objects below, relative to this, sorted."""
